@@ -1,0 +1,205 @@
+"""The words of the house as values. No input or output here; everything else may import it."""
+
+from __future__ import annotations
+
+import enum
+import re
+import secrets
+from dataclasses import dataclass, field
+from typing import Final
+
+from backend.secret import Secret
+
+ENV_NAME: Final = r"^[a-z0-9][a-z0-9_-]{1,254}$"
+"""2 to 255 characters, lower-case letters, digits, ``-`` and ``_``, first a letter or digit."""
+
+BUCKET_NAME: Final = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
+"""S3's rule for a bucket's name, without its finer points (see ``bucket_name_is_valid``)."""
+
+_ADDRESS_LIKE = re.compile(r"^\d{1,3}(\.\d{1,3}){3}$")
+_ID_LETTERS: Final = "abcdefghjkmnpqrstuvwxyz"
+_ID_ALPHABET: Final = _ID_LETTERS + "23456789"
+ID_LENGTH: Final = 12
+
+
+class Desired(enum.StrEnum):
+    """What was asked for."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    ABSENT = "absent"
+
+
+class Status(enum.StrEnum):
+    """What users see."""
+
+    CREATING = "creating"
+    RUNNING = "running"
+    SLEEPING = "sleeping"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    DELETING = "deleting"
+    DELETED = "deleted"
+
+
+class OperationKind(enum.StrEnum):
+    """What an operation does to its server."""
+
+    CREATE = "create"
+    START = "start"
+    STOP = "stop"
+    DELETE = "delete"
+    RESTORE = "restore"
+    PURGE = "purge"
+    USERS = "users"
+    STORAGE = "storage"
+
+
+class OperationState(enum.StrEnum):
+    """How far an operation is."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class StepState(enum.StrEnum):
+    """How far a step of an operation is; ``undone`` when a later one failed and this one was taken back."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    UNDONE = "undone"
+
+
+class ArtifactAccess(enum.StrEnum):
+    """How clients reach artifacts: through MLflow, or straight at the object store with their own keys."""
+
+    PROXIED = "proxied"
+    DIRECT = "direct"
+
+
+class BoxState(enum.StrEnum):
+    """What a box says of itself (``/mlflow/-/health``), and ``ABSENT``/``SILENT``, which only an observer can say."""
+
+    ASLEEP = "asleep"
+    WAKING = "waking"
+    AWAKE = "awake"
+    DRAINING = "draining"
+    FAILED = "failed"
+    ABSENT = "absent"
+    SILENT = "silent"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """A Unix group as NSS knows it."""
+
+    name: str
+    gid: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """Somebody whose identity was proved, with the groups that NSS gives them now."""
+
+    user: str
+    uid: int
+    groups: tuple[Group, ...]
+    admin: bool = False
+    scheme: str = "peercred"
+
+    def group(self, name: str) -> Group | None:
+        """The caller's own group of that name, if it is one."""
+        return next((g for g in self.groups if g.name == name), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageKey:
+    """A key pair of an object store."""
+
+    access_key_id: str
+    secret_access_key: Secret
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storage:
+    """Where a server's artifacts live: ``s3://bucket/prefix`` at an endpoint (None: AWS itself), in a region."""
+
+    bucket: str
+    prefix: str
+    endpoint_url: str | None
+    region: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class User:
+    """A BASIC-auth user of one tracking server: the name and the bcrypt hash."""
+
+    name: str
+    bcrypt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxKeys:
+    """The keys that a server's MLflow needs for life (docs/reference/box.md, ``config/keys.json``)."""
+
+    webhook_secret_encryption_key: Secret
+    crypto_kek_passphrase: Secret
+    flask_secret_key: Secret
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """All that a box's ``config/`` holds, as one value: what the service wants to be in force."""
+
+    server_id: str
+    settings: dict[str, object]
+    key: StorageKey
+    keys: BoxKeys
+    users: tuple[User, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What a runtime sees of one box. ``detail`` is one sentence where something is wrong."""
+
+    state: BoxState
+    detail: str | None = None
+    mlflow_version: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What a try of the object store found, when it went well: how many *other* buckets the key opens (None: it may not list)."""
+
+    other_buckets: int | None = None
+    warnings: tuple[str, ...] = field(default=())
+
+
+def new_server_id() -> str:
+    """An opaque id: 12 characters, a letter first, without the look-alikes 0 1 i l o. 59 bits of chance."""
+    return secrets.choice(_ID_LETTERS) + "".join(secrets.choice(_ID_ALPHABET) for _ in range(ID_LENGTH - 1))
+
+
+def new_operation_id() -> str:
+    """An operation's id, ``op_`` and 16 hexadecimal digits."""
+    return f"op_{secrets.token_hex(8)}"
+
+
+def prefix_of(server_id: str, root: str) -> str:
+    """The server's own prefix in its bucket. Ids never repeat, so two servers on one bucket never meet."""
+    return f"{root}/{server_id}"
+
+
+def bucket_name_is_valid(name: str) -> bool:
+    """S3's naming rules (Amazon S3 User Guide, "General purpose bucket naming rules")."""
+    return (
+        re.fullmatch(BUCKET_NAME, name) is not None
+        and ".." not in name
+        and _ADDRESS_LIKE.match(name) is None
+        and not name.startswith(("xn--", "sthree-", "amzn-s3-demo-"))
+        and not name.endswith(("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"))
+    )

@@ -1,0 +1,130 @@
+"""Every failure that a caller can meet: a stable code, the HTTP status, what and why, and the cure.
+
+The table is the one place where these are written. ``{names}`` are filled from the error's parameters when it is shown, in the reader's
+language;
+an operation stores code and parameters, never the text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One row: HTTP status, the sentence (what and why), the cure."""
+
+    status: int
+    detail: str
+    cure: str
+
+
+FAILURES: Final[dict[str, Failure]] = {
+    # the request
+    "invalid_request": Failure(422, "The request is not valid: {why}", "Correct the fields that are named and send it again."),
+    "not_json": Failure(400, "The request's body is not JSON: {why}", "Send a JSON object with Content-Type application/json."),
+    "too_large": Failure(413, "The request's body is larger than {limit} bytes", "Send only what this page of the documentation names."),
+    "no_such_path": Failure(404, "There is nothing at {path}", "See /api/v1/openapi.json for what there is."),
+    "method_not_allowed": Failure(405, "{method} is not possible at {path}", "See /api/v1/openapi.json for what is."),
+    "internal": Failure(
+        500,
+        "The service failed on its own account (request {request_id})",
+        "Give the admins that request id; the service's log has the reason.",
+    ),
+    # who calls
+    "caller_unknown": Failure(
+        401, "User id {uid} has no name on the service's host", "Ask the admins to make your account known on that host."
+    ),
+    "directory_failed": Failure(
+        503,
+        "The site's user directory (NSS) did not answer, so nobody can be let in: {why}",
+        "Try again in a minute; if it goes on, tell the admins.",
+    ),
+    "not_a_member": Failure(403, "{user} is not a member of group {group}", "Ask the group's manager to add you, then log in again."),
+    "group_not_offered": Failure(
+        403, "Group {group} is not among those that may have tracking servers at this site", "Choose another group, or ask the admins."
+    ),
+    "not_allowed": Failure(403, "The site lets only {who} do this", "Ask one of them to do it."),
+    "group_changed": Failure(
+        409,
+        "Group {group} has another id now ({now}) than when the server was made ({then}), so the server is frozen",
+        "Ask the admins to check who the group is.",
+    ),
+    # the server
+    "no_such_server": Failure(
+        404, "There is no tracking server {env_name} in group {group} that you can see", "Look at the list for the right name."
+    ),
+    "no_such_operation": Failure(404, "There is no operation {id} that you can see", "Look at the server itself."),
+    "server_exists": Failure(409, "Group {group} already has a tracking server {env_name}", "Choose another env_name, or use that one."),
+    "nothing_to_restore": Failure(
+        404,
+        "There is no deleted tracking server {env_name} in group {group} that can be restored",
+        "Create it anew; its bucket was not touched.",
+    ),
+    "server_busy": Failure(409, "Another operation ({kind}) is under way on this server", "Wait until it has ended."),
+    "server_deleting": Failure(409, "This server is being deleted", "Wait until it is deleted, then restore it."),
+    "too_many_servers": Failure(
+        409, "Group {group} has {count} tracking servers, which is the site's limit", "Delete one that is not used, or ask the admins."
+    ),
+    "ports_exhausted": Failure(
+        503, "No port is free in the service's range {range}", "Tell the admins to widen port_range or to purge deleted servers."
+    ),
+    "port_taken": Failure(
+        409,
+        "Port {port} of this server is held by another program",
+        "Tell the admins: that program must let go of it; the server starts by itself afterwards.",
+    ),
+    "version_missing": Failure(
+        409, "MLflow {version} is not installed on the service's host", "Ask the admins to install it, or choose another version."
+    ),
+    "endpoint_fixed": Failure(403, "This site's tracking servers use the object store {endpoint} only", "Leave endpoint_url out."),
+    # the box
+    "box_failed_to_start": Failure(
+        502, "The tracking server did not start: {why}", "The lines of its log tell more; try Start again, or give them to the admins."
+    ),
+    "box_failed_to_stop": Failure(502, "The tracking server did not stop: {why}", "Try again; if it goes on, tell the admins."),
+    "box_ill": Failure(
+        502, "The tracking server runs but does not answer as it should: {why}", "Stop and start it; if it goes on, tell the admins."
+    ),
+    "disk_full": Failure(507, "The service's host has no space left for this server ({why})", "Tell the admins; nothing was lost."),
+    "runtime_unavailable": Failure(503, "The runtime {runtime} does not answer: {why}", "Tell the admins; servers that run go on running."),
+    # the object store
+    "storage_key_unknown": Failure(
+        422,
+        "The object store does not know the access key {access_key_id}",
+        "Check cloud_storage_accesskey_ID; a new key may take a minute.",
+    ),
+    "storage_secret_wrong": Failure(
+        422, "The secret access key does not belong to the access key {access_key_id}", "Type or choose the secret again."
+    ),
+    "storage_bucket_missing": Failure(
+        422, "There is no bucket {bucket} at {endpoint}", "Make the bucket first, or correct cloud_storage_bucket_name."
+    ),
+    "storage_forbidden": Failure(
+        422, "The key {access_key_id} may not {action} in bucket {bucket}", "Give the key that right, or use the bucket's owner's key."
+    ),
+    "storage_unreachable": Failure(
+        422, "The object store {endpoint} cannot be reached: {why}", "Check the endpoint's address; if it is right, try again later."
+    ),
+    "storage_not_s3": Failure(
+        422, "What answers at {endpoint} does not speak S3: {why}", "Check the endpoint's address, port and http or https."
+    ),
+    "storage_clock": Failure(
+        503, "The clocks of the service's host and of the object store differ by too much", "Tell the admins to set the clock."
+    ),
+    # snapshots, backups
+    "snapshot_failed": Failure(502, "The database could not be copied: {why}", "Nothing was removed; try again, or tell the admins."),
+    "snapshot_damaged": Failure(502, "The kept copy of the database is damaged: {why}", "Tell the admins: the last backup may have it."),
+}
+
+
+class ServiceError(Exception):
+    """A failure with its code and parameters (strings and numbers, never a secret). ``log`` is what the box said last, where it did."""
+
+    def __init__(self, code: str, *, log: str | None = None, **params: object) -> None:
+        self.failure = FAILURES[code]
+        self.code = code
+        self.params: dict[str, object] = params
+        self.log = log
+        super().__init__(f"{code}: {self.failure.detail.format_map(params)}")

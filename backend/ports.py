@@ -1,0 +1,83 @@
+"""What the service needs of the world. Adapters implement these; the logic knows nothing else of them.
+
+Every method names its errors. "Gone already" is success for stop and remove.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from backend.domain import Box, Caller, Group, Observation, Probe, Storage, StorageKey
+
+
+class Runtime(Protocol):
+    """Runs boxes. It is the truth of what runs: nothing of it is remembered elsewhere."""
+
+    name: str
+    isolates: bool
+    """Whether two groups' servers are kept apart. Where not, the service refuses it unless ``allow_unisolated`` is set."""
+
+    def start(self, *, server_id: str, directory: Path, mlflow_version: str) -> None:
+        """Start the box of ``directory``; one that runs already is left alone. Returns when it was started, not when it answers.
+
+        Errors: ``box_failed_to_start`` (with the log's last lines), ``version_missing``.
+        """
+
+    def stop(self, *, server_id: str, directory: Path, timeout: float) -> None:
+        """Stop it, give requests under way ``timeout`` seconds, then kill. All of it is gone at the end. Error: ``box_failed_to_stop``."""
+
+    def observe(self, *, server_id: str, directory: Path, address: tuple[str, int]) -> Observation:
+        """What it is now. ``address`` is where its ``/mlflow/-/health`` is asked for. Never raises for a box that is ill."""
+
+    def running(self) -> Sequence[str]:
+        """Ids of all boxes of ours that this runtime runs, those that no row knows included."""
+
+    def logs(self, *, server_id: str, directory: Path, lines: int) -> str:
+        """The last lines of the box's logs, without secrets."""
+
+
+class ObjectStore(Protocol):
+    """Tries an object store with somebody's key. Makes and removes one small object below the prefix, nothing else."""
+
+    def probe(self, *, storage: Storage, key: StorageKey) -> Probe:
+        """Write, read, list, multipart and delete below the prefix.
+
+        Errors: ``storage_key_unknown``, ``storage_secret_wrong``, ``storage_bucket_missing``, ``storage_forbidden``,
+        ``storage_unreachable`` (host, port, TLS), ``storage_not_s3``, ``storage_clock``.
+        """
+
+
+class Directory(Protocol):
+    """Users and groups of the site (NSS). An error of it denies: ``directory_failed``."""
+
+    def caller(self, *, uid: int) -> Caller:
+        """Who that uid is, with all groups. Errors: ``caller_unknown``, ``directory_failed``."""
+
+    def group(self, *, name: str) -> Group | None:
+        """The group of that name now; None when there is none."""
+
+    def is_member(self, *, user: str, gid: int) -> bool:
+        """Whether that user is in that group now. A user who is gone is in none."""
+
+    def members(self, *, group: Group) -> Sequence[str]:
+        """The members that NSS lists (primary members may be missing where NSS does not enumerate)."""
+
+
+class BoxFiles(Protocol):
+    """The directory of each box (docs/reference/box.md): written by the service, read by the box."""
+
+    def directory(self, server_id: str) -> Path:
+        """Where it is, whether it exists or not."""
+
+    def install(self, box: Box) -> bool:
+        """Make the directory and its ``config/`` say what ``box`` says; each file by rename,
+        only where it differs. True if something changed.
+        """
+
+    def remove(self, server_id: str) -> None:
+        """Remove the whole directory, the database included."""
+
+    def ids(self) -> Sequence[str]:
+        """Ids of all box directories on disk."""

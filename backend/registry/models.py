@@ -1,0 +1,157 @@
+"""The registry's tables: the wish (``desired``, the configuration) and what was last observed. Times are UTC."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, Integer, String, Text, TypeDecorator, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from backend.domain import new_operation_id, new_server_id
+
+
+def now() -> datetime:
+    """The time, in UTC with offset."""
+    return datetime.now(UTC)
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A time that goes in and comes out with its offset; SQLite alone would lose it."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        """Only times that say their offset are stored."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without offset")
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        """UTC, said."""
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    """The tables' common base."""
+
+    type_annotation_map = {datetime: UtcTime(), dict[str, Any]: JSON(), list[Any]: JSON()}  # noqa: RUF012 (SQLAlchemy's own protocol)
+
+
+class Server(Base):
+    """One tracking server, from the request to create it until it is purged."""
+
+    __tablename__ = "servers"
+    __table_args__ = (
+        # a name is taken while its server is not deleted; several deleted ones of that name may wait for their purge
+        Index(
+            "one_name_per_group",
+            "group_name",
+            "env_name",
+            unique=True,
+            sqlite_where=text("deleted_at IS NULL"),
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(String(12), primary_key=True, default=new_server_id)
+    group_name: Mapped[str] = mapped_column(String(255), index=True)
+    gid: Mapped[int] = mapped_column(Integer)
+    env_name: Mapped[str] = mapped_column(String(255))
+    created_by: Mapped[str] = mapped_column(String(255))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
+
+    desired: Mapped[str] = mapped_column(String(16))
+    status: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[dict[str, Any] | None] = mapped_column(default=None)
+    """``{"code", "params", "log"}`` of what is wrong, shown in the reader's language."""
+    observed_at: Mapped[datetime | None] = mapped_column(default=None)
+
+    host: Mapped[str] = mapped_column(String(255))
+    port: Mapped[int] = mapped_column(ForeignKey("ports.port"))
+    mlflow_version: Mapped[str] = mapped_column(String(32))
+    schema_revision: Mapped[str] = mapped_column(String(64))
+    idle_seconds: Mapped[int] = mapped_column(Integer)
+
+    bucket: Mapped[str] = mapped_column(String(63))
+    prefix: Mapped[str] = mapped_column(String(255))
+    endpoint_url: Mapped[str | None] = mapped_column(Text, default=None)
+    region: Mapped[str] = mapped_column(String(64))
+    artifact_access: Mapped[str] = mapped_column(String(16))
+    access_key_id: Mapped[str] = mapped_column(String(255))
+    secret_access_key: Mapped[str] = mapped_column(Text)
+    """Encrypted by the keyring."""
+    other_buckets: Mapped[int | None] = mapped_column(default=None)
+    box_keys: Mapped[str] = mapped_column(Text)
+    """``config/keys.json``, encrypted by the keyring."""
+
+    users: Mapped[list[Any]] = mapped_column(default=list)
+    """``[{"name", "bcrypt"}]``."""
+    users_updated_at: Mapped[datetime | None] = mapped_column(default=None)
+    known_to: Mapped[list[Any]] = mapped_column(default=list)
+    """User names of all who, as members, could have read the password in force."""
+    former_members: Mapped[list[Any]] = mapped_column(default=list)
+    """Those of ``known_to`` who are members no more."""
+
+    deleted_at: Mapped[datetime | None] = mapped_column(default=None)
+    restorable_until: Mapped[datetime | None] = mapped_column(default=None)
+
+    operations: Mapped[list[Operation]] = relationship(back_populates="server", order_by="Operation.created_at")
+
+
+class Operation(Base):
+    """One request and what became of it. Kept after its server is gone, for as long as the site keeps operations."""
+
+    __tablename__ = "operations"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_operation_id)
+    server_id: Mapped[str | None] = mapped_column(ForeignKey("servers.id", ondelete="SET NULL"), index=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    group_name: Mapped[str] = mapped_column(String(255))
+    env_name: Mapped[str] = mapped_column(String(255))
+    requested_by: Mapped[str] = mapped_column(String(255))
+    request_id: Mapped[str | None] = mapped_column(String(64), default=None)
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    payload: Mapped[str | None] = mapped_column(Text, default=None)
+    """What the operation needs and the server does not hold yet (JSON, encrypted by the keyring); emptied at its end."""
+    steps: Mapped[list[Any]] = mapped_column(default=list)
+    """``[{"name", "state", "started_at", "finished_at", "detail"}]``, whole and in order from the beginning."""
+    error: Mapped[dict[str, Any] | None] = mapped_column(default=None)
+    """``{"code", "params", "log"}``."""
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    finished_at: Mapped[datetime | None] = mapped_column(default=None)
+
+    server: Mapped[Server | None] = relationship(back_populates="operations")
+
+
+class Port(Base):
+    """A port that a server has, or that rests: job scripts out there still hold it, with a password."""
+
+    __tablename__ = "ports"
+
+    port: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    server_id: Mapped[str | None] = mapped_column(String(12), default=None)
+    """None while it rests."""
+    rests_until: Mapped[datetime | None] = mapped_column(default=None)
+
+
+class AuditEntry(Base):
+    """Who asked for what, appended and never changed."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    at: Mapped[datetime] = mapped_column(default=now)
+    user: Mapped[str] = mapped_column(String(255))
+    uid: Mapped[int] = mapped_column(Integer)
+    scheme: Mapped[str] = mapped_column(String(16))
+    action: Mapped[str] = mapped_column(String(32))
+    group_name: Mapped[str] = mapped_column(String(255))
+    env_name: Mapped[str] = mapped_column(String(255))
+    server_id: Mapped[str | None] = mapped_column(String(12))
+    operation_id: Mapped[str | None] = mapped_column(String(32))
+    request_id: Mapped[str | None] = mapped_column(String(64))
