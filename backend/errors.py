@@ -1,8 +1,7 @@
 """Every failure that a caller can meet: a stable code, the HTTP status, what and why, and the cure.
 
-The table is the one place where these are written. ``{names}`` are filled from the error's parameters when it is shown, in the reader's
-language;
-an operation stores code and parameters, never the text.
+The table is the one place where these are written. ``{names}`` are filled from the error's parameters when it is shown, in the
+reader's language; an operation stores code and parameters, never the text.
 """
 
 from __future__ import annotations
