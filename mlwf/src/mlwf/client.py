@@ -1,0 +1,238 @@
+"""The client of the service's API (docs/reference/api.md): used by the command line, the console and job scripts alike."""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+import requests
+from requests.auth import AuthBase
+
+from mlwf.answers import Answer, Health, Json, Me, Operation, Server
+from mlwf.i18n import current_language, use_language
+from mlwf.secret import Secret
+from mlwf.service_errors import (
+    OperationFailedError,
+    ServiceError,
+    ServiceUnavailable,
+    StillRunningError,
+    Understanding,
+    not_understood,
+    unavailable,
+)
+from mlwf.transport import open_session
+
+DEFAULT_ADDRESS = "unix:///run/aihub/service.sock"
+__all__ = ["Client", "OperationFailedError", "ServiceError", "ServiceUnavailable", "StillRunningError", "User"]
+T = TypeVar("T", bound=Answer)
+
+
+@dataclass(frozen=True)
+class User:
+    """A BASIC-auth user of a tracking server."""
+
+    user_name: str
+    password: Secret
+
+
+class Client:
+    """One caller's connection to the service.
+
+    `address`: `unix:///path/service.sock` or `https://host`. `auth` proves the caller where the listener's scheme needs it; it is asked
+    anew for every request. `language`: of the service's texts and of our own (default by LC_ALL, LANG). `timeout`: seconds per request.
+
+    Every method raises ServiceUnavailable or ServiceError.
+    """
+
+    def __init__(
+        self, address: str = DEFAULT_ADDRESS, *, language: str | None = None, timeout: float = 5.0, auth: AuthBase | None = None
+    ) -> None:
+        self.address = address
+        self.language = language or current_language()
+        self.timeout = timeout
+        self._session, self._base = open_session(address)
+        self._session.auth = auth
+        self._session.headers.update({"Accept": "application/json", "Accept-Language": self.language, "User-Agent": "mlwf"})
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None, *, language: str | None = None, timeout: float = 5.0) -> Self:
+        """The service that `MLWF_SERVICE` names, else the one on this host."""
+        found = os.environ if environ is None else environ
+        return cls(found.get("MLWF_SERVICE") or DEFAULT_ADDRESS, language=language, timeout=timeout)
+
+    def close(self) -> None:
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def health(self) -> Health:
+        return self._get(Health, "/health")
+
+    def me(self) -> Me:
+        return self._get(Me, "/me")
+
+    def servers(self, *, all: bool = False, deleted: bool = False) -> list[Server]:  # noqa: A002  # the API's own word
+        """The caller's groups' servers; `all`: every group's (admins); `deleted`: with those that can be restored."""
+        query = {name: "true" for name, wanted in (("all", all), ("deleted", deleted)) if wanted}
+        answer = self._request("GET", "/servers", query=query)
+        with self._understanding():
+            return [Server.from_json(each) for each in answer["servers"]]
+
+    def server(self, group: str, env: str) -> Server:
+        return self._get(Server, _server_path(group, env))
+
+    def create(
+        self,
+        *,
+        group: str,
+        env_name: str,
+        bucket: str,
+        access_key_id: str,
+        secret_access_key: Secret,
+        endpoint_url: str | None = None,
+        region: str | None = None,
+        artifact_access: str | None = None,
+        mlflow_version: str | None = None,
+        idle_seconds: int | None = None,
+    ) -> Operation:
+        body: Json = {
+            "group": group,
+            "env_name": env_name,
+            "bucket": bucket,
+            "access_key_id": access_key_id,
+            "secret_access_key": secret_access_key.reveal(),
+            "endpoint_url": endpoint_url,
+            "region": region,
+            "artifact_access": artifact_access,
+            "mlflow_version": mlflow_version,
+            "idle_seconds": idle_seconds,
+        }
+        return self._change("POST", "/servers", {name: value for name, value in body.items() if value is not None})
+
+    def delete(self, group: str, env: str) -> Operation:
+        return self._change("DELETE", _server_path(group, env))
+
+    def start(self, group: str, env: str) -> Operation:
+        return self._change("POST", f"{_server_path(group, env)}/start")
+
+    def stop(self, group: str, env: str) -> Operation:
+        return self._change("POST", f"{_server_path(group, env)}/stop")
+
+    def restore(self, group: str, env: str) -> Operation:
+        return self._change("POST", f"{_server_path(group, env)}/restore")
+
+    def set_users(self, group: str, env: str, users: Sequence[User]) -> Operation:
+        """Registers the whole list of users; an empty one means that nobody gets in."""
+        listed = [{"user_name": each.user_name, "pass": each.password.reveal()} for each in users]
+        return self._change("PUT", f"{_server_path(group, env)}/users", {"users": listed})
+
+    def set_storage(
+        self,
+        group: str,
+        env: str,
+        *,
+        access_key_id: str,
+        secret_access_key: Secret,
+        endpoint_url: str | None = None,
+        region: str | None = None,
+    ) -> Operation:
+        body = {
+            "access_key_id": access_key_id,
+            "secret_access_key": secret_access_key.reveal(),
+            "endpoint_url": endpoint_url,
+            "region": region,
+        }
+        return self._change(
+            "PUT", f"{_server_path(group, env)}/storage", {name: value for name, value in body.items() if value is not None}
+        )
+
+    def operation(self, id: str) -> Operation:  # noqa: A002  # the API's own word
+        return self._get(Operation, f"/operations/{quote(id, safe='')}")
+
+    def wait(
+        self,
+        operation: Operation,
+        on_change: Callable[[Operation], None] | None = None,
+        timeout: float = 600.0,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> Operation:
+        """Polls until the operation succeeded, and answers it; `on_change` sees it at first and at every change.
+
+        A service that is restarted meanwhile is waited for. Raises OperationFailedError, or StillRunningError after `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        if on_change:
+            on_change(operation)
+        pause = 0.1
+        while not operation.finished:
+            if time.monotonic() >= deadline:
+                raise StillRunningError(operation)
+            sleep(pause)
+            latest = self._look(operation, deadline)
+            pause = 0.1 if latest.raw != operation.raw else min(pause * 1.5, 2.0)
+            if on_change and latest.raw != operation.raw:
+                on_change(latest)
+            operation = latest
+        if operation.failed:
+            raise OperationFailedError(operation)
+        return operation
+
+    def _look(self, operation: Operation, deadline: float) -> Operation:
+        try:
+            return self.operation(operation.id)
+        except ServiceUnavailable:
+            if time.monotonic() >= deadline:
+                raise
+            return operation
+
+    def _get(self, kind: type[T], path: str) -> T:
+        answer = self._request("GET", path)
+        with self._understanding():
+            return kind.from_json(answer)
+
+    def _change(self, method: str, path: str, body: Json | None = None) -> Operation:
+        answer = self._request(method, path, body=body)
+        with self._understanding():
+            return Operation.from_json(answer)
+
+    def _request(self, method: str, path: str, *, body: Json | None = None, query: Mapping[str, str] | None = None) -> Json:
+        with use_language(self.language):
+            try:
+                response = self._session.request(
+                    method, f"{self._base}/api/v1{path}", json=body, params=query, timeout=self.timeout, allow_redirects=False
+                )
+            except requests.RequestException as error:
+                raise unavailable(error, address=self.address, timeout=self.timeout) from error
+            return _read(response)
+
+    def _understanding(self) -> Understanding:
+        return Understanding(self.language)
+
+
+def _read(response: requests.Response) -> Json:
+    try:
+        answer: Any = response.json()
+    except requests.JSONDecodeError as error:
+        raise not_understood(response.status_code) from error
+    if not isinstance(answer, dict):
+        raise not_understood(response.status_code)
+    if response.status_code >= 300:
+        raise ServiceError(
+            code=str(answer.get("code") or "unknown"),
+            detail=str(answer.get("detail") or answer.get("title") or response.reason),
+            cure=str(answer.get("cure") or ""),
+            status=response.status_code,
+            fields=answer.get("fields") if isinstance(answer.get("fields"), dict) else None,
+        )
+    return answer
+
+
+def _server_path(group: str, env: str) -> str:
+    return f"/servers/{quote(group, safe='')}/{quote(env, safe='')}"

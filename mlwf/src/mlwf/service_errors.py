@@ -1,0 +1,103 @@
+"""What can go wrong between a client and the service."""
+
+from collections.abc import Mapping
+
+import requests
+
+from mlwf.answers import Operation, Problem
+from mlwf.errors import MlwfError
+from mlwf.i18n import _, use_language
+
+
+class ServiceUnavailable(MlwfError):  # noqa: N818  # as HTTP calls it
+    """The service could not be reached, or did not answer in time."""
+
+
+class ServiceError(MlwfError):
+    """The service refused or failed: `code` is stable, `detail` and `cure` are for people, `fields` names the input to blame."""
+
+    def __init__(self, *, code: str, detail: str, cure: str = "", status: int = 0, fields: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail, cure=cure)
+        self.code = code
+        self.detail = detail
+        self.status = status
+        self.fields = dict(fields or {})
+
+
+class OperationFailedError(MlwfError):
+    """An operation ended in `failed`; `operation` has its steps, `problem` the reason."""
+
+    def __init__(self, operation: Operation) -> None:
+        self.operation = operation
+        self.problem = operation.error or Problem()
+        super().__init__(self.problem.detail or operation.message or _("The operation failed"), cure=self.problem.cure)
+
+
+class StillRunningError(MlwfError):
+    """An operation did not end in the time that the caller gave; it goes on."""
+
+    def __init__(self, operation: Operation) -> None:
+        self.operation = operation
+        super().__init__(
+            _("The operation {id} is still {state}").format(id=operation.id, state=operation.state),
+            cure=_("It goes on by itself: look at it later with 'mlwf server show {group}/{env}'.").format(
+                group=operation.group, env=operation.env_name
+            ),
+        )
+
+
+def not_understood(status: int) -> ServiceError:
+    return ServiceError(
+        code="unexpected_answer",
+        detail=_("The service's answer (status {status}) is not understood").format(status=status),
+        cure=_("Check MLWF_SERVICE, and update mlwf to the version that belongs to the service."),
+        status=status,
+    )
+
+
+class Understanding:
+    """Turns an answer of another shape than the contract's into a ServiceError."""
+
+    def __init__(self, language: str) -> None:
+        self.language = language
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, (TypeError, ValueError, KeyError)):
+            with use_language(self.language):
+                raise not_understood(200) from error
+
+
+def unavailable(error: requests.RequestException, *, address: str, timeout: float) -> ServiceUnavailable:
+    """Says why a request got no answer, by the system's own error."""
+    what = _("The service at {address} cannot be reached").format(address=address)
+    cause = _system_error(error)
+    if isinstance(error, requests.Timeout) or isinstance(cause, TimeoutError):
+        why, cure = _("no answer within {seconds:g} seconds").format(seconds=timeout), _("Try again in a moment.")
+    elif isinstance(cause, FileNotFoundError):
+        why = _("there is no such socket")
+        cure = _("Set MLWF_SERVICE to the service's address, or use a host where the service is installed.")
+    elif isinstance(cause, ConnectionRefusedError):
+        why, cure = _("nobody listens there"), _("Tell the administrators that the service is not running.")
+    elif isinstance(cause, PermissionError):
+        why, cure = _("this user may not open it"), _("Ask the administrators for access to the service.")
+    else:
+        why, cure = str(cause or error), _("Try again in a moment, and tell the administrators if it stays.")
+    return ServiceUnavailable(what, why, cure)
+
+
+def _system_error(error: BaseException) -> OSError | None:
+    """The operating system's own error at the bottom of what requests and urllib3 wrapped around it."""
+    waiting: list[BaseException] = [error]
+    seen: set[int] = set()
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, OSError) and not isinstance(each, requests.RequestException):
+            return each
+        waiting.extend(arg for arg in (*each.args, each.__cause__, each.__context__) if isinstance(arg, BaseException))
+    return None
