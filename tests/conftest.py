@@ -1,0 +1,23 @@
+"""Fixtures for every test. Heavy parts are started once per run, and only when a test asks for them."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.s3 import S3Store, start_s3_store
+
+
+@pytest.fixture(scope="session")
+def s3_store() -> Iterator[S3Store]:
+    """One real S3 store for the whole run. Make your own bucket; do not stop it (see `own_s3_store`)."""
+    store = start_s3_store()
+    yield store
+    store.remove()
+
+
+@pytest.fixture
+def own_s3_store() -> Iterator[S3Store]:
+    """A real S3 store for this test alone, to be stopped, paused and started at will (about 4 s)."""
+    store = start_s3_store()
+    yield store
+    store.remove()
