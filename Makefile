@@ -1,0 +1,42 @@
+# The project's commands. `make` alone lists them.
+MLFLOW_VERSION := 3.17.2
+ENV := var/envs/mlflow-$(MLFLOW_VERSION)
+PYTEST := .venv/bin/pytest
+SHELL_FILES = $(shell git ls-files -co --exclude-standard | xargs grep -lIE '^\#!/bin/(ba)?sh' 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint bench envs clean
+
+help:                ## this list
+	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' Makefile | expand -t 20
+
+demo: envs           ## the whole product on loopback: object store, service, console; Ctrl-C stops it
+	@bin/demo up --foreground
+
+test: lint           ## every test but the heavy ones
+	@$(MAKE) --no-print-directory envs
+	$(PYTEST) -m "not heavy"
+
+test-all: lint       ## every test, the heavy ones too
+	@$(MAKE) --no-print-directory envs
+	$(PYTEST)
+
+lint:                ## ruff, mypy, shellcheck
+	@bin/setup test
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	shellcheck $(SHELL_FILES)
+
+bench:               ## the measurements of docs/explanation/measurements.md; half an hour on a quiet machine
+	@bin/setup test
+	@$(MAKE) --no-print-directory envs
+	.venv/bin/python -m benchmarks
+
+envs:                ## the tracking servers' environment, from its lock
+	@bin/setup
+	@tracking_server/install $(MLFLOW_VERSION) $(ENV)
+
+clean:               ## stop the demo; remove its data, .venv and all that was made here
+	@if [ -x .venv/bin/python ]; then bin/demo down; fi
+	rm -rf var .venv build dist .mypy_cache .ruff_cache .hypothesis
