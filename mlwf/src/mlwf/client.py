@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
@@ -23,18 +22,11 @@ from mlwf.service_errors import (
     unavailable,
 )
 from mlwf.transport import open_session
+from mlwf.user import User
 
 DEFAULT_ADDRESS = "unix:///run/aihub/service.sock"
 __all__ = ["Client", "OperationFailedError", "ServiceError", "ServiceUnavailable", "StillRunningError", "User"]
 T = TypeVar("T", bound=Answer)
-
-
-@dataclass(frozen=True)
-class User:
-    """A BASIC-auth user of a tracking server."""
-
-    user_name: str
-    password: Secret
 
 
 class Client:
