@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, Integer, String, Text, TypeDecorator, text
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, Integer, String, Text, TypeDecorator, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from backend.domain import new_operation_id, new_server_id
@@ -59,7 +59,7 @@ class Server(Base):
 
     id: Mapped[str] = mapped_column(String(12), primary_key=True, default=new_server_id)
     group_name: Mapped[str] = mapped_column(String(255), index=True)
-    gid: Mapped[int] = mapped_column(Integer)
+    gid: Mapped[int] = mapped_column(BigInteger)
     env_name: Mapped[str] = mapped_column(String(255))
     created_by: Mapped[str] = mapped_column(String(255))
     created_at: Mapped[datetime] = mapped_column(default=now)
@@ -147,7 +147,7 @@ class AuditEntry(Base):
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     at: Mapped[datetime] = mapped_column(default=now)
     user: Mapped[str] = mapped_column(String(255))
-    uid: Mapped[int] = mapped_column(Integer)
+    uid: Mapped[int] = mapped_column(BigInteger)
     scheme: Mapped[str] = mapped_column(String(16))
     action: Mapped[str] = mapped_column(String(32))
     group_name: Mapped[str] = mapped_column(String(255))

@@ -1,0 +1,72 @@
+"""Ports: each tracking server keeps its own for life, and a port that was known to jobs rests before another gets it."""
+
+from __future__ import annotations
+
+import socket
+from datetime import datetime
+from typing import Protocol
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from backend.errors import ServiceError
+from backend.registry.models import Port, now
+
+
+class PortSettings(Protocol):
+    """What of the settings is used here."""
+
+    @property
+    def listen_address(self) -> str: ...
+    @property
+    def port_first(self) -> int: ...
+    @property
+    def port_last(self) -> int: ...
+
+
+def allocate(session: Session, settings: PortSettings, server_id: str) -> int:
+    """Give the server a port that nobody ever had, else one that has rested out; one that can be bound now. Error: ``ports_exhausted``.
+
+    Within the caller's writing transaction, which keeps two from getting the same.
+    """
+    rows = {row.port: row for row in session.scalars(select(Port))}
+    span = range(settings.port_first, settings.port_last + 1)
+    fresh = (port for port in span if port not in rows)
+    rested = (port for port in span if port in rows and _has_rested(rows[port], now()))
+    for port in (*fresh, *rested):
+        if is_bindable(settings.listen_address, port):
+            row = session.merge(Port(port=port, server_id=server_id, rests_until=None))
+            session.flush()
+            return row.port
+    raise ServiceError("ports_exhausted", range=f"{settings.port_first}-{settings.port_last}")
+
+
+def release(session: Session, port: int, rest_until: datetime | None) -> None:
+    """Take the port from its server: it rests until then, or is fresh again at once (None: nobody ever knew it). Gone already is fine.
+
+    The server's own row must be gone, or have another port, before.
+    """
+    row = session.get(Port, port)
+    if row is None:
+        return
+    if rest_until is None:
+        session.delete(row)
+    else:
+        row.server_id, row.rests_until = None, rest_until
+    session.flush()
+
+
+def is_bindable(address: str, port: int) -> bool:
+    """Whether a program could listen there now. Connections that linger after their listener's end do not count, as for nginx."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((address, port))
+        except OSError:
+            return False
+    return True
+
+
+def _has_rested(row: Port, at: datetime) -> bool:
+    return row.server_id is None and row.rests_until is not None and row.rests_until <= at

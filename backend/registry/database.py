@@ -1,0 +1,120 @@
+"""The registry's database: one SQLite file by default, another database by address."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.orm import Session
+
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
+BUSY_SECONDS: Final = 20
+_READING: Final = "aihub_reading"
+
+
+class Registry:
+    """The database behind an SQLAlchemy address (``sqlite:////path/registry.db``). May be used by several threads and processes at once,
+    and by the children of a process that forks.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._engine = _sqlite_engine(url) if self.is_sqlite else create_engine(url, pool_pre_ping=True)
+        self._reading = self._engine.execution_options(**{_READING: True})
+        _forget_connections_after_fork(self._engine)
+
+    @property
+    def path(self) -> Path | None:
+        """The SQLite file; None for another database."""
+        return Path(self.url.database) if self.is_sqlite and self.url.database else None
+
+    def migrate(self) -> None:
+        """Bring the tables to the newest form, from nothing or from any older form. Two that migrate at once do it one after the other."""
+        self._create_file()
+        with self._engine.begin() as connection:
+            command.upgrade(_alembic(connection), "head")
+
+    def revision(self) -> str | None:
+        """The form that the tables have now; None before the first migration."""
+        with self._reading.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+
+    @staticmethod
+    def newest_revision() -> str | None:
+        """The form that this version of the service needs."""
+        return ScriptDirectory(str(MIGRATIONS)).get_current_head()
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A transaction that may write: committed at the end, rolled back on an error.
+
+        Waits at most 20 s for another writer; never hold it during slow work.
+        """
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A transaction that only reads, from one moment's state: waits for no writer and makes none wait."""
+        with Session(self._reading, expire_on_commit=False) as session:
+            yield session
+            session.rollback()
+
+    def close(self) -> None:
+        """Close the connections that are kept open."""
+        self._engine.dispose()
+
+    def _create_file(self) -> None:
+        """Made by us rather than by SQLite, so that it is 0600 from its first moment; SQLite gives its WAL the same mode."""
+        if self.path is not None:
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+
+
+def _sqlite_engine(url: str) -> Engine:
+    """SQLite as several processes need it. The driver's own idea of transactions is off: it would begin a writer as a reader, and a
+    reader that turns writer fails at once when another wrote meanwhile.
+    """
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "foreign_keys=ON", f"busy_timeout={BUSY_SECONDS * 1000}", "synchronous=FULL"):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(engine, "begin")
+    def _(connection: Connection) -> None:
+        reading = connection.get_execution_options().get(_READING, False)
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _forget_connections_after_fork(engine: Engine) -> None:
+    """A connection must not be used on both sides of a fork: the child leaves the parent's alone and opens its own."""
+    reference = weakref.ref(engine)
+
+    def forget() -> None:
+        engine = reference()
+        if engine is not None:
+            engine.dispose(close=False)
+
+    os.register_at_fork(after_in_child=forget)
+
+
+def _alembic(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config

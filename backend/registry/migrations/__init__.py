@@ -1,0 +1,1 @@
+"""The registry's forms, oldest first. Run from code only (``Registry.migrate``)."""
