@@ -100,7 +100,7 @@ class Store:
 
     def environment(self) -> dict[str, str]:
         """The store's whole environment; its own settings file is found from HOME and the working directory."""
-        return {"HOME": str(self.home), "PATH": os.environ.get("PATH", os.defpath)}
+        return {"HOME": str(self.home), "PATH": os.defpath}
 
     def wait_ready(self, *, alive: Callable[[], bool], seconds: float = 60.0) -> None:
         """Wait until objects can be written and, after a restart, old ones can be read.

@@ -1,0 +1,167 @@
+"""Who imports whom: the rules that keep the rooms apart, each with its reason."""
+
+import ast
+import fnmatch
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.house.tree import ROOT, files
+
+ROOMS = {"backend": "backend", "ood_app": "ood_app", "tracking_server": "tracking_server", "demo": "demo", "mlwf": "mlwf/src/mlwf"}
+OURS = (*ROOMS, "tests", "benchmarks")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`modules` may be imported only by files that match one of `allowed`, among the files that match `among`."""
+
+    modules: tuple[str, ...]
+    allowed: tuple[str, ...]
+    why: str
+    among: tuple[str, ...] = ("backend/*", "ood_app/*", "tracking_server/*", "demo/*", "mlwf/*", "template/*", "samples/*")
+
+
+RULES = [
+    Rule(("docker",), ("backend/runtimes/docker.py",), "one file speaks Docker; the rest knows runtimes"),
+    Rule(
+        ("boto3", "botocore", "s3transfer"),
+        ("backend/adapters/s3.py", "backend/s3.py", "mlwf/*", "demo/*", "tracking_server/*"),
+        "S3 is spoken at the object-store edges only",
+    ),
+    Rule(("flask", "flask_openapi3", "flask_wtf", "werkzeug"), ("backend/api/*", "backend/app.py", "ood_app/*"), "HTTP layers only"),
+    Rule(("gunicorn",), ("backend/serve.py", "backend/cli/*", "backend/server.py", "demo/*"), "how it is served is one module's business"),
+    Rule(("mlflow",), ("tracking_server/*", "samples/*"), "mlflow's import costs seconds and 200 MB; only the box and jobs have it"),
+    Rule(("backend",), ("backend/*", "tests/*", "benchmarks/*"), "the service is reached over its API, by mlwf's client", among=("*",)),
+    Rule(
+        ("ood_app",), ("ood_app/*", "demo/*", "tests/*", "benchmarks/*"), "the console serves pages and is nobody's library", among=("*",)
+    ),
+    Rule(("demo",), ("demo/*", "tests/*", "benchmarks/*"), "the demo stands on the product, never below it", among=("*",)),
+    Rule(("tests", "pytest"), ("tests/*", "benchmarks/*"), "no product code leans on tests", among=("*",)),
+    Rule(tuple(room for room in OURS if room != "mlwf"), (), "mlwf is installed alone", among=("mlwf/*",)),
+    Rule(
+        tuple(room for room in ROOMS if room != "tracking_server"),
+        (),
+        "the box knows nothing of who starts it",
+        among=("tracking_server/*",),
+    ),
+    Rule(
+        ("backend", "boto3", "docker", "sqlalchemy"),
+        (),
+        "the console asks the service, by mlwf's client",
+        among=("ood_app/*", "template/*"),
+    ),
+]
+ADAPTER_FOLDERS = ("backend/adapters", "backend/runtimes", "backend/identity")
+READS_ENVIRONMENT = {
+    "backend/settings.py": "the service's settings",
+    "ood_app/settings.py": "the console's settings",
+    "demo/settings.py": "the demo's settings",
+    "mlwf/src/mlwf/settings.py": "the tools' settings",
+    "tracking_server/settings.py": "the box's settings",
+}
+ENVIRONMENT = {"environ", "environb", "getenv", "putenv"}
+GUARD_MAY_IMPORT = {"bcrypt", "tracking_server"}
+
+
+FILES = [str(path) for path in files("*.py")]
+
+
+def _tree(name: str) -> ast.Module:
+    return ast.parse((ROOT / name).read_text(), filename=name)
+
+
+def imports(name: str) -> Iterator[tuple[int, str]]:
+    """Every module that a file imports, anywhere in it, with the line; relative ones made absolute. Imports for types alone count too."""
+    for node in ast.walk(_tree(name)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = Path(name).parent.parts[: len(Path(name).parent.parts) - node.level + 1]
+                base = ".".join([*package, *([node.module] if node.module else [])])
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+
+
+def _is_of(module: str, packages: tuple[str, ...]) -> bool:
+    return any(module == package or module.startswith(package + ".") for package in packages)
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{'+'.join(rule.modules[:2])} in {rule.among[0]}")
+def test_only_those_who_may_import_it(rule: Rule) -> None:
+    broken = [
+        f"{name}:{line} imports {module}"
+        for name in FILES
+        if _matches(name, rule.among) and not _matches(name, rule.allowed)
+        for line, module in imports(name)
+        if _is_of(module, rule.modules)
+    ]
+    assert broken == [], rule.why
+
+
+def test_the_rules_see_every_room_and_every_kind_of_import(tmp_path: Path) -> None:
+    for folder in ROOMS.values():
+        assert any(name.startswith(folder + "/") for name in FILES), folder
+    file = tmp_path / "sample.py"
+    file.write_text("import docker.errors\ndef f():\n    from docker import api\n")
+    assert [module for _, module in imports(str(file))] == ["docker.errors", "docker.api"]
+
+
+def test_adapters_never_import_each_other() -> None:
+    adapters = {
+        name: name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for name in FILES
+        if _matches(name, tuple(f"{folder}/*" for folder in ADAPTER_FOLDERS)) and not name.endswith("__init__.py")
+    }
+
+    def unit(module: str) -> str:  # an adapter is a file or a folder below the folder of adapters
+        return ".".join(module.split(".")[:3])
+
+    broken = [
+        f"{name}:{line} imports {module}"
+        for name, own in adapters.items()
+        for line, module in imports(name)
+        for other in adapters.values()
+        if unit(other) != unit(own) and _is_of(module, (other,))
+    ]
+    assert broken == [], "adapters import the ports; one wiring module chooses them"
+
+
+def test_the_environment_is_read_in_the_settings_modules_only() -> None:
+    broken = []
+    for name in FILES:
+        if name in READS_ENVIRONMENT or name.startswith(("tests/", "benchmarks/", "samples/")):
+            continue
+        for node in ast.walk(_tree(name)):
+            of_os = (
+                isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os" and node.attr in ENVIRONMENT
+            )
+            from_os = isinstance(node, ast.ImportFrom) and node.module == "os" and {a.name for a in node.names} & ENVIRONMENT
+            if of_os or from_os:
+                broken.append(f"{name}:{getattr(node, 'lineno', 0)}")
+    assert broken == [], "one reader of the environment in each room"
+
+
+def test_what_the_guard_imports_is_light() -> None:
+    """The guard stays when MLflow sleeps: each megabyte that it imports is paid by every sleeping server."""
+    script = (
+        "import sys, importlib, pkgutil\n"
+        "import tracking_server.guard\n"
+        "print(*sorted({m.partition('.')[0] for m in sys.modules if m.partition('.')[0] not in sys.stdlib_module_names}))\n"
+    )
+    run = subprocess.run(
+        [ROOT / ".venv/bin/python", "-I", "-c", f"import sys; sys.path.append({str(ROOT)!r})\n{script}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    heavy = [name for name in run.stdout.split() if name not in GUARD_MAY_IMPORT and not name.startswith("_")]
+    assert heavy == [], "the guard imports nothing heavy"
