@@ -1,0 +1,157 @@
+"""The settings: one table. The only module of the service that looks at the environment.
+
+What a setting means stands in the table below and nowhere else: docs/reference/settings.md is made from it.
+"""
+
+# ruff: noqa: RUF009 (a row *is* a dataclass field, made by one function so that each keeps its help)
+from __future__ import annotations
+
+import os
+import socket as sockets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+DEFAULT_FILE: Final = Path("/etc/aihub/settings.yml")
+ENVIRONMENT_NAME: Final = "AIHUB_SETTINGS"
+
+
+class SettingsError(Exception):
+    """The settings cannot be used. Each of ``problems`` says where, why and the cure in one sentence."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+def _row(default: object, text: str, **rules: object) -> Any:
+    """One row of the table. ``rules``: ``least`` and ``most`` (numbers), ``choices`` (words), ``url``, ``absolute`` (a path), ``shown``
+    (the default as the documentation writes it).
+    """
+    return field(default=default, metadata={"help": text, **rules})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All settings, in force for one run of the service. What depends on other settings or on the host is filled in here."""
+
+    # where the service lives
+    state_dir: Path = _row(
+        Path("/var/lib/aihub"), "Folder of all that the service keeps: registry, keys, servers, kept copies.", absolute=True
+    )
+    socket: Path = _row(
+        None,
+        "The API's Unix socket. The kernel says who opened it (SO_PEERCRED), so it must never be proxied; users must be able to reach "
+        "its folder (`/run/aihub/service.sock` at a site).",
+        absolute=True,
+        shown="STATE_DIR/run/service.sock",
+    )
+    socket_group: str | None = _row(None, "Unix group that may open the socket (mode 0660); null: all on the host may (mode 0666).")
+    database_url: str = _row(None, "SQLAlchemy address of the registry.", shown="sqlite:///STATE_DIR/registry.db")
+    # who may do what
+    group_area: Path = _row(
+        Path("/groups"), "Folder with one folder per group; the console finds `basic_auth.yml` below it.", absolute=True
+    )
+    allowed_groups: tuple[str, ...] = _row(("*",), "Shell patterns of the groups that may have tracking servers.")
+    admin_group: str = _row("aihub-admins", "Unix group of the service's admins. Root is one too.")
+    create_by: str = _row("members", "Who may create servers.", choices=("members", "admins"))
+    manage_by: str = _row("members", "Who may delete and restore servers, set their users and their keys.", choices=("members", "admins"))
+    max_servers_per_group: int = _row(0, "How many servers a group may have; 0: no limit.", least=0)
+    # how servers are reached
+    inside_host: str = _row(
+        None, "Host name by which clients reach the servers. A server keeps the one that it was made with.", shown="the host's name"
+    )
+    listen_address: str = _row("127.0.0.1", "Address that the servers bind.")
+    port_first: int = _row(
+        21000, "First port of the servers. The range must lie outside the kernel's ephemeral ports.", least=1024, most=65535
+    )
+    port_last: int = _row(29999, "Last port of the servers.", least=1024, most=65535)
+    portal_url: str | None = _row(None, "The Open OnDemand portal, for addresses from outside; null: there are none.", url=True)
+    # the object store
+    endpoint_url: str | None = _row(None, "The object store for all servers; null: each server names its own (none named: AWS).", url=True)
+    region: str = _row("us-east-1", "Region with which requests to the object store are signed, unless a server names another.")
+    s3_ca_file: Path | None = _row(None, "CA bundle for the object store's certificate; null: the host's own.", absolute=True)
+    prefix_root: str = _row("mlflow", "First part of each server's prefix in its bucket: `PREFIX_ROOT/SERVER_ID`.")
+    artifact_access: str = _row("proxied", "How clients reach artifacts unless a server says otherwise.", choices=("proxied", "direct"))
+    # how servers run
+    runtime: str = _row("process", "What runs the servers. `process` keeps groups apart by nothing.", choices=("process",))
+    allow_unisolated: bool = _row(False, "Accept a runtime that does not keep groups apart: demo, development, one-group hosts.")
+    envs_dir: Path = _row(
+        Path("/opt/aihub/envs"), "Folder of the MLflow environments (`mlflow-VERSION`), made by `tracking_server/install`.", absolute=True
+    )
+    mlflow_versions: tuple[str, ...] | None = _row(
+        None, "MLflow versions on offer, the default one first; null: all installed, newest first."
+    )
+    idle_seconds: int = _row(900, "Seconds without activity after which a server sleeps, unless it says otherwise; 0: never.", least=0)
+    start_timeout: float = _row(120, "Seconds that a server may take to start.", least=1)
+    stop_timeout: float = _row(60, "Seconds that requests under way get when a server is stopped.", least=0)
+    nginx: str = _row("nginx", "The nginx program.")
+    # what is kept, and for how long
+    restore_days: int = _row(14, "Days for which a deleted server can be restored.", least=0)
+    port_rest_days: int = _row(90, "Days for which the port of a purged server is given to nobody.", least=0)
+    operations_days: int = _row(30, "Days for which finished operations are kept.", least=1)
+    # the service itself
+    observe_seconds: float = _row(5, "Seconds between two looks at every server.", least=0.05)
+    reconciler_threads: int = _row(8, "Servers that the reconciler works on at the same time.", least=1, most=256)
+    workers: int = _row(2, "Processes that answer the API.", least=1, most=64)
+    threads: int = _row(8, "Threads of each of them.", least=1, most=256)
+    max_body_bytes: int = _row(65536, "Largest body of a request.", least=1024)
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("socket", self.state_dir / "run" / "service.sock"),
+            ("database_url", f"sqlite:///{self.state_dir}/registry.db"),
+            ("inside_host", sockets.gethostname()),
+        ):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        return f"Settings(state_dir={str(self.state_dir)!r})"  # database_url may hold a password
+
+    @property
+    def endpoint_url_fixed(self) -> bool:
+        """Whether servers may not name an object store of their own."""
+        return self.endpoint_url is not None
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets and locks of the running service."""
+        return self.state_dir / "run"
+
+    @property
+    def kick_socket(self) -> Path:
+        """Where the reconciler is woken (backend.kick)."""
+        return self.run_dir / "reconciler.sock"
+
+    @property
+    def servers_dir(self) -> Path:
+        """One folder per server, named by its id (docs/reference/box.md)."""
+        return self.state_dir / "servers"
+
+    @property
+    def kept_dir(self) -> Path:
+        """One folder per deleted server that can be restored."""
+        return self.state_dir / "kept"
+
+    @property
+    def keys_file(self) -> Path:
+        """The keyring (backend.keyring)."""
+        return self.state_dir / "keys.json"
+
+
+def settings_file() -> Path:
+    """The file that ``AIHUB_SETTINGS`` names, else ``/etc/aihub/settings.yml``."""
+    return Path(os.environ.get(ENVIRONMENT_NAME) or DEFAULT_FILE)
+
+
+def load(path: Path | None = None) -> Settings:
+    """Read the settings from ``path`` (default: ``settings_file()``). Error: ``SettingsError`` with every problem found."""
+    from backend.settings_file import read
+
+    return read(path or settings_file())
+
+
+def environment(*names: str) -> dict[str, str]:
+    """Those variables of the service's own environment that are set; for the programs that it starts, which get nothing else of it."""
+    return {name: os.environ[name] for name in names if name in os.environ}

@@ -1,0 +1,214 @@
+"""Reads the settings' YAML file and says of every mistake where it is, why it is one, and the cure."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import yaml
+
+from backend.settings import ENVIRONMENT_NAME, Settings, SettingsError
+
+EPHEMERAL_PORTS: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_PREFIX: Final = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
+_HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
+
+
+class _WrongError(ValueError):
+    """Why a value is refused, with the cure."""
+
+
+def read(path: Path) -> Settings:
+    """The settings of the file. Error: ``SettingsError`` with every problem found."""
+    found = _parse(path)
+    known = {row.name: row for row in fields(Settings)}
+    types = typing.get_type_hints(Settings)
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for name, (line, value) in found.items():
+        if name not in known:
+            problems.append(f"{path} line {line}: {name} is no setting{_did_you_mean(name, known)}")
+            continue
+        try:
+            values[name] = _converted(known[name], types[name], value)
+        except _WrongError as error:
+            problems.append(f"{path} line {line}: {name} {error}")
+    if not problems:
+        settings = Settings(**values)
+        problems = [f"{path}{_line(found, name)}: {name} {why}" for name, why in _together(settings)]
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def rows() -> Iterator[tuple[str, str, str, str]]:
+    """The table for people: name, type, default, meaning."""
+    types = typing.get_type_hints(Settings)
+    for row in fields(Settings):
+        default = None if row.default is MISSING else row.default
+        shown = str(row.metadata["shown"]) if "shown" in row.metadata else _yaml_word(default)
+        yield row.name, _type_word(row, types[row.name]), shown, str(row.metadata["help"])
+
+
+def _parse(path: Path) -> dict[str, tuple[int, Any]]:
+    """Name to line and value. The file is parsed to nodes first, since only these know their lines."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SettingsError([f"{path}: there is no such file; write it, or name another one in {ENVIRONMENT_NAME}"]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError([f"{path}: it cannot be read ({error}); let the service's account read it, as UTF-8"]) from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is None:
+            return {}
+        if not isinstance(node, yaml.MappingNode):
+            raise SettingsError([f"{path} line {node.start_mark.line + 1}: the file must be `name: value` lines; write it so"])
+        return _entries(path, node, yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise SettingsError([f"{path}{where}: not valid YAML ({getattr(error, 'problem', error)}); correct that line"]) from None
+
+
+def _entries(path: Path, node: yaml.MappingNode, values: Mapping[Any, Any]) -> dict[str, tuple[int, Any]]:
+    lines: dict[str, int] = {}
+    for key, _value in node.value:
+        name, line = str(key.value), key.start_mark.line + 1
+        if name in lines:
+            raise SettingsError([f"{path} line {line}: {name} stands on line {lines[name]} already; keep one of them"])
+        lines[name] = line
+    return {str(name): (lines.get(str(name), 1), value) for name, value in values.items()}
+
+
+def _did_you_mean(name: str, known: Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else "; `aihub settings` lists all"
+
+
+def _line(found: Mapping[str, tuple[int, Any]], name: str) -> str:
+    return f" line {found[name][0]}" if name in found else ""
+
+
+def _converted(row: Field[Any], kind: Any, value: Any) -> Any:
+    """The value as the setting's type has it, or ``_WrongError``."""
+    options = typing.get_args(kind)
+    if value is None:
+        if type(None) in options or "shown" in row.metadata:
+            return None if row.default is None else row.default
+        raise _WrongError("is null; give it a value or leave the line out")
+    wanted = next((each for each in options if each is not type(None)), kind) if type(None) in options else kind
+    converted = _KINDS[typing.get_origin(wanted) or wanted](value)
+    _follow_rules(row.metadata, converted)
+    return converted
+
+
+def _follow_rules(rules: Mapping[str, Any], value: Any) -> None:
+    if "choices" in rules and value not in rules["choices"]:
+        raise _WrongError(f"is {value!r}; choose one of {', '.join(rules['choices'])}")
+    if "least" in rules and value < rules["least"]:
+        raise _WrongError(f"is {value}, which is too small; the least is {rules['least']}")
+    if "most" in rules and value > rules["most"]:
+        raise _WrongError(f"is {value}, which is too large; the most is {rules['most']}")
+    if rules.get("absolute") and not value.is_absolute():
+        raise _WrongError(f"is the relative path {value}; write it from / on")
+    if rules.get("url") and not _is_url(value):
+        raise _WrongError(f"is {value!r}; write http://HOST or https://HOST, with a port or path where it has one, without user and query")
+
+
+def _is_url(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        good_port = parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+    return (
+        parts.scheme in {"http", "https"}
+        and bool(parts.hostname)
+        and good_port
+        and not (parts.query or parts.fragment or "@" in parts.netloc)
+    )
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _WrongError(f"is {value!r}; write a whole number")
+    return value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:  # noqa: PLR0124 (only NaN differs from itself)
+        raise _WrongError(f"is {value!r}; write a number")
+    return float(value)
+
+
+def _word(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise _WrongError(f"is {value!r}; write a text (in quotes where it looks like a number)")
+    return value
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise _WrongError(f"is {value!r}; write a list, e.g. [one, two]")
+    return tuple(_word(each) for each in value)
+
+
+def _yes_no(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _WrongError(f"is {value!r}; write true or false")
+    return value
+
+
+_KINDS: Final[dict[Any, Callable[[Any], Any]]] = {
+    int: _whole,
+    float: _number,
+    str: _word,
+    bool: _yes_no,
+    Path: lambda value: Path(_word(value)),
+    tuple: _words,
+}
+
+
+def _together(settings: Settings) -> Iterator[tuple[str, str]]:
+    """What no setting alone can have wrong, and the names' own rules: pairs of name and why."""
+    if settings.port_last < settings.port_first:
+        yield "port_last", f"is below port_first ({settings.port_first}); make it larger"
+    low, high = ephemeral_range()
+    if settings.port_first <= high and settings.port_last >= low:
+        why = f"to port_last ({settings.port_first}-{settings.port_last}) overlaps the kernel's ephemeral ports {low}-{high}"
+        yield "port_first", f"{why}, so any program's connection could take a server's port; choose a range outside"
+    if not _PREFIX.fullmatch(settings.prefix_root):
+        yield "prefix_root", f"is {settings.prefix_root!r}; use letters, digits, . _ - and single slashes inside"
+    if not _HOST.fullmatch(settings.inside_host):
+        yield "inside_host", f"is {settings.inside_host!r}; write a host name or address without port"
+    if not settings.allowed_groups:
+        yield "allowed_groups", "is empty, so nobody could have a server; write '*' for all groups"
+    if settings.mlflow_versions == ():
+        yield "mlflow_versions", "is empty; leave it out to offer all that are installed"
+
+
+def ephemeral_range() -> tuple[int, int]:
+    """The ports from which the kernel serves outgoing connections (both inclusive)."""
+    low, high = EPHEMERAL_PORTS.read_text(encoding="ascii").split()
+    return int(low), int(high)
+
+
+def _yaml_word(value: object) -> str:
+    plain = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+    return yaml.safe_dump(plain, default_flow_style=True, width=1000).removesuffix("...\n").strip()
+
+
+def _type_word(row: Field[Any], kind: Any) -> str:
+    options = [each for each in typing.get_args(kind) if each is not type(None)] if type(None) in typing.get_args(kind) else [kind]
+    words = {int: "whole number", float: "number", str: "text", bool: "true or false", Path: "path", tuple: "list of texts"}
+    word = words[typing.get_origin(options[0]) or options[0]]
+    if "choices" in row.metadata:
+        word = " or ".join(f"`{each}`" for each in row.metadata["choices"])
+    return f"{word}, or null" if type(None) in typing.get_args(kind) else word
