@@ -164,11 +164,12 @@ class Box:
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """What a runtime sees of one box. ``detail`` is one sentence where something is wrong."""
+    """What a runtime sees of one box. ``detail`` is one sentence where something is wrong; ``stranger``: another program has its port."""
 
     state: BoxState
     detail: str | None = None
     mlflow_version: str | None = None
+    stranger: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import socket
 from datetime import datetime
-from typing import Protocol
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.errors import ServiceError
 from backend.registry.models import Port, now
+from backend.settings import Settings
 
 
-class PortSettings(Protocol):
-    """What of the settings is used here."""
-
-    @property
-    def listen_address(self) -> str: ...
-    @property
-    def port_first(self) -> int: ...
-    @property
-    def port_last(self) -> int: ...
-
-
-def allocate(session: Session, settings: PortSettings, server_id: str) -> int:
+def allocate(session: Session, settings: Settings, server_id: str) -> int:
     """Give the server a port that nobody ever had, else one that has rested out; one that can be bound now. Error: ``ports_exhausted``.
 
     Within the caller's writing transaction, which keeps two from getting the same.

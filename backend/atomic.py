@@ -1,0 +1,81 @@
+"""Files that are whole or not there, and a full disk as a failure of ours."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from backend.errors import ServiceError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def replace_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+    """Make ``path`` hold ``content``, by rename: a reader sees the old or the new, also after a power cut. Error: ``OSError``."""
+    fresh = _fresh(path)
+    try:
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def discard_unfinished(path: Path) -> None:
+    """Remove what a ``replace_file`` of that path, killed half-way, left beside it."""
+    _fresh(path).unlink(missing_ok=True)
+
+
+def _fresh(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in it survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder that nobody writes to any more; gone already is fine. Killed half-way, it must be asked for again."""
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        if folder.exists():
+            raise
+
+
+def ensure_space(folder: Path, needed: int, *, why: str) -> None:
+    """Refuse with ``disk_full`` where ``needed`` bytes, and a little for the others on that disk, are not free."""
+    spare = 16 * 1024 * 1024
+    if shutil.disk_usage(folder).free < needed + spare:
+        raise ServiceError("disk_full", why=why)
+
+
+@contextmanager
+def full_disk_is_ours(why: str) -> Iterator[None]:
+    """A disk or quota that is full becomes ``disk_full`` with ``why``, said as what was being done; every other error passes."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise ServiceError("disk_full", why=why) from error
+        raise
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            raise ServiceError("disk_full", why=why) from error
+        raise

@@ -1,0 +1,102 @@
+"""The directory of each box, as docs/reference/box.md has it: ``config/`` is ours, the rest belongs to the box."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from backend.atomic import discard_unfinished, full_disk_is_ours, remove_tree, replace_file
+from backend.domain import Box, StorageKey
+
+_ID: Final = re.compile(r"[a-z][a-z0-9]{11}")
+_PRINTABLE: Final = re.compile(r"[\x20-\x7e]+")
+_REMOVED: Final = ".removed-"
+
+
+class BoxDirectories:
+    """Boxes below one folder (``STATE/servers``), each named by its server's id. Implements the port ``BoxFiles``."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def directory(self, server_id: str) -> Path:
+        """Where it is, whether it exists or not. ``ValueError`` for what is no id: nothing typed by a user ever names a path."""
+        if not _ID.fullmatch(server_id):
+            raise ValueError(f"not a server's id: {server_id!r}")
+        return self._root / server_id
+
+    def install(self, box: Box) -> bool:
+        """Make ``config/`` say what ``box`` says; only what differs is written, so that the box does not restart for nothing.
+
+        True if something changed. Error: ``disk_full``; what was in force stays in force.
+        """
+        config = self.directory(box.server_id) / "config"
+        changed = False
+        with full_disk_is_ours("writing the tracking server's settings"):
+            for folder in (self._root, config.parent, config, config / "s3"):
+                folder.mkdir(mode=0o700, exist_ok=True)
+            for name, content in _files(box):
+                path = config / name
+                if _content(path) != content:
+                    replace_file(path, content)
+                    changed = True
+                discard_unfinished(path)
+        return changed
+
+    def remove(self, server_id: str) -> None:
+        """Remove the whole directory, the database included. It goes from sight in one rename: no half of it is ever taken for a box."""
+        directory = self.directory(server_id)
+        removed = self._root / f"{_REMOVED}{server_id}"
+        remove_tree(removed)
+        try:
+            directory.rename(removed)
+        except FileNotFoundError:
+            return
+        remove_tree(removed)
+
+    def ids(self) -> Sequence[str]:
+        """Ids of all box directories on disk; remains of a removal that was cut short count as well."""
+        if not self._root.is_dir():
+            return ()
+        names = {path.name.removeprefix(_REMOVED) for path in self._root.iterdir() if path.is_dir()}
+        return sorted(name for name in names if _ID.fullmatch(name))
+
+
+def _files(box: Box) -> Iterator[tuple[str, bytes]]:
+    """Settings last but users: a box that finds its settings finds all that they need, and nobody gets in before all is there."""
+    yield (
+        "keys.json",
+        _json(
+            {
+                "webhook_secret_encryption_key": box.keys.webhook_secret_encryption_key.reveal(),
+                "crypto_kek_passphrase": box.keys.crypto_kek_passphrase.reveal(),
+                "flask_secret_key": box.keys.flask_secret_key.reveal(),
+            }
+        ),
+    )
+    yield "s3/credentials", _credentials(box.key)
+    yield "settings.json", _json(box.settings)
+    yield "users.json", _json({"users": [{"name": user.name, "bcrypt": user.bcrypt} for user in box.users]})
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _credentials(key: StorageKey) -> bytes:
+    """An AWS credentials file. It knows no quoting: a key with a line break would be read as another setting."""
+    values = {"aws_access_key_id": key.access_key_id, "aws_secret_access_key": key.secret_access_key.reveal()}
+    for name, value in values.items():
+        if not _PRINTABLE.fullmatch(value):
+            raise ValueError(f"{name} has characters that a credentials file cannot hold")
+    return ("[default]\n" + "".join(f"{name} = {value}\n" for name, value in values.items())).encode()
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None

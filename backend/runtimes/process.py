@@ -1,0 +1,212 @@
+"""The process runtime: a box as plain processes in a session of their own. It keeps no groups apart: for demos, development and hosts
+of one group.
+
+What runs is read from the locks and from ``/proc`` each time, so a service that was restarted finds its boxes as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Final
+
+from backend.domain import BoxState, Observation
+from backend.errors import ServiceError
+from backend.runtimes.proctable import GUARD_MODULE, guard_pid, processes_of
+
+LOCK_SECONDS: Final = 30.0
+"""Within this the guard must have taken its lock, also on a host that is very busy."""
+KILL_SECONDS: Final = 10.0
+HEALTH_SECONDS: Final = 2.0
+_POLL: Final = 0.02
+_HEALTH_BYTES: Final = 16384
+_LOGS: Final = ("guard.out", "guard.log", "nginx-error.log", "mlflow.log")
+_TAIL_BYTES: Final = 65536
+_ENVIRONMENT: Final = frozenset(
+    {"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"}
+    | {name for proxy in ("http_proxy", "https_proxy", "no_proxy", "all_proxy") for name in (proxy, proxy.upper())}
+)
+_EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 (compared with, not bound)
+
+
+class ProcessRuntime:
+    """Boxes below ``servers_dir``, run by the environments below ``envs_dir``. Implements the port ``Runtime``.
+
+    ``environment`` is the service's own; of it only the search path, language, time zone, proxies and CA files reach a box.
+    """
+
+    name = "process"
+    isolates = False
+
+    def __init__(self, *, servers_dir: Path, envs_dir: Path, environment: Mapping[str, str]) -> None:
+        self._servers = servers_dir
+        self._envs = envs_dir
+        self._environment = {name: value for name, value in environment.items() if name in _ENVIRONMENT}
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, *, server_id: str, directory: Path, mlflow_version: str) -> None:
+        """See the port. What a killed guard left behind is removed first: its nginx would hold the port, its MLflow the database."""
+        directory = directory.resolve()
+        self._reap(server_id)
+        if guard_pid(directory) is not None:
+            return
+        python = self._envs / f"mlflow-{mlflow_version}" / "bin" / "python"
+        if not os.access(python, os.X_OK):
+            raise ServiceError("version_missing", version=mlflow_version)
+        self._end_all(directory)
+        child = self._launch([str(python), "-P", "-m", GUARD_MODULE, str(directory)], directory)
+        self._children[server_id] = child
+        _wait_until(lambda: guard_pid(directory) is not None or child.poll() is not None, LOCK_SECONDS)
+        # a child that ended because another guard, started by a service that was killed since, was first: that one is as good
+        if guard_pid(directory) is None:
+            self._end_all(directory)
+            raise ServiceError("box_failed_to_start", log=self._logs(directory, 40), why=_last_words(directory) or "it did not come up")
+
+    def stop(self, *, server_id: str, directory: Path, timeout: float) -> None:
+        """See the port."""
+        directory = directory.resolve()
+        _terminate(directory, timeout)
+        self._end_all(directory)
+        self._reap(server_id)
+
+    def observe(self, *, server_id: str, directory: Path, address: tuple[str, int]) -> Observation:
+        """See the port."""
+        directory = directory.resolve()
+        self._reap(server_id)
+        if guard_pid(directory) is None:
+            return Observation(state=BoxState.ABSENT, detail=_last_words(directory))
+        return ask(server_id, address)
+
+    def running(self) -> Sequence[str]:
+        """See the port."""
+        locks = self._servers.glob("*/run/guard.lock")
+        return sorted(lock.parent.parent.name for lock in locks if guard_pid(lock.parent.parent) is not None)
+
+    def logs(self, *, server_id: str, directory: Path, lines: int) -> str:  # noqa: ARG002 (the port's)
+        """See the port."""
+        return self._logs(directory, lines)
+
+    @staticmethod
+    def _logs(directory: Path, lines: int) -> str:
+        tails = {name: _tail(directory / "log" / name, lines) for name in _LOGS}
+        return "\n".join(f"== {name}\n" + "\n".join(tail) for name, tail in tails.items() if tail)
+
+    def _launch(self, argv: list[str], directory: Path) -> subprocess.Popen[bytes]:
+        """A session of its own: no signal that the service gets reaches it, and the service's end is not its end."""
+        log = directory / "log"
+        log.mkdir(mode=0o700, exist_ok=True)
+        with (log / "guard.out").open("wb") as out:
+            return subprocess.Popen(
+                argv,
+                cwd=directory,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                close_fds=True,
+                start_new_session=True,
+                umask=0o077,
+            )
+
+    def _reap(self, server_id: str) -> None:
+        """While the service lives it is its boxes' parent, and takes note of their end; afterwards init is and does."""
+        child = self._children.get(server_id)
+        if child is not None and child.poll() is not None:
+            self._children.pop(server_id, None)
+
+    @staticmethod
+    def _end_all(directory: Path) -> None:
+        """Kill what is left of the box. Error: ``box_failed_to_stop``."""
+
+        def nothing_left() -> bool:
+            left = processes_of(directory)
+            for process in left:
+                _signal(process.pid, signal.SIGKILL)
+            return not left
+
+        if not _wait_until(nothing_left, KILL_SECONDS):
+            pids = ", ".join(str(process.pid) for process in processes_of(directory))
+            raise ServiceError("box_failed_to_stop", why=f"its processes {pids} cannot be killed")
+        pid = guard_pid(directory)
+        if pid is not None:
+            raise ServiceError("box_failed_to_stop", why=f"process {pid}, which is not ours to end, holds its lock")
+
+
+def ask(server_id: str, address: tuple[str, int]) -> Observation:
+    """What the box at ``address`` says of itself; a program that is not this server's box is said to be a stranger."""
+    host, port = _EVERYWHERE.get(address[0], address[0]), address[1]
+    connection = HTTPConnection(host, port, timeout=HEALTH_SECONDS)
+    try:
+        connection.request("GET", "/mlflow/-/health", headers={"Connection": "close"})
+        answer = json.loads(connection.getresponse().read1(_HEALTH_BYTES))
+    except (OSError, HTTPException) as error:
+        return Observation(state=BoxState.SILENT, detail=f"no answer on port {port} ({type(error).__name__})")
+    except ValueError:
+        answer = None
+    finally:
+        connection.close()
+    if not isinstance(answer, dict) or answer.get("server_id") != server_id:
+        return Observation(state=BoxState.SILENT, detail=f"another program answers on port {port}", stranger=True)
+    try:
+        state = BoxState(answer["state"])
+    except (KeyError, ValueError):
+        return Observation(state=BoxState.SILENT, detail="its health answer is not understood")
+    reason, version = answer.get("reason"), answer.get("mlflow_version")
+    return Observation(state=state, detail=reason and str(reason), mlflow_version=version and str(version))
+
+
+def _terminate(directory: Path, timeout: float) -> None:
+    """Ask the guard to end and wait for it. By a handle rather than by number, which could be another's at the next moment."""
+    pid = guard_pid(directory)
+    if pid is None:
+        return
+    with ExitStack() as stack:
+        try:
+            handle = os.pidfd_open(pid)
+            stack.callback(os.close, handle)
+            if guard_pid(directory) != pid:
+                return
+            signal.pidfd_send_signal(handle, signal.SIGTERM)
+        except ProcessLookupError:
+            return
+        select.select([handle], [], [], timeout)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL)
+    return True
+
+
+def _last_words(directory: Path) -> str | None:
+    """Why the guard ended, as it said itself; else what Python said when it could not even begin."""
+    lines = _tail(directory / "log" / "guard.out", 1) or _tail(directory / "log" / "guard.log", 1)
+    return lines[-1] if lines else None
+
+
+def _tail(path: Path, lines: int) -> list[str]:
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL_BYTES))
+            return file.read().decode(errors="replace").splitlines()[-lines:]
+    except FileNotFoundError:
+        return []
