@@ -1,0 +1,76 @@
+"""App for MLflow Server: the console, one page that runs as the user and talks to the service through mlwf's client."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from flask import Flask, Response, g, redirect, render_template, request, send_from_directory, session, url_for
+from flask.typing import ResponseReturnValue
+from mlwf.client import Client
+
+from ood_app import problems, security, settings, texts
+from ood_app.api import api
+
+ServiceFactory = Callable[[str], Client]
+STATIC: Final = Path(__file__).parent / "static"
+LARGEST_REQUEST: Final = 64 * 1024
+
+
+def create_app(chosen: settings.Settings | None = None, *, service: ServiceFactory | None = None) -> Flask:
+    """The WSGI application. `service` makes a client for a language; Raises SettingsError."""
+    found = chosen or settings.load()
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = LARGEST_REQUEST
+    app.extensions["aihub_settings"] = found
+    app.extensions["aihub_service"] = service or (lambda language: Client(found.service, language=language, timeout=found.timeout))
+
+    @app.before_request
+    def choose_language() -> None:
+        g.language = texts.choose(request, found.language)
+
+    security.protect(app, found)
+    problems.register(app)
+    app.register_blueprint(api)
+    _add_page(app, found)
+    return app
+
+
+def _add_page(app: Flask, chosen: settings.Settings) -> None:
+    version = _version_of_static_files()
+
+    @app.get("/")
+    def page() -> ResponseReturnValue:
+        return render_template(
+            "page.html",
+            settings=chosen,
+            language=g.language,
+            languages=texts.NAMES,
+            texts=texts.catalogue(g.language),
+            _=texts.translate,
+            version=version,
+        )
+
+    @app.get("/language/<language>")
+    def language(language: str) -> ResponseReturnValue:
+        if language in texts.NAMES:
+            session["language"] = language
+            session.permanent = True
+        return redirect(url_for("page"))
+
+    @app.get("/static/<version>/<path:name>")
+    def static(version: str, name: str) -> Response:  # noqa: ARG001  # the version makes a new address of a changed file
+        answer = send_from_directory(STATIC, name)
+        answer.headers["Cache-Control"] = "private, max-age=31536000, immutable"
+        return answer
+
+
+def _version_of_static_files() -> str:
+    """Changes whenever a file under static/ does, so that browsers may keep them for ever."""
+    digest = hashlib.sha256()
+    for path in sorted(STATIC.rglob("*")):
+        if path.is_file():
+            digest.update(path.relative_to(STATIC).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,155 @@
+"""The console's settings: one table, read from the environment here and nowhere else.
+
+Under Open OnDemand they come from `pun_custom_env` in `nginx_stage.yml`. Unknown `AIHUB_CONSOLE_…` names are refused, so that
+a typo is found.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from mlwf.client import DEFAULT_ADDRESS
+
+PREFIX: Final = "AIHUB_CONSOLE_"
+LANGUAGES: Final = ("en", "ja")
+
+
+class SettingsError(ValueError):
+    """A setting cannot be used; the message names it, says why, and what would do."""
+
+
+def _text(value: str) -> str:
+    return value.strip()
+
+
+def _seconds(value: str) -> float:
+    seconds = float(value)
+    if not 0 < seconds <= 60:
+        raise ValueError("write a number of seconds between 0 and 60")
+    return seconds
+
+
+def _web_address(value: str) -> str:
+    parts = urlsplit(value.strip())
+    if value.strip() and (parts.scheme not in {"http", "https"} or not parts.netloc):
+        raise ValueError("write an address such as https://portal.example.org")
+    return value.strip().rstrip("/")
+
+
+def _link(value: str) -> str:
+    if value.strip() and not re.match(r"^(/(?!/)|https?://)", value.strip()):
+        raise ValueError("write a path on the portal that begins with /, or a http(s) address")
+    return value.strip()
+
+
+def _language(value: str) -> str:
+    if value.strip() not in {"", *LANGUAGES}:
+        raise ValueError(f"write one of {', '.join(LANGUAGES)}, or nothing")
+    return value.strip()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row: the field's name, the environment variable, its default as text, what it means, and how the text is read."""
+
+    name: str
+    variable: str
+    default: str
+    help: str
+    read: Callable[[str], Any] = _text
+
+
+TABLE: Final = (
+    Setting("service", "MLWF_SERVICE", DEFAULT_ADDRESS, "Address of the service: `unix:///path/service.sock` or `https://host`."),
+    Setting("timeout", PREFIX + "TIMEOUT", "5", "Seconds that one answer of the service is waited for.", _seconds),
+    Setting(
+        "portal_url",
+        PREFIX + "PORTAL_URL",
+        "",
+        "Origin of the portal, e.g. `https://portal.example.org`. Changes are accepted from its pages only. "
+        "Empty: the console is reached directly, on a loopback address.",
+        _web_address,
+    ),
+    Setting(
+        "secret_key",
+        "SECRET_KEY_BASE",
+        "",
+        "Signs the session cookie. Open OnDemand gives each user one. Empty: a random one, so a restart asks for a reload of the page.",
+    ),
+    Setting("title", PREFIX + "TITLE", "App for MLflow Server", "Heading of the page."),
+    Setting(
+        "language", PREFIX + "LANGUAGE", "", "`en` or `ja` for readers who did not choose. Empty: what their browser asks for.", _language
+    ),
+    Setting(
+        "portal_menu_url", PREFIX + "PORTAL_MENU_URL", "", "Where the link back to Open OnDemand leads, e.g. `/pun/sys/dashboard`.", _link
+    ),
+    Setting(
+        "export_form_url",
+        PREFIX + "EXPORT_FORM_URL",
+        "",
+        "Open OnDemand form behind **Export model**. `?group=…&env_name=…` is appended. Empty: the command is shown.",
+        _link,
+    ),
+    Setting(
+        "image_form_url",
+        PREFIX + "IMAGE_FORM_URL",
+        "",
+        "Open OnDemand form behind **Create image**, likewise.",
+        _link,
+    ),
+    Setting(
+        "base_container_url",
+        PREFIX + "BASE_CONTAINER_URL",
+        "docker://nvcr.io/nvidia/cuda:12.5.1-cudnn-devel-ubuntu22.04",
+        "Base image in the `mlwf_create_image` command that is shown.",
+    ),
+)
+
+
+class _Hidden(str):
+    """Text that `repr` does not show."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The table's values. `secret_key` is kept out of `repr`."""
+
+    service: str
+    timeout: float
+    portal_url: str
+    secret_key: _Hidden
+    title: str
+    language: str
+    portal_menu_url: str
+    export_form_url: str
+    image_form_url: str
+    base_container_url: str
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of an environment (default: the process's). Raises SettingsError."""
+    found = os.environ if environ is None else environ
+    unknown = sorted(name for name in found if name.startswith(PREFIX) and name not in {row.variable for row in TABLE})
+    if unknown:
+        known = ", ".join(row.variable for row in TABLE)
+        raise SettingsError(f"{unknown[0]} is no setting of the console; there are {known}")
+    values = {row.name: _value(row, found.get(row.variable) or row.default) for row in TABLE}
+    values["secret_key"] = _Hidden(values["secret_key"])
+    return Settings(**values)
+
+
+def _value(row: Setting, text: str) -> Any:
+    try:
+        return row.read(text)
+    except ValueError as error:
+        raise SettingsError(f"{row.variable} cannot be used: {error}") from error

@@ -1,0 +1,127 @@
+// Dialogs: the browser's own <dialog>, so that Esc closes, the focus stays inside and goes back to where it came from.
+import { call, serverPath } from "./api.js";
+import { copyButton } from "./clipboard.js";
+import { h, problemBox } from "./dom.js";
+import { adoptKeyFields, loadProfiles, readFields, showErrors } from "./fields.js";
+import { dayOf, t } from "./texts.js";
+
+let number = 0;
+
+/** Opens a dialog; answers {dialog, close, fail, foot}. */
+function open(title, ...content) {
+  const opener = document.activeElement;
+  const key = opener?.dataset?.key;
+  const id = `dialog-${++number}`;
+  const close = () => dialog.close();
+  const problem = h("div.problem", { role: "alert" });
+  const foot = h("div.dialog-foot");
+  const dialog = h("dialog.console-dialog", { "aria-labelledby": id },
+    h("div.dialog-head", {}, h("h2.h5", { id }, title), h("button.btn-close", { type: "button", "aria-label": t("Close"), onclick: close })),
+    h("div.dialog-body", {}, ...content, problem), foot);
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    // The list may have been drawn anew meanwhile: its button of the same name gets the focus.
+    (opener?.isConnected ? opener : document.querySelector(`[data-key="${CSS.escape(key ?? "")}"]`))?.focus();
+  });
+  document.body.append(dialog);
+  dialog.showModal();
+  return { dialog, close, foot, fail: (failure) => problem.replaceChildren(problemBox(failure, t("Last lines of the log"))) };
+}
+
+const cancelButton = (close, text = t("Cancel")) => h("button.btn.btn-outline-secondary", { type: "button", onclick: close }, text);
+
+/** Runs what a button is for; the button waits meanwhile, and a failure is shown in the dialog. */
+async function run(button, opened, work) {
+  button.disabled = true;
+  try {
+    await work();
+  } catch (failure) {
+    opened.fail(failure);
+    button.disabled = false;
+    return;
+  }
+  opened.close();
+}
+
+/** Delete: says what is kept and until when, and wants the name typed. */
+export function deleteDialog(server, restoreDays, onAccepted) {
+  const until = new Date(Date.now() + restoreDays * 86400000);
+  const typed = h("input.form-control", { type: "text", id: "typed", autocomplete: "off", autocapitalize: "off", spellcheck: "false" });
+  const button = h("button.btn.btn-danger", { type: "submit", disabled: true }, "Delete");
+  const name = `${server.group} / ${server.env_name}`;
+  const form = h("form", { id: "delete-form" },
+    h("p", {}, t("The server {name} stops, and jobs that log to it fail from then on.", { name })),
+    h("ul", {},
+      h("li", {}, t("Kept until {date}: a snapshot of its database, its settings and its port. Until then Restore brings it back.", { date: dayOf(until) })),
+      h("li", {}, t("The bucket {bucket} and all that is in it are never touched.", { bucket: server.bucket }))),
+    h("label.form-label", { for: "typed" }, t("Type the env_name to confirm:"), " ", h("code.breakable", {}, server.env_name)), typed);
+  const opened = open(t("Delete {name}?", { name }), form);
+  typed.addEventListener("input", () => { button.disabled = typed.value !== server.env_name; });
+  button.setAttribute("form", form.id);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (!button.disabled) run(button, opened, async () => onAccepted(await call("DELETE", serverPath(server), { typed: typed.value })));
+  });
+  opened.foot.append(cancelButton(opened.close), button);
+  typed.focus();
+}
+
+/** Lines to copy: for a job, for the export, for the image. */
+export function linesDialog(title, explanation, lines) {
+  const opened = open(title, h("p", {}, explanation), h("pre.lines", { tabindex: "0" }, lines));
+  opened.foot.append(cancelButton(opened.close, t("Close")), copyButton(lines, t("Copy the lines"), "copy-lines", t("Copy")));
+}
+
+/** There is no auth file yet: where it belongs, what it holds, and a button that makes it. */
+export function authFileDialog(server, failure, register) {
+  const body = h("div", {},
+    h("p", {}, t("This file says who may use the server. Create it, then register it.")),
+    h("p.copy-line", {}, h("code.breakable", {}, failure.path), copyButton(failure.path, t("Copy the path"), "copy-path")),
+    h("p.mb-1", {}, t("Its content, with your own name and password (mode 0640):")),
+    h("p.copy-line", {}, h("code.breakable", {}, failure.template), copyButton(failure.template, t("Copy the content"), "copy-template")));
+  const opened = open("Auth Info Registration", body);
+  const registerButton = h("button.btn.btn-primary", { type: "button", onclick: () => run(registerButton, opened, register) }, "Auth Info Registration");
+  const make = h("button.btn.btn-outline-primary", { type: "button" }, t("Create the file for me"));
+  make.addEventListener("click", async () => {
+    make.disabled = true;
+    try {
+      const made = await call("POST", `${serverPath(server)}/auth-file`, {});
+      const command = `cat '${made.path.replaceAll("'", "'\\''")}'`;
+      body.replaceChildren(
+        h("p", { role: "status" }, t("The file was created, with the user {user} and a new password, readable by your group.", { user: made.user_name })),
+        h("p.mb-1", {}, t("Read the password with:")),
+        h("p.copy-line", {}, h("code.breakable", {}, command), copyButton(command, t("Copy the command"), "copy-cat")),
+        h("p", {}, t("Now register it, so that the server lets this user in.")));
+      make.remove();
+      registerButton.focus();
+    } catch (problem) {
+      opened.fail(problem);
+      make.disabled = false;
+    }
+  });
+  opened.foot.append(cancelButton(opened.close), make, registerButton);
+  make.focus();
+}
+
+/** Another key pair for a server that exists. */
+export function storageDialog(server, onAccepted) {
+  const form = h("form", { id: "storage-form", novalidate: true },
+    h("p", {}, t("The new key is tried first; until it is proven, the old one stays. The bucket {bucket} stays the same.", { bucket: server.bucket })),
+    document.getElementById("key-fields").content.cloneNode(true));
+  const button = h("button.btn.btn-primary", { type: "submit", form: form.id }, t("Change the key"));
+  const opened = open(t("Change the key of {name}", { name: `${server.group} / ${server.env_name}` }), form);
+  adoptKeyFields(form);
+  loadProfiles(form).catch(opened.fail);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    run(button, opened, async () => {
+      try {
+        onAccepted(await call("PUT", `${serverPath(server)}/storage`, readFields(form)));
+      } catch (failure) {
+        showErrors(form, failure.fields ?? {});
+        throw failure;
+      }
+    });
+  });
+  opened.foot.append(cancelButton(opened.close), button);
+}

@@ -1,0 +1,44 @@
+// Builds elements. Text is always set as text, never parsed, so that nothing a name or a message holds can become markup.
+const SVG = "http://www.w3.org/2000/svg";
+
+/** h("a.btn.btn-sm", {href: "…", onclick: f}, child, "text", …); null children are left out, undefined and false attributes too. */
+export function h(kind, attributes = {}, ...children) {
+  const [tag, ...classes] = kind.split(".");
+  const element = document.createElement(tag);
+  element.classList.add(...classes);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false && child !== ""));
+  return element;
+}
+
+export function icon(name) {
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("class", "icon");
+  svg.setAttribute("aria-hidden", "true");
+  const use = document.createElementNS(SVG, "use");
+  use.setAttribute("href", `#icon-${name}`);
+  svg.append(use);
+  return svg;
+}
+
+export const spinner = () => h("span.spinner-border.spinner-border-sm", { "aria-hidden": "true" });
+export const byId = (id) => document.getElementById(id);
+
+/** Says something to those who cannot see the page. */
+export function say(text) {
+  const spoken = byId("spoken");
+  spoken.append(h("p", {}, text));
+  while (spoken.children.length > 6) spoken.firstChild.remove();
+}
+
+/** What, why and the cure of a failure, with the log's last lines folded where there are any. */
+export function problemBox(problem, logTitle, level = "danger") {
+  return h(`div.alert.alert-${level}.problem-box`, {},
+    h("p", {}, h("strong", {}, problem.detail)),
+    problem.cure ? h("p", {}, problem.cure) : null,
+    problem.log ? h("details", {}, h("summary", {}, logTitle), h("pre.log", { tabindex: "0" }, problem.log)) : null);
+}

@@ -1,0 +1,63 @@
+// The fields of a form: what they hold, what is wrong with them, and the two ways to give a key.
+import { call } from "./api.js";
+import { h } from "./dom.js";
+import { t } from "./texts.js";
+
+/** The texts of all fields that are shown, by name. */
+export function readFields(form) {
+  const values = {};
+  for (const input of form.elements) {
+    if (!input.name || input.closest("[hidden]") || (input.type === "radio" && !input.checked)) continue;
+    values[input.name] = input.value;
+  }
+  return values;
+}
+
+/** Writes each message beside its field, clears the others, and goes to the first. */
+export function showErrors(form, messages) {
+  let first = null;
+  for (const field of form.querySelectorAll("[data-field]")) {
+    const message = messages[field.dataset.field] ?? "";
+    const input = field.querySelector("input, select");
+    field.querySelector(".invalid-feedback").textContent = message;
+    input.classList.toggle("is-invalid", Boolean(message));
+    if (message) input.setAttribute("aria-invalid", "true");
+    else input.removeAttribute("aria-invalid");
+    if (message && !first) first = input;
+  }
+  first?.closest("details")?.setAttribute("open", "");
+  first?.focus();
+  return Boolean(first);
+}
+
+/** manual and Read credentials show their own fields. */
+export function adoptKeyFields(form) {
+  form.addEventListener("change", (event) => {
+    if (event.target.name !== "credentials") return;
+    for (const part of form.querySelectorAll("[data-credentials]")) part.hidden = part.dataset.credentials !== event.target.value;
+    if (event.target.value === "read") loadProfiles(form).catch((failure) => profileError(form, failure));
+  });
+}
+
+/** Fills the choice of profiles: their names are read anew each time, since the file may just have been written. */
+export async function loadProfiles(form) {
+  const { profiles } = await call("GET", "/profiles");
+  const select = form.elements.profile;
+  const before = select.value;
+  setOptions(select, profiles);
+  if (profiles.includes(before)) select.value = before;
+  profileError(form, profiles.length ? null : {
+    detail: t("There is no profile with a key in your ~/.aws/credentials."),
+    cure: t("Add one with 'aws configure', or choose manual."),
+  });
+}
+
+function profileError(form, failure) {
+  const field = form.querySelector('[data-field="profile"]');
+  field.querySelector("select").classList.toggle("is-invalid", Boolean(failure));
+  field.querySelector(".invalid-feedback").textContent = failure ? `${failure.detail} ${failure.cure}` : "";
+}
+
+export function setOptions(select, values, chosen) {
+  select.replaceChildren(...values.map((value) => h("option", { value, selected: value === chosen }, value)));
+}

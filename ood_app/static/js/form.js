@@ -1,0 +1,88 @@
+// The form that creates a server. It knows no rule of its own: choices and defaults come from the service, and so do the messages.
+import { call } from "./api.js";
+import { byId, h, problemBox } from "./dom.js";
+import { adoptKeyFields, readFields, setOptions, showErrors } from "./fields.js";
+import { t } from "./texts.js";
+
+const form = byId("create-form");
+const button = byId("create-button");
+const problem = byId("create-problem");
+
+/** What the object store said of the key or the bucket belongs beside that field. */
+const BLAME = {
+  storage_key_unknown: "cloud_storage_accesskey_ID",
+  storage_secret_wrong: "cloud_storage_secret_accesskey",
+  storage_bucket_missing: "cloud_storage_bucket_name",
+  storage_forbidden: "cloud_storage_accesskey_ID",
+  storage_unreachable: "endpoint_url",
+  storage_not_s3: "endpoint_url",
+  server_exists: "env_name",
+};
+
+/** Sets up the form once; `onAccepted` gets the operation. */
+export function adoptForm(onAccepted) {
+  adoptKeyFields(form);
+  form.addEventListener("input", (event) => {
+    event.target.classList.remove("is-invalid");
+    event.target.removeAttribute("aria-invalid");
+  });
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    problem.replaceChildren();
+    button.disabled = true;
+    try {
+      const operation = await call("POST", "/servers", readFields(form));
+      showErrors(form, {});
+      onAccepted(operation);
+    } catch (failure) {
+      showProblem(failure);
+    } finally {
+      button.disabled = false;
+    }
+  });
+}
+
+/** What the service offers this caller. Fields keep what was typed. */
+export function offer(me) {
+  const chosen = form.elements.group_name.value;
+  setOptions(form.elements.group_name, me.groups, chosen);
+  form.elements.group_name.disabled = button.disabled = me.groups.length === 0;
+  for (const [name, values] of Object.entries(me.choices)) {
+    if (form.elements[name]) setOptions(form.elements[name], values, me.defaults[name]);
+  }
+  for (const name of ["endpoint_url", "region", "idle_seconds"]) {
+    form.elements[name].placeholder = me.defaults[name] ?? "";
+  }
+  form.querySelector('[data-field="endpoint_url"]').hidden = me.endpoint_url_fixed;
+  problem.replaceChildren(...(me.groups.length ? [] : [noGroup(me)]));
+}
+
+function noGroup(me) {
+  return h("p.alert.alert-info", {}, me.other_groups.length
+    ? t("In your groups ({groups}) only others may create servers: ask the group's manager.", { groups: me.other_groups.join(", ") })
+    : t("You are in no group that may have tracking servers: ask your group's manager to add you, then log in to the portal again."));
+}
+
+function showProblem(failure) {
+  const shown = showErrors(form, failure.fields ?? {});
+  problem.replaceChildren(problemBox(failure, t("Last lines of the log")));
+  if (!shown) button.focus();
+}
+
+/** How a create ended: the secret is forgotten after success, what was wrong is shown beside its field after failure. */
+export function createEnded(operation) {
+  if (operation.state === "succeeded") {
+    form.elements.cloud_storage_secret_accesskey.value = "";
+    problem.replaceChildren();
+    showErrors(form, {});
+    return;
+  }
+  const field = BLAME[operation.error?.code];
+  if (operation.error) showProblem({ ...operation.error, log: "", fields: field ? { [blamed(field)]: operation.error.cure } : {} });
+}
+
+/** With Read credentials the profile is to blame for a key. */
+function blamed(field) {
+  return field.includes("accesskey") && form.elements.credentials.value === "read" ? "profile" : field;
+}
+

@@ -1,0 +1,150 @@
+// The Service List: one row a server, drawn anew only where something changed, so that focus and folds stay.
+import { copyButton } from "./clipboard.js";
+import { byId, h, icon, problemBox, spinner } from "./dom.js";
+import { lastFailure, operationOf, progress } from "./operations.js";
+import { dayOf, momentOf, t, when } from "./texts.js";
+
+const COLOURS = { running: "success", sleeping: "primary", stopped: "secondary", failed: "danger", creating: "warning", deleting: "warning", deleted: "secondary" };
+const BUSY = ["creating", "deleting"];
+const UP = ["running", "sleeping"];
+const shown = new Map();
+
+/** Draws the servers; `act(name, server)` is called for what the user presses. */
+export function draw(servers, act) {
+  const place = byId("servers");
+  place.setAttribute("aria-busy", "false");
+  if (!servers.length) {
+    shown.clear();
+    place.replaceChildren(emptyState());
+    return;
+  }
+  const body = place.querySelector("tbody") ?? table(place);
+  const order = [...servers].sort((a, b) => (a.status === "deleted") - (b.status === "deleted") || byName(a, b));
+  const rows = order.flatMap((server) => rowsOf(server, act));
+  const gone = new Set([...body.rows].filter((row) => !rows.includes(row)));
+  const focused = [...gone].map((row) => row.querySelector(":focus")?.dataset.key).find(Boolean);
+  gone.forEach((row) => row.remove());
+  for (const id of shown.keys()) if (!order.some((each) => each.id === id)) shown.delete(id);
+  arrange(body, rows);
+  if (focused) body.querySelector(`[data-key="${CSS.escape(focused)}"]:not(:disabled)`)?.focus();
+}
+
+const byName = (a, b) => a.group.localeCompare(b.group) || a.env_name.localeCompare(b.env_name);
+
+/** Puts rows into order and moves only what is out of place: an element that is moved loses its focus. */
+function arrange(body, rows) {
+  let at = body.firstChild;
+  for (const row of rows) {
+    if (row === at) at = at.nextSibling;
+    else body.insertBefore(row, at);
+  }
+}
+
+/** The rows of a server: those that are drawn already where nothing changed. */
+function rowsOf(server, act) {
+  const operation = operationOf(server);
+  const print = JSON.stringify([server, operation, lastFailure(server)]);
+  if (shown.get(server.id)?.print !== print) {
+    const notes = notesOf(server, operation);
+    const row = mainRow(server, act, notes.length > 0);
+    const rows = notes.length ? [row, h("tr.notes", { role: "row" }, h("td", { role: "cell", colspan: "6" }, ...notes))] : [row];
+    shown.set(server.id, { print, rows });
+  }
+  return shown.get(server.id).rows;
+}
+
+function table(place) {
+  const heads = ["status", "group_name", "env_name", "Control Service", t("URL"), t("Use")];
+  const body = h("tbody", { role: "rowgroup" });
+  place.replaceChildren(h("table.table.servers", { role: "table", "aria-labelledby": "service-list-title" },
+    h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, ...heads.map((head) => h("th", { role: "columnheader", scope: "col" }, head)))), body));
+  return body;
+}
+
+function emptyState() {
+  return h("div.empty", {},
+    h("p.fs-5.mb-1", {}, t("No tracking server yet")),
+    h("p.mb-0", {}, t("Choose a group, a name and a bucket below and press Create Service: it takes about a minute. Then press Auth Info Registration, and your jobs can log to it.")));
+}
+
+function mainRow(server, act, noted) {
+  const key = (name) => `${server.id}-${name}`;
+  const button = (name, label, colour) => h(`button.btn.btn-sm.btn-outline-${colour}`, {
+    type: "button", "data-key": key(name), "aria-describedby": key("name"), disabled: !server.allowed.includes(name), onclick: () => act(name, server),
+  }, label);
+  const deleted = server.status === "deleted";
+  const cell = (label, ...content) => h("td", { role: "cell", "data-label": label }, h("div", {}, ...content));
+  return h(`tr.server${noted ? ".noted" : ""}${deleted ? ".gone" : ""}`, { role: "row", "data-id": server.id, "data-status": server.status },
+    cell("status", ...statusOf(server)),
+    cell("group_name", h("span.breakable", {}, server.group)),
+    cell("env_name", h("strong.breakable", { id: key("name") }, server.env_name), detailsOf(server)),
+    cell("Control Service", h("div.buttons", {}, ...(deleted
+      ? [button("restore", "Restore", "primary")]
+      : [button("start", "Start", "success"), button("stop", "Stop", "secondary"), button("delete", "Delete", "danger")]))),
+    cell(t("URL"), ...(deleted ? ["—"] : urlsOf(server, key))),
+    cell(t("Use"), ...(deleted ? ["—"] : usesOf(server, act, button, key))));
+}
+
+function statusOf(server) {
+  const hint = {
+    running: t("since {time}", { time: when(server.updated_at) }),
+    sleeping: t("wakes by itself at the next request"),
+    stopped: t("since {time}; Start brings it back", { time: when(server.updated_at) }),
+    deleted: server.restorable_until ? t("can be restored until {date}", { date: dayOf(server.restorable_until) }) : "",
+  }[server.status];
+  return [
+    h(`span.badge.status.text-${COLOURS[server.status] ?? "secondary"}-emphasis.bg-${COLOURS[server.status] ?? "secondary"}-subtle`, {},
+      BUSY.includes(server.status) ? spinner() : icon(server.status), server.status),
+    hint ? h("div.hint", {}, hint) : null,
+  ];
+}
+
+function detailsOf(server) {
+  return h("details.more", {}, h("summary", {}, `MLflow ${server.mlflow_version}`),
+    h("dl", {},
+      h("dt", {}, t("Bucket")), h("dd.breakable", {}, `s3://${server.bucket}/${server.prefix}`),
+      server.endpoint_url ? [h("dt", {}, t("Storage address")), h("dd.breakable", {}, server.endpoint_url)] : null,
+      server.access_key_id ? [h("dt", {}, t("Access key")), h("dd.breakable", {}, server.access_key_id)] : null,
+      h("dt", {}, t("Created")), h("dd", {}, `${momentOf(server.created_at)}, ${server.created_by}`)));
+}
+
+function urlsOf(server, key) {
+  const line = (label, url, name) => (url ? h("div.url", {}, h("div.hint", {}, label),
+    h("div.copy-line", {}, h("a.breakable", { href: url, target: "_blank", rel: "noopener noreferrer", "data-key": key(name) }, url),
+      copyButton(url, t("Copy {what}", { what: label }), key(`copy-${name}`)))) : null);
+  return [line("URL for access from inside", server.inside_url, "inside"), line("URL for access from outside", server.outside_url, "outside"), authOf(server, key)];
+}
+
+function authOf(server, key) {
+  const names = server.users.join(", ");
+  return h("div.url", {},
+    h("div.hint", {}, names ? t("Users: {names} ({time})", { names, time: momentOf(server.users_updated_at) }) : t("No user yet: the server refuses everyone")),
+    h("div.copy-line", {}, h("code.breakable", {}, server.auth_file), copyButton(server.auth_file, t("Copy the path of the auth file"), key("copy-auth"))));
+}
+
+function usesOf(server, act, button, key) {
+  const open = server.open_url && UP.includes(server.status);
+  const plain = (name, label) => h("button.btn.btn-sm.btn-outline-secondary", { type: "button", "data-key": key(name), "aria-describedby": key("name"), onclick: () => act(name, server) }, label);
+  const toForm = (name, label, url) => (url ? h("a.btn.btn-sm.btn-outline-secondary", { href: url, "data-key": key(name), "aria-describedby": key("name") }, label) : plain(name, label));
+  return [h("div.buttons", {},
+    h(`a.btn.btn-sm.btn-primary${open ? "" : ".disabled"}`, {
+      role: "link", href: open ? server.open_url : null, "aria-disabled": open ? null : "true", target: "_blank", rel: "noopener noreferrer", "data-key": key("open"), "aria-describedby": key("name"),
+    }, icon("open"), " Open"),
+    button("users", server.users.length ? "Update Auth Info" : "Auth Info Registration", server.users.length ? "secondary" : "primary"),
+    plain("job", t("Lines for a job")),
+    toForm("export", "Export model", server.export_form),
+    toForm("image", "Create image", server.image_form),
+    server.allowed.includes("storage") ? button("storage", t("Change the key"), "secondary") : null)];
+}
+
+/** What stands under a server: what is going on, what failed, what to look after. */
+function notesOf(server, operation) {
+  const failure = server.reason && { ...server.reason, log: server.reason.log || lastFailure(server)?.log };
+  return [
+    operation ? h("div.progress-line", {}, spinner(), " ", progress(operation)) : null,
+    failure ? problemBox(failure, t("Last lines of the log")) : null,
+    ...server.warnings.map((warning) => problemBox(warning, t("Last lines of the log"), "warning")),
+    !server.users.length && UP.includes(server.status)
+      ? problemBox({ detail: t("Nobody can use this server yet."), cure: t("Press Auth Info Registration to let the users of the auth file in.") }, "", "info") : null,
+  ].filter(Boolean);
+}

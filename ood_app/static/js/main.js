@@ -1,0 +1,135 @@
+// The page: asks for the state, draws it, and does what is pressed.
+import { call, serverPath } from "./api.js";
+import { byId, h, problemBox, say } from "./dom.js";
+import { authFileDialog, deleteDialog, linesDialog, storageDialog } from "./dialogs.js";
+import { adoptForm, createEnded, offer } from "./form.js";
+import * as list from "./list.js";
+import * as operations from "./operations.js";
+import { now, t } from "./texts.js";
+
+const BUSY_MS = 2000;
+const CALM_MS = 20000;
+const LOST_MS = 10000;
+let me = null;
+let servers = null;
+let timer = 0;
+let asking = null;
+let lost = false;
+
+/** Asks once, also when several want to know at the same time; then plans the next look. */
+function refresh() {
+  asking ??= look().finally(() => {
+    asking = null;
+    plan();
+  });
+  return asking;
+}
+
+async function look() {
+  try {
+    if (!me) welcome(await call("GET", "/me"));
+    const query = operations.wanted().map((id) => `op=${encodeURIComponent(id)}`).join("&");
+    const state = await call("GET", `/state${query ? `?${query}` : ""}`);
+    servers = state.servers;
+    operations.update(state.operations, ended);
+    list.draw(servers, act);
+    byId("updated").textContent = t("updated {time}", { time: now() });
+    banner("lost", null);
+    lost = false;
+  } catch (failure) {
+    showLost(failure);
+  }
+}
+
+function plan() {
+  clearTimeout(timer);
+  if (document.hidden) return;
+  const busy = operations.wanted().length > 0 || (servers ?? []).some((each) => each.operation || ["creating", "deleting"].includes(each.status));
+  timer = setTimeout(refresh, lost ? LOST_MS : busy ? BUSY_MS : CALM_MS);
+}
+
+document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : refresh()));
+
+function welcome(answer) {
+  me = answer;
+  byId("user").textContent = me.user;
+  offer(me);
+  banner("groups", me.joined.length || me.left.length ? groupNote() : null);
+  banner("runtime", me.isolates ? null : h("p.small.text-body-secondary.mb-2", {}, t("Servers here run without isolation between groups: fit for a demo or a host of one group.")));
+}
+
+function groupNote() {
+  const text = me.joined.length
+    ? t("You joined {groups} after your portal session began, so its files cannot be read yet.", { groups: me.joined.join(", ") })
+    : t("You left {groups} after your portal session began.", { groups: me.left.join(", ") });
+  return problemBox({ detail: text, cure: t("In Open OnDemand choose Help > Restart Web Server, then open this page again.") }, "", "warning");
+}
+
+function showLost(failure) {
+  lost = true;
+  const cure = servers ? `${failure.cure} ${t("What you see is from before. Servers that run go on running, and so do the jobs that log to them.")}` : failure.cure;
+  banner("lost", problemBox({ detail: failure.detail, cure }, "", failure.unreachable ? "warning" : "danger"));
+  if (!servers) byId("servers").replaceChildren(h("p.text-body-secondary", {}, t("The list appears as soon as the service answers.")));
+}
+
+/** Shows, replaces or (null) removes one banner. One that says the same stays as it is, so that it is not read out again. */
+function banner(name, content) {
+  const old = document.querySelector(`[data-banner="${name}"]`);
+  if (old && content && old.textContent === content.textContent) return;
+  old?.remove();
+  if (content) byId("banners").append(h("div", { "data-banner": name }, content));
+}
+
+function accepted(operation) {
+  banner("refused", null);
+  operations.update([operation], ended);
+  refresh();
+}
+
+function ended(operation) {
+  if (operation.kind === "create") createEnded(operation);
+}
+
+const register = (server) => async () => accepted(await call("POST", `${serverPath(server)}/auth`, {}));
+const change = (name) => async (server) => accepted(await call("POST", `${serverPath(server)}/${name}`, {}));
+
+const ACTIONS = {
+  start: change("start"),
+  stop: change("stop"),
+  restore: change("restore"),
+  delete: (server) => deleteDialog(server, me.restore_days, accepted),
+  storage: (server) => storageDialog(server, accepted),
+  users: async (server) => {
+    try {
+      await register(server)();
+    } catch (failure) {
+      if (failure.code !== "auth_file_missing") throw failure;
+      authFileDialog(server, failure, register(server));
+    }
+  },
+  job: (server) => linesDialog(t("Lines for a job"), t("Put these into your job script. The password is read from the auth file only by you."), server.job_lines),
+  export: (server) => linesDialog("Export model", t("On a login or compute node with the mlwf tools: this packs one version of a registered model."), server.export_command),
+  image: (server) => linesDialog("Create image", t("On a compute node with the mlwf tools: this builds a container image that runs an exported model."), server.image_command),
+};
+
+async function act(name, server) {
+  try {
+    await ACTIONS[name](server);
+  } catch (failure) {
+    banner("refused", null);
+    banner("refused", problemBox(failure, t("Last lines of the log")));
+    byId("banners").scrollIntoView({ block: "nearest" });
+  }
+}
+
+adoptForm((operation) => {
+  accepted(operation);
+  byId("operations-title").scrollIntoView({ block: "nearest" });
+});
+byId("update").addEventListener("click", async () => {
+  me = null;
+  await refresh();
+  if (!lost) say(t("The list was updated."));
+});
+byId("reset").addEventListener("click", operations.forgetFinished);
+refresh();

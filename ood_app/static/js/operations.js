@@ -1,0 +1,94 @@
+// "Operational status for requests": each request of this page with its steps as they happen.
+import { byId, h, icon, problemBox, say, spinner } from "./dom.js";
+import { duration, t } from "./texts.js";
+
+const KEPT = 6;
+const STORE = "aihub-operations";
+const known = new Map();
+
+/** Words for what an operation does. */
+const KINDS = {
+  create: () => t("Create"), start: () => t("Start"), stop: () => t("Stop"), delete: () => t("Delete"), restore: () => t("Restore"),
+  purge: () => t("Remove for good"), users: () => t("Register users"), storage: () => t("Change the key"),
+};
+
+export const finished = (operation) => ["succeeded", "failed"].includes(operation.state);
+
+/** Operations to ask for: those of this page that have not ended, also after a reload. */
+export function wanted() {
+  const open = [...known.values()].filter((each) => !finished(each)).map((each) => each.id);
+  return known.size ? open : JSON.parse(sessionStorage.getItem(STORE) ?? "[]");
+}
+
+/** Takes new answers; calls `onEnd` for each operation that has just ended. */
+export function update(operations, onEnd) {
+  for (const operation of operations) {
+    const before = known.get(operation.id);
+    known.set(operation.id, operation);
+    announce(before, operation);
+    if (before && !finished(before) && finished(operation)) onEnd(operation);
+  }
+  const newest = [...known.values()].sort((a, b) => (a.created_at < b.created_at ? 1 : -1)).slice(0, KEPT);
+  for (const id of known.keys()) if (!newest.some((each) => each.id === id)) known.delete(id);
+  sessionStorage.setItem(STORE, JSON.stringify([...known.keys()]));
+  draw(newest);
+}
+
+/** Forgets what the service knows no longer, and all that has ended. */
+export function forgetFinished() {
+  for (const each of [...known.values()]) if (finished(each)) known.delete(each.id);
+  update([], () => {});
+}
+
+export const operationOf = (server) => known.get(server.operation);
+
+/** The last operation that failed for a server, for its log. */
+export const lastFailure = (server) =>
+  [...known.values()].filter((each) => each.server_id === server.id && each.state === "failed").at(-1)?.error;
+
+/** The step under way, and how far it is. */
+export function progress(operation) {
+  const at = operation.steps.findIndex((step) => ["running", "pending"].includes(step.state));
+  const step = operation.steps[at] ?? operation.steps.at(-1);
+  return step ? `${step.label} (${at < 0 ? operation.steps.length : at + 1}/${operation.steps.length})` : operation.message;
+}
+
+function announce(before, operation) {
+  const done = (each) => new Set((each?.steps ?? []).filter((step) => step.state === "succeeded").map((step) => step.name));
+  const old = done(before);
+  for (const step of operation.steps) if (before && step.state === "succeeded" && !old.has(step.name)) say(t("{step}: done", { step: step.label }));
+  if (before && !finished(before) && finished(operation)) say(operation.error?.detail ?? operation.message);
+}
+
+function draw(operations) {
+  const place = byId("operations");
+  const open = new Set([...place.querySelectorAll("details[open]")].map((each) => each.closest("article").dataset.id));
+  byId("reset").hidden = !operations.some(finished);
+  if (!operations.length) {
+    place.replaceChildren(h("p.text-body-secondary", {}, t("Nothing was asked for yet. The steps of a request appear here as they happen.")));
+    return;
+  }
+  place.replaceChildren(...operations.map((each) => article(each, open.has(each.id))));
+}
+
+function article(operation, open) {
+  const title = `${(KINDS[operation.kind] ?? (() => operation.kind))()} · ${operation.group} / ${operation.env_name}`;
+  const box = h("article.operation", { "data-id": operation.id, "data-state": operation.state },
+    h("h3", {}, title),
+    h("ol.steps", {}, ...operation.steps.map(step)),
+    operation.error ? problemBox(operation.error, t("Last lines of the log")) : conclusion(operation));
+  if (open) box.querySelector("details")?.setAttribute("open", "");
+  return box;
+}
+
+function step(each) {
+  const mark = each.state === "running" ? spinner() : icon({ succeeded: "running", failed: "failed", undone: "undone" }[each.state] ?? "pending");
+  const words = { succeeded: t("done"), failed: t("failed"), undone: t("taken back"), running: t("under way"), pending: t("waiting") };
+  return h("li", { "data-state": each.state }, mark, h("span.visually-hidden", {}, `${words[each.state] ?? each.state}: `),
+    h("span.step-label", {}, each.label, each.detail ? h("span.step-detail", {}, each.detail) : null),
+    h("span.step-time", {}, duration(each.started_at, each.finished_at)));
+}
+
+function conclusion(operation) {
+  return h("p.conclusion", {}, operation.state === "succeeded" ? icon("running") : spinner(), " ", operation.message);
+}

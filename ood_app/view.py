@@ -1,0 +1,102 @@
+"""The service's answers as the page gets them: only what it shows, with the lines to copy."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+from mlwf.answers import Me, Operation, Problem, Server
+
+from ood_app import commands
+from ood_app.caller import GroupChange
+from ood_app.settings import Settings
+
+SHOWN: Final = (
+    "id",
+    "group",
+    "env_name",
+    "status",
+    "inside_url",
+    "outside_url",
+    "auth_file",
+    "mlflow_version",
+    "created_by",
+    "created_at",
+    "updated_at",
+    "operation",
+    "allowed",
+)
+
+
+def server_view(server: Server, settings: Settings) -> dict[str, Any]:
+    """One server of the list."""
+    shown = {name: getattr(server, name) for name in SHOWN}
+    shown["inside_url"] = _web_address(server.inside_url)
+    shown["outside_url"] = _web_address(server.outside_url)
+    return shown | {
+        "open_url": shown["outside_url"] or shown["inside_url"],
+        "bucket": server.storage.bucket,
+        "prefix": server.storage.prefix,
+        "endpoint_url": server.storage.endpoint_url,
+        "region": server.storage.region,
+        "access_key_id": server.storage.access_key_id,
+        "other_buckets": server.storage.other_buckets,
+        "users": server.users.names,
+        "users_updated_at": server.users.updated_at,
+        "restorable_until": server.deletion.restorable_until if server.deletion else None,
+        "deleted_at": server.deletion.deleted_at if server.deletion else None,
+        "reason": problem_view(server.reason),
+        "warnings": [problem_view(each) for each in server.warnings],
+        "job_lines": commands.job_lines(server),
+        "export_command": commands.export_command(server),
+        "image_command": commands.image_command(server, settings.base_container_url),
+        "export_form": _form(settings.export_form_url, server),
+        "image_form": _form(settings.image_form_url, server),
+    }
+
+
+def operation_view(operation: Operation) -> dict[str, Any]:
+    """One operation with its steps."""
+    names = ("id", "kind", "group", "env_name", "server_id", "state", "message", "created_at", "finished_at")
+    steps = [
+        {name: getattr(step, name) for name in ("name", "label", "state", "started_at", "finished_at", "detail")}
+        for step in operation.steps
+    ]
+    return {name: getattr(operation, name) for name in names} | {"steps": steps, "error": problem_view(operation.error)}
+
+
+def problem_view(problem: Problem | None) -> dict[str, Any] | None:
+    """A reason, warning or error; `log` as one text."""
+    if problem is None:
+        return None
+    log = problem.log if isinstance(problem.log, str) else "\n".join(problem.log or [])
+    return {"code": problem.code, "detail": problem.detail, "cure": problem.cure, "log": log}
+
+
+def me_view(me: Me, change: GroupChange) -> dict[str, Any]:
+    """What the form offers. Only groups in which the caller may create are a choice; a change of groups matters only for those."""
+    offered = {each.name for each in me.groups}
+    return {
+        "user": me.user,
+        "groups": [each.name for each in me.groups if each.may_create],
+        "other_groups": [each.name for each in me.groups if not each.may_create],
+        "defaults": me.defaults,
+        "choices": me.choices,
+        "endpoint_url_fixed": me.endpoint_url_fixed,
+        "restore_days": me.restore_days,
+        "isolates": me.runtime.get("isolates", True),
+        "joined": [name for name in change.joined if name in offered],
+        "left": list(change.left),
+    }
+
+
+def _web_address(url: str | None) -> str | None:
+    """Only a web address becomes a link, whatever the service said."""
+    return url if url and urlsplit(url).scheme in {"http", "https"} else None
+
+
+def _form(url: str, server: Server) -> str | None:
+    if not url:
+        return None
+    joint = "&" if "?" in url else "?"
+    return f"{url}{joint}group={quote(server.group, safe='')}&env_name={quote(server.env_name, safe='')}"
