@@ -13,12 +13,15 @@ _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @dataclass(frozen=True)
 class Settings:
-    """`home`: everything of one demo, absolute. `python`: the demo's own interpreter. `environments`: a folder for each MLflow version."""
+    """`home`: everything of one demo, absolute. `python`: the demo's own interpreter. `environments`: a folder for each MLflow version.
+    `idle_seconds`: after how long without work a tracking server sleeps.
+    """
 
     home: Path
     python: Path
     environments: Path
     path: str
+    idle_seconds: int
 
     @property
     def programs(self) -> Path:
@@ -45,11 +48,14 @@ class Settings:
 
 
 def load() -> Settings:
-    """DEMO_HOME (default `var/demo` of the project) names the folder; a relative one counts from the current directory."""
+    """DEMO_HOME (default `var/demo` of the project) names the folder; a relative one counts from the current directory.
+    DEMO_IDLE_SECONDS: see above.
+    """
     home = os.environ.get("DEMO_HOME")
     return Settings(
         home=Path(home).absolute() if home else ROOT / "var" / "demo",
         python=Path(sys.executable),
         environments=ROOT / "var" / "envs",
         path=os.environ.get("PATH", _SYSTEM_PATH),
+        idle_seconds=int(os.environ.get("DEMO_IDLE_SECONDS") or 120),
     )

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from demo.files import write_private
 from demo.ports import LOOPBACK, free_ports
 
 if TYPE_CHECKING:
@@ -127,9 +128,9 @@ def make_store(home: Path, users: Iterable[StoreUser]) -> Store:
     home.chmod(0o700)
     (home / "data").mkdir(mode=0o700, exist_ok=True)
     _write_certificates(home)
-    _write(home / "security.toml", _security_toml())
+    write_private(home / "security.toml", _security_toml())
     store = Store(home, dict(zip(_LISTENERS, free_ports(len(_LISTENERS)), strict=True)), {u.name: u for u in users}, new_user("keeper"))
-    _write(home / "s3.json", json.dumps(_identities([*store.users.values(), store.keeper])))
+    write_private(home / "s3.json", json.dumps(_identities([*store.users.values(), store.keeper])))
     save_ports(store)
     return store
 
@@ -151,7 +152,7 @@ def load_store(home: Path) -> Store:
 
 
 def save_ports(store: Store) -> None:
-    _write(store.home / "ports.json", json.dumps(store.ports))
+    write_private(store.home / "ports.json", json.dumps(store.ports))
 
 
 def _client(endpoint_url: str, user: StoreUser) -> "S3Client":
@@ -212,9 +213,9 @@ def _write_certificates(home: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = _certificate("store", key, issuer="store CA", issuer_key=ca_key, is_ca=False)
     private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    _write(home / "ca.crt", ca.public_bytes(serialization.Encoding.PEM).decode())
-    _write(home / "tls.crt", certificate.public_bytes(serialization.Encoding.PEM).decode())
-    _write(home / "tls.key", private.decode())
+    write_private(home / "ca.crt", ca.public_bytes(serialization.Encoding.PEM).decode())
+    write_private(home / "tls.crt", certificate.public_bytes(serialization.Encoding.PEM).decode())
+    write_private(home / "tls.key", private.decode())
 
 
 def _certificate(
@@ -236,12 +237,3 @@ def _certificate(
         usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
         builder = builder.add_extension(usage, critical=False)
     return builder.sign(issuer_key, hashes.SHA256())
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, replaced by rename."""
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-        stream.write(text)
-    part.replace(path)
