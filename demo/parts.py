@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlwf.client import Client, ServiceError, ServiceUnavailable
+
 from demo.home import DemoError, Home
 from demo.ports import LOOPBACK
 from demo.processes import STOP_SECONDS, Process, read, start, write
 from demo.settings import ROOT, Settings
 from demo.store import StoreError
-from mlwf.client import Client, ServiceError, ServiceUnavailable
 
 READY_SECONDS = 60.0
 _LOG_LINES = 12
