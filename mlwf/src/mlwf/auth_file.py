@@ -105,9 +105,10 @@ def _read(path: Path) -> str:
 
 
 def generate_auth_file(path: Path, user_name: str) -> User:
-    """Makes the file with one user and a new strong password, readable by the group. Raises FileExistsError and touches nothing where it is there.
+    """Makes the file with one user and a new strong password, which the group can read.
 
-    Mode 0640; folders that are missing get 0750, or what the folder above hands down where that has the setgid bit.
+    Mode 0640; folders that are missing get 0750, or what the folder above hands down where that has the setgid bit. Raises
+    FileExistsError where the file is there already, and leaves it as it is.
     """
     user = User(user_name, Secret(secrets.token_urlsafe(24)))
     entry = {"user_name": user.user_name, "pass": user.password.reveal()}

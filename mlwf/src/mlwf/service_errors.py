@@ -7,6 +7,7 @@ import requests
 from mlwf.answers import Operation, Problem
 from mlwf.errors import MlwfError
 from mlwf.i18n import _, use_language
+from mlwf.network import system_error
 
 
 class ServiceUnavailable(MlwfError):  # noqa: N818  # as HTTP calls it
@@ -73,7 +74,7 @@ class Understanding:
 def unavailable(error: requests.RequestException, *, address: str, timeout: float) -> ServiceUnavailable:
     """Says why a request got no answer, by the system's own error."""
     what = _("The service at {address} cannot be reached").format(address=address)
-    cause = _system_error(error)
+    cause = system_error(error)
     if isinstance(error, requests.Timeout) or isinstance(cause, TimeoutError):
         why, cure = _("no answer within {seconds:g} seconds").format(seconds=timeout), _("Try again in a moment.")
     elif isinstance(cause, FileNotFoundError):
@@ -86,18 +87,3 @@ def unavailable(error: requests.RequestException, *, address: str, timeout: floa
     else:
         why, cure = str(cause or error), _("Try again in a moment, and tell the administrators if it stays.")
     return ServiceUnavailable(what, why, cure)
-
-
-def _system_error(error: BaseException) -> OSError | None:
-    """The operating system's own error at the bottom of what requests and urllib3 wrapped around it."""
-    waiting: list[BaseException] = [error]
-    seen: set[int] = set()
-    while waiting:
-        each = waiting.pop()
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        if isinstance(each, OSError) and not isinstance(each, requests.RequestException):
-            return each
-        waiting.extend(arg for arg in (*each.args, each.__cause__, each.__context__) if isinstance(arg, BaseException))
-    return None

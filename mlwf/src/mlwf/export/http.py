@@ -1,0 +1,136 @@
+"""GET with bounded patience: what is worth another try, how long to wait, and what a refusal means."""
+
+import contextlib
+import random
+import socket
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import requests
+import urllib3
+
+from mlwf.network import system_error
+
+ATTEMPTS = 6
+CHUNK = 1 << 20
+CONNECT_SECONDS = 10.0
+# A sleeping server keeps the first request until it is awake; a busy node can take minutes for that.
+READ_SECONDS = 180.0
+TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+T = TypeVar("T")
+
+
+class TransientError(Exception):
+    """Worth another try. `reached` is false when no connection was made at all; `wait`: seconds that the server asked for."""
+
+    def __init__(self, why: str, *, reached: bool = True, wait: float | None = None) -> None:
+        super().__init__(why)
+        self.reached = reached
+        self.wait = wait
+
+
+class RefusedError(Exception):
+    """Another try would give the same answer. `status` is 0 where there was none."""
+
+    def __init__(self, why: str, *, status: int = 0, body: Any = None, location: str = "") -> None:
+        super().__init__(why)
+        self.status = status
+        self.body = body
+        self.location = location
+
+
+@dataclass(frozen=True)
+class Request:
+    url: str
+    headers: Mapping[str, str]
+    params: Mapping[str, str] | None = None
+
+
+def pause_before(attempt: int, error: TransientError) -> float:
+    """Seconds to wait before try number `attempt` (1 is the second try)."""
+    backoff = min(0.4 * 2.0**attempt, 10.0) * random.uniform(0.75, 1.25)  # noqa: S311  # spreads retries, protects nothing
+    return min(max(backoff, error.wait or 0.0), 60.0)
+
+
+def retried(action: Callable[[], T], wait: Callable[[float], object], *, attempts: int = ATTEMPTS) -> T:
+    """`action`, again while it is transient. Raises the last TransientError, or at once when nobody was there at the first try."""
+    for attempt in range(1, attempts + 1):
+        try:
+            return action()
+        except TransientError as error:
+            if attempt == attempts or (attempt == 1 and not error.reached):
+                raise
+            wait(pause_before(attempt, error))
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+@contextlib.contextmanager
+def opened(session: requests.Session, request: Request) -> Iterator[requests.Response]:
+    """A response with status 200 or 206, its body unread. Raises TransientError or RefusedError."""
+    with network_errors():
+        response = session.get(
+            request.url,
+            headers=dict(request.headers),
+            params=request.params,
+            stream=True,
+            allow_redirects=False,
+            timeout=(CONNECT_SECONDS, READ_SECONDS),
+        )
+    try:
+        _check(response)
+        yield response
+    finally:
+        response.close()
+
+
+def body(response: requests.Response) -> Iterator[bytes]:
+    """The body as it travels, in chunks. Raises TransientError when it breaks off."""
+    while True:
+        with network_errors():
+            chunk = response.raw.read(CHUNK, decode_content=False)
+        if not chunk:
+            return
+        yield chunk
+
+
+@contextlib.contextmanager
+def network_errors() -> Iterator[None]:
+    """Turns what requests, urllib3 and the system raise into TransientError or RefusedError. Put only network calls inside."""
+    try:
+        yield
+    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema) as error:
+        raise RefusedError(str(error)) from error
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        cause = system_error(error)
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            raise RefusedError(cause.verify_message or str(cause)) from error
+        unreached = isinstance(error, requests.exceptions.ConnectTimeout) or isinstance(cause, (ConnectionRefusedError, socket.gaierror))
+        raise TransientError(_words(error, cause), reached=not unreached) from error
+
+
+def _words(error: Exception, cause: OSError | None) -> str:
+    if cause is not None and cause.strerror:
+        return cause.strerror
+    if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
+        return "timed out"
+    return type(error).__name__
+
+
+def _check(response: requests.Response) -> None:
+    status = response.status_code
+    if status in {200, 206}:
+        return
+    if status in TRANSIENT:
+        raise TransientError(f"HTTP {status}", wait=_retry_after(response))
+    with network_errors():
+        text = response.raw.read(65536, decode_content=True)
+    raise RefusedError(f"HTTP {status}", status=status, body=text, location=response.headers.get("Location", ""))
+
+
+def _retry_after(response: requests.Response) -> float | None:
+    try:
+        return float(response.headers.get("Retry-After", ""))
+    except ValueError:
+        return None

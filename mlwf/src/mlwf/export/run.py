@@ -1,0 +1,201 @@
+"""One export, from the registry to the finished folder."""
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from mlwf import info
+from mlwf.errors import MlwfError
+from mlwf.export import card
+from mlwf.export.api import RegistryError, TrackingApi
+from mlwf.export.download import Download
+from mlwf.export.gzip_stream import ParallelGzip
+from mlwf.export.paths import check_tree
+from mlwf.export.registry import Location, ModelVersion, find
+from mlwf.export.session import base_url, tracking_session
+from mlwf.export.sources import RemoteFile, ServerSource, Source
+from mlwf.export.store import StoreError, StoreSource, endpoint_of
+from mlwf.export.tarball import DIRECTORY_MODE, FILE_MODE, TarWriter, with_directories
+from mlwf.export.workspace import Workspace
+from mlwf.i18n import _
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user asked for. `through`: auto, server or store."""
+
+    url: str
+    name: str
+    number: str | None
+    alias: str | None
+    output: Path
+    through: str = "auto"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What came of it. `through`: server or store; `because`: why it was not the store, where that was tried."""
+
+    folder: Path
+    version: str
+    package: card.Package
+    through: str
+    because: str
+    seconds: float
+
+
+class Reporter(Protocol):
+    """Told how it goes, partly from other threads."""
+
+    def found(self, version: ModelVersion) -> None: ...
+
+    def begins(self, files: int, size: int | None, through: str) -> None: ...
+
+    def arrived(self, count: int) -> None: ...
+
+
+def export(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Exported:
+    """Makes the folder and answers what it holds. Raises MlwfError; nothing is left then, nor after an interrupt."""
+    started = time.monotonic()
+    url = base_url(wanted.url)
+    api = TrackingApi(url, tracking_session(url, environ))
+    version = find(api, wanted.name, number=wanted.number, alias=wanted.alias)
+    report.found(version)
+    with Workspace(wanted.output) as workspace, _disk_errors(wanted.output):
+        source, files, because = _choose(wanted, api, version.location, environ)
+        if not files:
+            raise MlwfError(
+                _("The model {name}, version {number}, has no files").format(name=version.name, number=version.number),
+                cure=_("Log the model again, and register that."),
+            )
+        check_tree(file.path for file in files)
+        total = sum(file.size or 0 for file in files)
+        workspace.check_space(2 * total)
+        report.begins(len(files), total if all(file.size is not None for file in files) else None, source.name)
+        package = _fetch_and_pack(source, files, workspace.path, _seconds(version), report.arrived)
+        _write(workspace.path / "info.yaml", info.dump(card.fill(version, package, _mlmodel(workspace.path / "artifacts"))))
+        folder = workspace.publish()
+    return Exported(folder, version.number, package, source.name, because, time.monotonic() - started)
+
+
+def _choose(wanted: Wanted, api: TrackingApi, location: Location, environ: Mapping[str, str]) -> tuple[Source, list[RemoteFile], str]:
+    """The source to read from, its list of files, and why it is not the store."""
+    because = ""
+    if wanted.through != "server" or location.kind == "s3":
+        if wanted.through == "server":
+            raise MlwfError(
+                _("This server's artifacts are not read through it"),
+                _("they lie in {place}").format(place=f"s3://{location.bucket}/{location.path}"),
+                _("Leave --through server away, and set AWS credentials that can read there."),
+            )
+        try:
+            store = _store(api, location, environ)
+            return store, store.files(), ""
+        except StoreError as error:
+            if wanted.through == "store" or location.kind == "s3":
+                raise
+            because = str(error)
+    server = ServerSource(api, location.path)
+    return server, server.files(), because
+
+
+def _store(api: TrackingApi, location: Location, environ: Mapping[str, str]) -> StoreSource:
+    """The object store behind the server, which a server of ours names to its users. Raises StoreError."""
+    told: Mapping[str, object] = {}
+    try:
+        told = api.get_json("-/info")
+    except RegistryError as error:
+        if error.code not in {"NOT_MLFLOW", "ENDPOINT_NOT_FOUND", "RESOURCE_DOES_NOT_EXIST"}:
+            raise
+    bucket, key = location.bucket, location.path
+    if location.kind == "proxied":
+        bucket = str(told.get("bucket") or "")
+        key = f"{told.get('prefix')}/{location.path}" if told.get("prefix") else location.path
+        if not bucket:
+            raise StoreError(_("The tracking server does not say where its artifacts are stored"), cure=_("Use --through server."))
+    region = told.get("region")
+    return StoreSource(
+        endpoint_url=endpoint_of(environ, told), region=str(region) if region else None, bucket=bucket, prefix=key, environ=environ
+    )
+
+
+def _fetch_and_pack(source: Source, files: Sequence[RemoteFile], folder: Path, mtime: int, arrived: Callable[[int], None]) -> card.Package:
+    artifacts = folder / "artifacts"
+    _make_folder(artifacts)
+    names = list(with_directories([file.path for file in files]))
+    for name, is_folder in names:
+        if is_folder:
+            _make_folder(artifacts / name)
+    ordered = {file.path: file for file in files}
+    unpacked = 0
+    with (
+        _new_file(folder / "model.tar.gz") as descriptor,
+        Download(source, [ordered[name] for name, is_folder in names if not is_folder], artifacts, arrived) as download,
+        os.fdopen(os.dup(descriptor), "wb", buffering=0) as raw,
+        ParallelGzip(raw) as packed,
+    ):
+        tar = TarWriter(packed, mtime=mtime)
+        for name, is_folder in names:
+            if is_folder:
+                tar.add_directory(name)
+            else:
+                size = download.size(name)
+                tar.add_file(name, size, download.chunks(name))
+                unpacked += size
+        tar.close()
+    return card.Package(packed.size, packed.sha256, len(files), unpacked)
+
+
+@contextlib.contextmanager
+def _new_file(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(descriptor, FILE_MODE)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, text: str) -> None:
+    with _new_file(path) as descriptor, os.fdopen(os.dup(descriptor), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _make_folder(path: Path) -> None:
+    path.mkdir(0o700)
+    path.chmod(DIRECTORY_MODE)  # whatever the umask and the folder above say
+
+
+def _mlmodel(artifacts: Path) -> bytes:
+    try:
+        with (artifacts / "MLmodel").open("rb") as file:
+            return file.read(card.MAX_MLMODEL + 1)
+    except (FileNotFoundError, IsADirectoryError):
+        return b""
+
+
+def _seconds(version: ModelVersion) -> int:
+    try:
+        seconds = int(version.version.get("creation_timestamp") or 0) // 1000
+    except (TypeError, ValueError):
+        return 0
+    return min(max(seconds, 0), 0o77777777777)
+
+
+@contextlib.contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Says what the operating system's errors mean for the user. Everything that reads the network has errors of its own."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        raise MlwfError(
+            _("The export cannot be written to {folder}").format(folder=folder),
+            error.strerror or str(error),
+            _("Free some space, or choose another place with --output-dir.") if full else _("Check the folder and its file system."),
+        ) from error

@@ -1,0 +1,111 @@
+"""A requests session set up from what MLflow's own client reads: the MLFLOW_TRACKING_* variables and ~/.mlflow/credentials."""
+
+import configparser
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase, HTTPBasicAuth
+from requests.utils import get_environ_proxies
+
+from mlwf.errors import MlwfError, WrongUseError
+from mlwf.i18n import _
+from mlwf.secret import Secret
+
+POOL = 32
+TRUE = frozenset({"1", "true", "yes"})
+
+
+class BearerAuth(AuthBase):
+    def __init__(self, token: Secret) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token.reveal()}"
+        return request
+
+
+class _NoAuth(AuthBase):
+    """Sends what the request has, and keeps requests from looking into ~/.netrc."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        return request
+
+
+def base_url(url: str) -> str:
+    """The server's URL without a slash at the end. Raises WrongUseError for anything that is not http(s), or that carries a password."""
+    parts = urlsplit(url)
+    cure = _("Give the URL that Service List shows, such as http://HOST:PORT/mlflow/.")
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise WrongUseError(_("The registry's URL is not an http or https URL"), cure=cure)
+    if parts.username or parts.password:
+        raise WrongUseError(
+            _("The registry's URL holds a user name or password, which others could read"),
+            cure=_("Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead."),
+        )
+    if parts.query or parts.fragment:
+        raise WrongUseError(_("The registry's URL has a query or a fragment"), cure=cure)
+    return url.rstrip("/")
+
+
+def tracking_session(url: str, environ: Mapping[str, str]) -> requests.Session:
+    """A session for the tracking server at `url`. Raises MlwfError when a setting cannot be used."""
+    session = plain_session(url, environ)
+    session.auth = _auth(environ) or _NoAuth()
+    bundle = environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH")
+    if environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in TRUE:
+        if bundle:
+            raise WrongUseError(
+                _("MLFLOW_TRACKING_INSECURE_TLS and MLFLOW_TRACKING_SERVER_CERT_PATH contradict each other"), cure=_("Unset one of them.")
+            )
+        session.verify = False
+    elif bundle:
+        session.verify = _existing(bundle, "MLFLOW_TRACKING_SERVER_CERT_PATH")
+    return session
+
+
+def plain_session(url: str, environ: Mapping[str, str]) -> requests.Session:
+    """A session without credentials; proxies and CA bundle are looked up once, not for each of many small requests."""
+    session = requests.Session()
+    session.proxies = get_environ_proxies(url)
+    session.trust_env = False
+    session.auth = _NoAuth()
+    bundle = environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE")
+    if bundle:
+        session.verify = _existing(bundle, "REQUESTS_CA_BUNDLE")
+    session.headers.update({"User-Agent": "mlwf", "Accept-Encoding": "identity"})
+    for prefix in ("http://", "https://"):
+        session.mount(prefix, HTTPAdapter(pool_connections=4, pool_maxsize=POOL))
+    return session
+
+
+def _existing(path: str, variable: str) -> str:
+    if not Path(path).exists():
+        raise MlwfError(_("{variable} names {path}, which is not there").format(variable=variable, path=path), cure=_("Correct it."))
+    return path
+
+
+def _auth(environ: Mapping[str, str]) -> AuthBase | None:
+    stored_name, stored_password = _stored(Path(environ.get("HOME") or "~").expanduser() / ".mlflow" / "credentials")
+    name = environ.get("MLFLOW_TRACKING_USERNAME") or stored_name
+    password = environ.get("MLFLOW_TRACKING_PASSWORD") or stored_password
+    if name and password:
+        # As bytes: requests would encode as latin-1, servers expect UTF-8.
+        return HTTPBasicAuth(name.encode(), password.encode())
+    token = environ.get("MLFLOW_TRACKING_TOKEN")
+    return BearerAuth(Secret(token)) if token else None
+
+
+def _stored(path: Path) -> tuple[str, str]:
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read(path, "utf-8")
+    except (configparser.Error, UnicodeDecodeError):
+        # The parser's own words quote the line, which may be a password.
+        raise MlwfError(_("{where} cannot be read").format(where=path), cure=_("Correct the file, or remove it.")) from None
+    except OSError as error:
+        raise MlwfError(_("{where} cannot be read").format(where=path), error.strerror or "", _("Correct its permissions.")) from error
+    name = parser.get("mlflow", "mlflow_tracking_username", fallback="")
+    return name, parser.get("mlflow", "mlflow_tracking_password", fallback="")

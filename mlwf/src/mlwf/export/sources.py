@@ -1,0 +1,100 @@
+"""Where a model's files come from: one port, and the adapter for the tracking server's own artifact API."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import requests
+
+from mlwf.errors import MlwfError
+from mlwf.export.api import RegistryError, TrackingApi
+from mlwf.export.http import RefusedError, Request, body, opened
+from mlwf.export.paths import check_path
+from mlwf.i18n import _
+
+MAX_FILES = 1_000_000
+MAX_DEPTH = 64
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file of the model: its path in the model, its size in bytes where the source knows it, and the source's mark of its content."""
+
+    path: str
+    size: int | None
+    etag: str = ""
+
+
+class Source(Protocol):
+    """Lists a model's files and reads them. `ranges`: whether a part of a file can be asked for; `workers`: how many readers it bears."""
+
+    name: str
+    ranges: bool
+    workers: int
+
+    def files(self) -> list[RemoteFile]:
+        """Every file. Raises MlwfError."""
+
+    def read(self, file: RemoteFile, offset: int, length: int | None) -> AbstractContextManager[Iterator[bytes]]:
+        """The bytes from `offset`, `length` of them (None: to the end). Raises TransientError or RefusedError."""
+
+
+class ServerSource:
+    """Files through the tracking server (`mlflow-artifacts:`). Whole files only: MLflow's route streams them from the start."""
+
+    name = "server"
+    ranges = False
+    workers = 8
+
+    def __init__(self, api: TrackingApi, root: str, *, wait: Callable[[float], object] = time.sleep) -> None:
+        self._api = api
+        self._session: requests.Session = api.session
+        self._root = root
+        self._wait = wait
+
+    def files(self) -> list[RemoteFile]:
+        found: list[RemoteFile] = []
+        folders = [""]
+        while folders:
+            folder = folders.pop()
+            if folder.count("/") > MAX_DEPTH or len(found) + len(folders) > MAX_FILES:
+                raise MlwfError(_("The model has too many files or folders"), cure=_("Log the model anew with fewer files."))
+            for entry in self._list(folder):
+                path = check_path(f"{folder}/{entry.get('path')}".lstrip("/") if folder else str(entry.get("path") or ""))
+                if entry.get("is_dir"):
+                    folders.append(path)
+                else:
+                    found.append(RemoteFile(path, _size(entry.get("file_size"))))
+        return found
+
+    def _list(self, folder: str) -> list[dict[str, Any]]:
+        path = f"{self._root}/{folder}" if folder else self._root
+        try:
+            listed = self._api.get_json("api/2.0/mlflow-artifacts/artifacts", path=path).get("files") or []
+        except RegistryError as error:
+            if error.code == "RESOURCE_DOES_NOT_EXIST":
+                return []
+            raise
+        return [entry for entry in listed if isinstance(entry, dict)]
+
+    @contextlib.contextmanager
+    def read(self, file: RemoteFile, offset: int, length: int | None) -> Iterator[Iterator[bytes]]:
+        if offset or length is not None:
+            raise ValueError("the server's route reads whole files only")
+        path = quote(f"{self._root}/{file.path}", safe="/")
+        with opened(self._session, Request(f"{self._api.base}/api/2.0/mlflow-artifacts/artifacts/{path}", {})) as response:
+            announced = response.headers.get("Content-Length")
+            if file.size is not None and announced is not None and int(announced) != file.size:
+                raise RefusedError(_("{path} has another size than listed").format(path=file.path))
+            yield body(response)
+
+
+def _size(value: Any) -> int | None:
+    try:
+        return max(int(value), 0)
+    except (TypeError, ValueError):
+        return None

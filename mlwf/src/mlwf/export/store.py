@@ -1,0 +1,159 @@
+"""Files straight from the S3 object store, with the caller's own AWS credentials.
+
+The requests are signed here and sent by requests: a boto3 client costs a second to make ready and a millisecond for each small file,
+and we only list and read.
+"""
+
+import contextlib
+import hashlib
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+import botocore.session
+import requests
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+
+from mlwf.errors import MlwfError
+from mlwf.export.http import RefusedError, Request, TransientError, body, opened, retried
+from mlwf.export.paths import check_path
+from mlwf.export.session import plain_session
+from mlwf.export.sources import MAX_FILES, RemoteFile
+from mlwf.i18n import _
+
+EMPTY = hashlib.sha256(b"").hexdigest()
+
+
+class StoreError(MlwfError):
+    """The object store cannot be used with the caller's credentials."""
+
+
+class Signer:
+    """Signs GET requests with the caller's credentials, as the AWS tools find them. Raises StoreError where there are none."""
+
+    def __init__(self, region: str | None) -> None:
+        session = botocore.session.Session()
+        # Not asked: the cloud's metadata address, which on other networks only costs seconds.
+        session.get_component("credential_provider").remove("iam-role")
+        credentials = session.get_credentials()
+        if credentials is None:
+            raise StoreError(
+                _("There are no AWS credentials"),
+                cure=_("Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE for a profile of ~/.aws/credentials."),
+            )
+        self._credentials = credentials
+        self._region = region or session.get_config_variable("region") or "us-east-1"
+
+    def headers(self, url: str, extra: Mapping[str, str]) -> dict[str, str]:
+        request = AWSRequest(method="GET", url=url, headers={"X-Amz-Content-SHA256": EMPTY, **extra})
+        S3SigV4Auth(self._credentials.get_frozen_credentials(), "s3", self._region).add_auth(request)
+        return dict(request.headers.items())
+
+
+class StoreSource:
+    """One prefix of one bucket, by path-style addresses."""
+
+    name = "store"
+    ranges = True
+    workers = 12
+
+    def __init__(
+        self,
+        *,
+        endpoint_url: str,
+        region: str | None,
+        bucket: str,
+        prefix: str,
+        environ: Mapping[str, str],
+        wait: Callable[[float], object] = time.sleep,
+    ) -> None:
+        if urlsplit(endpoint_url).scheme not in {"http", "https"}:
+            raise StoreError(_("The object store's endpoint is not an http or https URL"), cure=_("Correct MLFLOW_S3_ENDPOINT_URL."))
+        self._signer = Signer(region)
+        self._session: requests.Session = plain_session(endpoint_url, environ)
+        bundle = environ.get("AWS_CA_BUNDLE")
+        if bundle:
+            self._session.verify = bundle
+        if environ.get("MLFLOW_S3_IGNORE_TLS", "").lower() in {"1", "true"}:
+            self._session.verify = False
+        self._bucket_url = f"{endpoint_url.rstrip('/')}/{quote(bucket, safe='')}"
+        self._place = f"s3://{bucket}/{prefix}"
+        self._prefix = f"{prefix}/"
+        self._wait = wait
+
+    def files(self) -> list[RemoteFile]:
+        """Every object under the prefix, and proof that one of them can be read. Raises StoreError."""
+        try:
+            found = [entry for page in self._pages() for entry in page]
+            if found:
+                self._probe(min(found, key=lambda file: file.size or 0))
+        except (TransientError, RefusedError) as error:
+            raise self._error(error) from error
+        return found
+
+    @contextlib.contextmanager
+    def read(self, file: RemoteFile, offset: int, length: int | None) -> Iterator[Iterator[bytes]]:
+        extra = {"If-Match": file.etag} if file.etag else {}
+        if length is not None and length != file.size:
+            extra["Range"] = f"bytes={offset}-{offset + length - 1}"
+        url = f"{self._bucket_url}/{quote(self._prefix + file.path, safe='/~')}"
+        with opened(self._session, Request(url, self._signer.headers(url, extra))) as response:
+            if ("Range" in extra) != (response.status_code == 206) or (file.etag and response.headers.get("ETag", file.etag) != file.etag):
+                raise RefusedError(_("{path} is another object than listed").format(path=file.path))
+            yield body(response)
+
+    def _probe(self, file: RemoteFile) -> None:
+        def read() -> None:
+            with self.read(file, 0, min(file.size or 0, 1) or None) as chunks:
+                for _chunk in chunks:
+                    break
+
+        retried(read, self._wait, attempts=3)
+
+    def _pages(self) -> Iterator[list[RemoteFile]]:
+        token, count = "", 0
+        while True:
+            query = {"list-type": "2", "prefix": self._prefix} | ({"continuation-token": token} if token else {})
+            url = f"{self._bucket_url}?{urlencode(sorted(query.items()), quote_via=quote)}"
+            page = retried(lambda url=url: self._xml(url), self._wait, attempts=3)  # type: ignore[misc]
+            files = [file for entry in page.iterfind("{*}Contents") if (file := self._file(entry))]
+            count += len(files)
+            if count > MAX_FILES:
+                raise StoreError(_("{place} has too many objects").format(place=self._place))
+            yield files
+            token = page.findtext("{*}NextContinuationToken") or ""
+            if page.findtext("{*}IsTruncated") != "true" or not token:
+                return
+
+    def _xml(self, url: str) -> ET.Element:
+        with opened(self._session, Request(url, self._signer.headers(url, {}))) as response:
+            text = b"".join(body(response))
+        try:
+            return ET.fromstring(text)  # noqa: S314  # expat bounds entity expansion; the store is the one that the caller has keys for
+        except ET.ParseError as error:
+            raise RefusedError(_("its list of objects is not XML")) from error
+
+    def _file(self, entry: ET.Element) -> RemoteFile | None:
+        path = (entry.findtext("{*}Key") or "").removeprefix(self._prefix)
+        size = int(entry.findtext("{*}Size") or 0)
+        if not path or (path.endswith("/") and size == 0):
+            return None  # a folder's mark, as some tools make it
+        return RemoteFile(check_path(path), size, entry.findtext("{*}ETag") or "")
+
+    def _error(self, error: Exception) -> StoreError:
+        status = error.status if isinstance(error, RefusedError) else 0
+        why = {403: _("your key may not read it"), 404: _("there is no such bucket or object")}.get(status, str(error))
+        cure = _("Check AWS_ACCESS_KEY_ID or AWS_PROFILE, and MLFLOW_S3_ENDPOINT_URL.")
+        return StoreError(_("{place} cannot be read").format(place=self._place), why, cure)
+
+
+def endpoint_of(environ: Mapping[str, str], info: Mapping[str, Any]) -> str:
+    """The store's address: what the caller's environment says, else what the tracking server says, else AWS itself."""
+    for name in ("MLFLOW_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if environ.get(name):
+            return environ[name]
+    region = info.get("region") or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    return str(info.get("endpoint_url") or f"https://s3.{region}.amazonaws.com")

@@ -1,0 +1,96 @@
+"""The folder of an export: made hidden, shown complete, gone when anything fails."""
+
+import datetime as dt
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from mlwf.errors import MlwfError
+from mlwf.export.tarball import DIRECTORY_MODE
+from mlwf.i18n import _
+
+PREFIX = "MLWFExportModel_"
+MARGIN = 16 << 20
+
+
+def now() -> dt.datetime:
+    return dt.datetime.now().astimezone()
+
+
+class Workspace:
+    """A hidden folder beside the target, renamed by `publish` and removed on leaving without it.
+
+    The name is the local time; where that is taken, the next second is waited for. Raises MlwfError.
+    """
+
+    def __init__(self, parent: Path, *, clock: Callable[[], dt.datetime] = now, sleep: Callable[[float], object] = time.sleep) -> None:
+        self._parent = parent
+        self._clock = clock
+        self._sleep = sleep
+        self.target = parent
+        self.path = parent
+
+    def __enter__(self) -> Self:
+        while True:
+            moment = self._clock()
+            self.target = self._parent / f"{PREFIX}{moment:%Y%m%d%H%M%S}"
+            self.path = self._parent / f".{self.target.name}.partial"
+            if not os.path.lexists(self.target):
+                try:
+                    self.path.mkdir(0o700)
+                except FileExistsError:
+                    pass
+                except OSError as error:
+                    raise self._unwritable(error) from error
+                else:
+                    return self
+            self._sleep(1.0 - moment.microsecond / 1e6)
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if not self.path.name.startswith("."):
+            return
+        for _attempt in range(3):
+            try:
+                shutil.rmtree(self.path, ignore_errors=True)
+            except BaseException:  # noqa: BLE001, S112  # an impatient second Ctrl-C must not leave half of it
+                continue
+            break
+        if error is not None and self.path.exists():
+            error.add_note(f"{self.path} could not be removed")
+
+    def check_space(self, needed: int) -> None:
+        """Raises MlwfError when the file system has not `needed` bytes (and a little more) for this user."""
+        state = os.statvfs(self.path)
+        free = state.f_bavail * state.f_frsize
+        if free < needed + MARGIN:
+            raise MlwfError(
+                _("There is not enough space in {folder}").format(folder=self._parent),
+                _("{needed} MB are needed, {free} MB are free").format(needed=(needed + MARGIN) >> 20, free=free >> 20),
+                _("Free some, or choose another place with --output-dir."),
+            )
+
+    def publish(self) -> Path:
+        """Shows the complete folder under its name, and answers that."""
+        self.path.chmod(DIRECTORY_MODE)
+        while True:
+            try:
+                self.path.rename(self.target)
+            except OSError:
+                if not os.path.lexists(self.target):
+                    raise
+                # Somebody took the name meanwhile; a rename never replaces a folder that holds something.
+                self._sleep(1.0)
+                self.target = self._parent / f"{PREFIX}{self._clock():%Y%m%d%H%M%S}"
+            else:
+                self.path = self.target
+                return self.target
+
+    def _unwritable(self, error: OSError) -> MlwfError:
+        return MlwfError(
+            _("No folder can be made in {folder}").format(folder=self._parent),
+            error.strerror or str(error),
+            _("Change to a folder of yours, or name one with --output-dir."),
+        )

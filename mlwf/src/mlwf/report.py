@@ -1,0 +1,30 @@
+"""How messages, progress and failures reach a person: rich on a terminal, plain lines elsewhere."""
+
+import sys
+import traceback
+
+from rich.console import Console
+from rich.markup import escape
+
+from mlwf.errors import MlwfError
+from mlwf.i18n import _
+
+
+def stderr() -> Console:
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def show_failure(error: BaseException, *, stacktrace: bool) -> int:
+    """Prints what, why and the cure (and the traceback where asked for), and answers the exit status."""
+    if stacktrace:
+        traceback.print_exception(error, file=sys.stderr)
+    if isinstance(error, MlwfError):
+        text, status = str(error), error.exit_status
+    else:
+        kind = type(error).__name__
+        text = _("This is a fault of the tool ({kind}). Run it again with --stacktrace and send the output to the administrators.").format(
+            kind=kind
+        )
+        status = 1
+    stderr().print(f"[bold red]{_('Error')}:[/] {escape(text)}")
+    return status
