@@ -11,7 +11,7 @@ from ood_app.texts import _
 
 def job_lines(server: Server) -> str:
     """What a job script needs to reach the server; the password stays in the auth file."""
-    user = server.users.names[0] if server.users.names else _("USER_NAME")
+    user = server.users.names[0] if server.users.names else "USER_NAME"
     lines = [
         f"export MLFLOW_TRACKING_URI={quote(server.inside_url or '')}",
         f"export MLFLOW_TRACKING_USERNAME={quote(user)}",
@@ -29,7 +29,7 @@ def export_command(server: Server) -> str:
 def image_command(server: Server, base: str) -> str:
     """The command that builds a container image of an exported model."""
     lines = _endpoint_lines(server)
-    return "\n".join([*lines, f"mlwf_create_image --model-pkg-url {_('PATH_OR_URL')}/model.tar.gz --base-container-url {quote(base)}"])
+    return "\n".join([*lines, f"mlwf_create_image --model-pkg-url PATH_OR_URL/model.tar.gz --base-container-url {quote(base)}"])
 
 
 def _storage_lines(server: Server) -> list[str]:

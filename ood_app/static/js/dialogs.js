@@ -45,14 +45,14 @@ async function run(button, opened, work) {
 
 /** Delete: says what is kept and until when, and wants the name typed. */
 export function deleteDialog(server, restoreDays, onAccepted) {
-  const until = new Date(Date.now() + restoreDays * 86400000);
+  const until = restoreDays ? dayOf(Date.now() + restoreDays * 86400000) : t("the day that the site has set");
   const typed = h("input.form-control", { type: "text", id: "typed", autocomplete: "off", autocapitalize: "off", spellcheck: "false" });
   const button = h("button.btn.btn-danger", { type: "submit", disabled: true }, "Delete");
   const name = `${server.group} / ${server.env_name}`;
   const form = h("form", { id: "delete-form" },
     h("p", {}, t("The server {name} stops, and jobs that log to it fail from then on.", { name })),
     h("ul", {},
-      h("li", {}, t("Kept until {date}: a snapshot of its database, its settings and its port. Until then Restore brings it back.", { date: dayOf(until) })),
+      h("li", {}, t("Kept until {date}: a snapshot of its database, its settings and its port. Until then Restore brings it back.", { date: until })),
       h("li", {}, t("The bucket {bucket} and all that is in it are never touched.", { bucket: server.bucket }))),
     h("label.form-label", { for: "typed" }, t("Type the env_name to confirm:"), " ", h("code.breakable", {}, server.env_name)), typed);
   const opened = open(t("Delete {name}?", { name }), form);

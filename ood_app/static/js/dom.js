@@ -25,6 +25,11 @@ export function icon(name) {
   return svg;
 }
 
+/** Text that may break after the marks that addresses, paths and names are made of. */
+export function breakable(text) {
+  return String(text ?? "").split(/(?<=[/_.:@-])(?=[^/])/).flatMap((part, at) => (at ? [document.createElement("wbr"), part] : [part]));
+}
+
 export const spinner = () => h("span.spinner-border.spinner-border-sm", { "aria-hidden": "true" });
 export const byId = (id) => document.getElementById(id);
 

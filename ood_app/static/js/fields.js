@@ -13,8 +13,8 @@ export function readFields(form) {
   return values;
 }
 
-/** Writes each message beside its field, clears the others, and goes to the first. */
-export function showErrors(form, messages) {
+/** Writes each message beside its field, clears the others, and goes to the first (not when nobody waits for it: `focus` false). */
+export function showErrors(form, messages, focus = true) {
   let first = null;
   for (const field of form.querySelectorAll("[data-field]")) {
     const message = messages[field.dataset.field] ?? "";
@@ -26,7 +26,7 @@ export function showErrors(form, messages) {
     if (message && !first) first = input;
   }
   first?.closest("details")?.setAttribute("open", "");
-  first?.focus();
+  if (focus) first?.focus();
   return Boolean(first);
 }
 
@@ -58,6 +58,7 @@ function profileError(form, failure) {
   field.querySelector(".invalid-feedback").textContent = failure ? `${failure.detail} ${failure.cure}` : "";
 }
 
-export function setOptions(select, values, chosen) {
-  select.replaceChildren(...values.map((value) => h("option", { value, selected: value === chosen }, value)));
+/** `empty`: a first choice that is none, so that nothing is chosen by accident. */
+export function setOptions(select, values, chosen, empty = false) {
+  select.replaceChildren(...(empty ? [h("option", { value: "" })] : []), ...values.map((value) => h("option", { value, selected: value === chosen }, value)));
 }

@@ -35,7 +35,7 @@ export function adoptForm(onAccepted) {
       showErrors(form, {});
       onAccepted(operation);
     } catch (failure) {
-      showProblem(failure);
+      showProblem(failure, true);
     } finally {
       button.disabled = false;
     }
@@ -45,7 +45,7 @@ export function adoptForm(onAccepted) {
 /** What the service offers this caller. Fields keep what was typed. */
 export function offer(me) {
   const chosen = form.elements.group_name.value;
-  setOptions(form.elements.group_name, me.groups, chosen);
+  setOptions(form.elements.group_name, me.groups, chosen, me.groups.length > 1);
   form.elements.group_name.disabled = button.disabled = me.groups.length === 0;
   for (const [name, values] of Object.entries(me.choices)) {
     if (form.elements[name]) setOptions(form.elements[name], values, me.defaults[name]);
@@ -63,10 +63,9 @@ function noGroup(me) {
     : t("You are in no group that may have tracking servers: ask your group's manager to add you, then log in to the portal again."));
 }
 
-function showProblem(failure) {
-  const shown = showErrors(form, failure.fields ?? {});
+function showProblem(failure, focus) {
+  showErrors(form, failure.fields ?? {}, focus);
   problem.replaceChildren(problemBox(failure, t("Last lines of the log")));
-  if (!shown) button.focus();
 }
 
 /** How a create ended: the secret is forgotten after success, what was wrong is shown beside its field after failure. */
@@ -78,7 +77,7 @@ export function createEnded(operation) {
     return;
   }
   const field = BLAME[operation.error?.code];
-  if (operation.error) showProblem({ ...operation.error, log: "", fields: field ? { [blamed(field)]: operation.error.cure } : {} });
+  if (operation.error) showProblem({ ...operation.error, log: "", fields: field ? { [blamed(field)]: operation.error.cure } : {} }, false);
 }
 
 /** With Read credentials the profile is to blame for a key. */

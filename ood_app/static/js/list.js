@@ -1,6 +1,6 @@
 // The Service List: one row a server, drawn anew only where something changed, so that focus and folds stay.
 import { copyButton } from "./clipboard.js";
-import { byId, h, icon, problemBox, spinner } from "./dom.js";
+import { breakable, byId, h, icon, problemBox, spinner } from "./dom.js";
 import { lastFailure, operationOf, progress } from "./operations.js";
 import { dayOf, momentOf, t, when } from "./texts.js";
 
@@ -21,12 +21,28 @@ export function draw(servers, act) {
   const body = place.querySelector("tbody") ?? table(place);
   const order = [...servers].sort((a, b) => (a.status === "deleted") - (b.status === "deleted") || byName(a, b));
   const rows = order.flatMap((server) => rowsOf(server, act));
-  const gone = new Set([...body.rows].filter((row) => !rows.includes(row)));
-  const focused = [...gone].map((row) => row.querySelector(":focus")?.dataset.key).find(Boolean);
+  const gone = [...body.rows].filter((row) => !rows.includes(row));
+  const reader = placeIn(gone);
   gone.forEach((row) => row.remove());
   for (const id of shown.keys()) if (!order.some((each) => each.id === id)) shown.delete(id);
   arrange(body, rows);
-  if (focused) body.querySelector(`[data-key="${CSS.escape(focused)}"]:not(:disabled)`)?.focus();
+  reader.restore(body);
+}
+
+/** Where the reader is in rows that are about to be drawn anew: the focus and the open folds. */
+function placeIn(rows) {
+  const row = rows.find((each) => each.contains(document.activeElement));
+  const key = row && document.activeElement.dataset.key;
+  const folds = rows.flatMap((each) => [...each.querySelectorAll("details[open][data-key]")].map((fold) => fold.dataset.key));
+  const find = (body, name) => body.querySelector(`[data-key="${CSS.escape(name)}"]:not(:disabled)`);
+  return {
+    restore(body) {
+      folds.forEach((name) => find(body, name)?.setAttribute("open", ""));
+      if (!row) return;
+      const first = `tr[data-id="${CSS.escape(row.dataset.id)}"] :is(button:not(:disabled), a[href])`;
+      ((key && find(body, key)) ?? body.querySelector(first))?.focus();
+    },
+  };
 }
 
 const byName = (a, b) => a.group.localeCompare(b.group) || a.env_name.localeCompare(b.env_name);
@@ -45,10 +61,10 @@ function rowsOf(server, act) {
   const operation = operationOf(server);
   const print = JSON.stringify([server, operation, lastFailure(server)]);
   if (shown.get(server.id)?.print !== print) {
-    const notes = notesOf(server, operation);
-    const row = mainRow(server, act, notes.length > 0);
-    const rows = notes.length ? [row, h("tr.notes", { role: "row" }, h("td", { role: "cell", colspan: "6" }, ...notes))] : [row];
-    shown.set(server.id, { print, rows });
+    const state = { "data-id": server.id, "data-status": server.status, role: "row" };
+    const notes = h(`tr.notes${server.status === "deleted" ? ".gone" : ""}`, state,
+      h("td", { role: "cell", colspan: "6" }, detailsOf(server), ...notesOf(server, operation)));
+    shown.set(server.id, { print, rows: [mainRow(server, act, state), notes] });
   }
   return shown.get(server.id).rows;
 }
@@ -67,22 +83,22 @@ function emptyState() {
     h("p.mb-0", {}, t("Choose a group, a name and a bucket below and press Create Service: it takes about a minute. Then press Auth Info Registration, and your jobs can log to it.")));
 }
 
-function mainRow(server, act, noted) {
+function mainRow(server, act, state) {
   const key = (name) => `${server.id}-${name}`;
   const button = (name, label, colour) => h(`button.btn.btn-sm.btn-outline-${colour}`, {
     type: "button", "data-key": key(name), "aria-describedby": key("name"), disabled: !server.allowed.includes(name), onclick: () => act(name, server),
   }, label);
   const deleted = server.status === "deleted";
   const cell = (label, ...content) => h("td", { role: "cell", "data-label": label }, h("div", {}, ...content));
-  return h(`tr.server${noted ? ".noted" : ""}${deleted ? ".gone" : ""}`, { role: "row", "data-id": server.id, "data-status": server.status },
+  return h(`tr.server${deleted ? ".gone" : ""}`, state,
     cell("status", ...statusOf(server)),
-    cell("group_name", h("span.breakable", {}, server.group)),
-    cell("env_name", h("strong.breakable", { id: key("name") }, server.env_name), detailsOf(server)),
+    cell("group_name", h("span.breakable", {}, breakable(server.group))),
+    cell("env_name", h("strong.breakable", { id: key("name") }, breakable(server.env_name))),
     cell("Control Service", h("div.buttons", {}, ...(deleted
       ? [button("restore", "Restore", "primary")]
       : [button("start", "Start", "success"), button("stop", "Stop", "secondary"), button("delete", "Delete", "danger")]))),
-    cell(t("URL"), ...(deleted ? ["—"] : urlsOf(server, key))),
-    cell(t("Use"), ...(deleted ? ["—"] : usesOf(server, act, button, key))));
+    cell(t("URL"), ...(deleted ? [] : urlsOf(server, key))),
+    cell(t("Use"), ...(deleted ? [] : usesOf(server, act, button, key))));
 }
 
 function statusOf(server) {
@@ -99,27 +115,26 @@ function statusOf(server) {
   ];
 }
 
+/** One line that says the most, and behind it the rest. */
 function detailsOf(server) {
-  return h("details.more", {}, h("summary", {}, `MLflow ${server.mlflow_version}`),
+  const row = (name, ...value) => (value[0] ? [h("dt", {}, name), h("dd.breakable", {}, ...value)] : null);
+  const names = server.users.join(", ");
+  return h("details.more", { "data-key": `${server.id}-details` },
+    h("summary", { "data-key": `${server.id}-summary` }, [names || t("no user"), `MLflow ${server.mlflow_version}`, `s3://${server.bucket}`].join(" · ")),
     h("dl", {},
-      h("dt", {}, t("Bucket")), h("dd.breakable", {}, `s3://${server.bucket}/${server.prefix}`),
-      server.endpoint_url ? [h("dt", {}, t("Storage address")), h("dd.breakable", {}, server.endpoint_url)] : null,
-      server.access_key_id ? [h("dt", {}, t("Access key")), h("dd.breakable", {}, server.access_key_id)] : null,
-      h("dt", {}, t("Created")), h("dd", {}, `${momentOf(server.created_at)}, ${server.created_by}`)));
+      row(t("Users"), names && `${names} (${momentOf(server.users_updated_at)})`),
+      row(t("Auth file"), h("span.copy-line", {}, h("code", {}, breakable(server.auth_file)), copyButton(server.auth_file, t("Copy the path of the auth file"), `${server.id}-copy-auth`))),
+      row(t("Artifacts"), breakable(`s3://${server.bucket}/${server.prefix}`)),
+      row(t("Storage address"), server.endpoint_url),
+      row(t("Access key"), server.access_key_id),
+      row(t("Created"), `${momentOf(server.created_at)}, ${server.created_by}`)));
 }
 
 function urlsOf(server, key) {
   const line = (label, url, name) => (url ? h("div.url", {}, h("div.hint", {}, label),
-    h("div.copy-line", {}, h("a.breakable", { href: url, target: "_blank", rel: "noopener noreferrer", "data-key": key(name) }, url),
+    h("div.copy-line", {}, h("a.breakable", { href: url, target: "_blank", rel: "noopener noreferrer", "data-key": key(name) }, breakable(url)),
       copyButton(url, t("Copy {what}", { what: label }), key(`copy-${name}`)))) : null);
-  return [line("URL for access from inside", server.inside_url, "inside"), line("URL for access from outside", server.outside_url, "outside"), authOf(server, key)];
-}
-
-function authOf(server, key) {
-  const names = server.users.join(", ");
-  return h("div.url", {},
-    h("div.hint", {}, names ? t("Users: {names} ({time})", { names, time: momentOf(server.users_updated_at) }) : t("No user yet: the server refuses everyone")),
-    h("div.copy-line", {}, h("code.breakable", {}, server.auth_file), copyButton(server.auth_file, t("Copy the path of the auth file"), key("copy-auth"))));
+  return [line("URL for access from inside", server.inside_url, "inside"), line("URL for access from outside", server.outside_url, "outside")];
 }
 
 function usesOf(server, act, button, key) {
@@ -145,6 +160,6 @@ function notesOf(server, operation) {
     failure ? problemBox(failure, t("Last lines of the log")) : null,
     ...server.warnings.map((warning) => problemBox(warning, t("Last lines of the log"), "warning")),
     !server.users.length && UP.includes(server.status)
-      ? problemBox({ detail: t("Nobody can use this server yet."), cure: t("Press Auth Info Registration to let the users of the auth file in.") }, "", "info") : null,
+      ? problemBox({ detail: t("Nobody can use this server yet."), cure: t("Press Auth Info Registration: it lets in the users of {path}.", { path: server.auth_file }) }, "", "info") : null,
   ].filter(Boolean);
 }

@@ -11,6 +11,7 @@ const BUSY_MS = 2000;
 const CALM_MS = 20000;
 const LOST_MS = 10000;
 let me = null;
+let askWho = true;
 let servers = null;
 let timer = 0;
 let asking = null;
@@ -27,7 +28,7 @@ function refresh() {
 
 async function look() {
   try {
-    if (!me) welcome(await call("GET", "/me"));
+    if (askWho) welcome(await call("GET", "/me"));
     const query = operations.wanted().map((id) => `op=${encodeURIComponent(id)}`).join("&");
     const state = await call("GET", `/state${query ? `?${query}` : ""}`);
     servers = state.servers;
@@ -52,6 +53,7 @@ document.addEventListener("visibilitychange", () => (document.hidden ? clearTime
 
 function welcome(answer) {
   me = answer;
+  askWho = false;
   byId("user").textContent = me.user;
   offer(me);
   banner("groups", me.joined.length || me.left.length ? groupNote() : null);
@@ -90,14 +92,18 @@ function ended(operation) {
   if (operation.kind === "create") createEnded(operation);
 }
 
-const register = (server) => async () => accepted(await call("POST", `${serverPath(server)}/auth`, {}));
+const register = (server) => async () => {
+  const operation = await call("POST", `${serverPath(server)}/auth`, {});
+  accepted(operation);
+  banner("exposed", operation.notice ? problemBox(operation.notice, "", "warning") : null);
+};
 const change = (name) => async (server) => accepted(await call("POST", `${serverPath(server)}/${name}`, {}));
 
 const ACTIONS = {
   start: change("start"),
   stop: change("stop"),
   restore: change("restore"),
-  delete: (server) => deleteDialog(server, me.restore_days, accepted),
+  delete: (server) => deleteDialog(server, me?.restore_days, accepted),
   storage: (server) => storageDialog(server, accepted),
   users: async (server) => {
     try {
@@ -107,7 +113,7 @@ const ACTIONS = {
       authFileDialog(server, failure, register(server));
     }
   },
-  job: (server) => linesDialog(t("Lines for a job"), t("Put these into your job script. The password is read from the auth file only by you."), server.job_lines),
+  job: (server) => linesDialog(t("Lines for a job"), t("Put these into your job script, with the password that stands in the auth file."), server.job_lines),
   export: (server) => linesDialog("Export model", t("On a login or compute node with the mlwf tools: this packs one version of a registered model."), server.export_command),
   image: (server) => linesDialog("Create image", t("On a compute node with the mlwf tools: this builds a container image that runs an exported model."), server.image_command),
 };
@@ -127,7 +133,7 @@ adoptForm((operation) => {
   byId("operations-title").scrollIntoView({ block: "nearest" });
 });
 byId("update").addEventListener("click", async () => {
-  me = null;
+  askWho = true;
   await refresh();
   if (!lost) say(t("The list was updated."));
 });
