@@ -28,7 +28,7 @@ lint:                ## ruff, mypy, shellcheck
 	.venv/bin/mypy
 	shellcheck $(SHELL_FILES)
 
-bench:               ## the measurements of docs/explanation/measurements.md; half an hour on a quiet machine
+bench:               ## the measurements of docs/explanation/benchmarks.md; half an hour on a quiet machine
 	@bin/setup test
 	@$(MAKE) --no-print-directory envs
 	.venv/bin/python -m benchmarks

@@ -16,7 +16,7 @@ from demo.store import Store, StoreUser, load_store, make_store, new_user
 # The kernel takes 107 bytes for the path of a Unix socket; this leaves some for temporary names.
 SOCKET_PATH_BYTES = 95
 TRACKING_SERVER_PORTS = 50
-BUCKET = "demo-bucket"
+BUCKET = "mlflow-demo"
 PROFILE = "demo"
 
 

@@ -57,5 +57,5 @@ def load() -> Settings:
         python=Path(sys.executable),
         environments=ROOT / "var" / "envs",
         path=os.environ.get("PATH", _SYSTEM_PATH),
-        idle_seconds=int(os.environ.get("DEMO_IDLE_SECONDS") or 120),
+        idle_seconds=int(os.environ.get("DEMO_IDLE_SECONDS") or 60),
     )

@@ -40,16 +40,14 @@ def next_steps(home: Home, settings: Settings) -> str:
     return f"""
 App for MLflow Server:  {console_url(home)}
 
-1. Open it, fill in  group_name {group},  env_name wine,  cloud_storage_bucket_name {BUCKET},
-   choose Read credentials and the profile {PROFILE}, and press Create Service.
-2. Register a user for jobs: write this file, then press Auth Info Registration.
-   mkdir -p {shlex.quote(str(file.parent))}
-   (umask 077; echo "{{'user_name': 'alice', 'pass': '…'}}" > {shlex.quote(str(file))})
-3. In another shell, train twice and export the second version (URL: the page's "URL for access from inside"):
-   eval "$({ROOT}/bin/demo env)"
-   export MLFLOW_TRACKING_URI=URL MLFLOW_TRACKING_USERNAME=alice MLFLOW_TRACKING_PASSWORD=…
-   python {ROOT}/samples/wine/train.py 0.5 0.5
-   python {ROOT}/samples/wine/train.py 0.1 0.9
-   mlwf_export_model --model-registry-url $MLFLOW_TRACKING_URI --model-name ElasticnetWineModel --model-version 2
-Servers sleep after {settings.idle_seconds} s without work and wake by themselves. Everything is in {home.path}
+1. Open it: group_name {group}, env_name wine, bucket {BUCKET}, Read credentials, profile {PROFILE}; press Create Service.
+2. Press Auth Info Registration. It reads {file}
+3. In a second terminal:
+     cd {shlex.quote(str(ROOT))}
+     eval "$(bin/demo env)"; eval "$(mlwf server env {shlex.quote(group)}/wine)"
+     python samples/wine/train.py 0.5 0.5
+     python samples/wine/train.py 0.1 0.9
+     mlwf_export_model --model-registry-url "$MLFLOW_TRACKING_URI" --model-name ElasticnetWineModel --model-version 2
+
+A server sleeps after {settings.idle_seconds} s without work and wakes by itself. Everything is in {home.path}
 """
