@@ -145,7 +145,7 @@ def _console(home: Home, settings: Settings) -> Part:
     return Part(
         "console",
         console_url(home),
-        [*gunicorn, f"--chdir={ROOT}", "ood_app.passenger_wsgi:application"],
+        [*gunicorn, f"--chdir={ROOT}", "demo.console"],
         settings.environment(HOME=str(home.path), MLWF_SERVICE=f"unix://{home.socket}", AWS_SHARED_CREDENTIALS_FILE=str(home.credentials)),
         home.path,
         home.logs / "console.log",
