@@ -1,0 +1,64 @@
+"""One part: started once, found again, started anew when it ended, and its last words told when it cannot start."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from demo.home import DemoError
+from demo.parts import Part
+
+SCRIPT = "echo $$ >> started; touch ready; exec sleep 300"
+
+
+@pytest.fixture
+def part(tmp_path: Path) -> Iterator[Part]:
+    made = _part(tmp_path, SCRIPT)
+    yield made
+    made.stop()
+
+
+def _part(folder: Path, script: str) -> Part:
+    def ready() -> str | None:
+        return None if (folder / "ready").exists() else "no file yet"
+
+    environment = {"PATH": os.defpath}
+    return Part("thing", "nowhere", ["sh", "-c", script], environment, folder, folder / "log", folder / "thing.json", ready)
+
+
+def test_it_is_started_once(part: Part, tmp_path: Path) -> None:
+    assert part.ensure_started()
+    part.wait_ready()
+    assert not part.ensure_started()
+    assert len((tmp_path / "started").read_text().split()) == 1
+
+
+def test_it_is_started_again_when_it_was_killed(part: Part, tmp_path: Path) -> None:
+    part.ensure_started()
+    part.wait_ready()
+    process = part.running()
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
+    os.waitpid(process.pid, 0)
+    assert part.running() is None
+    (tmp_path / "ready").unlink()
+    assert part.ensure_started()
+    part.wait_ready()
+    assert len((tmp_path / "started").read_text().split()) == 2
+
+
+def test_stopping_twice_is_fine_and_leaves_no_note(part: Part) -> None:
+    part.ensure_started()
+    part.stop()
+    part.stop()
+    assert part.running() is None
+    assert not part.process_file.exists()
+
+
+def test_its_last_words_are_told_when_it_cannot_start(tmp_path: Path) -> None:
+    part = _part(tmp_path, "echo 'the port is taken' >&2; exit 3")
+    part.ensure_started()
+    with pytest.raises(DemoError, match="the thing ended while starting.*log:\nthe port is taken"):
+        part.wait_ready()

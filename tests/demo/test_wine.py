@@ -1,0 +1,55 @@
+"""The wine sample reads UCI's layout, falls back aloud, and says what to do about a file it cannot use."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.house.tree import ROOT
+
+PYTHON = ROOT / "var/envs/mlflow-3.17.2/bin/python"
+# UCI's own layout, with rows made up here: a quality that follows from two of the columns.
+COLUMNS = ["fixed acidity", "volatile acidity", "citric acid", "residual sugar", "chlorides", "free sulfur dioxide",
+           "total sulfur dioxide", "density", "pH", "sulphates", "alcohol", "quality"]  # fmt: skip
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    rows = [
+        ";".join([str(v) for v in (7 + i % 5, 0.3 + i % 7 / 10, 0.1, 2, 0.08, 10 + i % 9, 40, 0.99, 3.3, 0.6, 9 + i % 6, 3 + i % 6)])
+        for i in range(80)
+    ]
+    file = tmp_path / "wine.csv"
+    file.write_text("\n".join([";".join(f'"{name}"' for name in COLUMNS), *rows]))
+    return file
+
+
+def _train(folder: Path, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    command = [PYTHON, ROOT / "samples/wine/train.py", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment | more, capture_output=True, text=True, check=False, timeout=150)
+
+
+@pytest.mark.box
+def test_two_runs_make_two_versions(data: Path, tmp_path: Path) -> None:
+    first = _train(tmp_path, "0.5", "0.5", "--data", str(data))
+    assert first.returncode == 0, first.stderr
+    # Nothing listens on that port, so UCI is out of reach; the bundled data take its place, and that is said.
+    unreachable = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
+    second = _train(tmp_path, "0.1", "0.9", **unreachable)
+    assert second.returncode == 0, second.stderr
+    assert "using the wine data that comes with scikit-learn" in second.stdout
+    assert "Created version '2' of model 'ElasticnetWineModel'" in second.stdout + second.stderr
+    assert "rmse" in second.stdout
+
+
+@pytest.mark.box
+@pytest.mark.parametrize(("content", "said"), [(None, "check the path or address"), ("a,b\n1,2\n", "has no column `quality`")])
+def test_a_file_that_cannot_be_used_is_said_with_the_cure(tmp_path: Path, content: str | None, said: str) -> None:
+    file = tmp_path / "other.csv"
+    if content:
+        file.write_text(content)
+    run = _train(tmp_path, "0.5", "0.5", "--data", str(file))
+    assert run.returncode == 1
+    assert said in run.stderr
+    assert "Traceback" not in run.stderr
