@@ -60,5 +60,5 @@ def test_stopping_twice_is_fine_and_leaves_no_note(part: Part) -> None:
 def test_its_last_words_are_told_when_it_cannot_start(tmp_path: Path) -> None:
     part = _part(tmp_path, "echo 'the port is taken' >&2; exit 3")
     part.ensure_started()
-    with pytest.raises(DemoError, match="the thing ended while starting.*log:\nthe port is taken"):
+    with pytest.raises(DemoError, match=r"the thing ended while starting.*log:\nthe port is taken"):
         part.wait_ready()

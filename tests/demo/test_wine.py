@@ -26,7 +26,7 @@ def data(tmp_path: Path) -> Path:
 
 def _train(folder: Path, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
-    command = [PYTHON, ROOT / "samples/wine/train.py", *arguments]
+    command = [str(PYTHON), str(ROOT / "samples/wine/train.py"), *arguments]
     return subprocess.run(command, cwd=folder, env=environment | more, capture_output=True, text=True, check=False, timeout=150)
 
 
