@@ -26,6 +26,9 @@ FAILURES: Final[dict[str, Failure]] = {
     "too_large": Failure(413, "The request's body is larger than {limit} bytes", "Send only what this page of the documentation names."),
     "no_such_path": Failure(404, "There is nothing at {path}", "See /api/v1/openapi.json for what there is."),
     "method_not_allowed": Failure(405, "{method} is not possible at {path}", "See /api/v1/openapi.json for what is."),
+    "too_many_requests": Failure(429, "Too many requests that cost much are under way", "Try again in a few seconds."),
+    "bad_http": Failure(400, "The request is not proper HTTP: {why}", "Use an ordinary HTTP client."),
+    "too_slow": Failure(408, "The request took longer than {seconds} seconds to arrive", "Send it again, whole and at once."),
     "internal": Failure(
         500,
         "The service failed on its own account (request {request_id})",
@@ -114,6 +117,11 @@ FAILURES: Final[dict[str, Failure]] = {
     ),
     # snapshots, backups
     "snapshot_failed": Failure(502, "The database could not be copied: {why}", "Nothing was removed; try again, or tell the admins."),
+    "backup_failed": Failure(502, "The backup could not be made: {why}", "Nothing was left behind; put that right and try again."),
+    "backup_damaged": Failure(422, "The backup {path} cannot be used: {why}", "Use another backup."),
+    "state_not_empty": Failure(
+        409, "{path} exists already, and a backup is put back on an empty machine only", "Move it away, or name another state_dir."
+    ),
     "snapshot_damaged": Failure(502, "The kept copy of the database is damaged: {why}", "Tell the admins: the last backup may have it."),
 }
 

@@ -1,0 +1,88 @@
+"""Threads for the reconciler: strictly one job at a time per server, and none waits behind another server's slow one."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+Job = Callable[[], "Job | None"]
+"""Some work on one server. It may return more of it, which goes on in the slow lane while the server is still its own."""
+
+
+class Lane:
+    """At most ``size`` threads, made when they are needed. They are daemons: a service that is killed-safe need not wait for them."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self._name, self._size = name, size
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._idle = 0
+
+    def put(self, job: Callable[[], None]) -> None:
+        """Run it as soon as a thread is free."""
+        with self._lock:
+            if self._idle > 0:
+                self._idle -= 1  # promised to this job
+            elif self._threads < self._size:
+                self._threads += 1
+                threading.Thread(target=self._work, name=f"{self._name}-{self._threads}", daemon=True).start()
+        self._jobs.put(job)
+
+    def _work(self) -> None:
+        while True:
+            self._jobs.get()()
+            with self._lock:
+                self._idle += 1
+
+
+class Lanes:
+    """A quick lane for looks and a slow one for work. What has one key is never run twice at once, whatever the lane."""
+
+    def __init__(self, *, quick: int, slow: int, wake: Callable[[], None]) -> None:
+        self._quick = Lane("look", quick)
+        self._slow = Lane("work", slow)
+        self._wake = wake
+        self._busy: dict[str, bool] = {}
+        self._changed = threading.Condition()
+
+    def quick(self, key: str, job: Job) -> None:
+        """Run a look, unless something of that key is under way already: the next look comes soon."""
+        self._submit(self._quick, key, job, again=False)
+
+    def slow(self, key: str, job: Job) -> None:
+        """Run work; where something of that key is under way, ``wake`` is called at its end, so that it is asked for again."""
+        self._submit(self._slow, key, job, again=True)
+
+    def wait_idle(self, timeout: float) -> bool:
+        """Wait until nothing is under way; False after ``timeout`` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._busy, timeout)
+
+    def _submit(self, lane: Lane, key: str, job: Job, *, again: bool) -> None:
+        with self._changed:
+            if key in self._busy:
+                self._busy[key] = self._busy[key] or again
+                return
+            self._busy[key] = False
+        lane.put(lambda: self._run(key, job))
+
+    def _run(self, key: str, job: Job) -> None:
+        more: Job | None = None
+        try:
+            more = job()
+        except Exception:  # one server's trouble is not another's, and the next look tries again
+            log.exception("work on %s", key)
+        if more is not None:
+            following = more
+            self._slow.put(lambda: self._run(key, following))
+            return
+        with self._changed:
+            again = self._busy.pop(key)
+            self._changed.notify_all()
+        if again:
+            self._wake()

@@ -1,0 +1,82 @@
+"""Who may know a server's password, and who of them left the group; and groups that are not what they were.
+
+The password lies in a file that the group's members can read. So everybody is taken to know it who was a member at any time since
+it was set: those whom NSS lists, and callers who were seen as members (NSS need not list primary members).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import lru_cache
+
+from sqlalchemy import select
+from sqlalchemy.orm.attributes import flag_modified
+
+from backend.domain import Group
+from backend.errors import ServiceError
+from backend.ports import Directory
+from backend.registry.database import Registry
+from backend.registry.models import Server
+
+log = logging.getLogger(__name__)
+
+
+def members_now(directory: Directory, server: Server) -> Sequence[str]:
+    """The members that NSS lists for the server's group; nobody where that name is another group now. Error: ``directory_failed``."""
+    group = directory.group(name=server.group_name)
+    if group is None or group.gid != server.gid:
+        return ()
+    return directory.members(group=group)
+
+
+def changed_group(directory: Directory, server: Server) -> ServiceError | None:
+    """The failure ``group_changed`` where the server's group has another id now, or is gone. Error: ``directory_failed``."""
+    group = directory.group(name=server.group_name)
+    if group is not None and group.gid == server.gid:
+        return None
+    return ServiceError("group_changed", group=server.group_name, now="none" if group is None else group.gid, then=server.gid)
+
+
+def update_all(registry: Registry, directory: Directory) -> None:
+    """Bring ``known_to`` and ``former_members`` of every server up to date. What NSS does not answer stays as it is."""
+    view = _View(directory)
+    with registry.reading() as session:
+        servers = session.scalars(select(Server).where(Server.deleted_at.is_(None))).all()
+        session.expunge_all()
+    for server in servers:
+        if not server.users and not server.former_members:
+            continue
+        try:
+            present = view.present(server)
+            gone = {user for user in server.known_to if not view.is_member(user, server.gid)} - present
+        except ServiceError as error:
+            log.warning("server %s: members are not known now: %s", server.id, error)
+            continue
+        _write(registry, server, present=present, gone=gone)
+
+
+class _View:
+    """NSS as it is during one pass: each question is asked once."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._group = lru_cache(maxsize=None)(lambda name: directory.group(name=name))
+        self._members = lru_cache(maxsize=None)(lambda group: frozenset(directory.members(group=group)))
+        self.is_member = lru_cache(maxsize=None)(lambda user, gid: directory.is_member(user=user, gid=gid))
+
+    def present(self, server: Server) -> frozenset[str]:
+        group: Group | None = self._group(server.group_name)
+        return self._members(group) if group is not None and group.gid == server.gid else frozenset()
+
+
+def _write(registry: Registry, server: Server, *, present: frozenset[str], gone: set[str]) -> None:
+    """Written only where it differs. The row may have changed since: a new password clears the list, and its own members were noted."""
+    if set(server.known_to) >= present and set(server.former_members) == gone:
+        return
+    with registry.session() as session:
+        row = session.get(Server, server.id)
+        if row is None or row.users_updated_at != server.users_updated_at:
+            return
+        row.known_to = sorted({*row.known_to, *present})
+        row.former_members = sorted(gone)
+        flag_modified(row, "updated_at")  # nobody changed the server: it keeps its time

@@ -1,0 +1,1 @@
+"""What each kind of operation does, step by step (docs/explanation/service.md)."""

@@ -1,0 +1,176 @@
+"""Steps on a box: write, start, wait, stop, remove. Each makes sure of something, and is right to run again."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from backend import portpool
+from backend.domain import BoxState, Observation
+from backend.errors import ServiceError
+from backend.plans.wanted import users_of, wanted_box
+from backend.plans.world import Work, World
+from backend.registry.models import Port, Server
+from backend.snapshots import database_of
+
+POLL_SECONDS: Final = 0.1
+USERS_SECONDS: Final = 2.0
+"""Within this a box has taken over a new users.json (docs/reference/box.md)."""
+CONFIG_SECONDS: Final = 2.0
+"""Within this it has seen any other new file and begun to drain."""
+PORT_TRIES: Final = 5
+LOG_LINES: Final = 40
+_ANSWERING: Final = (BoxState.AWAKE, BoxState.ASLEEP)
+
+
+def write_box(work: Work) -> None:
+    """The box's settings are the row's."""
+    _install(work, work.server())
+
+
+def write_new_storage(work: Work) -> None:
+    """The box has the new keys; the row keeps the old ones until the box was seen well with the new."""
+    server = work.server()
+    storage, key = work.new_storage(server)
+    work.world.boxes.install(wanted_box(server, work.world.settings, work.world.keyring, storage=storage, key=key))
+
+
+def write_new_users(work: Work) -> None:
+    """The box has the new users before the row says so: a full disk leaves the old ones in force in both."""
+    server = work.server()
+    users = users_of(work.payload["users"])
+    work.world.boxes.install(wanted_box(server, work.world.settings, work.world.keyring, users=users))
+
+
+def wait_users(work: Work) -> None:
+    """A box that runs is given the time in which it takes over new users."""
+    if observe(work.world, work.server()).state is not BoxState.ABSENT:
+        work.world.pause(USERS_SECONDS)
+
+
+def start_box(work: Work) -> None:
+    """The box runs."""
+    ensure_started(work.world, work.server())
+
+
+def start_new_box(work: Work) -> None:
+    """The box runs, on another port where a stranger holds its own: nobody knows the port of a new server yet."""
+    for _ in range(PORT_TRIES):
+        try:
+            return ensure_started(work.world, work.server())
+        except ServiceError as error:
+            if error.code != "port_taken":
+                raise
+            _move_port(work)
+    return ensure_started(work.world, work.server())
+
+
+def wait_ready(work: Work) -> None:
+    """The box answers as ours and MLflow has run in it. Errors: ``box_failed_to_start``, ``port_taken``."""
+    world, server = work.world, work.server()
+    deadline = time.monotonic() + world.settings.start_timeout
+    while True:
+        seen = observe(world, server)
+        if seen.state in _ANSWERING and database_of(work.box_directory).exists():
+            work.notes["state"] = seen.state
+            return
+        if seen.stranger or (seen.state is BoxState.ABSENT and not port_is_free(world, server)):
+            raise ServiceError("port_taken", port=server.port)
+        if seen.state in (BoxState.ABSENT, BoxState.FAILED):
+            raise _failed(world, server, seen.detail or "it ended")
+        if time.monotonic() > deadline:
+            raise _failed(world, server, f"it did not answer within {world.settings.start_timeout:g} seconds")
+        world.pause(POLL_SECONDS)
+
+
+def wait_new_ready(work: Work) -> None:
+    """As ``wait_ready``; where a stranger took the port at the last moment, on another one."""
+    for _ in range(PORT_TRIES):
+        try:
+            return wait_ready(work)
+        except ServiceError as error:
+            if error.code != "port_taken":
+                raise
+            stop_box(work)
+            _move_port(work)
+            start_new_box(work)
+    return wait_ready(work)
+
+
+def wait_restarted(work: Work) -> None:
+    """A box that runs has drained and is well with its new settings; one that does not run has nothing to wait for."""
+    if observe(work.world, work.server()).state is BoxState.ABSENT:
+        return
+    work.world.pause(CONFIG_SECONDS)
+    _wait_drained(work)
+    wait_ready(work)
+
+
+def stop_box(work: Work) -> None:
+    """The box does not run."""
+    ensure_stopped(work.world, work.server())
+
+
+def remove_box(work: Work) -> None:
+    """Nothing is left of the box's directory."""
+    work.world.boxes.remove(work.server_id)
+
+
+def observe(world: World, server: Server) -> Observation:
+    """What the runtime sees of the server's box."""
+    return world.runtime.observe(server_id=server.id, directory=world.boxes.directory(server.id), address=world.address(server))
+
+
+def ensure_started(world: World, server: Server) -> None:
+    """Start the box unless it runs. Errors: ``port_taken``, ``box_failed_to_start``, ``version_missing``."""
+    directory = world.boxes.directory(server.id)
+    if observe(world, server).state is not BoxState.ABSENT:
+        return
+    # First what a killed guard may have left: its own nginx would look like a stranger on the port.
+    world.runtime.stop(server_id=server.id, directory=directory, timeout=0)
+    if not port_is_free(world, server):
+        raise ServiceError("port_taken", port=server.port)
+    try:
+        world.runtime.start(server_id=server.id, directory=directory, mlflow_version=server.mlflow_version)
+    except ServiceError as error:
+        if error.code == "box_failed_to_start" and not port_is_free(world, server):
+            raise ServiceError("port_taken", port=server.port) from error
+        raise
+
+
+def ensure_stopped(world: World, server: Server) -> None:
+    """Stop the box and all that is left of it. Error: ``box_failed_to_stop``."""
+    world.runtime.stop(server_id=server.id, directory=world.boxes.directory(server.id), timeout=world.settings.stop_timeout)
+
+
+def port_is_free(world: World, server: Server) -> bool:
+    """Whether the server's box could listen now."""
+    return portpool.is_bindable(world.settings.listen_address, server.port)
+
+
+def _install(work: Work, server: Server) -> None:
+    work.world.boxes.install(wanted_box(server, work.world.settings, work.world.keyring))
+
+
+def _move_port(work: Work) -> None:
+    """Give the server another port. The old one goes back: it is not bindable now, so nobody gets it while the stranger has it."""
+    with work.world.registry.session() as session:
+        server = session.get_one(Server, work.server_id)
+        old = server.port
+        server.port = portpool.allocate(session, work.world.settings, server.id)
+        session.flush()
+        row = session.get(Port, old)
+        if row is not None and row.server_id == server.id:
+            portpool.release(session, old, None)
+    write_box(work)
+
+
+def _wait_drained(work: Work) -> None:
+    deadline = time.monotonic() + work.world.settings.stop_timeout
+    while observe(work.world, work.server()).state is BoxState.DRAINING and time.monotonic() < deadline:
+        work.world.pause(POLL_SECONDS)
+
+
+def _failed(world: World, server: Server, why: str) -> ServiceError:
+    log = world.runtime.logs(server_id=server.id, directory=world.boxes.directory(server.id), lines=LOG_LINES)
+    return ServiceError("box_failed_to_start", log=log or None, why=why)

@@ -1,0 +1,262 @@
+"""The plan of each kind of operation: its steps with their undo beside them, and what the registry says at its end.
+
+A plan is run again from its first step when it was cut short, and every undo is run when one step fails: so each step makes sure of
+something (done already is fine), and each undo makes sure of its absence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from backend import membership, portpool
+from backend.domain import BoxState, Desired, OperationKind, Status
+from backend.errors import ServiceError
+from backend.plans import box_steps as box
+from backend.plans.wanted import wanted_box
+from backend.plans.world import Work
+from backend.registry.models import Server, now
+
+End = Callable[[Work, Session, Server], None]
+BadEnd = Callable[[Work, Session, Server, ServiceError], None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: ``do`` makes sure of something, ``undo`` of its absence. One that ``starts`` a box waits for a place to do it, and keeps
+    the place until the plan's last step.
+    """
+
+    name: str
+    do: Callable[[Work], None]
+    undo: Callable[[Work], None] | None = None
+    starts: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Steps in order; ``succeed`` or ``fail`` says in the registry, in the transaction that ends the operation, how it ended."""
+
+    steps: tuple[Step, ...]
+    succeed: End
+    fail: BadEnd
+
+
+def reason_of(error: ServiceError) -> dict[str, Any]:
+    """An error as the registry holds it."""
+    params = {name: value if isinstance(value, int | float) else str(value) for name, value in error.params.items()}
+    return {"code": error.code, "params": params, "log": error.log}
+
+
+def check_storage(work: Work) -> None:
+    """The key opens the bucket."""
+    storage, key = work.new_storage(work.server())
+    probe = work.world.store.probe(storage=storage, key=key)
+
+    def note(_session: Session, server: Server) -> None:
+        server.other_buckets = probe.other_buckets
+
+    if "access_key_id" in work.payload:
+        work.notes["other_buckets"] = probe.other_buckets
+    else:
+        work.change(note)
+
+
+def snapshot(work: Work) -> None:
+    """A proven copy of the database is kept."""
+    server = work.server()
+    about = {"server_id": server.id, "mlflow_version": server.mlflow_version, "schema_revision": server.schema_revision}
+    work.world.kept.make(server.id, work.box_directory, about)
+
+
+def drop_snapshot(work: Work) -> None:
+    """Nothing is kept of a server that is still there."""
+    if work.box_directory.exists():
+        work.world.kept.remove(work.server_id)
+
+
+def unpack_snapshot(work: Work) -> None:
+    """The box has the database that was kept."""
+    work.world.kept.unpack(work.server_id, work.box_directory)
+
+
+def drop_unpacked(work: Work) -> None:
+    """Nothing of the box is there, but only while the copy that it came from is."""
+    if work.world.kept.exists(work.server_id):
+        box.remove_box(work)
+
+
+def remove_copy(work: Work) -> None:
+    """Nothing is kept of the server."""
+    work.world.kept.remove(work.server_id)
+
+
+def take_name(work: Work) -> None:
+    """The server has its name again. Error: ``server_exists``."""
+
+    def take(session: Session, server: Server) -> None:
+        same = select(Server.id).where(
+            Server.group_name == server.group_name, Server.env_name == server.env_name, Server.deleted_at.is_(None), Server.id != server.id
+        )
+        if session.scalars(same).first() is not None:
+            raise ServiceError("server_exists", group=server.group_name, env_name=server.env_name)
+        server.deleted_at, server.status, server.desired = None, Status.CREATING, Desired.RUNNING
+
+    work.change(take)
+
+
+def note_whether_it_runs(work: Work) -> None:
+    """What a delete that fails must go back to; noted once, before anything is touched."""
+    if "before" in work.payload:
+        return
+    runs = box.observe(work.world, work.server()).state is not BoxState.ABSENT
+    work.payload["before"] = Desired.RUNNING if runs else Desired.STOPPED
+    work.keep_payload()
+
+
+def stop_for_delete(work: Work) -> None:
+    """The box does not run, and it is known whether it did."""
+    note_whether_it_runs(work)
+    box.stop_box(work)
+
+
+def write_old_storage(work: Work) -> None:
+    """The old keys are in force."""
+    server = work.server()
+    work.world.boxes.install(wanted_box(server, work.world.settings, work.world.keyring))
+
+
+def _is_up(work: Work, _session: Session, server: Server) -> None:
+    server.status = Status.SLEEPING if work.notes["state"] is BoxState.ASLEEP else Status.RUNNING
+    server.reason, server.observed_at, server.restorable_until = None, now(), None
+
+
+def _is_down(_work: Work, _session: Session, server: Server) -> None:
+    server.status, server.reason, server.observed_at = Status.STOPPED, None, now()
+
+
+def _is_deleted(work: Work, _session: Session, server: Server) -> None:
+    server.deleted_at = now()
+    server.restorable_until = server.deleted_at + timedelta(days=work.world.settings.restore_days)
+    server.status, server.reason, server.desired = Status.DELETED, None, Desired.ABSENT
+
+
+def _is_gone(work: Work, session: Session, server: Server) -> None:
+    forget_server(session, server, rest_days=work.world.settings.port_rest_days)
+
+
+def _has_storage(work: Work, _session: Session, server: Server) -> None:
+    storage, key = work.new_storage(server)
+    server.endpoint_url, server.region = storage.endpoint_url, storage.region
+    server.access_key_id, server.secret_access_key = key.access_key_id, work.world.keyring.encrypt(key.secret_access_key)
+    server.other_buckets = work.notes["other_buckets"]
+
+
+def _has_users(work: Work, _session: Session, server: Server) -> None:
+    server.users = [{"name": row["name"], "bcrypt": row["bcrypt"]} for row in work.payload["users"]]
+    server.users_updated_at = now()
+    server.known_to = sorted({*work.notes["members"], str(work.payload.get("by") or work.requested_by)}) if server.users else []
+    server.former_members = []
+
+
+def _is_ill(_work: Work, _session: Session, server: Server, error: ServiceError) -> None:
+    server.status, server.reason = Status.FAILED, reason_of(error)
+
+
+def _was_not_made(work: Work, session: Session, server: Server, error: ServiceError) -> None:
+    """Its row goes last: as long as anything is left of it, the row says whose that is, and the reconciler goes on removing."""
+    server.desired = Desired.ABSENT
+    if work.notes["undone"]:
+        forget_server(session, server, rest_days=None)
+    else:
+        _is_ill(work, session, server, error)
+
+
+def _is_not_deleted(work: Work, session: Session, server: Server, error: ServiceError) -> None:
+    if work.box_directory.exists():
+        server.desired = work.payload.get("before", Desired.RUNNING)
+    _is_ill(work, session, server, error)
+
+
+def _is_not_restored(work: Work, _session: Session, server: Server, _error: ServiceError) -> None:
+    if server.deleted_at is None and server.restorable_until is not None:
+        server.deleted_at = server.restorable_until - timedelta(days=work.world.settings.restore_days)
+    server.status, server.desired, server.reason = Status.DELETED, Desired.ABSENT, None
+
+
+def _stays(_work: Work, _session: Session, _server: Server, _error: ServiceError) -> None:
+    """What was in force is in force."""
+
+
+def forget_server(session: Session, server: Server, *, rest_days: float | None) -> None:
+    """The row goes, and its port rests (None: nobody ever knew it). Operations and audit stay."""
+    port, rest_until = server.port, None if rest_days is None else now() + timedelta(days=rest_days)
+    session.delete(server)
+    session.flush()
+    portpool.release(session, port, rest_until)
+
+
+def look_up_members(work: Work) -> None:
+    """Who may know the new password, looked up before it is in force. Error: ``directory_failed``."""
+    work.notes["members"] = list(membership.members_now(work.world.directory, work.server()))
+
+
+def write_users(work: Work) -> None:
+    """The box has the new users."""
+    look_up_members(work)
+    box.write_new_users(work)
+
+
+_UP: Final = (Step("start_box", box.start_box, starts=True), Step("wait_ready", box.wait_ready))
+
+PLANS: Final[dict[OperationKind, Plan]] = {
+    OperationKind.CREATE: Plan(
+        steps=(
+            Step("check_storage", check_storage),
+            Step("write_box", box.write_box, box.remove_box),
+            Step("start_box", box.start_new_box, box.stop_box, starts=True),
+            Step("wait_ready", box.wait_new_ready),
+        ),
+        succeed=_is_up,
+        fail=_was_not_made,
+    ),
+    OperationKind.START: Plan(steps=(Step("write_box", box.write_box), *_UP), succeed=_is_up, fail=_is_ill),
+    OperationKind.STOP: Plan(steps=(Step("stop_box", box.stop_box),), succeed=_is_down, fail=_is_ill),
+    OperationKind.DELETE: Plan(
+        steps=(Step("stop_box", stop_for_delete), Step("snapshot", snapshot, drop_snapshot), Step("remove_box", box.remove_box)),
+        succeed=_is_deleted,
+        fail=_is_not_deleted,
+    ),
+    OperationKind.RESTORE: Plan(
+        steps=(
+            Step("check_name", take_name),
+            Step("unpack_snapshot", unpack_snapshot, drop_unpacked),
+            Step("write_box", box.write_box),
+            Step("start_box", box.start_box, box.stop_box, starts=True),
+            # The copy stays until the registry says that the server is back; the reconciler's next look removes it.
+            Step("wait_ready", box.wait_ready),
+        ),
+        succeed=_is_up,
+        fail=_is_not_restored,
+    ),
+    OperationKind.PURGE: Plan(
+        steps=(Step("stop_box", box.stop_box), Step("remove_box", box.remove_box), Step("remove_copy", remove_copy)),
+        succeed=_is_gone,
+        fail=_stays,
+    ),
+    OperationKind.USERS: Plan(steps=(Step("write_box", write_users), Step("wait_users", box.wait_users)), succeed=_has_users, fail=_stays),
+    OperationKind.STORAGE: Plan(
+        steps=(
+            Step("check_storage", check_storage),
+            Step("write_box", box.write_new_storage, write_old_storage),
+            Step("wait_ready", box.wait_restarted),
+        ),
+        succeed=_has_storage,
+        fail=_stays,
+    ),
+}

@@ -1,0 +1,146 @@
+"""Runs one operation's plan: each step is told to the registry as it happens, and a failure is taken back in reverse."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from backend.atomic import full_disk_is_ours
+from backend.domain import OperationKind, OperationState, StepState
+from backend.errors import ServiceError
+from backend.plans.catalogue import PLANS, Plan, Step, reason_of
+from backend.plans.labels import LABELS
+from backend.plans.world import StoppingError, Work, World, read_payload
+from backend.registry.models import Operation, Server, now
+
+log = logging.getLogger(__name__)
+_FINISHED = (OperationState.SUCCEEDED, OperationState.FAILED)
+
+
+def run_operation(world: World, operation_id: str) -> None:
+    """Bring that operation to its end; one that has ended is left alone. Error: ``StoppingError``, with the operation unfinished."""
+    work = _begin(world, operation_id)
+    if work is None:
+        return
+    plan = PLANS[OperationKind(work.kind)]
+    error = None
+    with ExitStack() as slot:
+        for step in plan.steps:
+            if step.starts:
+                slot.enter_context(world.slot())
+            error = _run(work, step)
+            if error is not None:
+                break
+    if error is None:
+        _end(work, OperationState.SUCCEEDED, None, lambda session, server: plan.succeed(work, session, server))
+        return
+    work.notes["undone"] = _undo(work, plan)
+    _end(work, OperationState.FAILED, error, lambda session, server: plan.fail(work, session, server, error))
+
+
+def _begin(world: World, operation_id: str) -> Work | None:
+    """Note that it runs, with all steps ahead of it."""
+    with world.registry.session() as session:
+        operation = session.get(Operation, operation_id)
+        if operation is None or operation.state in _FINISHED:
+            return None
+        if operation.server_id is None:
+            operation.state, operation.finished_at, operation.payload = OperationState.FAILED, now(), None
+            operation.error = reason_of(ServiceError("no_such_server", group=operation.group_name, env_name=operation.env_name))
+            return None
+        operation.state = OperationState.RUNNING
+        operation.steps = [_row(step.name) for step in PLANS[OperationKind(operation.kind)].steps]
+        work = Work(
+            world=world,
+            operation_id=operation.id,
+            kind=operation.kind,
+            server_id=operation.server_id,
+            requested_by=operation.requested_by,
+            payload=read_payload(world.keyring, operation.payload),
+        )
+    log.info("operation %s (%s of %s) begins", work.operation_id, work.kind, work.server_id)
+    return work
+
+
+def _run(work: Work, step: Step) -> ServiceError | None:
+    """Run one step. None when it went well."""
+    _note(work, step.name, StepState.RUNNING)
+    work.world.at(f"{work.kind}.{step.name}.begun")
+    error = _attempt(work, step.name, step.do)
+    work.world.at(f"{work.kind}.{step.name}.done")
+    if error is None:
+        _note(work, step.name, StepState.SUCCEEDED)
+    else:
+        log.warning("operation %s: step %s failed: %s", work.operation_id, step.name, error)
+        _note(work, step.name, StepState.FAILED)
+    work.world.at(f"{work.kind}.{step.name}.noted")
+    return error
+
+
+def _undo(work: Work, plan: Plan) -> bool:
+    """Take everything back, in reverse. All of it, since an earlier run that was cut short may have come further than this one."""
+    complete = True
+    for step in reversed(plan.steps):
+        if step.undo is None:
+            continue
+        work.world.at(f"{work.kind}.{step.name}.undoing")
+        error = _attempt(work, step.name, step.undo)
+        if error is None:
+            _note(work, step.name, StepState.UNDONE)
+        else:
+            log.error("operation %s: step %s could not be taken back: %s", work.operation_id, step.name, error)
+            complete = False
+        work.world.at(f"{work.kind}.{step.name}.undone")
+    return complete
+
+
+def _attempt(work: Work, name: str, action: Callable[[Work], None]) -> ServiceError | None:
+    try:
+        with full_disk_is_ours(LABELS[name].lower()):
+            action(work)
+    except ServiceError as error:
+        return error
+    except StoppingError:
+        raise
+    except Exception:  # a mistake of ours must end this operation with a word and an undo, and not the reconciler
+        log.exception("operation %s: step %s", work.operation_id, name)
+        return ServiceError("internal", request_id=work.operation_id)
+    return None
+
+
+def _end(work: Work, state: OperationState, error: ServiceError | None, say: Callable[[Session, Server], None]) -> None:
+    """One transaction says how the operation ended and what became of the server."""
+    work.world.at(f"{work.kind}.ending")
+    with work.world.registry.session() as session:
+        operation = session.get_one(Operation, work.operation_id)
+        operation.state, operation.finished_at, operation.payload = state, now(), None
+        operation.error = None if error is None else reason_of(error)
+        server = session.get(Server, work.server_id)
+        if server is not None:
+            say(session, server)
+    log.info("operation %s (%s of %s) %s", work.operation_id, work.kind, work.server_id, state)
+    work.world.at(f"{work.kind}.ended")
+
+
+def _note(work: Work, name: str, state: StepState) -> None:
+    """Tell the registry, and so everybody who looks, how far the step is. A step that never began is not said to be undone."""
+    with work.world.registry.session() as session:
+        operation = session.get_one(Operation, work.operation_id)
+        operation.steps = [_changed(row, state) if row["name"] == name else row for row in operation.steps]
+
+
+def _changed(row: dict[str, Any], state: StepState) -> dict[str, Any]:
+    at = now().isoformat()
+    if state is StepState.RUNNING:
+        return {**row, "state": state, "started_at": at}
+    if state is StepState.UNDONE and row["state"] != StepState.SUCCEEDED:
+        return row
+    return {**row, "state": state, "finished_at": at}
+
+
+def _row(name: str) -> dict[str, Any]:
+    return {"name": name, "state": StepState.PENDING, "started_at": None, "finished_at": None, "detail": None}

@@ -1,0 +1,83 @@
+"""What a box's settings should be, from the registry's row: one pure function."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from backend.domain import Box, BoxKeys, Storage, StorageKey, User
+from backend.keyring import Keyring
+from backend.registry.models import Server
+from backend.secret import Secret
+from backend.settings import Settings
+
+DRAIN_MARGIN = 5.0
+"""The box ends by itself this long before the service would kill it."""
+
+
+def storage_of(server: Server) -> Storage:
+    """Where the server's artifacts live now."""
+    return Storage(bucket=server.bucket, prefix=server.prefix, endpoint_url=server.endpoint_url, region=server.region)
+
+
+def key_of(server: Server, keyring: Keyring) -> StorageKey:
+    """The key in force now."""
+    return StorageKey(access_key_id=server.access_key_id, secret_access_key=keyring.decrypt(server.secret_access_key))
+
+
+def users_of(rows: Sequence[dict[str, str]]) -> tuple[User, ...]:
+    """Users as the registry and payloads hold them."""
+    return tuple(User(name=row["name"], bcrypt=row["bcrypt"]) for row in rows)
+
+
+def wanted_box(
+    server: Server,
+    settings: Settings,
+    keyring: Keyring,
+    *,
+    storage: Storage | None = None,
+    key: StorageKey | None = None,
+    users: tuple[User, ...] | None = None,
+) -> Box:
+    """All that the box's ``config/`` should hold: the row's, but for what is named beside it."""
+    return Box(
+        server_id=server.id,
+        settings=_settings(server, settings, storage or storage_of(server)),
+        key=key or key_of(server, keyring),
+        keys=_box_keys(keyring.decrypt(server.box_keys)),
+        users=users_of(server.users) if users is None else users,
+    )
+
+
+def _settings(server: Server, settings: Settings, storage: Storage) -> dict[str, object]:
+    portal = urlsplit(settings.portal_url) if settings.portal_url else None
+    return {
+        "server_id": server.id,
+        "mlflow_version": server.mlflow_version,
+        "listen": f"{_bracketed(settings.listen_address)}:{server.port}",
+        "public_hosts": [f"{server.host}:{server.port}", *([portal.netloc] if portal else [])],
+        "origins": [f"{portal.scheme}://{portal.netloc}"] if portal else [],
+        "bucket": storage.bucket,
+        "prefix": storage.prefix,
+        "endpoint_url": storage.endpoint_url,
+        "region": storage.region,
+        "s3_ca_file": str(settings.s3_ca_file) if settings.s3_ca_file else None,
+        "artifact_access": server.artifact_access,
+        "idle_seconds": server.idle_seconds,
+        "drain_seconds": max(0, int(settings.stop_timeout - DRAIN_MARGIN)),
+        "nginx": settings.nginx,
+    }
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _box_keys(stored: Secret) -> BoxKeys:
+    keys = json.loads(stored.reveal())
+    return BoxKeys(
+        webhook_secret_encryption_key=Secret(keys["webhook_secret_encryption_key"]),
+        crypto_kek_passphrase=Secret(keys["crypto_kek_passphrase"]),
+        flask_secret_key=Secret(keys["flask_secret_key"]),
+    )

@@ -1,0 +1,187 @@
+"""The reconciler: makes the world be as the registry wishes. The same pass runs at the start, on a timer and after each request."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Final
+
+from sqlalchemy import delete, select
+
+from backend import heartbeat, membership
+from backend.domain import OperationState
+from backend.keyring import Keyring
+from backend.kick import Kick
+from backend.lanes import Lanes
+from backend.look import UNFINISHED, Looker
+from backend.orphans import Orphans, find_orphans
+from backend.plans.run import run_operation
+from backend.plans.world import StoppingError, World, nothing
+from backend.ports import BoxFiles, Directory, ObjectStore, Runtime
+from backend.registry.database import Registry
+from backend.registry.models import Operation, Server, now
+from backend.settings import Settings
+from backend.snapshots import KeptCopies
+
+log = logging.getLogger(__name__)
+
+SLOW_THREADS: Final = 64
+"""Operations under way at once. Each may wait for an object store that does not answer, so they are many and cheap."""
+HOUSEKEEPING_SECONDS: Final = 3600.0
+LAST_SECONDS: Final = 5.0
+"""What is under way gets this long when the service ends; the next start goes on with the rest."""
+QUIET_SECONDS: Final = 600.0
+_MANY: Final = 20
+_FINISHED: Final = (OperationState.SUCCEEDED, OperationState.FAILED)
+
+
+class Reconciler:
+    """One per service. ``at`` is told every point that is passed: tests end the process there."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        runtime: Runtime,
+        boxes: BoxFiles,
+        store: ObjectStore,
+        directory: Directory,
+        keyring: Keyring,
+        settings: Settings,
+        kick: Kick,
+        at: Callable[[str], None] = nothing,
+    ) -> None:
+        self._kick = kick
+        self._world = World(
+            registry=registry,
+            runtime=runtime,
+            boxes=boxes,
+            kept=KeptCopies(settings.kept_dir),
+            store=store,
+            directory=directory,
+            keyring=keyring,
+            settings=settings,
+            start_slots=threading.BoundedSemaphore(settings.reconciler_threads),
+            at=at,
+        )
+        self._looker = Looker(self._world)
+        self._woken = threading.Event()
+        self._lanes = Lanes(quick=settings.reconciler_threads, slow=SLOW_THREADS, wake=self._wake)
+        self._tidied_at = float("-inf")
+        self._reported = Orphans()
+
+    def run(self, stop: threading.Event) -> None:
+        """Reconcile until ``stop`` is set, then return within seconds; what is under way goes on at the next start. Waits its turn where
+        another reconciler of the same state still runs.
+        """
+        threading.Thread(target=self._end_when, args=(stop,), name="reconciler-end", daemon=True).start()
+        with self._alone(stop):
+            if stop.is_set():
+                return
+            self._kick.listen()
+            log.info("the reconciler begins")
+            self._loop(stop)
+            self._lanes.wait_idle(LAST_SECONDS)
+            self._kick.close()
+        log.info("the reconciler has ended")
+
+    def reconcile_all(self) -> None:
+        """Look at everything and do what is to be done, until it is done; for tests and commands, while no reconciler runs."""
+        for _ in range(_MANY):
+            self._woken.clear()
+            self._pass(full=True)
+            self._lanes.wait_idle(QUIET_SECONDS)
+            if not self._woken.is_set() and not self._unfinished():
+                return
+
+    def _loop(self, stop: threading.Event) -> None:
+        next_look = 0.0
+        while not stop.is_set():
+            full = time.monotonic() >= next_look
+            if full:
+                next_look = time.monotonic() + self._world.settings.observe_seconds
+            try:
+                if full:
+                    heartbeat.beat(self._world.settings.run_dir)
+                self._pass(full=full)
+            except Exception:  # a registry that is locked or a disk that is full: say it, and look again at the next beat
+                log.exception("a pass of the reconciler")
+            self._kick.wait(next_look - time.monotonic())
+
+    def _pass(self, *, full: bool) -> None:
+        """Hand out the work. Nothing here waits for a box or an object store."""
+        asked = self._unfinished()
+        for key, operations in asked.items():
+            self._lanes.slow(key, lambda key=key, operations=operations: self._operate(key, operations))  # type: ignore[misc]
+        if not full:
+            return
+        with self._world.registry.reading() as session:
+            servers = session.scalars(select(Server.id)).all()
+        for server_id in servers:
+            if server_id not in asked:
+                self._lanes.quick(server_id, lambda server_id=server_id: self._looker.look(server_id))  # type: ignore[misc]
+        self._lanes.quick("members", self._look_at_members)
+        if time.monotonic() - self._tidied_at >= HOUSEKEEPING_SECONDS:
+            self._tidied_at = time.monotonic()
+            self._lanes.quick("housekeeping", self._tidy)
+
+    def _unfinished(self) -> dict[str, list[str]]:
+        """The operations that have not ended, oldest first, by server; one whose server is gone stands alone."""
+        asked: dict[str, list[str]] = {}
+        unfinished = select(Operation.id, Operation.server_id).where(Operation.state.in_(UNFINISHED))
+        with self._world.registry.reading() as session:
+            for operation_id, server_id in session.execute(unfinished.order_by(Operation.created_at, Operation.id)):
+                asked.setdefault(server_id or operation_id, []).append(operation_id)
+        return asked
+
+    def _operate(self, key: str, operations: list[str]) -> None:
+        self._world.backoff.forget(key)
+        try:
+            for operation_id in operations:
+                run_operation(self._world, operation_id)
+        except StoppingError:
+            log.info("the work on %s is left to the next start", key)
+
+    def _look_at_members(self) -> None:
+        membership.update_all(self._world.registry, self._world.directory)
+
+    def _tidy(self) -> None:
+        """Forget old operations; say what no row knows."""
+        world = self._world
+        oldest = now() - timedelta(days=world.settings.operations_days)
+        with world.registry.session() as session:
+            session.execute(delete(Operation).where(Operation.state.in_(_FINISHED), Operation.finished_at < oldest))
+        orphans = find_orphans(registry=world.registry, runtime=world.runtime, boxes=world.boxes, kept=world.kept)
+        if orphans and orphans != self._reported:
+            log.warning("no server of the registry has these; `aihub check --remove-orphans` removes them: %s", orphans)
+        self._reported = orphans
+
+    def _wake(self) -> None:
+        self._woken.set()
+        self._kick.send()
+
+    def _end_when(self, stop: threading.Event) -> None:
+        stop.wait()
+        self._world.stop.set()
+        self._kick.send()
+
+    @contextmanager
+    def _alone(self, stop: threading.Event) -> Iterator[None]:
+        """Only one reconciler works on one state: two would start and stop the same boxes."""
+        with (self._world.settings.run_dir / "reconciler.lock").open("a") as lock:
+            told = False
+            while not stop.is_set():
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if not told:
+                        log.warning("another reconciler works on %s: waiting for its end", self._world.settings.state_dir)
+                        told = True
+                    stop.wait(0.2)
+            yield

@@ -1,0 +1,192 @@
+"""Copies of a tracking server's database: consistent while it is in use, and proven before anything else is touched."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from backend.atomic import ensure_space, full_disk_is_ours, remove_tree, replace_file, sync_folder
+from backend.errors import ServiceError
+from backend.registry.models import now
+
+DATABASE: Final = "mlflow.db"
+MANIFEST: Final = "manifest.json"
+_PART: Final = ".part-"
+_SETTINGS: Final = ("settings.json", "users.json")
+
+
+def database_of(directory: Path) -> Path:
+    """Where a box has its database."""
+    return directory / "data" / DATABASE
+
+
+class KeptCopies:
+    """What is kept of deleted servers, below one folder (``STATE/kept``): one folder each, named by the server's id.
+
+    Each holds the database (none where the server never made one), settings.json and users.json as the box had them, and a manifest
+    with sizes and sha256. Keys are not in it: the registry has them, encrypted.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def folder(self, server_id: str) -> Path:
+        """Where the copy is, whether it exists or not."""
+        return self._root / server_id
+
+    def exists(self, server_id: str) -> bool:
+        """Whether there is a whole copy."""
+        return (self.folder(server_id) / MANIFEST).exists()
+
+    def make(self, server_id: str, directory: Path, about: dict[str, Any]) -> None:
+        """Copy the box of ``directory``, replacing an older copy; the copy is proven before it takes its place.
+
+        Where the box is gone already, an existing copy is what was made of it and stays. Errors: ``disk_full``, ``snapshot_failed``.
+        """
+        if not directory.exists():
+            return
+        part = self._root / f"{_PART}{server_id}"
+        try:
+            with full_disk_is_ours("keeping a copy of the database"):
+                self._root.mkdir(mode=0o700, exist_ok=True)
+                remove_tree(part)
+                part.mkdir(mode=0o700)
+                _fill(part, directory, about)
+                remove_tree(self.folder(server_id))
+                part.rename(self.folder(server_id))
+                sync_folder(self._root)
+        finally:
+            remove_tree(part)
+
+    def unpack(self, server_id: str, directory: Path) -> None:
+        """Put the copy's database into a box's directory, unless it is there already. Errors: ``snapshot_damaged``, ``disk_full``."""
+        target = database_of(directory)
+        if target.exists():
+            return
+        folder = self.folder(server_id)
+        manifest = read_manifest(folder)
+        if not manifest["files"].get(DATABASE):
+            return
+        check_files(folder, manifest)
+        with full_disk_is_ours("putting the database back"):
+            for parent in (directory.parent, directory, target.parent):
+                parent.mkdir(mode=0o700, exist_ok=True)
+            ensure_space(target.parent, (folder / DATABASE).stat().st_size, why="putting the database back")
+            place_file(folder / DATABASE, target)
+
+    def remove(self, server_id: str) -> None:
+        """Remove the copy; gone already is fine."""
+        folder = self.folder(server_id)
+        part = self._root / f"{_PART}{server_id}"
+        remove_tree(part)
+        if folder.exists():  # from sight at once: no half of it is ever taken for a copy
+            folder.rename(part)
+            remove_tree(part)
+
+    def ids(self) -> Sequence[str]:
+        """Ids of all servers of which something is kept, remains of a copy that was cut short included."""
+        return sorted({path.name.removeprefix(_PART) for path in self._root.iterdir()}) if self._root.is_dir() else ()
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """Copy an SQLite database that may be in use, from one moment's state, and prove the copy (``integrity_check``).
+
+    Errors: ``disk_full``, ``snapshot_failed``; ``target`` does not exist then.
+    """
+    wal = source.with_name(source.name + "-wal")
+    size = source.stat().st_size + (wal.stat().st_size if wal.exists() else 0)
+    ensure_space(target.parent, size, why="copying the database")
+    try:
+        with full_disk_is_ours("copying the database"):
+            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            with closing(_open(source)) as old, closing(_open(target)) as new:
+                old.backup(new)
+                # one file, nothing beside it; the box turns its own way of writing on again
+                new.execute("PRAGMA journal_mode=DELETE")
+                _prove(new)
+            _sync(target)
+    except sqlite3.Error as error:
+        target.unlink(missing_ok=True)
+        raise ServiceError("snapshot_failed", why=str(error)) from error
+    except (OSError, ServiceError):
+        target.unlink(missing_ok=True)
+        raise
+
+
+def describe_files(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Size and sha256 of each, for a manifest."""
+    return {name: {"size": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in names}
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a copy. Error: ``snapshot_damaged``."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ServiceError("snapshot_damaged", why="it is not there, or not whole") from None
+    except ValueError as error:
+        raise ServiceError("snapshot_damaged", why="its manifest cannot be read") from error
+    return manifest
+
+
+def check_files(folder: Path, manifest: dict[str, Any]) -> None:
+    """Whether every file is as the manifest says. Error: ``snapshot_damaged``."""
+    for name, facts in manifest["files"].items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != facts["size"] or _sha256(path) != facts["sha256"]:
+            raise ServiceError("snapshot_damaged", why=f"{name} is missing or was changed")
+
+
+def place_file(source: Path, target: Path) -> None:
+    """Copy a file so that ``target`` is whole or not there, mode 0600."""
+    fresh = target.with_name(f".{target.name}.new")
+    try:
+        shutil.copyfile(source, fresh)
+        fresh.chmod(0o600)
+        _sync(fresh)
+        fresh.replace(target)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
+    sync_folder(target.parent)
+
+
+def _fill(part: Path, directory: Path, about: dict[str, Any]) -> None:
+    names = [name for name in _SETTINGS if (directory / "config" / name).exists()]
+    for name in names:
+        shutil.copyfile(directory / "config" / name, part / name)
+        (part / name).chmod(0o600)
+    if database_of(directory).exists():
+        copy_database(database_of(directory), part / DATABASE)
+        names.append(DATABASE)
+    manifest = {**about, "made_at": now().isoformat(), "files": describe_files(part, names)}
+    replace_file(part / MANIFEST, json.dumps(manifest, indent=2).encode())
+
+
+def _prove(database: sqlite3.Connection) -> None:
+    verdict = database.execute("PRAGMA integrity_check").fetchone()[0]
+    if verdict != "ok":
+        raise ServiceError("snapshot_failed", why=str(verdict)[:200])
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Only what exists: SQLite would make an empty database of a wrong name."""
+    return sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=20)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
