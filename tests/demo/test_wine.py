@@ -30,7 +30,7 @@ def _train(folder: Path, *arguments: str, **more: str) -> "subprocess.CompletedP
     return subprocess.run(command, cwd=folder, env=environment | more, capture_output=True, text=True, check=False, timeout=150)
 
 
-@pytest.mark.box
+@pytest.mark.heavy  # a minute; the walk (tests/e2e) trains twice in every run
 def test_two_runs_make_two_versions(data: Path, tmp_path: Path) -> None:
     first = _train(tmp_path, "0.5", "0.5", "--data", str(data))
     assert first.returncode == 0, first.stderr
