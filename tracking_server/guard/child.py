@@ -1,0 +1,52 @@
+"""The one place where the guard starts programs."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from collections.abc import Mapping, Sequence
+
+_DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP)
+_ABOVE_TARGETS = 64
+
+
+def spawn(argv: Sequence[str], *, environment: Mapping[str, str], files: Mapping[int, int], group: int = 0) -> int:
+    """Start a program found by the environment's PATH; returns its process id.
+
+    `files` says which of our descriptors the child has under which number; it has no others. `group`: the process group that it joins,
+    0 for a new one of its own.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    # Two steps, so that no target number is overwritten before it is used as a source.
+    high = {target: fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, _ABOVE_TARGETS) for target, source in files.items()}
+    try:
+        actions = [(os.POSIX_SPAWN_DUP2, source, target) for target, source in high.items()]
+        return os.posix_spawnp(argv[0], argv, environment, file_actions=actions, setpgroup=group, setsigdef=_DEFAULT_SIGNALS, setsigmask=())
+    finally:
+        for descriptor in high.values():
+            os.close(descriptor)
+
+
+def kill_group(group: int, number: int = signal.SIGKILL) -> None:
+    """Signal every process of a group; gone already is fine."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        pass  # gone already
+
+
+def send(pid: int, number: int) -> None:
+    """Signal one process that we have not reaped yet; gone already is fine."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass  # gone already
+
+
+def environment(temporary: str) -> dict[str, str]:
+    """What every child gets: nothing is handed on from whoever started the box."""
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    return {"PATH": path, "LANG": "C.UTF-8", "HOME": temporary, "TMPDIR": temporary, "PYTHONUNBUFFERED": "1"}

@@ -1,0 +1,155 @@
+"""A small HTTP/1.1 server for requests without a body, on the guard's loop."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from tracking_server.guard.loop import READ, WRITE, Loop, Timer
+
+HEAD_BYTES = 256 * 1024  # more than nginx lets through
+DRAIN_SECONDS = 30.0
+_PHRASES = {200: "OK", 401: "Unauthorized", 404: "Not Found", 400: "Bad Request", 503: "Service Unavailable"}
+
+
+class Request(NamedTuple):
+    """A request's head; header names in lower case, repeated headers joined by commas."""
+
+    path: str
+    headers: Mapping[str, str]
+
+
+class Response(NamedTuple):
+    status: int
+    body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of_json(cls, document: object, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Response:
+        return cls(status, json.dumps(document).encode() + b"\n", (("Content-Type", "application/json"), *headers))
+
+
+Respond = Callable[[Response], None]
+Handler = Callable[[Request, Respond], None]
+
+
+def parse_head(head: bytes) -> Request:
+    """Raises ValueError for what is not HTTP."""
+    lines = head.decode("latin-1").split("\r\n")
+    method, target, version = lines[0].split(" ")
+    if not method or not version.startswith("HTTP/1."):
+        raise ValueError("not HTTP/1")
+    headers: dict[str, str] = {}
+    for line in lines[1:]:
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise ValueError("a header without a colon")
+        name = name.lower()
+        headers[name] = f"{headers[name]},{value.strip()}" if name in headers else value.strip()
+    return Request(target.partition("?")[0], headers)
+
+
+class Connection:
+    """One accepted connection: a head in, an answer out, and again. `once`: answer one request, drop its body, close."""
+
+    def __init__(self, loop: Loop, sock: socket.socket, handler: Handler, *, once: bool = False) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._handler = handler
+        self._once = once
+        self._input = b""
+        self._output = b""
+        self._waiting = False  # for the handler's answer
+        self._drain_timer: Timer | None = None
+        sock.setblocking(False)
+        loop.watch(sock, READ, self._readable)
+
+    def _readable(self) -> None:
+        try:
+            data = self._sock.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._close()
+            return
+        if self._drain_timer is not None:
+            return  # a body that nobody reads
+        self._input += data
+        if not self._waiting:
+            self._next_request()
+
+    def _next_request(self) -> None:
+        head, end, rest = self._input.partition(b"\r\n\r\n")
+        if not end:
+            if len(self._input) > HEAD_BYTES:
+                self._close()
+            return
+        self._input = b"" if self._once else rest
+        self._waiting = True
+        try:
+            request = parse_head(head)
+        except ValueError:
+            self._once = True
+            self._respond(Response(400))
+            return
+        self._handler(request, self._respond)
+
+    def _respond(self, response: Response) -> None:
+        if self._sock.fileno() < 0:
+            return  # the client went away meanwhile
+        self._waiting = False
+        lines = [f"HTTP/1.1 {response.status} {_PHRASES[response.status]}", f"Content-Length: {len(response.body)}"]
+        lines += [f"{name}: {value}" for name, value in response.headers]
+        if self._once:
+            lines.append("Connection: close")
+        self._output += "\r\n".join([*lines, "", ""]).encode("latin-1") + response.body
+        self._writable()
+
+    def _writable(self) -> None:
+        try:
+            sent = self._sock.send(self._output)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._close()
+            return
+        self._output = self._output[sent:]
+        if self._output:
+            self._loop.watch(self._sock, WRITE, self._writable)
+            return
+        self._loop.watch(self._sock, READ, self._readable)
+        if self._once:
+            self._drain()
+        elif self._input:
+            self._next_request()
+
+    def _drain(self) -> None:
+        """Closing at once would reset the connection under a peer that still sends, and it would never read our answer."""
+        self._drain_timer = self._loop.later(DRAIN_SECONDS, self._close)
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._close()
+
+    def _close(self) -> None:
+        if self._drain_timer is not None:
+            self._drain_timer.cancel()
+        if self._sock.fileno() >= 0:
+            self._loop.unwatch(self._sock)
+            self._sock.close()
+
+
+def accept_all(loop: Loop, listener: socket.socket, handler: Handler, *, once: bool = False) -> None:
+    """Take every connection that waits now."""
+    while True:
+        try:
+            sock, _ = listener.accept()
+        except BlockingIOError:
+            return
+        except OSError:
+            return  # out of descriptors or the peer is gone: the next readiness brings us back
+        Connection(loop, sock, handler, once=once)

@@ -1,0 +1,85 @@
+"""Who asks: each scheme looks at a request and says a principal, a refusal, or that the request has nothing for it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from tracking_server.guard.http import Request
+from tracking_server.guard.verifier import RETRY_AFTER_SECONDS, Verdict, Verifier
+
+
+class Principal(NamedTuple):
+    """Somebody who was proved to be who they are. `scheme`: how; `name`: as that scheme names them."""
+
+    scheme: str
+    name: str
+
+    def as_header(self) -> str:
+        """`scheme:name` in printable ASCII; everything else, and `%`, is percent-encoded UTF-8."""
+        safe = (chr(byte) if 0x20 < byte < 0x7F and byte != 0x25 else f"%{byte:02X}" for byte in self.name.encode())
+        return f"{self.scheme}:{''.join(safe)}"
+
+
+class Refused(NamedTuple):
+    """Nobody. `retry_after`: seconds after which to ask again, where that may help."""
+
+    retry_after: int | None = None
+
+
+Outcome = Principal | Refused
+Tell = Callable[[Outcome], None]
+
+
+class Scheme(Protocol):
+    def attempt(self, request: Request, tell: Tell) -> bool:
+        """False when the request carries nothing for this scheme; else the outcome is told, now or later, once."""
+
+
+class BasicScheme:
+    """`Authorization: Basic`, against the registered users."""
+
+    def __init__(self, verifier: Verifier) -> None:
+        self._verifier = verifier
+
+    def attempt(self, request: Request, tell: Tell) -> bool:
+        kind, _, blob = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() != "basic":
+            return False
+        credential = parse_basic(blob)
+        if credential is None:
+            tell(Refused())
+            return True
+        name, password = credential
+
+        def answer(verdict: Verdict) -> None:
+            if verdict is Verdict.RIGHT:
+                tell(Principal("basic", name))
+            else:
+                tell(Refused(RETRY_AFTER_SECONDS if verdict is Verdict.BUSY else None))
+
+        self._verifier.verify(name, password, request.headers.get("x-real-ip", ""), answer)
+        return True
+
+
+def parse_basic(blob: str) -> tuple[str, bytes] | None:
+    """Name and password of a Basic credential; None when it is none."""
+    try:
+        name, colon, password = base64.b64decode(blob.strip(), validate=True).partition(b":")
+        text = name.decode()
+    except (binascii.Error, ValueError):
+        return None
+    # bcrypt knows no NUL and reads 72 bytes: neither can have been registered.
+    if not colon or not text or b"\0" in password:
+        return None
+    return text, password
+
+
+def identify(schemes: Sequence[Scheme], request: Request, tell: Tell) -> None:
+    """The first scheme for which the request carries something decides."""
+    for scheme in schemes:
+        if scheme.attempt(request, tell):
+            return
+    tell(Refused())

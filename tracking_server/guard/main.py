@@ -1,0 +1,247 @@
+"""The guard put together: one box, from its start to its end."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import pwd
+import resource
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from tracking_server import layout
+from tracking_server.guard import child
+from tracking_server.guard.answers import Answers
+from tracking_server.guard.http import accept_all
+from tracking_server.guard.identity import BasicScheme
+from tracking_server.guard.log import Log
+from tracking_server.guard.loop import READ, Loop
+from tracking_server.guard.mlflow import Launch, MlflowProcess
+from tracking_server.guard.nginx_process import NginxError, NginxProcess
+from tracking_server.guard.users import UsersError, parse_users
+from tracking_server.guard.verifier import Verifier
+from tracking_server.guard.watch import Watch
+from tracking_server.nginx import nginx_text
+from tracking_server.settings import Settings, SettingsError, parse
+
+BACKLOG = 4096
+FILES = 16384
+_SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
+_FIXED = ("server_id", "mlflow_version", "listen")
+
+
+class CannotRunError(Exception):
+    """The box cannot run; the text says why and what to do."""
+
+
+class Guard:
+    def __init__(self, box: layout.Box, lock: int) -> None:
+        self._box = box
+        self._lock = lock
+        self.log = Log(box.log / "guard.log")
+        self._settings = self._first_settings()
+        self._check_version()
+        self._empty_folders()
+        self._loop = Loop()
+        self._exit_status = 0
+        self._ending = 0
+        self._verifier = Verifier(self._loop)
+        self._read_users()
+        self._mlflow = MlflowProcess(
+            loop=self._loop, listener=self._listen(layout.MLFLOW_SOCKET), log=self.log, output=self._mlflow_log, launch=self._launch
+        )
+        answers = Answers(settings=lambda: self._settings, mlflow=self._mlflow, schemes=[BasicScheme(self._verifier)])
+        guard_socket = self._listen(layout.GUARD_SOCKET)
+        self._loop.watch(guard_socket, READ, lambda: accept_all(self._loop, guard_socket, answers))
+        self._nginx = NginxProcess(self._loop, self.log, box.log / "nginx-error.log", child.environment(str(box.tmp)))
+        self._nginx.on_hopeless = self._hopeless
+
+    def run(self) -> int:
+        """Until a signal or the end of nginx; returns the exit status."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.on_signal(number, self._stop)
+        try:
+            self._nginx.install(self._settings, self._nginx_text())
+            self._check_port()
+            self._nginx.start()
+        except NginxError as error:
+            raise CannotRunError(str(error)) from None
+        calls = {
+            self._box.users: self._read_users,
+            self._box.settings: self._read_settings,
+            self._box.s3_credentials: lambda: self._restart_mlflow("new object store keys"),
+            self._box.keys: lambda: self._restart_mlflow("new keys"),
+        }
+        self._watch = Watch(self._loop, calls)
+        self._mlflow.sleep()
+        if not self._box.database.exists():
+            self._mlflow.wake()
+        self.log(f"the guard runs, process {os.getpid()}")
+        self._loop.run()
+        return self._exit_status
+
+    def _first_settings(self) -> Settings:
+        try:
+            return parse(self._box.settings.read_bytes())
+        except (OSError, SettingsError) as error:
+            raise CannotRunError(str(error)) from None
+
+    def _check_version(self) -> None:
+        note = Path(sys.prefix) / "version.json"
+        try:
+            installed = json.loads(note.read_bytes())["mlflow_version"]
+        except (OSError, ValueError, KeyError):
+            raise CannotRunError(f"{note} is missing: make the environment with tracking_server/install") from None
+        if installed != self._settings.mlflow_version:
+            wanted = self._settings.mlflow_version
+            raise CannotRunError(f"the server wants MLflow {wanted} and this environment has {installed}: start it with that version's")
+
+    def _empty_folders(self) -> None:
+        for folder in (self._box.data, self._box.tmp):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        for entry in self._box.tmp.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+    def _listen(self, name: str) -> socket.socket:
+        Path(name).unlink(missing_ok=True)  # a killed guard's; the lock says that nobody else is here
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(name)
+        Path(name).chmod(0o600)
+        limit = int(_SOMAXCONN.read_text()) if _SOMAXCONN.exists() else BACKLOG
+        if limit < BACKLOG:
+            self.log(f"only {limit} connections can wait on {name}, not {BACKLOG}: raise net.core.somaxconn")
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+        return listener
+
+    def _check_port(self) -> None:
+        """nginx tries for seconds and then says it in its own way."""
+        address, _, port = self._settings.listen.rpartition(":")
+        family = socket.AF_INET6 if address.startswith("[") else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address.strip("[]"), int(port)))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise CannotRunError(f"cannot listen on {self._settings.listen}: {error.strerror}") from None
+                taken = f"port {port} of {address} is taken by another program: stop that one or give the server another port"
+                raise CannotRunError(taken) from None
+
+    def _nginx_text(self) -> str:
+        user = pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() == 0 else None
+        return nginx_text(self._settings, user=user)
+
+    def _launch(self) -> Launch:
+        plan: dict[str, object] = {
+            "box": str(self._box.home),
+            "tmp": str(self._box.tmp),
+            "guard": os.getpid(),
+            "settings": {**self._settings._asdict(), "nginx": self._settings.nginx},
+            "keys": json.loads(self._box.keys.read_bytes()),
+        }
+        return Launch(plan, self._settings.drain_seconds)
+
+    def _mlflow_log(self) -> int:
+        return os.open(self._box.log / "mlflow.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def _read_users(self) -> None:
+        try:
+            users = parse_users(self._box.users.read_bytes())
+        except FileNotFoundError:
+            users = {}
+        except (OSError, UsersError) as error:
+            self.log(f"the users stay as they were: {error}")
+            return
+        self._verifier.set_users(users)
+        self.log(f"{len(users)} users may in")
+
+    def _read_settings(self) -> None:
+        try:
+            settings = parse(self._box.settings.read_bytes())
+            changed = [name for name in _FIXED if getattr(settings, name) != getattr(self._settings, name)]
+            if changed:
+                raise SettingsError(f"{changed[0]} cannot change while the box runs: stop it first")
+            before, self._settings = self._settings, settings
+            try:
+                self._nginx.install(settings, self._nginx_text())
+            except NginxError:
+                self._settings = before
+                raise
+        except (OSError, SettingsError, NginxError) as error:
+            self.log(f"the settings stay as they were: {error}")
+            return
+        if settings != before:
+            self._restart_mlflow("new settings")
+
+    def _restart_mlflow(self, why: str) -> None:
+        self.log(f"{why}: MLflow is drained and started again")
+        self._mlflow.restart()
+
+    def _hopeless(self, reason: str) -> None:
+        self.log.last_words(reason)
+        self._exit_status = 1
+        self._stop()
+
+    def _stop(self) -> None:
+        """nginx first, so that what it has accepted can still be answered by MLflow."""
+        self._ending += 1
+        if self._ending == 1:
+            self.log("the guard stops")
+            self._loop.later(self._settings.drain_seconds + 5, self._nginx.kill)
+            self._nginx.stop(lambda: self._mlflow.stop(self._loop.stop))
+        elif self._ending == 3:
+            self._nginx.kill()
+            self._mlflow.kill()
+
+
+def main(directory: str) -> int:
+    """Run the box in this directory; returns the exit status as docs/reference/box.md says."""
+    box = layout.Box(Path(directory).absolute())
+    if not box.settings.parent.is_dir() or not box.settings.exists():
+        sys.stderr.write(f"{box.home} is not a box: it has no config/settings.json\n")
+        return 2
+    os.umask(0o077)
+    for folder in (box.run, box.log):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    os.chdir(box.run)
+    lock = _take_lock()
+    if lock is None:
+        sys.stderr.write(f"another guard runs in {box.home}: stop that one first\n")
+        return 1
+    _prepare_process()
+    try:
+        return Guard(box, lock).run()
+    except (CannotRunError, OSError) as error:
+        Log(box.log / "guard.log").last_words(str(error))
+        return 1
+
+
+def _take_lock() -> int | None:
+    lock = os.open(layout.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock
+
+
+def _prepare_process() -> None:
+    """Standard input is nothing, and as many files as a crowd of connections takes."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,215 @@
+"""MLflow: started when a connection waits, gone when it has been idle; the guard holds its socket all the while.
+
+The launcher (`tracking_server.mlflow_process`) decides by itself when it is idle and ends with status 0: it stops accepting first, so a
+connection that comes in that moment stays in the socket's queue, and the guard, who then watches the socket again, starts the next one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from enum import Enum
+from typing import NamedTuple
+
+from tracking_server.guard import child
+from tracking_server.guard.http import Request, Respond, Response, accept_all
+from tracking_server.guard.loop import READ, Loop, Timer
+
+START_SECONDS = 180.0
+TRIES = 3
+_KILL_GRACE = 10.0
+_BETWEEN_TRIES = 1.0
+_FIRST_RETRY = 15.0
+_LONGEST_RETRY = 300.0
+_LISTENER, _STATUS = 3, 4  # the launcher's descriptors
+
+
+class State(Enum):
+    ASLEEP = "asleep"
+    WAKING = "waking"
+    AWAKE = "awake"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+class Launch(NamedTuple):
+    """What a launcher is started with. `plan`: a JSON document with settings and keys, given through a pipe."""
+
+    plan: dict[str, object]
+    drain_seconds: float
+
+
+class MlflowProcess:
+    def __init__(
+        self, *, loop: Loop, listener: socket.socket, log: Callable[[str], None], output: Callable[[], int], launch: Callable[[], Launch]
+    ) -> None:
+        self._loop = loop
+        self._listener = listener
+        self._log = log
+        self._output = output
+        self._launch = launch
+        self._environment: dict[str, str] = {}
+        self._pid = 0
+        self._status = -1
+        self._words = b""
+        self._failures = 0
+        self._retries = 0
+        self._deadline: Timer | None = None
+        self._retry: Timer | None = None
+        self._stopping: Callable[[], None] | None = None
+        self._drain_seconds = 0.0
+        self.state = State.ASLEEP
+        self.reason: str | None = None
+
+    def sleep(self) -> None:
+        """Nothing runs; the next connection wakes it."""
+        self.state = State.ASLEEP
+        self._loop.watch(self._listener, READ, self.wake)
+
+    def wake(self) -> None:
+        """Start it now, if it is not started."""
+        if self._pid or self._stopping is not None:
+            return
+        self._loop.unwatch(self._listener)
+        self._cancel_timers()
+        self.state = State.WAKING
+        self._words = b""
+        try:
+            self._spawn()
+        except (OSError, ValueError) as error:
+            self._start_failed(f"MLflow cannot be started ({error})")
+            return
+        self._deadline = self._loop.later(START_SECONDS, self._too_slow)
+
+    def _spawn(self) -> None:
+        launch = self._launch()
+        self._drain_seconds = launch.drain_seconds
+        document = json.dumps(launch.plan).encode()
+        plan_reader, plan_writer = os.pipe()
+        self._status, status_writer = os.pipe()
+        output = self._output()
+        try:
+            argv = [sys.executable, "-P", "-m", "tracking_server.mlflow_process"]
+            files = {0: plan_reader, 1: output, 2: output, _LISTENER: self._listener.fileno(), _STATUS: status_writer}
+            self._pid = child.spawn(argv, environment=child.environment(str(launch.plan["tmp"])), files=files)
+            os.close(plan_reader)
+            plan_reader = -1
+            # A plan is a few kilobytes and a pipe holds 64: this cannot block.
+            os.write(plan_writer, document)
+        except OSError:
+            os.close(self._status)
+            raise
+        finally:
+            for descriptor in (plan_reader, plan_writer, status_writer, output):
+                if descriptor >= 0:
+                    os.close(descriptor)
+        os.set_blocking(self._status, False)
+        self._loop.watch(self._status, READ, self._told)
+        self._loop.on_exit(self._pid, self._ended)
+
+    def _told(self) -> None:
+        """The launcher's words, a JSON document a line: `{"state": …}` or `{"reason": …}`."""
+        try:
+            data = os.read(self._status, 4096)
+        except BlockingIOError:
+            return
+        if not data:
+            self._loop.unwatch(self._status)
+            return
+        *lines, self._words = (self._words + data).split(b"\n")
+        for line in lines:
+            word = json.loads(line)
+            self.reason = word.get("reason", self.reason)
+            if word.get("state") == "ready" and self.state is State.WAKING:
+                self._ready()
+            elif word.get("state") == "draining" and self.state is State.AWAKE:
+                self.state = State.DRAINING
+
+    def _ready(self) -> None:
+        self.state = State.AWAKE
+        self.reason = None
+        self._failures = self._retries = 0
+        self._cancel_timers()
+        self._log("MLflow is awake")
+
+    def _ended(self, code: int) -> None:
+        self._told()
+        self._loop.unwatch(self._status)
+        os.close(self._status)
+        was, self._pid, self._status = self.state, 0, -1
+        self._cancel_timers()
+        self._log(f"MLflow ended with status {code}")
+        if self._stopping is not None:
+            self._stopping()
+        elif was is State.WAKING:
+            self._start_failed(f"MLflow ended with status {code} while it started; the server's log has more")
+        else:
+            self.sleep()
+
+    def _start_failed(self, reason: str) -> None:
+        self.reason = self.reason or reason
+        self._failures += 1
+        self._log(f"MLflow did not start: {self.reason}")
+        if self._failures < TRIES:
+            self._retry = self._loop.later(_BETWEEN_TRIES * self._failures, self._try_again)
+            return
+        self.state = State.FAILED
+        self._loop.watch(self._listener, READ, self._answer_failed)
+        self._retry = self._loop.later(min(_LONGEST_RETRY, _FIRST_RETRY * 2**self._retries), self._try_again)
+        self._retries += 1
+
+    def _try_again(self) -> None:
+        """While this one try runs, newcomers wait for it; when it fails they are answered again."""
+        self._retry = None
+        self.reason = None
+        self.wake()
+
+    def _answer_failed(self) -> None:
+        accept_all(self._loop, self._listener, self._unavailable, once=True)
+
+    def _unavailable(self, _request: Request, respond: Respond) -> None:
+        message = f"MLflow does not start on this server: {self.reason}"
+        document = {"error_code": "TEMPORARILY_UNAVAILABLE", "message": message}
+        respond(Response.of_json(document, 503, (("Retry-After", str(int(_FIRST_RETRY))),)))
+
+    def _too_slow(self) -> None:
+        self.reason = f"MLflow was not ready after {START_SECONDS:.0f} seconds; the server's log has more"
+        child.kill_group(self._pid)
+
+    def restart(self) -> None:
+        """Something that it read has changed: drain it; the next connection (or one that waits) has the new."""
+        self._failures = self._retries = 0
+        if self._pid:
+            self._drain()
+        elif self.state is State.FAILED:
+            self._try_again()
+
+    def _drain(self) -> None:
+        self.state = State.DRAINING
+        child.send(self._pid, signal.SIGTERM)
+        self._cancel_timers()
+        self._deadline = self._loop.later(self._drain_seconds + _KILL_GRACE, self.kill)
+
+    def stop(self, done: Callable[[], None]) -> None:
+        """Drain it and call `done` when it is gone; it is not started again."""
+        self._stopping = done
+        self._loop.unwatch(self._listener)
+        if self._pid:
+            self._drain()
+        else:
+            self._cancel_timers()
+            done()
+
+    def kill(self) -> None:
+        if self._pid:
+            child.kill_group(self._pid)
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._deadline, self._retry):
+            if timer is not None:
+                timer.cancel()
+        self._deadline = self._retry = None

@@ -1,0 +1,53 @@
+"""Names inside a box's directory. The guard and nginx run in `run/` and use `IN_RUN` names, since socket paths are short."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+MLFLOW_SOCKET = "mlflow.sock"
+GUARD_SOCKET = "guard.sock"
+NGINX_CONF = "nginx.conf"
+LOCK = "guard.lock"
+
+
+class Box(NamedTuple):
+    """One box's directory, absolute."""
+
+    home: Path
+
+    @property
+    def settings(self) -> Path:
+        return self.home / "config" / "settings.json"
+
+    @property
+    def users(self) -> Path:
+        return self.home / "config" / "users.json"
+
+    @property
+    def s3_credentials(self) -> Path:
+        return self.home / "config" / "s3" / "credentials"
+
+    @property
+    def keys(self) -> Path:
+        return self.home / "config" / "keys.json"
+
+    @property
+    def data(self) -> Path:
+        return self.home / "data"
+
+    @property
+    def database(self) -> Path:
+        return self.home / "data" / "mlflow.db"
+
+    @property
+    def tmp(self) -> Path:
+        return self.home / "tmp"
+
+    @property
+    def run(self) -> Path:
+        return self.home / "run"
+
+    @property
+    def log(self) -> Path:
+        return self.home / "log"

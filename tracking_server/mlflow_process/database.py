@@ -1,0 +1,77 @@
+"""The backend store's file before MLflow opens it: made of the template, on a file system that SQLite can trust, of the right schema."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from tracking_server.mlflow_process.plan import Plan
+
+# SQLite's WAL needs shared memory between its users and locks that hold: over a network there is neither.
+NETWORK_FILE_SYSTEMS = frozenset(
+    {"nfs", "nfs4", "lustre", "ceph", "fuse.ceph", "fuse.ceph-fuse", "fuse.sshfs", "cifs", "smb3", "9p", "afs", "gpfs", "beegfs"}
+    | {"beegfs_nodev", "glusterfs", "fuse.glusterfs", "pvfs2", "orangefs", "fuse.s3fs", "fuse.rclone", "fuse.juicefs", "panfs", "wekafs"}
+)
+_ESCAPES = {r"\040": " ", r"\011": "\t", r"\012": "\n", r"\134": "\\"}
+
+
+class DatabaseError(Exception):
+    """MLflow must not open this database; one sentence without paths."""
+
+
+def prepare(plan: Plan, environment: Path, mounts: str | None = None) -> None:
+    """Make the database if there is none, and check it if there is one.
+
+    Raises:
+        DatabaseError: network file system, or another version's schema.
+    """
+    kind = file_system(plan.box.data, mounts if mounts is not None else Path("/proc/self/mounts").read_text())
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise DatabaseError(f"the server's data is on {kind}, where SQLite loses data: move the service's state to a local disk")
+    if not plan.box.database.exists():
+        make(plan, environment / "template.db")
+    check_schema(plan.box.database, environment)
+
+
+def file_system(path: Path, mounts: str) -> str:
+    """The type of the file system that holds a path, by a mount table in the form of /proc/mounts; the last mount of a place counts."""
+    real, best, kind = str(path.resolve()), "", ""
+    for line in mounts.splitlines():
+        place, type_ = line.split(" ")[1:3]
+        for escape, character in _ESCAPES.items():
+            place = place.replace(escape, character)
+        inside = real == place or real.startswith(place.rstrip("/") + "/")
+        if inside and len(place) >= len(best):
+            best, kind = place, type_
+    return kind
+
+
+def make(plan: Plan, template: Path) -> None:
+    """A copy of the template whose default experiment is this server's own; whole, or not there."""
+    part = plan.box.database.with_name("mlflow.db.part")
+    shutil.copyfile(template, part)
+    part.chmod(0o600)
+    with closing(sqlite3.connect(part)) as database:
+        with database:
+            database.execute("UPDATE experiments SET artifact_location = ?", (plan.artifact_root.rstrip("/") + "/0",))
+        database.execute("PRAGMA journal_mode = WAL")
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(plan.box.database)
+
+
+def check_schema(database: Path, environment: Path) -> None:
+    expected = json.loads((environment / "version.json").read_text())["schema_revision"]
+    try:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.DatabaseError as error:
+        raise DatabaseError(f"the server's database cannot be read ({error}): restore it from a backup") from None
+    if not found or found[0] != expected:
+        was = found[0] if found else "none"
+        message = f"the server's database has schema {was} and this MLflow needs {expected}: upgrade the server (its data is left as it is)"
+        raise DatabaseError(message)

@@ -1,0 +1,59 @@
+"""What MLflow takes only from its environment, set inside its process: it is in no declared environment of the box."""
+
+from __future__ import annotations
+
+import os
+
+from tracking_server.mlflow_process.plan import Plan
+
+AWS_CONFIG = "aws-config"
+
+
+def variables(plan: Plan) -> dict[str, str]:
+    """Names and values for MLflow, boto3 and what they use. Those that begin with `_MLFLOW` are MLflow's private ones: pinned by its version."""
+    settings, box = plan.settings, plan.box
+    origins = [*settings.origins, *(f"http://{host}" for host in settings.public_hosts)]
+    values = {
+        "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{box.database}",
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": plan.artifact_root,
+        "_MLFLOW_SERVER_ARTIFACT_DESTINATION": plan.own_location,
+        "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+        "_MLFLOW_STATIC_PREFIX": "/mlflow",
+        "_MLFLOW_SGI_NAME": "uvicorn",
+        "_MLFLOW_IN_JOB_EXECUTOR": "false",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(settings.public_hosts),
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(dict.fromkeys(origins)),
+        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": plan.keys["webhook_secret_encryption_key"],
+        "MLFLOW_CRYPTO_KEK_PASSPHRASE": plan.keys["crypto_kek_passphrase"],
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": plan.keys["flask_secret_key"],
+        "MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE": "path",
+        "AWS_SHARED_CREDENTIALS_FILE": str(box.s3_credentials),
+        "AWS_CONFIG_FILE": str(box.run / AWS_CONFIG),
+        "AWS_DEFAULT_REGION": settings.region,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+        "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+        "TMPDIR": str(box.tmp),
+        "HOME": str(box.tmp),
+        "MPLCONFIGDIR": str(box.tmp),
+    }
+    if settings.endpoint_url:
+        values["MLFLOW_S3_ENDPOINT_URL"] = settings.endpoint_url
+    if settings.s3_ca_file:
+        values["AWS_CA_BUNDLE"] = settings.s3_ca_file
+    return values
+
+
+def aws_config(plan: Plan) -> str:
+    """boto3's configuration file: path-style addresses, since S3-likes seldom have a host name per bucket."""
+    return f"[default]\nregion = {plan.settings.region}\ns3 =\n    addressing_style = path\n"
+
+
+def apply(plan: Plan) -> None:
+    """Into this process."""
+    config = plan.box.run / AWS_CONFIG
+    config.write_text(aws_config(plan))
+    os.environ.update(variables(plan))

@@ -1,0 +1,100 @@
+"""uvicorn on a socket that the guard holds, and the rule by which it goes to sleep.
+
+Going to sleep must lose nobody. nginx opens one connection per request and writes at once, so a connection that was accepted is a request
+that is here. Hence: stop accepting (newcomers queue in the guard's socket), look whether somebody was accepted meanwhile; if so, accept
+again, else end. On SIGTERM the same, but those who are here are served to their end, for a limited time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import time
+from collections.abc import Callable
+
+import uvicorn
+
+BACKLOG = 4096
+_SETTLE_SECONDS = 0.05
+
+
+class SleepyServer(uvicorn.Server):
+    """`told` hears of `ready` and `draining`. `idle_seconds` 0: never sleeps."""
+
+    def __init__(
+        self, config: uvicorn.Config, listener: socket.socket, *, idle_seconds: float, drain_seconds: float, told: Callable[[str], None]
+    ) -> None:
+        super().__init__(config)
+        self._listener = listener
+        self._idle_seconds = idle_seconds
+        self._drain_seconds = drain_seconds
+        self._told = told
+        self._active_at = time.monotonic()
+        self._requests_seen = 0
+
+    def run_until_idle(self) -> None:
+        """Serve until idle or SIGTERM."""
+        asyncio.run(self._serve_and_sleep())
+
+    async def _serve_and_sleep(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._asked_to_stop)
+        self.config.load()
+        self.lifespan = self.config.lifespan_class(self.config)
+        await self.startup(sockets=[self._listener.dup()])
+        self._told("ready")
+        self._active_at = time.monotonic()
+        await self.main_loop()
+        await self._drain()
+        await self.lifespan.shutdown()
+
+    def _asked_to_stop(self) -> None:
+        self.should_exit = True
+        self._told("draining")
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second. True ends the main loop."""
+        if await super().on_tick(counter):
+            return True
+        return self._is_idle() and await self._fell_asleep()
+
+    def _is_idle(self) -> bool:
+        now = time.monotonic()
+        if self.server_state.connections or self.server_state.total_requests != self._requests_seen:
+            self._requests_seen = self.server_state.total_requests
+            self._active_at = now
+        return 0 < self._idle_seconds <= now - self._active_at
+
+    async def _fell_asleep(self) -> bool:
+        await self._stop_accepting()
+        if not self.server_state.connections:
+            return True
+        await self._accept_again()
+        self._active_at = time.monotonic()
+        return False
+
+    async def _stop_accepting(self) -> None:
+        """Afterwards every connection that was accepted is in `server_state.connections`, unless it is answered already."""
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(_SETTLE_SECONDS)
+
+    async def _accept_again(self) -> None:
+        config, loop = self.config, asyncio.get_running_loop()
+
+        def protocol() -> asyncio.Protocol:
+            made: asyncio.Protocol = config.http_protocol_class(  # type: ignore[assignment, call-arg]
+                config=config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+            return made
+
+        self.servers = [await loop.create_server(protocol, sock=self._listener.dup(), backlog=BACKLOG)]
+
+    async def _drain(self) -> None:
+        """Not uvicorn's own shutdown: that closes connections whose request it has not read yet."""
+        await self._stop_accepting()
+        deadline = time.monotonic() + self._drain_seconds
+        while (self.server_state.connections or self.server_state.tasks) and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)

@@ -1,0 +1,221 @@
+"""The box's nginx configuration as one text, made of the settings alone.
+
+nginx runs in `run/`, so that sockets and files have short relative names. Every request is handed on as nginx itself understood it
+(decoded, `//` and `..` resolved, encoded again), so that MLflow cannot read a path otherwise than the rules here did.
+"""
+
+from __future__ import annotations
+
+import re
+
+from tracking_server.settings import Settings
+
+CONNECTIONS = 4096  # a waiting client takes two, and a third while its login is checked
+BODY_MEGABYTES = 64
+_REFUSED = r"^/mlflow/(?:ajax-)?api/[0-9.]+/(?:mlflow/)?(?:assistant|jobs)(?:/|$)"
+_GATEWAY = r"^/mlflow/(?:gateway|(?:ajax-)?api/[0-9.]+/mlflow/gateway|(?:ajax-)?api/[0-9.]+/mlflow/gateway-proxy)(?:/|$)"
+_ARTIFACT = r"^/mlflow/(?:ajax-)?api/2\.0/mlflow-artifacts/artifacts/."
+
+_TEMPLATE = """\
+# Made by the guard from config/settings.json; edit that.
+daemon off;
+pid nginx.pid;
+error_log ../log/nginx-error.log warn;
+worker_processes 1;
+worker_shutdown_timeout {drain}s;
+{user}events {{
+    worker_connections {connections};
+}}
+http {{
+    server_tokens off;
+    default_type application/octet-stream;
+    log_format box '$remote_addr $aihub_principal [$time_iso8601] $request_method $uri $status $body_bytes_sent $request_time';
+    access_log ../log/access.log box;
+    client_body_temp_path ../tmp/nginx-body;
+    proxy_temp_path nginx-proxy;
+    fastcgi_temp_path nginx-fastcgi;
+    scgi_temp_path nginx-scgi;
+    uwsgi_temp_path nginx-uwsgi;
+    absolute_redirect off;
+    large_client_header_buffers 4 16k;
+    client_body_timeout 300s;
+    send_timeout 300s;
+    client_max_body_size {body}m;
+    lingering_timeout 30s;
+    proxy_http_version 1.1;
+    proxy_connect_timeout 60s;
+    proxy_read_timeout 3600s;
+    proxy_send_timeout 3600s;
+    proxy_next_upstream off;
+    proxy_max_temp_file_size 0;
+    map $aihub_retry_after $aihub_refusal {{
+        default 429;
+        "" 401;
+    }}
+    map $aihub_retry_after $aihub_challenge {{
+        default "";
+        "" 'Basic realm="MLflow"';
+    }}
+    upstream guard {{
+        server unix:guard.sock;
+        keepalive 8;
+    }}
+    server {{
+        listen {listen} backlog=4096;
+        server_name _;
+        set $aihub_principal -;
+        set $aihub_retry_after "";
+        error_page 401 = @refused;
+        error_page 403 = @forbidden;
+        error_page 404 = @unknown;
+        error_page 413 = @too_large;
+        error_page 500 502 504 = @failed;
+        location = / {{
+            return 308 /mlflow/;
+        }}
+        location = /mlflow {{
+            return 308 /mlflow/;
+        }}
+        location = /mlflow/health {{
+            proxy_pass http://guard/health;
+{to_guard}
+        }}
+        location = /mlflow/version {{
+            proxy_pass http://guard/version;
+{to_guard}
+        }}
+        location = /mlflow/-/health {{
+            proxy_pass http://guard/-/health;
+{to_guard}
+        }}
+        location = /mlflow/-/info {{
+{auth}
+            proxy_pass http://guard/-/info;
+{to_guard}
+            proxy_set_header X-Aihub-Principal $aihub_principal;
+        }}
+        location ^~ /mlflow/-/ {{
+            return 404;
+        }}
+        location = /mlflow/ {{
+{auth}
+{to_mlflow}
+        }}
+        location ^~ /mlflow/static-files/ {{
+{auth}
+{to_mlflow}
+            gzip on;
+            gzip_proxied any;
+            gzip_min_length 4096;
+            gzip_types application/javascript text/javascript text/css application/json image/svg+xml;
+        }}
+{refused}
+        location ~ {artifact} {{
+{auth}
+            rewrite ^/mlflow(/.*)$ $1 break;
+{to_mlflow}
+{sandbox}
+            client_max_body_size {upload};
+            proxy_request_buffering off;
+            proxy_buffering off;
+        }}
+        location /mlflow/ {{
+{auth}
+{to_mlflow}
+{sandbox}
+        }}
+        location / {{
+            return 404;
+        }}
+        location = /auth {{
+            internal;
+            proxy_pass http://guard/auth;
+            proxy_pass_request_body off;
+            proxy_set_header Content-Length "";
+            proxy_set_header Transfer-Encoding "";
+{to_guard}
+            proxy_set_header X-Original-Method $request_method;
+            proxy_set_header X-Original-Path $uri;
+        }}
+        location @refused {{
+            default_type application/json;
+            add_header WWW-Authenticate $aihub_challenge always;
+            add_header Retry-After $aihub_retry_after always;
+            if ($aihub_refusal = 429) {{
+                return 429 '{{"error_code": "RESOURCE_EXHAUSTED", "message": "Too many wrong passwords for this user: wait some seconds and try again."}}\\n';
+            }}
+            return 401 '{{"error_code": "UNAUTHENTICATED", "message": "Unknown user or wrong password: use the user name and password that were registered for this server."}}\\n';
+        }}
+        location @forbidden {{
+            default_type application/json;
+            return 403 '{{"error_code": "PERMISSION_DENIED", "message": "This server does not offer this part of MLflow: ask its administrator."}}\\n';
+        }}
+        location @unknown {{
+            default_type application/json;
+            return 404 '{{"error_code": "ENDPOINT_NOT_FOUND", "message": "Nothing is here: MLflow is under /mlflow/."}}\\n';
+        }}
+        location @too_large {{
+            default_type application/json;
+            return 413 '{{"error_code": "INVALID_PARAMETER_VALUE", "message": "The request is larger than this server takes: send less at once."}}\\n';
+        }}
+        location @failed {{
+            default_type application/json;
+            add_header Retry-After 2 always;
+            return 503 '{{"error_code": "TEMPORARILY_UNAVAILABLE", "message": "MLflow stopped while it answered, and starts again by itself: try again."}}\\n';
+        }}
+    }}
+}}
+"""
+
+_AUTH = """\
+            auth_request /auth;
+            auth_request_set $aihub_principal $upstream_http_x_aihub_principal;
+            auth_request_set $aihub_server $upstream_http_x_aihub_server;
+            auth_request_set $aihub_retry_after $upstream_http_x_aihub_retry_after;"""
+
+_TO_GUARD = """\
+            proxy_set_header Connection "";
+            proxy_set_header X-Real-IP $remote_addr;"""
+
+_TO_MLFLOW = """\
+            rewrite ^ $uri break;
+            proxy_pass http://unix:mlflow.sock;
+            proxy_set_header Host $http_host;
+            proxy_set_header Connection close;
+            proxy_set_header Authorization "";
+            proxy_set_header Proxy-Authorization "";
+            proxy_set_header Cookie "";
+            proxy_set_header X-Aihub-Principal $aihub_principal;
+            proxy_set_header X-Aihub-Server $aihub_server;"""
+
+_SANDBOX = """\
+            proxy_hide_header Content-Security-Policy;
+            proxy_hide_header X-Content-Type-Options;
+            add_header Content-Security-Policy sandbox always;
+            add_header X-Content-Type-Options nosniff always;"""
+
+
+def nginx_text(settings: Settings, *, user: str | None) -> str:
+    """The whole configuration. `user`: the account of the workers, said only where the master is root."""
+    refused = [_REFUSED] if settings.allow_gateway else [_REFUSED, _GATEWAY]
+    return _TEMPLATE.format(
+        drain=max(1, round(settings.drain_seconds)),
+        user=f"user {user};\n" if user else "",
+        connections=CONNECTIONS,
+        body=BODY_MEGABYTES,
+        listen=settings.listen,
+        auth=_AUTH,
+        to_guard=_TO_GUARD,
+        to_mlflow=_TO_MLFLOW,
+        sandbox=_SANDBOX,
+        refused="\n".join(f"        location ~ {_quoted(pattern)} {{\n            return 403;\n        }}" for pattern in refused),
+        artifact=_quoted(_ARTIFACT),
+        upload=settings.max_upload_bytes,
+    )
+
+
+def _quoted(pattern: str) -> str:
+    """A regular expression as nginx takes it; none of ours has quotes."""
+    if re.search(r"[\"\s]", pattern):
+        raise ValueError(f"quotes or spaces in {pattern}")
+    return f'"{pattern}"'
