@@ -12,7 +12,7 @@ from backend.registry.models import Server
 from backend.secret import Secret
 from backend.settings import Settings
 
-DRAIN_MARGIN = 5.0
+DRAIN_MARGIN = 10.0
 """The box ends by itself this long before the service would kill it."""
 
 

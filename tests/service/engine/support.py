@@ -1,0 +1,294 @@
+"""A small site for the engine's tests: a real registry, keyring and disk; object store, NSS and runtime are fakes unless given."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from backend.boxfiles import BoxDirectories
+from backend.domain import BoxState, Caller, Group, Observation, Probe, Storage, StorageKey
+from backend.errors import ServiceError
+from backend.keyring import Keyring
+from backend.kick import Kick
+from backend.passwords import Hasher
+from backend.plans.world import nothing
+from backend.reconciler import Reconciler
+from backend.registry.database import Registry
+from backend.registry.models import Operation, Port, Server
+from backend.requests import Requests
+from backend.secret import Secret
+from backend.settings import Settings
+from backend.snapshots import KeptCopies
+from backend.wishes import CreateWish, StorageWish
+from demo.ports import free_ports
+
+GROUP = Group(name="ga50000", gid=20001)
+ALICE = Caller(user="alice", uid=1001, groups=(GROUP,))
+ADMIN = Caller(user="root", uid=0, groups=(), admin=True)
+VERSION = "9.9.9"
+SECRET = "s3-secret-of-the-test"
+
+
+class FakeStore:
+    """Says yes, or raises ``error``, or waits until ``hang`` is set."""
+
+    def __init__(self) -> None:
+        self.error: ServiceError | None = None
+        self.hang: threading.Event | None = None
+        self.hang_bucket: str | None = None
+        self.probed: list[tuple[Storage, StorageKey]] = []
+
+    def probe(self, *, storage: Storage, key: StorageKey) -> Probe:
+        self.probed.append((storage, key))
+        if self.hang is not None and self.hang_bucket in (None, storage.bucket):
+            self.hang.wait(60)
+        if self.error is not None:
+            raise self.error
+        return Probe(other_buckets=3)
+
+
+class FakeDirectory:
+    """Groups and members as said; with ``down`` it answers nothing."""
+
+    def __init__(self) -> None:
+        self.gids = {GROUP.name: GROUP.gid}
+        self.listed: dict[int, list[str]] = {GROUP.gid: ["alice", "bob"]}
+        self.unlisted: dict[int, list[str]] = {}
+        self.down = False
+
+    def _ask(self) -> None:
+        if self.down:
+            raise ServiceError("directory_failed", why="it is down")
+
+    def caller(self, *, uid: int) -> Caller:
+        self._ask()
+        return ALICE
+
+    def group(self, *, name: str) -> Group | None:
+        self._ask()
+        gid = self.gids.get(name)
+        return None if gid is None else Group(name=name, gid=gid)
+
+    def is_member(self, *, user: str, gid: int) -> bool:
+        self._ask()
+        return user in self.listed.get(gid, []) or user in self.unlisted.get(gid, [])
+
+    def members(self, *, group: Group) -> Sequence[str]:
+        self._ask()
+        return self.listed.get(group.gid, [])
+
+
+@dataclass
+class FakeBox:
+    directory: Path
+    state: BoxState = BoxState.AWAKE
+    detail: str | None = None
+    stranger: bool = False
+
+
+@dataclass
+class FakeRuntime:
+    """Boxes in memory. ``start_error`` and ``stop_error`` are raised; ``hang`` stops starts of that id until it is set."""
+
+    boxes: dict[str, FakeBox] = field(default_factory=dict)
+    start_error: ServiceError | None = None
+    stop_error: ServiceError | None = None
+    starts: list[str] = field(default_factory=list)
+    hang: threading.Event | None = None
+    starting: int = 0
+    most_starting: int = 0
+    born: BoxState = BoxState.AWAKE
+    name: str = "fake"
+    isolates: bool = True
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def start(self, *, server_id: str, directory: Path, mlflow_version: str) -> None:
+        if server_id in self.boxes:
+            return
+        with self._lock:
+            self.starting += 1
+            self.most_starting = max(self.most_starting, self.starting)
+            self.starts.append(server_id)
+        try:
+            if self.hang is not None:
+                self.hang.wait(60)
+            if self.start_error is not None:
+                raise self.start_error
+            if mlflow_version != VERSION:
+                raise ServiceError("version_missing", version=mlflow_version)
+            make_database(directory / "data" / "mlflow.db")
+            self.boxes[server_id] = FakeBox(directory, state=self.born)
+        finally:
+            with self._lock:
+                self.starting -= 1
+
+    def stop(self, *, server_id: str, directory: Path, timeout: float) -> None:
+        if self.stop_error is not None and server_id in self.boxes:
+            raise self.stop_error
+        self.boxes.pop(server_id, None)
+
+    def observe(self, *, server_id: str, directory: Path, address: tuple[str, int]) -> Observation:
+        box = self.boxes.get(server_id)
+        if box is None:
+            return Observation(state=BoxState.ABSENT)
+        return Observation(state=box.state, detail=box.detail, mlflow_version=VERSION, stranger=box.stranger)
+
+    def running(self) -> Sequence[str]:
+        return sorted(self.boxes)
+
+    def logs(self, *, server_id: str, directory: Path, lines: int) -> str:
+        return "the fake's last words"
+
+
+def make_database(path: Path, *, runs: Sequence[str] = ()) -> None:
+    """A database as a box would make it, WAL and all, unless it is there."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA journal_mode=WAL")
+    with database:
+        database.execute("CREATE TABLE IF NOT EXISTS runs (name TEXT)")
+        database.executemany("INSERT INTO runs VALUES (?)", [(run,) for run in runs])
+    database.close()
+
+
+def runs_in(path: Path) -> list[str]:
+    database = sqlite3.connect(f"file:{path}?mode=rw", uri=True)
+    try:
+        return [row[0] for row in database.execute("SELECT name FROM runs ORDER BY name")]
+    finally:
+        database.close()
+
+
+def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """Poll until the condition is true, and return what it gave."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "what was waited for did not come"
+        time.sleep(0.02)
+    return found
+
+
+class Site:
+    """One installation of the service below ``home``; ``reopen`` gives the same one as a process that starts anew sees it."""
+
+    def __init__(self, home: Path, *, runtime: Any = None, ports: int = 4, **settings: Any) -> None:
+        first = min(free_ports(1)) if "port_first" not in settings else settings["port_first"]
+        values = {
+            "port_first": first,
+            "port_last": min(first + ports - 1, 65535),
+            "inside_host": "host.example.org",
+            "observe_seconds": 0.2,
+        }
+        self.settings = Settings(state_dir=home, **{**values, **settings})
+        for folder in (home, self.settings.run_dir):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        self.registry = Registry(self.settings.database_url)
+        self.registry.migrate()
+        self.keyring = Keyring(self.settings.keys_file)
+        self.keyring.create()
+        self.kick = Kick(self.settings.kick_socket)
+        self.boxes = BoxDirectories(self.settings.servers_dir)
+        self.kept = KeptCopies(self.settings.kept_dir)
+        self.runtime = runtime if runtime is not None else FakeRuntime()
+        self.store = FakeStore()
+        self.directory = FakeDirectory()
+        self.requests = Requests(
+            registry=self.registry,
+            directory=self.directory,
+            settings=self.settings,
+            keyring=self.keyring,
+            kick=self.kick,
+            hasher=Hasher(places=4, cost=4),
+        )
+        install_version(self.settings.envs_dir, VERSION)
+
+    def reconciler(self, *, at: Callable[[str], None] = nothing, boxes: Any = None, runtime: Any = None) -> Reconciler:
+        return Reconciler(
+            registry=self.registry,
+            runtime=runtime or self.runtime,
+            boxes=boxes or self.boxes,
+            store=self.store,
+            directory=self.directory,
+            keyring=self.keyring,
+            settings=self.settings,
+            kick=self.kick,
+            at=at,
+        )
+
+    def create(self, env: str = "wine", bucket: str = "bucket-a") -> Operation:
+        key = StorageKey(access_key_id="AKIATEST", secret_access_key=Secret(SECRET))
+        wish = CreateWish(group=GROUP.name, env_name=env, bucket=bucket, key=key, endpoint_url="http://s3.example.org")
+        return self.requests.create(ALICE, wish, request_id=None)
+
+    def ask(self, what: str, env: str = "wine", caller: Caller = ALICE) -> Operation:
+        asked: Operation = getattr(self.requests, what)(caller, GROUP.name, env, request_id=None)
+        return asked
+
+    def set_users(self, *names: str, env: str = "wine") -> Operation:
+        return self.requests.set_users(ALICE, GROUP.name, env, [(name, Secret("a password")) for name in names], request_id=None)
+
+    def set_storage(self, secret: str, *, env: str = "wine") -> Operation:
+        wish = StorageWish(key=StorageKey(access_key_id="AKIANEW", secret_access_key=Secret(secret)))
+        return self.requests.set_storage(ALICE, GROUP.name, env, wish, request_id=None)
+
+    def server(self, env: str = "wine") -> Server | None:
+        with self.registry.reading() as session:
+            found = session.scalars(select(Server).where(Server.env_name == env).order_by(Server.created_at.desc())).first()
+            session.expunge_all()
+            return found
+
+    def one(self, env: str = "wine") -> Server:
+        server = self.server(env)
+        assert server is not None
+        return server
+
+    def operation(self, operation: Operation) -> Operation:
+        with self.registry.reading() as session:
+            found = session.get_one(Operation, operation.id)
+            session.expunge_all()
+            return found
+
+    def ports(self) -> dict[int, Port]:
+        with self.registry.reading() as session:
+            rows = session.scalars(select(Port)).all()
+            session.expunge_all()
+            return {row.port: row for row in rows}
+
+    def made(self, env: str = "wine") -> Server:
+        """A server that runs, made by a reconciler."""
+        operation = self.create(env)
+        self.reconciler().reconcile_all()
+        done = self.operation(operation)
+        assert done.state == "succeeded", done.error
+        return self.one(env)
+
+    def database(self, server: Server) -> Path:
+        return self.boxes.directory(server.id) / "data" / "mlflow.db"
+
+    def assert_nothing_left(self) -> None:
+        """No process, no directory, no port, no kept copy, no row."""
+        assert list(self.runtime.running()) == []
+        assert list(self.boxes.ids()) == []
+        assert list(self.kept.ids()) == []
+        assert self.ports() == {}
+        with self.registry.reading() as session:
+            assert session.scalars(select(Server)).all() == []
+
+
+def install_version(envs: Path, version: str, python: str | None = None) -> Path:
+    """The note of an installed MLflow version; with ``python`` also the program that stands for its interpreter."""
+    environment = envs / f"mlflow-{version}"
+    (environment / "bin").mkdir(parents=True, exist_ok=True)
+    (environment / "version.json").write_text(f'{{"mlflow_version": "{version}", "schema_revision": "abc"}}')
+    if python is not None:
+        program = environment / "bin" / "python"
+        program.write_text(python)
+        program.chmod(0o755)
+    return environment
