@@ -35,6 +35,7 @@ bench:               ## the measurements of docs/explanation/benchmarks.md; half
 
 envs:                ## the tracking servers' environment, from its lock
 	@bin/setup
+	@[ -e $(ENV)/version.json ] || echo "Installing MLflow $(MLFLOW_VERSION) for the tracking servers …"
 	@tracking_server/install $(MLFLOW_VERSION) $(ENV)
 
 clean:               ## stop the demo; remove its data, .venv and all that was made here
