@@ -1,0 +1,196 @@
+"""Everything of the service in one folder, made while it runs; and put back on an empty machine.
+
+``registry.db``, ``keys.json`` (the keyring: whoever has a backup has the secrets), ``settings.json`` (the settings in force, to read),
+``servers/ID/mlflow.db`` of every server, ``kept/ID/…`` of every deleted one that can be restored, and ``manifest.json`` with versions,
+sizes and sha256. What lies in buckets is not in it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import select
+
+from backend.atomic import ensure_space, full_disk_is_ours, remove_tree, replace_file, sync_folder
+from backend.errors import ServiceError
+from backend.registry.database import Registry
+from backend.registry.models import Server, now
+from backend.settings import Settings
+from backend.snapshots import DATABASE, MANIFEST, check_files, copy_database, database_of, describe_files, place_file, read_manifest
+
+FORMAT: Final = 1
+_REGISTRY: Final = "registry.db"
+_KEYS: Final = "keys.json"
+_SETTINGS: Final = "settings.json"
+
+
+def backup(registry: Registry, settings: Settings, directory: Path) -> dict[str, Any]:
+    """Make a backup as ``directory``, which must not exist; it appears when it is complete. Returns its manifest.
+
+    Each database is as it was at one moment. The registry's comes first: what is made or deleted meanwhile is in the next backup, and a
+    server that is deleted meanwhile is taken from its kept copy. Errors: ``backup_failed``, ``disk_full``, ``snapshot_failed``.
+    """
+    if directory.exists():
+        raise ServiceError("backup_failed", why=f"{directory} exists already")
+    if registry.path is None:
+        raise ServiceError("backup_failed", why="the registry is not an SQLite file: back it up with that database's own tools")
+    part = directory.with_name(f".{directory.name}.part")
+    try:
+        with full_disk_is_ours("making the backup"):
+            remove_tree(part)
+            part.mkdir(mode=0o700, parents=True)
+            ensure_space(part, _size(registry.path, settings), why="making the backup")
+            manifest = _fill(part, registry, settings)
+            part.rename(directory)
+            sync_folder(directory.parent)
+    except OSError as error:
+        raise ServiceError("backup_failed", why=f"{error.strerror or 'a file could not be copied'} ({error.filename})") from error
+    finally:
+        remove_tree(part)
+    return manifest
+
+
+def restore_backup(directory: Path, settings: Settings) -> dict[str, Any]:
+    """Put a backup back into ``settings.state_dir``, where no registry may be yet. The service then starts the servers by itself.
+
+    The registry comes last: a restore that was cut short is not taken for one, and can be asked for again.
+    Errors: ``backup_damaged``, ``state_not_empty``, ``disk_full``, ``backup_failed``.
+    """
+    state, registry = settings.state_dir, Registry(settings.database_url)
+    if registry.path is None:
+        raise ServiceError("backup_failed", why="the registry of these settings is not an SQLite file")
+    if registry.path.exists():
+        raise ServiceError("state_not_empty", path=registry.path)
+    manifest = _checked(directory)
+    with full_disk_is_ours("putting the backup back"):
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ensure_space(state, sum(facts["size"] for facts in manifest["files"].values()), why="putting the backup back")
+        for source, target in _places(manifest, settings):
+            _make_folders(target.parent, state)
+            place_file(directory / source, target)
+        _make_folders(registry.path.parent, state)
+        place_file(directory / _REGISTRY, registry.path)
+    registry.migrate()
+    registry.close()
+    return manifest
+
+
+def _fill(part: Path, registry: Registry, settings: Settings) -> dict[str, Any]:
+    if registry.path is not None:
+        copy_database(registry.path, part / _REGISTRY)
+    servers = _servers(part / _REGISTRY)
+    for server in servers:
+        server["database"] = _copy_server(part, settings, server)
+    place_file(settings.keys_file, part / _KEYS)
+    replace_file(part / _SETTINGS, json.dumps(asdict(settings), indent=2, default=str).encode())
+    names = sorted(str(path.relative_to(part)) for path in part.rglob("*") if path.is_file())
+    manifest = {
+        "format": FORMAT,
+        "made_at": now().isoformat(),
+        "aihub_version": version("aihub"),
+        "registry_revision": registry.revision(),
+        "servers": servers,
+        "files": describe_files(part, names),
+    }
+    replace_file(part / MANIFEST, json.dumps(manifest, indent=2).encode())
+    return manifest
+
+
+def _servers(copy: Path) -> list[dict[str, Any]]:
+    """Who is in the copied registry, not in the one that goes on."""
+    registry = Registry(f"sqlite:///{copy}")
+    try:
+        with registry.session() as session:
+            rows = session.scalars(select(Server).order_by(Server.id)).all()
+            return [
+                {
+                    "id": row.id,
+                    "group": row.group_name,
+                    "env_name": row.env_name,
+                    "deleted": row.deleted_at is not None,
+                    "mlflow_version": row.mlflow_version,
+                    "schema_revision": row.schema_revision,
+                }
+                for row in rows
+            ]
+    finally:
+        registry.close()
+
+
+def _copy_server(part: Path, settings: Settings, server: dict[str, Any]) -> bool:
+    """Copy the server's database, or what is kept of it. False where it has none (yet)."""
+    kept = settings.kept_dir / server["id"]
+    if server["deleted"]:
+        return _copy_kept(part, kept)
+    source = database_of(settings.servers_dir / server["id"])
+    target = part / "servers" / server["id"] / DATABASE
+    target.parent.mkdir(mode=0o700, parents=True)
+    try:
+        copy_database(source, target)
+    except (FileNotFoundError, ServiceError):
+        if source.exists():
+            raise
+        if not (kept / DATABASE).exists():  # not made yet
+            return False
+        place_file(kept / DATABASE, target)  # deleted since the registry was copied
+    return True
+
+
+def _copy_kept(part: Path, kept: Path) -> bool:
+    target = part / "kept" / kept.name
+    target.parent.mkdir(mode=0o700, exist_ok=True)
+    try:
+        shutil.copytree(kept, target)
+    except (FileNotFoundError, shutil.Error):
+        if (kept / MANIFEST).exists():
+            raise
+        remove_tree(target)  # purged since the registry was copied
+    return (target / DATABASE).exists()
+
+
+def _checked(directory: Path) -> dict[str, Any]:
+    try:
+        manifest = read_manifest(directory)
+        _check_form(manifest)
+        check_files(directory, manifest)
+    except ServiceError as error:
+        raise ServiceError("backup_damaged", path=directory, why=error.params["why"]) from error
+    return manifest
+
+
+def _check_form(manifest: dict[str, Any]) -> None:
+    if manifest.get("format") != FORMAT:
+        raise ServiceError("snapshot_damaged", why=f"its format is {manifest.get('format')}, and this version reads {FORMAT}")
+    if any(".." in Path(name).parts or Path(name).is_absolute() for name in manifest["files"]):
+        raise ServiceError("snapshot_damaged", why="its manifest names files outside of it")
+
+
+def _places(manifest: dict[str, Any], settings: Settings) -> Iterator[tuple[str, Path]]:
+    """Where each file of a backup belongs, but for the registry."""
+    for name in manifest["files"]:
+        room, *rest = Path(name).parts
+        if name == _KEYS:
+            yield name, settings.keys_file
+        elif room == "kept":
+            yield name, settings.kept_dir.joinpath(*rest)
+        elif room == "servers":
+            yield name, database_of(settings.servers_dir / rest[0])
+
+
+def _make_folders(folder: Path, top: Path) -> None:
+    """With mode 0700 each, which ``parents=True`` would not give to those in between."""
+    if not folder.is_dir():
+        if folder != top:
+            _make_folders(folder.parent, top)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def _size(registry: Path, settings: Settings) -> int:
+    databases = (*settings.servers_dir.glob(f"*/data/{DATABASE}*"), *settings.kept_dir.glob(f"*/{DATABASE}"))
+    return sum(path.stat().st_size for path in (registry, *databases) if path.exists())

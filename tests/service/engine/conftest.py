@@ -1,0 +1,25 @@
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.service.engine.support import Site
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """A site with a fake runtime."""
+    site = Site(tmp_path / "state", envs_dir=tmp_path / "envs")
+    yield site
+    site.registry.close()
+    site.kick.close()
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder with a short name, removed afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="eng-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
