@@ -1,0 +1,175 @@
+"""The main job, as a new user does it: create a tracking server in the browser, train against it, export the model.
+
+One demo, one Chromium, the commands of the README; nothing is stood in for.
+"""
+
+import json
+import signal
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+from playwright.sync_api import Browser, Page, expect
+
+from tests.e2e.page import ConsolePage
+from tests.support.demo import ROOT, Demo, in_foreground, new_demo
+
+ENV_NAME = "wine"
+LOGIN = ("alice", "correct horse battery staple")
+
+
+@dataclass
+class Walk:
+    demo: Demo
+    process: "subprocess.Popen[str]"
+    console: ConsolePage
+    work: Path
+
+    def command(self, *argv: str, **more: str) -> "subprocess.CompletedProcess[str]":
+        """A command in the user's second terminal, with what `bin/demo env` gave."""
+        environment = self.demo.variables | more
+        done = subprocess.run(argv, cwd=self.work, env=environment, capture_output=True, text=True, check=False, timeout=170)
+        assert done.returncode == 0, f"{argv}\n{done.stdout}\n{done.stderr}"
+        return done
+
+
+@pytest.fixture
+def walk(browser: Browser, tmp_path: Path) -> Iterator[Walk]:
+    with new_demo() as demo, in_foreground(demo) as process:
+        context = browser.new_context(locale="en-US", viewport={"width": 1280, "height": 900})
+        context.set_default_timeout(30_000)
+        yield Walk(demo, process, ConsolePage(context.new_page()), tmp_path)
+        context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.box
+@pytest.mark.timeout(600)
+def test_the_whole_walk(walk: Walk, browser: Browser) -> None:
+    url = _create_server(walk)
+    _nobody_gets_in_before_there_are_users(url)
+    _register_user(walk)
+    _train_twice(walk, url)
+    _both_runs_are_in_the_ui(browser, url)
+    _export_version_2(walk, url)
+    _asleep_and_awake_again(walk, url)
+    _ctrl_c_leaves_nothing(walk)
+    _up_again_finds_everything(walk, url)
+
+
+def _create_server(walk: Walk) -> str:
+    variables = walk.demo.variables
+    walk.console.open(variables["CONSOLE_URL"])
+    walk.console.fill_form(group=variables["DEMO_GROUP"], env_name=ENV_NAME, bucket=variables["DEMO_BUCKET"], profile="demo")
+    walk.console.create_service()
+    url = walk.console.inside_url(ENV_NAME)
+    assert url.startswith("http://")
+    assert url.endswith("/mlflow/")
+    return url
+
+
+def _nobody_gets_in_before_there_are_users(url: str) -> None:
+    assert requests.get(f"{url}api/2.0/mlflow/experiments/search", params={"max_results": 1}, auth=LOGIN, timeout=30).status_code == 401
+
+
+def _register_user(walk: Walk) -> None:
+    variables = walk.demo.variables
+    file = Path(variables["DEMO_HOME"]) / "groups" / variables["DEMO_GROUP"] / "aihub" / ENV_NAME / "yml" / "basic_auth.yml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"{{'user_name': '{LOGIN[0]}', 'pass': '{LOGIN[1]}'}}\n")
+    file.chmod(0o600)
+    walk.console.register_users(ENV_NAME)
+
+
+def _train_twice(walk: Walk, url: str) -> None:
+    login = {"MLFLOW_TRACKING_URI": url, "MLFLOW_TRACKING_USERNAME": LOGIN[0], "MLFLOW_TRACKING_PASSWORD": LOGIN[1]}
+    for version, alpha, l1_ratio in ((1, "0.5", "0.5"), (2, "0.1", "0.9")):
+        done = walk.command("python", str(ROOT / "samples/wine/train.py"), alpha, l1_ratio, **login)
+        assert f"Created version '{version}' of model 'ElasticnetWineModel'" in done.stdout + done.stderr
+
+
+def _runs(url: str) -> list[str]:
+    """Names of the runs in the default experiment."""
+    answer = requests.post(f"{url}api/2.0/mlflow/runs/search", json={"experiment_ids": ["0"]}, auth=LOGIN, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return [run["info"]["run_name"] for run in answer.json()["runs"]]
+
+
+def _both_runs_are_in_the_ui(browser: Browser, url: str) -> None:
+    names = _runs(url)
+    assert len(names) == 2
+    context = browser.new_context(http_credentials={"username": LOGIN[0], "password": LOGIN[1]}, viewport={"width": 1600, "height": 1000})
+    page: Page = context.new_page()
+    page.goto(f"{url}#/experiments/0")
+    for name in names:
+        expect(page.get_by_text(name).first).to_be_visible(timeout=60_000)
+    context.close()
+
+
+def _export_version_2(walk: Walk, url: str) -> None:
+    login = {"MLFLOW_TRACKING_USERNAME": LOGIN[0], "MLFLOW_TRACKING_PASSWORD": LOGIN[1]}
+    options = ("--model-registry-url", url, "--model-name", "ElasticnetWineModel", "--model-version", "2")
+    walk.command("mlwf_export_model", *options, **login)
+    (package,) = walk.work.glob("MLWFExportModel_*")
+    assert package.stat().st_mode & 0o777 == 0o750
+    info = yaml.safe_load((package / "info.yaml").read_text())
+    assert (info["Name"], str(info["Version"])) == ("ElasticnetWineModel", "2")
+
+    unpacked = walk.work / "unpacked"
+    with tarfile.open(package / "model.tar.gz") as archive:
+        archive.extractall(unpacked, filter="data")
+    script = "import json, mlflow, pandas; m = mlflow.pyfunc.load_model('unpacked'); print(m.predict(m.input_example).shape[0])"
+    assert walk.command("python", "-c", script).stdout.split()[-1] == str(len(json.loads(_input_example(unpacked))["data"]))
+
+
+def _input_example(model: Path) -> str:
+    name = str(yaml.safe_load((model / "MLmodel").read_text())["saved_input_example_info"]["artifact_path"])
+    return str((model / name).read_text())
+
+
+def _asleep_and_awake_again(walk: Walk, url: str) -> None:
+    _until(lambda: _state(url) == "asleep", "the server did not fall asleep")
+    walk.console.expect_status(ENV_NAME, "sleeping")
+    assert _state(url) == "asleep", "looking wakes nobody"
+    assert len(_runs(url)) == 2
+    assert _state(url) == "awake"
+
+
+def _state(url: str) -> str:
+    return str(requests.get(f"{url}-/health", timeout=10).json()["state"])
+
+
+def _ctrl_c_leaves_nothing(walk: Walk) -> None:
+    walk.process.send_signal(signal.SIGINT)
+    said, _none = walk.process.communicate(timeout=90)
+    assert walk.process.returncode == 0, said
+    assert walk.demo.processes() == []
+
+
+def _up_again_finds_everything(walk: Walk, url: str) -> None:
+    walk.demo.run("up")
+    assert walk.demo.run("status").stdout.count("running") == 3
+    _until(lambda: _answers(url), "the server did not come back after the demo's restart")
+    assert len(_runs(url)) == 2
+    walk.demo.run("down")
+    assert walk.demo.processes() == []
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(f"{url}-/health", timeout=10).ok
+    except requests.ConnectionError:
+        return False
+
+
+def _until(condition: Callable[[], bool], failure: str, *, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, failure
+        time.sleep(0.2)
