@@ -103,7 +103,8 @@ class ProcessRuntime:
         """A session of its own: no signal that the service gets reaches it, and the service's end is not its end."""
         log = directory / "log"
         log.mkdir(mode=0o700, exist_ok=True)
-        with (log / "guard.out").open("wb") as out:
+        descriptor = os.open(log / "guard.out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as out:
             return subprocess.Popen(
                 argv,
                 cwd=directory,

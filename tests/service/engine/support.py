@@ -140,6 +140,9 @@ class FakeRuntime:
             return Observation(state=BoxState.ABSENT)
         return Observation(state=box.state, detail=box.detail, mlflow_version=VERSION, stranger=box.stranger)
 
+    def kill(self, server_id: str) -> None:
+        del self.boxes[server_id]
+
     def running(self) -> Sequence[str]:
         return sorted(self.boxes)
 

@@ -46,10 +46,14 @@ def test_the_file_is_the_accounts_own_from_the_first_moment(registry: Registry):
 
 
 def test_an_error_takes_everything_back(registry: Registry):
-    with pytest.raises(RuntimeError), registry.session() as session:
-        session.add(Port(port=21000, server_id="a"))
-        session.flush()
-        raise RuntimeError
+    def fail() -> None:
+        with registry.session() as session:
+            session.add(Port(port=21000, server_id="a"))
+            session.flush()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     with registry.reading() as session:
         assert session.get(Port, 21000) is None
 

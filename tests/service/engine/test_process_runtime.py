@@ -1,0 +1,235 @@
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from backend.boxfiles import BoxDirectories
+from backend.domain import BoxState
+from backend.errors import ServiceError
+from backend.runtimes import proctable
+from backend.runtimes.process import ProcessRuntime, ask
+from demo.ports import free_ports
+from tests.service.engine.contract_runtime import Bench, RuntimeContract
+from tests.service.engine.support import VERSION, install_version, until
+
+ENVIRONMENT = {
+    "PATH": os.environ["PATH"],
+    "LANG": "C.UTF-8",
+    "TZ": "Asia/Tokyo",
+    "https_proxy": "http://proxy:3128",
+    "SECRET": "of-the-service",
+}
+
+
+def guard_of(directory: Path) -> int:
+    pid = proctable.guard_pid(directory)
+    assert pid is not None
+    return pid
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    servers, envs = tmp_path / "servers", tmp_path / "envs"
+    program = (Path(__file__).parent / "fake_box.py").read_text()
+    install_version(envs, VERSION, f"#!{sys.executable}\n{program}")
+
+    def open_runtime() -> ProcessRuntime:
+        return ProcessRuntime(servers_dir=servers, envs_dir=envs, environment=ENVIRONMENT)
+
+    boxes = BoxDirectories(servers)
+    bench = Bench(
+        runtime=open_runtime(),
+        boxes=boxes,
+        kill=lambda server_id: os.kill(guard_of(boxes.directory(server_id)), signal.SIGKILL),
+        ports=free_ports(4),
+        reopen=open_runtime,
+    )
+    yield bench
+    for server_id in boxes.ids():
+        bench.runtime.stop(server_id=server_id, directory=boxes.directory(server_id), timeout=0)
+
+
+def seen_by_box(directory: Path) -> dict:
+    return json.loads((directory / "run" / "seen.json").read_text())
+
+
+def ways(directory: Path, **ways: object) -> None:
+    (directory / "fake.json").write_text(json.dumps(ways))
+
+
+class TestProcessRuntime(RuntimeContract):
+    pass
+
+
+def test_it_says_that_it_isolates_nothing(bench: Bench):
+    assert (bench.runtime.name, bench.runtime.isolates) == ("process", False)
+
+
+def test_nothing_of_the_service_reaches_a_box(bench: Bench, tmp_path: Path):
+    with (tmp_path / "open-in-the-service").open("w") as held:
+        os.set_inheritable(held.fileno(), True)
+        _id, directory, _address = bench.start()
+    seen = seen_by_box(directory)
+    assert "SECRET" not in seen["environment"]
+    assert {name: seen["environment"][name] for name in ("TZ", "https_proxy")} == {"TZ": "Asia/Tokyo", "https_proxy": "http://proxy:3128"}
+    assert seen["descriptors"]["0"] == "/dev/null"
+    assert seen["descriptors"]["1"] == seen["descriptors"]["2"] == str(directory / "log" / "guard.out")
+    assert not any("open-in-the-service" in name for name in seen["descriptors"].values())
+    assert seen["session"] == guard_of(directory) != os.getsid(0)
+    assert stat.S_IMODE((directory / "log" / "guard.out").stat().st_mode) == 0o600
+
+
+def test_a_box_outlives_the_process_that_started_it(bench: Bench, tmp_path: Path):
+    server_id, directory, address = bench.box()
+    code = f"""
+import os
+from pathlib import Path
+from backend.runtimes.process import ProcessRuntime
+servers, envs = Path({str(directory.parent)!r}), Path({str(tmp_path / "envs")!r})
+runtime = ProcessRuntime(servers_dir=servers, envs_dir=envs, environment=dict(os.environ))
+runtime.start(server_id={server_id!r}, directory=Path({str(directory)!r}), mlflow_version={VERSION!r})
+os.kill(os.getpid(), 9)
+"""
+    service = subprocess.run([sys.executable, "-c", code], cwd=Path.cwd(), check=False)
+    assert service.returncode == -signal.SIGKILL
+    assert bench.settled(server_id, directory, address).state is BoxState.ASLEEP
+    assert bench.runtime.running() == [server_id]
+    bench.runtime.stop(server_id=server_id, directory=directory, timeout=20)
+    assert bench.runtime.running() == []
+
+
+def test_no_zombie_is_left_of_a_box_that_ended(bench: Bench):
+    server_id, directory, address = bench.start()
+    pid = guard_of(directory)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: bench.runtime.observe(server_id=server_id, directory=directory, address=address).state is BoxState.ABSENT)
+    until(lambda: bench.runtime.observe(server_id=server_id, directory=directory, address=address) and proctable.read_process(pid) is None)
+
+
+def test_what_a_killed_guard_left_is_ended_before_a_new_start(bench: Bench):
+    server_id, directory, address = bench.start()
+    orphan = int((directory / "run" / "child.pid").read_text())
+    os.kill(guard_of(directory), signal.SIGKILL)
+    until(lambda: proctable.guard_pid(directory) is None)
+    assert proctable.read_process(orphan) is not None
+    assert [process.pid for process in proctable.processes_of(directory)] == [orphan]
+    bench.runtime.start(server_id=server_id, directory=directory, mlflow_version=VERSION)
+    assert bench.settled(server_id, directory, address).state is BoxState.ASLEEP
+    assert orphan not in [process.pid for process in proctable.processes_of(directory)]
+
+
+def test_stop_ends_what_a_killed_guard_left(bench: Bench):
+    server_id, directory, _address = bench.start()
+    orphan = int((directory / "run" / "child.pid").read_text())
+    os.kill(guard_of(directory), signal.SIGKILL)
+    bench.runtime.stop(server_id=server_id, directory=directory, timeout=20)
+    found = proctable.read_process(orphan)
+    assert found is None or found.zombie
+
+
+def test_one_that_does_not_listen_is_killed_after_its_time(bench: Bench):
+    server_id, directory, _address = bench.start()
+    ways(directory, deaf=True)
+    bench.runtime.stop(server_id=server_id, directory=directory, timeout=0.2)
+    assert proctable.processes_of(directory) == []
+
+
+def test_a_guard_so_young_that_it_holds_no_lock_is_ended_too(bench: Bench, tmp_path: Path):
+    _id, directory, _address = bench.box()
+    slow = tmp_path / "slow"
+    slow.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(600)\n")
+    slow.chmod(0o755)
+    young = subprocess.Popen([str(slow), "-P", "-m", "tracking_server", str(directory)], start_new_session=True, cwd="/")
+    until(lambda: [process.pid for process in proctable.processes_of(directory)] == [young.pid])
+    bench.runtime.stop(server_id=_id, directory=directory, timeout=20)
+    assert young.wait(20) == -signal.SIGKILL
+
+
+def test_a_process_that_only_has_the_recorded_number_is_let_alone(bench: Bench):
+    server_id, directory, _address = bench.box()
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True, cwd="/")
+    try:
+        (directory / "run").mkdir()
+        (directory / "run" / "guard.lock").write_text(f"{stranger.pid}\n")
+        assert bench.runtime.running() == []
+        bench.runtime.stop(server_id=server_id, directory=directory, timeout=20)
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_a_box_that_cannot_run_says_why_with_its_log(bench: Bench):
+    server_id, directory, address = bench.box()
+    ways(directory, die="the settings are of a newer version")
+    # the guard took its lock before it found out, as the real one does, so the start itself may have looked well
+    raised: ServiceError | None = None
+    try:
+        bench.runtime.start(server_id=server_id, directory=directory, mlflow_version=VERSION)
+    except ServiceError as error:
+        raised = error
+    assert raised is None or (raised.code, raised.params) == ("box_failed_to_start", {"why": "the settings are of a newer version"})
+    until(lambda: bench.runtime.observe(server_id=server_id, directory=directory, address=address).state is BoxState.ABSENT)
+    seen = bench.runtime.observe(server_id=server_id, directory=directory, address=address)
+    assert seen.detail == "the settings are of a newer version"
+    assert "the settings are of a newer version" in bench.runtime.logs(server_id=server_id, directory=directory, lines=10)
+
+
+def test_an_ill_box_says_so(bench: Bench):
+    server_id, directory, address = bench.start()
+    ways(directory, state="failed", reason="MLflow ended with status 3")
+    seen = bench.runtime.observe(server_id=server_id, directory=directory, address=address)
+    assert (seen.state, seen.detail) == (BoxState.FAILED, "MLflow ended with status 3")
+
+
+def test_a_box_that_answers_nothing_is_silent(bench: Bench):
+    server_id, directory, address = bench.box()
+    ways(directory, mute=True)
+    bench.runtime.start(server_id=server_id, directory=directory, mlflow_version=VERSION)
+    seen = bench.runtime.observe(server_id=server_id, directory=directory, address=address)
+    assert seen.state is BoxState.SILENT
+    assert not seen.stranger
+
+
+@pytest.mark.parametrize("body", [b'{"server_id": "a-stranger", "state": "awake"}', b"<html>", b"[]", b"\xff"])
+def test_another_program_on_the_port_is_a_stranger(body: bytes):
+    class Stranger(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Stranger) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        seen = ask("k3v9x2m7q4ab", ("127.0.0.1", server.server_port))
+        server.shutdown()
+    assert (seen.state, seen.stranger) == (BoxState.SILENT, True)
+
+
+def test_one_that_does_not_speak_http_is_silent():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            connection.sendall(b"SSH-2.0-OpenSSH\r\n")
+            connection.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        seen = ask("k3v9x2m7q4ab", ("0.0.0.0", listener.getsockname()[1]))  # noqa: S104 (asked on loopback then)
+        thread.join()
+    assert seen.state is BoxState.SILENT
