@@ -1,13 +1,20 @@
-"""The ASGI application: MLflow, with our checks in front of it."""
+"""The ASGI application: MLflow, with our checks in it and in front of it."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from tracking_server.mlflow_process import checks, failures
+from tracking_server.mlflow_process.locations import Locations
 from tracking_server.mlflow_process.plan import Plan
+from tracking_server.mlflow_process.spool import Spool, SpoolMiddleware
 
 
 def application(plan: Plan) -> Any:
-    from mlflow.server.fastapi_app import app
+    """To be made after `environment.apply`: MLflow reads its environment when it is imported."""
+    from mlflow.server import app as wsgi
+    from mlflow.server.fastapi_app import app as asgi
 
-    return app
+    checks.install(Locations(plan.settings.bucket, plan.settings.prefix))
+    failures.install(asgi, wsgi)
+    return SpoolMiddleware(asgi, Spool(plan.box.tmp, plan.settings.tmp_bytes))

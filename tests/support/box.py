@@ -1,0 +1,206 @@
+"""Real boxes for tests: a directory as the service would write it, and its guard as a process."""
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+import psutil
+import requests
+from cryptography.fernet import Fernet
+
+from demo.ports import LOOPBACK, free_ports
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+MLFLOW_VERSION = "3.17.2"
+USER, PASSWORD = "alice", "a right password"
+DEADLINE = 60.0
+
+
+def environment() -> Path:
+    """The environment of the box: AIHUB_BOX_ENV, or the one that `make envs` makes. Made here when it is not there."""
+    place = Path(os.environ.get("AIHUB_BOX_ENV") or ROOT / "var" / "envs" / f"mlflow-{MLFLOW_VERSION}")
+    if "AIHUB_BOX_ENV" not in os.environ:
+        subprocess.run([ROOT / "tracking_server" / "install", MLFLOW_VERSION, place], check=True)
+    return place
+
+
+def until(condition: Callable[[], Any], *, seconds: float = DEADLINE, what: str = "the condition") -> Any:
+    """The condition's first true value; it is asked again and again. AssertionError after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"{what} was not so after {seconds} s"
+        time.sleep(0.02)
+
+
+def users_document(users: dict[str, str], *, cost: int = 4) -> str:
+    entries = [{"name": name, "bcrypt": bcrypt.hashpw(word.encode(), bcrypt.gensalt(cost)).decode()} for name, word in users.items()]
+    return json.dumps({"users": entries})
+
+
+@dataclass
+class Box:
+    """One box. `settings` is what is written to settings.json at `write`."""
+
+    home: Path
+    port: int
+    environment: Path
+    settings: dict[str, Any] = field(default_factory=dict)
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def origin(self) -> str:
+        return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """What clients use as tracking URI."""
+        return f"{self.origin}/mlflow"
+
+    @property
+    def auth(self) -> tuple[str, str]:
+        return (USER, PASSWORD)
+
+    def replace(self, name: str, text: str) -> None:
+        """Replace a file of `config/` by rename, 0600, as the service does."""
+        place = self.home / "config" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        part = place.with_name(place.name + ".part")
+        part.touch(mode=0o600)
+        part.write_text(text)
+        part.replace(place)
+
+    def write_settings(self, **changes: Any) -> None:
+        self.settings.update(changes)
+        self.replace("settings.json", json.dumps(self.settings))
+
+    def write_users(self, users: dict[str, str], *, cost: int = 4) -> None:
+        self.replace("users.json", users_document(users, cost=cost))
+
+    def write_credentials(self, access_key: str, secret_key: str) -> None:
+        self.replace("s3/credentials", f"[default]\naws_access_key_id = {access_key}\naws_secret_access_key = {secret_key}\n")
+
+    def start(self) -> None:
+        """Start the guard and wait until it answers."""
+        self.spawn()
+        until(self.answers, what="the box's health answer")
+
+    def spawn(self) -> None:
+        argv = [self.environment / "bin" / "python", "-P", "-m", "tracking_server", self.home]
+        with (self.home / "guard.stderr").open("ab") as output:
+            self.process = subprocess.Popen(argv, cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
+    def answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.last_words()
+        try:
+            return self.health()["server_id"] == self.settings["server_id"]
+        except (requests.ConnectionError, KeyError):
+            return False
+
+    def last_words(self) -> str:
+        logs = [self.home / "guard.stderr", *sorted((self.home / "log").glob("*.log"))]
+        return "\n".join(f"== {log.name}\n{log.read_text(errors='replace')[-3000:]}" for log in logs if log.exists())
+
+    def health(self) -> dict[str, Any]:
+        answer = requests.get(f"{self.url}/-/health", timeout=10)
+        document: dict[str, Any] = answer.json()
+        return document
+
+    def wait_state(self, *states: str, seconds: float = DEADLINE) -> None:
+        try:
+            until(lambda: self.health()["state"] in states, seconds=seconds, what=f"the state {states}")
+        except AssertionError as error:
+            error.add_note(self.last_words())
+            raise
+
+    def request(self, method: str, path: str, **options: Any) -> requests.Response:
+        """A request as the registered user; `path` counts from /mlflow."""
+        options.setdefault("auth", self.auth)
+        options.setdefault("timeout", 120)
+        return requests.request(method, f"{self.url}{path}", **options)
+
+    def api(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """As `request`, under /api/2.0/mlflow; the answer must be 200 and JSON."""
+        answer = self.request(method, f"/api/2.0/mlflow/{path}", **options)
+        assert answer.status_code == 200, f"{answer.status_code} {answer.text[:2000]}\n{self.last_words()}"
+        document: dict[str, Any] = answer.json()
+        return document
+
+    def processes(self) -> list[psutil.Process]:
+        """The guard and all under it."""
+        assert self.process is not None
+        guard = psutil.Process(self.process.pid)
+        return [guard, *guard.children(recursive=True)]
+
+    def find(self, text: str) -> psutil.Process:
+        """The one process of the box whose command line has the text."""
+        (found,) = [process for process in self.processes() if text in " ".join(process.cmdline())]
+        return found
+
+    def mlflow_process(self) -> psutil.Process:
+        return self.find("tracking_server.mlflow_process")
+
+    def stop(self, seconds: float = 90) -> int:
+        """SIGTERM; returns the exit status."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+    def remove(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+def make_box(place: Path, *, cost: int = 4, **settings: Any) -> Box:
+    """A new box's directory, not started, with the user `USER`. `settings` go over usual ones."""
+    home = Path(tempfile.mkdtemp(prefix="box-", dir="/tmp"))
+    home.chmod(0o700)
+    (port,) = free_ports(1)
+    usual = {
+        "server_id": "k3v9x2m7q4ab",
+        "mlflow_version": MLFLOW_VERSION,
+        "listen": f"{LOOPBACK}:{port}",
+        "public_hosts": [f"{LOOPBACK}:{port}"],
+        "bucket": "no-such-bucket",
+        "prefix": "mlflow/k3v9x2m7q4ab",
+        "endpoint_url": f"http://{LOOPBACK}:9",
+        "drain_seconds": 20,
+    }
+    box = Box(home, port, place)
+    box.write_settings(**{**usual, **settings})
+    box.write_users({USER: PASSWORD}, cost=cost)
+    box.write_credentials("none", "none")
+    keys = {
+        "webhook_secret_encryption_key": Fernet.generate_key().decode(),
+        "crypto_kek_passphrase": secrets.token_hex(32),
+        "flask_secret_key": secrets.token_hex(32),
+    }
+    box.replace("keys.json", json.dumps(keys))
+    return box
+
+
+def alive(pids: Iterable[int]) -> list[int]:
+    """Those that still run."""
+    found = []
+    for pid in pids:
+        try:
+            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                found.append(pid)
+        except psutil.NoSuchProcess:
+            continue
+    return found

@@ -1,0 +1,68 @@
+"""What MLflow would answer with a bare 500: a full disk, and an object store that refuses or is gone."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from tracking_server.mlflow_process.spool import NO_ROOM, NoRoomError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_GONE = ("404", "NoSuchKey", "NotFound")
+_DENIED = ("403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "401", "NoSuchBucket")
+
+Answer = tuple[int, dict[str, str]]
+
+
+def explain(error: BaseException) -> Answer | None:
+    """Status and MLflow's error document; None for what is not one of these failures."""
+    if isinstance(error, NoRoomError) or (isinstance(error, OSError) and error.errno in _FULL):
+        return 507, {"error_code": "RESOURCE_EXHAUSTED", "message": NO_ROOM}
+    code = _store_code(error)
+    if code is None:
+        return None
+    if code in _GONE:
+        return 404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "The artifact does not exist: look at the run's list of artifacts."}
+    if code in _DENIED:
+        message = f"The object store refuses the server's key or bucket ({code}): the server's owner should register working keys."
+        return 502, {"error_code": "TEMPORARILY_UNAVAILABLE", "message": message}
+    message = f"The object store does not answer as it should ({code or 'no connection'}): try again later."
+    return 503, {"error_code": "TEMPORARILY_UNAVAILABLE", "message": message}
+
+
+def _store_code(error: BaseException | None) -> str | None:
+    """The object store's error code, also of an error that wraps one; "" for no connection; None when it is no such error."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    ours = False
+    while error is not None:
+        if isinstance(error, ClientError):
+            return str(error.response.get("Error", {}).get("Code", ""))
+        ours = ours or isinstance(error, (Boto3Error, BotoCoreError))
+        error = error.__cause__ or error.__context__
+    return "" if ours else None
+
+
+def install(asgi: Any, wsgi: Any) -> None:
+    """Into MLflow's two applications."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+    from fastapi.responses import JSONResponse
+    from flask import jsonify
+
+    async def asgi_answer(_request: Any, error: Exception) -> Any:
+        found = explain(error)
+        if found is None:
+            raise error
+        return JSONResponse(status_code=found[0], content=found[1])
+
+    def wsgi_answer(error: Exception) -> Any:
+        found = explain(error)
+        if found is None:
+            raise error
+        return jsonify(found[1]), found[0]
+
+    for kind in (OSError, NoRoomError, Boto3Error, BotoCoreError, ClientError):
+        asgi.add_exception_handler(kind, asgi_answer)
+        wsgi.register_error_handler(kind, wsgi_answer)
