@@ -60,7 +60,7 @@ class BoxDirectories:
     def ids(self) -> Sequence[str]:
         """Ids of all box directories on disk; remains of a removal that was cut short count as well."""
         if not self._root.is_dir():
-            return ()
+            return []
         names = {path.name.removeprefix(_REMOVED) for path in self._root.iterdir() if path.is_dir()}
         return sorted(name for name in names if _ID.fullmatch(name))
 

@@ -94,9 +94,10 @@ class Reconciler:
         """Look at everything and do what is to be done, until it is done; for tests and commands, while no reconciler runs."""
         for _ in range(_MANY):
             self._woken.clear()
+            asked = self._unfinished()
             self._pass(full=True)
             self._lanes.wait_idle(QUIET_SECONDS)
-            if not self._woken.is_set() and not self._unfinished():
+            if not asked and not self._woken.is_set():
                 return
 
     def _loop(self, stop: threading.Event) -> None:

@@ -93,7 +93,7 @@ class KeptCopies:
 
     def ids(self) -> Sequence[str]:
         """Ids of all servers of which something is kept, remains of a copy that was cut short included."""
-        return sorted({path.name.removeprefix(_PART) for path in self._root.iterdir()}) if self._root.is_dir() else ()
+        return sorted({path.name.removeprefix(_PART) for path in self._root.iterdir()}) if self._root.is_dir() else []
 
 
 def copy_database(source: Path, target: Path) -> None:

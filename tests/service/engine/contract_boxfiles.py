@@ -1,0 +1,47 @@
+"""What every place for boxes must do. A test module makes a `boxes` fixture and inherits `BoxFilesContract`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from backend.domain import Box, BoxKeys, StorageKey, User, new_server_id
+from backend.ports import BoxFiles
+from backend.secret import Secret
+
+
+def box_of(server_id: str, *, secret: Secret = Secret("s3cr3t"), users: tuple[User, ...] = ()) -> Box:  # noqa: B008 (never changes)
+    keys = BoxKeys(webhook_secret_encryption_key=Secret("w"), crypto_kek_passphrase=Secret("k"), flask_secret_key=Secret("f"))
+    key = StorageKey(access_key_id="AKIA", secret_access_key=secret)
+    return Box(server_id=server_id, settings={"server_id": server_id, "listen": "127.0.0.1:1"}, key=key, keys=keys, users=users)
+
+
+class BoxFilesContract:
+    def test_what_is_installed_is_there_and_installing_it_again_changes_nothing(self, boxes: BoxFiles):
+        box = box_of(new_server_id())
+        assert boxes.ids() == []
+        assert boxes.install(box) is True
+        assert boxes.install(box) is False
+        assert boxes.ids() == [box.server_id]
+        assert boxes.install(replace(box, users=(User(name="a", bcrypt="$2b$"),))) is True
+
+    def test_removing_removes_all_and_gone_already_is_fine(self, boxes: BoxFiles):
+        box = box_of(new_server_id())
+        boxes.install(box)
+        for _ in range(2):
+            boxes.remove(box.server_id)
+            assert boxes.ids() == []
+
+    def test_boxes_do_not_meet(self, boxes: BoxFiles):
+        first, second = box_of(new_server_id()), box_of(new_server_id())
+        boxes.install(first)
+        boxes.install(second)
+        assert boxes.directory(first.server_id) != boxes.directory(second.server_id)
+        boxes.remove(first.server_id)
+        assert boxes.ids() == [second.server_id]
+
+    @pytest.mark.parametrize("name", ["", "..", "../../etc", "a/b", "UPPERCASE123", "short", "x" * 255])
+    def test_nothing_but_an_id_names_a_directory(self, boxes: BoxFiles, name: str):
+        with pytest.raises(ValueError, match="not a server's id"):
+            boxes.directory(name)
