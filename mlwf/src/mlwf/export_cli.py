@@ -13,6 +13,7 @@ import urllib3
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from mlwf.export.memory import keep_freed_memory
 from mlwf.export.registry import ModelVersion
 from mlwf.export.run import Exported, Wanted, export
 from mlwf.i18n import _
@@ -41,29 +42,31 @@ class TerminalReporter:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(), console=console
-        )
-        self._task: TaskID | None = None
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._progress.stop()
+        if self._progress:
+            self._progress.stop()
 
     def found(self, version: ModelVersion) -> None:
         if self._console.is_terminal:
             self._console.print(_("Found {name}, version {number}").format(name=version.name, number=version.number), markup=False)
 
     def begins(self, files: int, size: int | None, through: str) -> None:
-        if self._console.is_terminal:
-            words = {"store": _("{files} files, from the object store"), "server": _("{files} files, through the server")}[through]
-            self._task = self._progress.add_task(words.format(files=files), total=size)
-            self._progress.start()
+        if not self._console.is_terminal:
+            return
+        words = {"store": _("{files} files, from the object store"), "server": _("{files} files, through the server")}[through]
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=self._console)
+        self._task = self._progress.add_task(words.format(files=files), total=size)
+        self._progress.start()
 
     def arrived(self, count: int) -> None:
-        if self._task is not None:
+        if self._progress:
             self._progress.advance(self._task, count)
 
 
@@ -138,4 +141,5 @@ def _on_terminate(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def main() -> None:
+    keep_freed_memory()
     command(prog_name="mlwf_export_model", windows_expand_args=False)

@@ -88,7 +88,7 @@ def _keywords(tags: Mapping[str, str]) -> list[str]:
             words.extend(part.strip() for part in value.split(",") if part.strip())
         else:
             words.append(key if value.lower() in {"", "true", "yes"} else f"{key}: {value}")
-    return list(dict.fromkeys(words))
+    return list(dict.fromkeys(" ".join(word.split()) for word in words))
 
 
 def _creator(found: ModelVersion) -> str:

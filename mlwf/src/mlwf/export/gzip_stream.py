@@ -9,26 +9,11 @@ from typing import BinaryIO, Self
 
 from isal import isal_zlib
 
+from mlwf.export.level import LevelChooser, compress_at
+
 BLOCK = 1 << 20
 WINDOW = 1 << 15
-PROBE = 1 << 15
-FAST, DENSE = 1, 3
-# Weights hardly shrink whatever the effort (7 % at every level), text does: the dense level costs half the speed and saves 5 % of text.
-WORTH_IT = 0.8
 HEADER = b"\x1f\x8b\x08\x00" + struct.pack("<I", 0) + b"\x00\xff"
-
-
-def compress_block(block: bytes, before: bytes) -> bytes:
-    """One block as raw deflate that ends on a byte. Takes the dense level where a first taste of the block shrinks well."""
-    taste = block[:PROBE]
-    level = DENSE if len(isal_zlib.compress(taste, FAST)) < WORTH_IT * len(taste) else FAST
-    return compress_at(block, before, level)
-
-
-def compress_at(block: bytes, before: bytes, level: int) -> bytes:
-    """One block at a given level of ISA-L (0 to 3)."""
-    packer = isal_zlib.compressobj(level, wbits=-15, zdict=before) if before else isal_zlib.compressobj(level, wbits=-15)
-    return packer.compress(block) + packer.flush(isal_zlib.Z_SYNC_FLUSH)
 
 
 class ParallelGzip:
@@ -43,9 +28,10 @@ class ParallelGzip:
         self._threads = threads or len(os.sched_getaffinity(0))
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="gzip")
         self._waiting: deque[Future[bytes]] = deque()
-        self._pending: list[bytes] = []
+        self._pending: list[memoryview] = []
         self._pending_size = 0
         self._before = b""
+        self._chooser = LevelChooser()
         self._crc = 0
         self._length = 0
         self._digest = hashlib.sha256()
@@ -54,11 +40,12 @@ class ParallelGzip:
 
     def write(self, data: bytes) -> None:
         """Takes the next bytes. Raises OSError of the file below (disk full)."""
-        while data:
-            taken = data[: BLOCK - self._pending_size] if len(data) > BLOCK - self._pending_size else data
+        rest = memoryview(data)
+        while rest:
+            taken = rest[: BLOCK - self._pending_size]
             self._pending.append(taken)
             self._pending_size += len(taken)
-            data = data[len(taken) :]
+            rest = rest[len(taken) :]
             if self._pending_size == BLOCK:
                 self._submit()
 
@@ -88,11 +75,11 @@ class ParallelGzip:
     def _submit(self) -> None:
         if not self._pending:
             return
-        block = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
+        block = b"".join(self._pending)
         self._pending, self._pending_size = [], 0
         self._crc = isal_zlib.crc32(block, self._crc)
         self._length += len(block)
-        self._waiting.append(self._pool.submit(compress_block, block, self._before))
+        self._waiting.append(self._pool.submit(compress_at, block, self._before, self._chooser.choose(block)))
         self._before = block[-WINDOW:]
         if len(self._waiting) > 2 * self._threads:
             self._emit(self._waiting.popleft().result())

@@ -99,7 +99,7 @@ def _choose(wanted: Wanted, api: TrackingApi, location: Location, environ: Mappi
         except StoreError as error:
             if wanted.through == "store" or location.kind == "s3":
                 raise
-            because = str(error)
+            because = ": ".join(part for part in (error.what, error.why) if part)
     server = ServerSource(api, location.path)
     return server, server.files(), because
 

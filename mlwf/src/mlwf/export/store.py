@@ -58,7 +58,7 @@ class StoreSource:
 
     name = "store"
     ranges = True
-    workers = 12
+    workers = 8
 
     def __init__(
         self,
