@@ -23,12 +23,11 @@ FAILURES: Final[dict[str, Failure]] = {
     # the request
     "invalid_request": Failure(422, "The request is not valid: {why}", "Correct the fields that are named and send it again."),
     "not_json": Failure(400, "The request's body is not JSON: {why}", "Send a JSON object with Content-Type application/json."),
-    "too_large": Failure(413, "The request's body is larger than {limit} bytes", "Send only what this page of the documentation names."),
+    "too_large": Failure(413, "The request's body is larger than {limit} bytes", "Send less at once."),
     "no_such_path": Failure(404, "There is nothing at {path}", "See /api/v1/openapi.json for what there is."),
     "method_not_allowed": Failure(405, "{method} is not possible at {path}", "See /api/v1/openapi.json for what is."),
     "too_many_requests": Failure(429, "Too many requests that cost much are under way", "Try again in a few seconds."),
     "bad_http": Failure(400, "The request is not proper HTTP: {why}", "Use an ordinary HTTP client."),
-    "too_slow": Failure(408, "The request took longer than {seconds} seconds to arrive", "Send it again, whole and at once."),
     "internal": Failure(
         500,
         "The service failed on its own account (request {request_id})",
@@ -70,7 +69,7 @@ FAILURES: Final[dict[str, Failure]] = {
         409, "Group {group} has {count} tracking servers, which is the site's limit", "Delete one that is not used, or ask the admins."
     ),
     "ports_exhausted": Failure(
-        503, "No port is free in the service's range {range}", "Tell the admins to widen port_range or to purge deleted servers."
+        503, "No port is free in the service's range {range}", "Tell the admins to widen port_first to port_last, or to purge deleted servers."
     ),
     "port_taken": Failure(
         409,
@@ -112,6 +111,10 @@ FAILURES: Final[dict[str, Failure]] = {
     "storage_not_s3": Failure(
         422, "What answers at {endpoint} does not speak S3: {why}", "Check the endpoint's address, port and http or https."
     ),
+    "storage_region_wrong": Failure(
+        422, "The bucket {bucket} is not in region {region}", "Name the bucket's own region, or leave region out for the site's."
+    ),
+    "storage_full": Failure(422, "The bucket {bucket} takes nothing more ({why})", "Free space or raise its quota, then try again."),
     "storage_clock": Failure(
         503, "The clocks of the service's host and of the object store differ by too much", "Tell the admins to set the clock."
     ),

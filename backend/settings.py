@@ -152,6 +152,6 @@ def load(path: Path | None = None) -> Settings:
     return read(path or settings_file())
 
 
-def environment(*names: str) -> dict[str, str]:
-    """Those variables of the service's own environment that are set; for the programs that it starts, which get nothing else of it."""
-    return {name: os.environ[name] for name in names if name in os.environ}
+def environment() -> dict[str, str]:
+    """A copy of the service's own environment, for those who start programs; they choose what of it these get."""
+    return dict(os.environ)

@@ -56,6 +56,23 @@ def rows() -> Iterator[tuple[str, str, str, str]]:
         yield row.name, _type_word(row, types[row.name]), shown, str(row.metadata["help"])
 
 
+def markdown_table() -> str:
+    """The table of docs/reference/settings.md."""
+    lines = ["| setting | type | default | meaning |", "|---|---|---|---|"]
+    lines += [f"| `{name}` | {kind} | `{default}` | {about} |" for name, kind, default, about in rows()]
+    return "\n".join(lines) + "\n"
+
+
+def in_force(settings: Settings) -> dict[str, Any]:
+    """Every setting's value, plain. A password in the registry's address is left out."""
+    found: dict[str, Any] = {}
+    for row in fields(Settings):
+        value = getattr(settings, row.name)
+        found[row.name] = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+    found["database_url"] = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:…@", settings.database_url)
+    return found
+
+
 def _parse(path: Path) -> dict[str, tuple[int, Any]]:
     """Name to line and value. The file is parsed to nodes first, since only these know their lines."""
     try:

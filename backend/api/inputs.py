@@ -1,0 +1,196 @@
+"""What requests may say. These models are the one source of patterns and limits: they refuse, and the OpenAPI document shows them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_core import PydanticCustomError
+
+from backend.domain import BUCKET_NAME, ENV_NAME, ArtifactAccess, StorageKey, bucket_name_is_valid
+from backend.passwords import MOST_BYTES
+from backend.secret import Secret
+from backend.wishes import CreateWish, StorageWish
+
+GROUP_NAME: Final = r"^[^/:.\x00-\x1f\x7f][^/:\x00-\x1f\x7f]{0,254}$"
+ACCESS_KEY_ID: Final = r"^[\x21-\x7e]{1,128}$"
+REGION: Final = r"^[A-Za-z0-9-]{1,64}$"
+ENDPOINT_URL: Final = r"^https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$"
+VERSION: Final = r"^[0-9A-Za-z.+-]{1,32}$"
+USER_NAME: Final = r"^[^:\x00-\x1f\x7f]{1,255}$"
+OPERATION_ID: Final = r"^op_[0-9a-f]{16}$"
+MOST_USERS: Final = 16
+_PRINTABLE: Final = frozenset(chr(code) for code in range(0x21, 0x7F))
+
+
+class Input(BaseModel):
+    """Unknown fields are refused, and no error ever shows what was sent: it may be a secret."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True, validate_by_alias=True)
+
+
+def _bucket(name: str) -> str:
+    if not bucket_name_is_valid(name):
+        raise PydanticCustomError("bucket_rules", "not a bucket's name")
+    return name
+
+
+def _secret_key(secret: SecretStr) -> SecretStr:
+    if not set(secret.get_secret_value()) <= _PRINTABLE:
+        raise PydanticCustomError("secret_characters", "not printable ASCII")
+    return secret
+
+
+def _password(password: SecretStr) -> SecretStr:
+    text = password.get_secret_value()
+    if len(text.encode()) > MOST_BYTES:
+        raise PydanticCustomError("password_long", "too long")
+    if any(ord(letter) < 0x20 or ord(letter) == 0x7F for letter in text):
+        raise PydanticCustomError("password_characters", "control characters")
+    return password
+
+
+Bucket = Annotated[str, Field(pattern=BUCKET_NAME, min_length=3, max_length=63), AfterValidator(_bucket)]
+AccessKey = Annotated[str, Field(pattern=ACCESS_KEY_ID, min_length=1, max_length=128)]
+SecretKey = Annotated[SecretStr, Field(min_length=1, max_length=256), AfterValidator(_secret_key)]
+Endpoint = Annotated[str, Field(pattern=ENDPOINT_URL, max_length=1024)]
+Region = Annotated[str, Field(pattern=REGION)]
+
+
+class ServerCreate(Input):
+    """A tracking server to be made."""
+
+    group: str = Field(pattern=GROUP_NAME, description="A Unix group of the caller.")
+    env_name: str = Field(pattern=ENV_NAME, description="2 to 255 of a-z, 0-9, - and _, a letter or digit first; unique in the group.")
+    bucket: Bucket = Field(description="An existing bucket.")
+    access_key_id: AccessKey
+    secret_access_key: SecretKey
+    endpoint_url: Endpoint | None = Field(default=None, description="The object store; null: the site's.")
+    region: Region | None = Field(default=None, description="null: the site's.")
+    artifact_access: Literal["proxied", "direct"] | None = Field(default=None, description="null: the site's.")
+    mlflow_version: str | None = Field(default=None, pattern=VERSION, description="null: the site's.")
+    idle_seconds: int | None = Field(
+        default=None, ge=0, le=2_592_000, description="Sleep after so long without activity; 0: never; null: the site's."
+    )
+
+    def wish(self) -> CreateWish:
+        """For ``backend.requests``."""
+        return CreateWish(
+            group=self.group,
+            env_name=self.env_name,
+            bucket=self.bucket,
+            key=StorageKey(access_key_id=self.access_key_id, secret_access_key=Secret(self.secret_access_key.get_secret_value())),
+            endpoint_url=self.endpoint_url,
+            region=self.region,
+            artifact_access=ArtifactAccess(self.artifact_access) if self.artifact_access else None,
+            mlflow_version=self.mlflow_version,
+            idle_seconds=self.idle_seconds,
+        )
+
+
+class StorageChange(Input):
+    """Other keys, or another endpoint, for the same bucket."""
+
+    access_key_id: AccessKey
+    secret_access_key: SecretKey
+    endpoint_url: Endpoint | None = Field(default=None, description="null: as it is.")
+    region: Region | None = Field(default=None, description="null: as it is.")
+
+    def wish(self) -> StorageWish:
+        """For ``backend.requests``."""
+        key = StorageKey(access_key_id=self.access_key_id, secret_access_key=Secret(self.secret_access_key.get_secret_value()))
+        return StorageWish(key=key, endpoint_url=self.endpoint_url, region=self.region)
+
+
+class UserEntry(Input):
+    """A BASIC-auth user, as in ``basic_auth.yml``."""
+
+    user_name: str = Field(pattern=USER_NAME)
+    password: Annotated[SecretStr, Field(min_length=1, max_length=MOST_BYTES), AfterValidator(_password)] = Field(
+        alias="pass", description=f"At most {MOST_BYTES} bytes, which is what bcrypt looks at."
+    )
+
+
+class UsersPut(Input):
+    """The whole list; empty: nobody gets in."""
+
+    users: list[UserEntry] = Field(max_length=MOST_USERS)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> UsersPut:
+        names = [user.user_name for user in self.users]
+        if len(set(names)) < len(names):
+            raise PydanticCustomError("user_twice", "a user twice")
+        return self
+
+    def pairs(self) -> list[tuple[str, Secret]]:
+        """Names and passwords."""
+        return [(user.user_name, Secret(user.password.get_secret_value())) for user in self.users]
+
+
+class ServerPath(Input):
+    """Which server."""
+
+    group: str = Field(pattern=GROUP_NAME)
+    env: str = Field(pattern=ENV_NAME)
+
+
+class OperationPath(Input):
+    """Which operation."""
+
+    id: str = Field(pattern=OPERATION_ID)
+
+
+class ServersQuery(Input):
+    """Which servers are listed."""
+
+    all: Literal["true", "false"] = Field(default="false", description="Those of every group (admins only).")
+    deleted: Literal["true", "false"] = Field(default="false", description="With those that were deleted and can be restored.")
+
+
+_MESSAGES: Final[dict[str, str]] = {
+    "missing": "This is needed",
+    "extra_forbidden": "There is no such field",
+    "bucket_rules": "Not a bucket's name: 3 to 63 of a-z, 0-9, - and ., a letter or digit first and last, and not like an IP address",
+    "secret_characters": "A secret access key has printable ASCII characters and no spaces only",
+    "password_long": "At most 72 bytes",
+    "password_characters": "No control characters",
+    "user_twice": "A user stands there twice",
+    "string_too_short": "This must not be empty",
+    "string_too_long": "This is too long",
+    "too_long": "At most {max_length} entries",
+    "int_type": "This must be a whole number",
+    "greater_than_equal": "At least {ge}",
+    "less_than_equal": "At most {le}",
+    "literal_error": "One of {expected}",
+    "list_type": "This must be a list",
+    "model_type": "This must be an object",
+    "model_attributes_type": "This must be an object",
+    "string_type": "This must be a text",
+    "string_unicode": "This must be a text of whole characters",
+}
+_PATTERNS: Final[dict[str, str]] = {
+    "env_name": "2 to 255 of a-z, 0-9, - and _, a letter or digit first",
+    "env": "2 to 255 of a-z, 0-9, - and _, a letter or digit first",
+    "bucket": _MESSAGES["bucket_rules"],
+    "group": "Not a group's name",
+    "access_key_id": "1 to 128 printable ASCII characters without spaces",
+    "endpoint_url": "http://HOST or https://HOST, with a port or path where it has one",
+    "region": "1 to 64 letters, digits and -",
+    "mlflow_version": "Not a version",
+    "user_name": "1 to 255 characters, neither a colon nor control characters",
+    "id": "Not an operation's id",
+}
+OTHER: Final = "Not valid"
+
+
+def message_of(error: Any) -> tuple[str, dict[str, object]]:
+    """The text for one of pydantic's errors, with its parameters; never with what was sent."""
+    kind, field = error["type"], str(error["loc"][-1]) if error["loc"] else ""
+    text = _PATTERNS.get(field, OTHER) if kind == "string_pattern_mismatch" else _MESSAGES.get(kind, OTHER)
+    return text, error.get("ctx") or {}
+
+
+def all_messages() -> list[str]:
+    """Every text of ``message_of``, for the catalogue's test."""
+    return [*_MESSAGES.values(), *_PATTERNS.values(), OTHER]

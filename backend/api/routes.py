@@ -1,0 +1,183 @@
+"""The API's paths. Each handler is short: who asks and what was asked is known when it begins; it writes or reads, and presents."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Final, cast
+
+from flask import Response, current_app, g, jsonify
+from flask_openapi3.blueprint import APIBlueprint
+from sqlalchemy import or_, select
+
+import backend
+from backend import heartbeat, policy
+from backend.api.answers import Answer, Health, Me, OperationView, ReconcilerView, ServerList, ServerView
+from backend.api.inputs import OperationPath, ServerCreate, ServerPath, ServersQuery, StorageChange, UsersPut
+from backend.api.present import Presenter, me_view, operation_view
+from backend.api.problems import CONTENT_TYPE
+from backend.domain import Caller
+from backend.errors import ServiceError
+from backend.messages import TITLES
+from backend.registry.models import Operation, Server, now
+from backend.requests import find, not_there, unfinished
+from backend.service import Service
+
+PREFIX: Final = "/api/v1"
+EXTENSION: Final = "aihub"
+PUBLIC: Final = frozenset({"api.health", "openapi_document"})
+"""Endpoints that need not know who calls."""
+_MISSED_LOOKS: Final = 3
+_LEAST_SECONDS: Final = 15.0
+
+
+def _answers(status: int, model: type[Answer], *problems: int) -> dict[str | int, Any]:
+    """The answers of a path for the OpenAPI document: the good one, the problems that every path has, and those of this one."""
+    content = {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    every: dict[str | int, Any] = {
+        str(each): {"description": TITLES[each], "content": content} for each in sorted({*_EVERYWHERE, *problems})
+    }
+    return {str(status): model, **every}
+
+
+_EVERYWHERE: Final = (400, 405, 422, 500)
+_READ: Final = (401, 403, 404, 503)
+_CHANGE: Final = (*_READ, 409, 413, 429)
+api = APIBlueprint("api", __name__, url_prefix=PREFIX)
+
+
+def _service() -> Service:
+    return cast("Service", current_app.extensions[EXTENSION])
+
+
+def _caller() -> Caller:
+    return cast("Caller", g.caller)
+
+
+def _json(view: Answer) -> Response:
+    return jsonify(view.model_dump(mode="json"))
+
+
+def _accepted(operation: Operation) -> Response:
+    response = _json(operation_view(operation, g.language))
+    response.status_code = 202
+    response.headers["Location"] = f"{PREFIX}/operations/{operation.id}"
+    return response
+
+
+@api.get("/health", responses=_answers(200, Health))
+def health() -> Response:
+    """Whether the service works. Nobody need be known."""
+    seen = heartbeat.seen_at(_service().settings.run_dir)
+    patience = max(_LEAST_SECONDS, _MISSED_LOOKS * _service().settings.observe_seconds)
+    alive = seen is not None and now() - seen < timedelta(seconds=patience)
+    reconciler = ReconcilerView(seen_at=seen, ok=alive)
+    return _json(Health(status="ok" if alive else "degraded", version=backend.__version__, reconciler=reconciler))
+
+
+@api.get("/me", responses=_answers(200, Me, *_READ))
+def me() -> Response:
+    """The caller, and what forms offer."""
+    return _json(me_view(_service(), _caller()))
+
+
+@api.get("/servers", responses=_answers(200, ServerList, *_READ))
+def list_servers(query: ServersQuery) -> Response:
+    """The servers of the caller's groups."""
+    caller, service = _caller(), _service()
+    if query.all == "true" and not caller.admin:
+        raise ServiceError("not_allowed", who=policy.ADMINS)
+    wanted = select(Server).order_by(Server.group_name, Server.env_name, Server.created_at)
+    if query.all != "true":
+        names, ids = [group.name for group in caller.groups], [group.gid for group in caller.groups]
+        wanted = wanted.where(or_(Server.group_name.in_(names), Server.gid.in_(ids)))
+    if query.deleted != "true":
+        wanted = wanted.where(Server.deleted_at.is_(None))
+    with service.registry.reading() as session:
+        rows = session.scalars(wanted).all()
+        under_way = unfinished(session, [row.id for row in rows])
+    presenter = _presenter([row.group_name for row in rows], under_way)
+    return _json(ServerList(servers=[presenter.server(row) for row in rows]))
+
+
+@api.post("/servers", responses=_answers(202, OperationView, *_CHANGE))
+def create_server(body: ServerCreate) -> Response:
+    """Make a tracking server."""
+    return _accepted(_service().requests.create(_caller(), body.wish(), request_id=g.request_id))
+
+
+@api.get("/servers/<group>/<env>", responses=_answers(200, ServerView, *_READ))
+def get_server(path: ServerPath) -> Response:
+    """One server."""
+    with _service().registry.reading() as session:
+        row = find(session, path.group, path.env)
+        under_way = unfinished(session, [row.id]) if row else {}
+    if row is None or not policy.is_visible(_caller(), row):
+        raise not_there(_caller(), path.group, path.env)
+    return _json(_presenter([row.group_name], under_way).server(row))
+
+
+@api.delete("/servers/<group>/<env>", responses=_answers(202, OperationView, *_CHANGE))
+def delete_server(path: ServerPath) -> Response:
+    """Delete a server; it can be restored for a while, and its bucket is not touched."""
+    return _accepted(_service().requests.delete(_caller(), path.group, path.env, request_id=g.request_id))
+
+
+@api.post("/servers/<group>/<env>/start", responses=_answers(202, OperationView, *_CHANGE))
+def start_server(path: ServerPath) -> Response:
+    """Start a stopped or failed server."""
+    return _accepted(_service().requests.start(_caller(), path.group, path.env, request_id=g.request_id))
+
+
+@api.post("/servers/<group>/<env>/stop", responses=_answers(202, OperationView, *_CHANGE))
+def stop_server(path: ServerPath) -> Response:
+    """Stop a server until it is started again."""
+    return _accepted(_service().requests.stop(_caller(), path.group, path.env, request_id=g.request_id))
+
+
+@api.post("/servers/<group>/<env>/restore", responses=_answers(202, OperationView, *_CHANGE))
+def restore_server(path: ServerPath) -> Response:
+    """Undo the latest delete of that name."""
+    return _accepted(_service().requests.restore(_caller(), path.group, path.env, request_id=g.request_id))
+
+
+@api.put("/servers/<group>/<env>/users", responses=_answers(202, OperationView, *_CHANGE))
+def put_users(path: ServerPath, body: UsersPut) -> Response:
+    """Set who can log in: the whole list."""
+    requests = _service().requests
+    return _accepted(requests.set_users(_caller(), path.group, path.env, body.pairs(), request_id=g.request_id))
+
+
+@api.put("/servers/<group>/<env>/storage", responses=_answers(202, OperationView, *_CHANGE))
+def put_storage(path: ServerPath, body: StorageChange) -> Response:
+    """Use other keys, or another endpoint, for the same bucket. The old ones stay in force until the new are proven."""
+    requests = _service().requests
+    return _accepted(requests.set_storage(_caller(), path.group, path.env, body.wish(), request_id=g.request_id))
+
+
+@api.get("/operations/<id>", responses=_answers(200, OperationView, *_READ))
+def get_operation(path: OperationPath) -> Response:
+    """An operation: poll it until it has ended."""
+    with _service().registry.reading() as session:
+        row = session.get(Operation, path.id)
+        server = session.get(Server, row.server_id) if row is not None and row.server_id is not None else None
+    if row is None or not _may_see(row, server):
+        raise ServiceError("no_such_operation", id=path.id)
+    return _json(operation_view(row, g.language))
+
+
+def _may_see(row: Operation, server: Server | None) -> bool:
+    caller = _caller()
+    if caller.admin or row.requested_by == caller.user:
+        return True
+    return policy.is_visible(caller, server) if server is not None else caller.group(row.group_name) is not None
+
+
+def _presenter(names: list[str], under_way: dict[str, Operation]) -> Presenter:
+    service, caller = _service(), _caller()
+    return Presenter(
+        settings=service.settings,
+        caller=caller,
+        language=g.language,
+        groups_now=policy.groups_now(caller, names, service.directory),
+        under_way=under_way,
+    )

@@ -1,0 +1,25 @@
+"""Who asked for what: one row per request that changes something, written in the same transaction as the change."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import Session
+
+from backend.domain import Caller
+from backend.registry.models import AuditEntry, Operation, Server
+
+
+def record(session: Session, *, caller: Caller, action: str, server: Server, operation: Operation) -> None:
+    """Append the entry. Rows are never changed and hold no secret."""
+    session.add(
+        AuditEntry(
+            user=caller.user,
+            uid=caller.uid,
+            scheme=caller.scheme,
+            action=action,
+            group_name=server.group_name,
+            env_name=server.env_name,
+            server_id=server.id,
+            operation_id=operation.id,
+            request_id=operation.request_id,
+        )
+    )

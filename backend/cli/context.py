@@ -1,0 +1,63 @@
+"""What commands share: the settings of this run, and tables that are JSON where that is asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from backend.settings import Settings, load, settings_file
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def file_of(context: click.Context) -> Path:
+    """The settings' file of this run."""
+    return context.find_root().obj or settings_file()
+
+
+def settings_of(context: click.Context) -> Settings:
+    """The settings of this run. Error: ``SettingsError``."""
+    return load(file_of(context))
+
+
+def ready_settings(context: click.Context) -> Settings:
+    """The settings, where ``aihub init`` has been run and this account may use the state."""
+    from backend.cli.failures import CommandError
+
+    settings = settings_of(context)
+    try:
+        owner = settings.state_dir.stat().st_uid
+    except FileNotFoundError:
+        raise CommandError(f"there is no {settings.state_dir} yet; run `aihub init` first") from None
+    if os.geteuid() not in {0, owner}:
+        raise CommandError(f"{settings.state_dir} belongs to uid {owner}; run this as that account or as root")
+    return settings
+
+
+def json_option(command: F) -> F:
+    """``--json`` for a listing."""
+    return click.option("--json", "as_json", is_flag=True, help="As JSON, for scripts.")(command)
+
+
+def show(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
+    """A table of these columns; as JSON everything that the rows hold."""
+    if as_json:
+        click.echo(json.dumps(list(rows), ensure_ascii=False, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("" if row.get(column) is None else str(row[column])) for column in columns))
+    Console().print(table)
+    if not rows:
+        click.echo("none")

@@ -1,0 +1,87 @@
+"""The command itself: its groups, and how failures end it."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+# Each command's module is imported when it is used or its own help is asked for.
+_COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "init": ("backend.cli.setup", "make the state: folder, keys, registry"),
+    "serve": ("backend.cli.setup", "run the service in the foreground"),
+    "check": ("backend.cli.checks", "look whether all is well, and say the cure where not"),
+    "servers": ("backend.cli.servers", "list, show, start, stop, delete, restore, purge"),
+    "operations": ("backend.cli.records", "what was asked for and what became of it"),
+    "audit": ("backend.cli.records", "who asked for what"),
+    "keys": ("backend.cli.keys", "the keys that encrypt secrets at rest"),
+    "backup": ("backend.cli.copies", "copy registry, keys and every database, while all runs"),
+    "restore": ("backend.cli.copies", "put a backup back on an empty machine"),
+    "settings": ("backend.cli.setup", "the settings in force, or the table of all"),
+    "openapi": ("backend.cli.setup", "the API's OpenAPI document"),
+}
+_HELP: Final = """Self-service MLflow tracking servers: the command for admins.
+
+\b
+A first start:
+  aihub init          make what the settings name
+  aihub check         see that all is well
+  aihub serve         run it (systemd does the same)
+
+Settings are read from the file that AIHUB_SETTINGS names (default /etc/aihub/settings.yml), or --settings. Run it as the service's
+account or as root. Every listing knows --json. Exit status: 0 well, 1 a failure, 2 wrong use.
+"""
+
+
+class Lazy(click.Group):
+    """A group that imports a command when it is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        """In the order of a first use."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 (click's signature)
+        """The command of that name."""
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(_COMMANDS[cmd_name][0]), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 (click's signature)
+        """Without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (_module, about) in _COMMANDS.items()])
+
+
+@click.group(cls=Lazy, help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--settings", "file", type=click.Path(path_type=Path, dir_okay=False), help="The settings' file.")
+@click.version_option(package_name="aihub")
+@click.pass_context
+def aihub(context: click.Context, file: Path | None) -> None:
+    context.obj = file
+
+
+def main() -> None:
+    """The entry point."""
+    try:
+        aihub(prog_name="aihub")
+    except Exception as error:  # noqa: BLE001 (the last place that can tell it in one sentence; what nobody foresaw is raised again)
+        for line in _told(error):
+            click.echo(f"aihub: {line}", err=True)
+        sys.exit(1)
+
+
+def _told(error: Exception) -> list[str]:
+    """The sentences for a failure that has some; what nobody foresaw goes on as a traceback."""
+    problems: Any = getattr(error, "problems", None)
+    if problems:
+        return [str(problem) for problem in problems]
+    from backend.cli.failures import sentence
+
+    known = sentence(error)
+    if known is None:
+        raise error
+    return [known]

@@ -1,0 +1,90 @@
+"""`init`, `serve`, `settings`, `openapi`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from backend.cli.context import file_of, json_option, ready_settings, settings_of
+
+
+@click.command()
+@click.pass_context
+def init(context: click.Context) -> None:
+    """Make what the settings name: the state's folder (0700), a first encryption key, the registry in its newest form.
+
+    Run it as the service's account; run it again after each upgrade. What is there already is kept.
+    """
+    from backend.keyring import Keyring
+    from backend.wiring import make_runtime, open_registry
+
+    settings = settings_of(context)
+    make_runtime(settings)  # says now what `aihub serve` would refuse
+    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    settings.state_dir.chmod(0o700)
+    for folder in (settings.run_dir, settings.servers_dir, settings.kept_dir):
+        folder.mkdir(exist_ok=True, mode=0o700)
+    made = Keyring(settings.keys_file).create()
+    registry = open_registry(settings)
+    before = registry.revision() if registry.path is None or registry.path.exists() else None
+    registry.migrate()
+    after = registry.revision()
+    registry.close()
+    click.echo(f"state     {settings.state_dir}")
+    click.echo(f"keys      {settings.keys_file}{' (made)' if made else ''}")
+    click.echo(f"registry  revision {after}{'' if before == after else f' (was {before})' if before else ' (made)'}")
+
+
+@click.command()
+@click.pass_context
+def serve(context: click.Context) -> None:
+    """Run the service in the foreground: the API on its Unix socket, and the reconciler.
+
+    Logs go to standard error, a line each. SIGTERM or Ctrl-C ends it within seconds; tracking servers go on running. systemd: Type=exec,
+    KillMode=mixed would end the tracking servers too, so use KillMode=process.
+    """
+    from backend import log
+    from backend.cli.failures import CommandError
+    from backend.keyring import Keyring
+    from backend.registry.database import Registry
+    from backend.supervisor import supervise
+    from backend.wiring import make_runtime, open_registry
+
+    settings = ready_settings(context)
+    make_runtime(settings)
+    _ = Keyring(settings.keys_file).newest  # the keys can be used
+    registry = open_registry(settings)
+    revision = registry.revision() if registry.path is None or registry.path.exists() else None
+    registry.close()
+    if revision != Registry.newest_revision():
+        raise CommandError(f"the registry has revision {revision}, and this version needs {Registry.newest_revision()}; run `aihub init`")
+    log.configure()
+    supervise(settings, file_of(context))
+
+
+@click.command()
+@click.option("--markdown", is_flag=True, help="The table of all settings, as docs/reference/settings.md has it.")
+@json_option
+@click.pass_context
+def settings(context: click.Context, *, markdown: bool, as_json: bool) -> None:
+    """The settings in force, with what each means."""
+    from backend.settings_file import in_force, markdown_table
+
+    if markdown:
+        click.echo(markdown_table(), nl=False)
+        return
+    values = in_force(settings_of(context))
+    if as_json:
+        click.echo(json.dumps(values, indent=2))
+        return
+    for name, value in values.items():
+        click.echo(f"{name}: {json.dumps(value)}")
+
+
+@click.command()
+def openapi() -> None:
+    """The API's OpenAPI 3.1 document, as the service gives it at /api/v1/openapi.json."""
+    from backend.api.app import bare_app
+
+    click.echo(json.dumps(bare_app().api_doc, ensure_ascii=False, indent=2))

@@ -1,0 +1,36 @@
+"""Logs: one line each, to standard error, where systemd or the demo takes them. No secret ever reaches one."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Final
+
+_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class OneLine(logging.Formatter):
+    """A traceback becomes part of its line, and a line break in a message is shown as one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        if record.exc_info and isinstance(record.exc_info[1], Exception):
+            hide_parameters(record.exc_info[1])
+        return super().format(record).replace("\r", "\\r").replace("\n", " | ")
+
+
+def hide_parameters(error: BaseException | None) -> None:
+    """SQLAlchemy's errors show the values of their statement, unless told not to; so do those that they came from."""
+    while error is not None:
+        if hasattr(error, "hide_parameters"):
+            error.hide_parameters = True
+        error = error.__cause__ or error.__context__
+
+
+def configure(level: int = logging.INFO) -> None:
+    """Send all logs of this process there."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLine(_FORMAT))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("botocore").setLevel(logging.WARNING)

@@ -1,0 +1,110 @@
+"""Who may do what to which server. One function answers it, for the request that asks and for the list of what is allowed."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from backend.domain import Caller, Group, Status
+from backend.errors import ServiceError
+from backend.ports import Directory
+from backend.registry.models import Operation, Server
+from backend.settings import Settings
+
+Action = Literal["start", "stop", "delete", "restore", "users", "storage"]
+ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
+ADMINS: Final = "the service's admins"
+_OF_ALL_MEMBERS: Final = frozenset({"see", "start", "stop"})
+_ON_FROZEN: Final = frozenset({"see", "stop", "delete", "purge"})
+_ON_DELETED: Final = frozenset({"see", "restore", "purge"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """What must be known besides the row: the gid that the server's group name has now (None: no such group), what is under way."""
+
+    group_now: int | None
+    under_way: Operation | None = None
+
+
+def is_offered(settings: Settings, group: str) -> bool:
+    """Whether groups of that name may have servers at this site."""
+    return any(fnmatch.fnmatchcase(group, pattern) for pattern in settings.allowed_groups)
+
+
+def offered_groups(caller: Caller, settings: Settings) -> list[Group]:
+    """The caller's groups that may have servers."""
+    return [group for group in caller.groups if is_offered(settings, group.name)]
+
+
+def may_create(caller: Caller, settings: Settings) -> bool:
+    """Whether the site lets this caller create, in a group that it is a member of."""
+    return caller.admin or settings.create_by == "members"
+
+
+def check_create(caller: Caller, group: str, settings: Settings, directory: Directory) -> Group:
+    """The group in which the caller may create a server. Errors: ``not_a_member``, ``group_not_offered``, ``not_allowed``."""
+    found = caller.group(group) or (directory.group(name=group) if caller.admin else None)
+    if found is None:
+        raise ServiceError("not_a_member", user=caller.user, group=group)
+    if not is_offered(settings, group):
+        raise ServiceError("group_not_offered", group=group)
+    if not may_create(caller, settings):
+        raise ServiceError("not_allowed", who=ADMINS)
+    return found
+
+
+def is_visible(caller: Caller, server: Server) -> bool:
+    """Whether the caller may know of it: an admin, or a member of a group with that name or that gid (then it may be frozen)."""
+    return caller.admin or any(group.name == server.group_name or group.gid == server.gid for group in caller.groups)
+
+
+def groups_now(caller: Caller, names: Iterable[str], directory: Directory) -> Mapping[str, int | None]:
+    """The gid that each name has now. The caller's own groups are known; NSS is asked once for each other."""
+    own = {group.name: group.gid for group in caller.groups}
+    found: dict[str, int | None] = {}
+    for name in set(names):
+        group = None if name in own else directory.group(name=name)
+        found[name] = own.get(name, group.gid if group else None)
+    return found
+
+
+def refusal(caller: Caller, server: Server, action: str, *, settings: Settings, situation: Situation) -> ServiceError | None:
+    """Why the caller may not do that to the server now; None when it may. ``action``: ``see``, one of ``ACTIONS``, or ``purge``."""
+    if not is_visible(caller, server):
+        return ServiceError("not_a_member", user=caller.user, group=server.group_name)
+    frozen = situation.group_now != server.gid
+    if frozen and not (action == "see" or (caller.admin and action in _ON_FROZEN)):
+        now = "none" if situation.group_now is None else situation.group_now
+        return ServiceError("group_changed", group=server.group_name, now=now, then=server.gid)
+    if not _site_lets(caller, action, settings):
+        return ServiceError("not_allowed", who=ADMINS)
+    return _refusal_by_state(server, action, situation)
+
+
+def allowed(caller: Caller, server: Server, *, settings: Settings, situation: Situation) -> list[Action]:
+    """What the caller may do to the server now."""
+    return [action for action in ACTIONS if refusal(caller, server, action, settings=settings, situation=situation) is None]
+
+
+def _site_lets(caller: Caller, action: str, settings: Settings) -> bool:
+    if caller.admin or action in _OF_ALL_MEMBERS:
+        return True
+    return action != "purge" and settings.manage_by == "members"
+
+
+def _refusal_by_state(server: Server, action: str, situation: Situation) -> ServiceError | None:
+    names = {"group": server.group_name, "env_name": server.env_name}
+    if action == "see":
+        return None
+    if (server.deleted_at is not None) != (action in _ON_DELETED):
+        return ServiceError("nothing_to_restore" if action in _ON_DELETED else "no_such_server", **names)
+    busy = situation.under_way
+    if busy is not None and busy.kind != action:
+        deleting = server.status == Status.DELETING and busy.kind == "delete"
+        return ServiceError("server_deleting") if deleting else ServiceError("server_busy", kind=busy.kind)
+    if busy is not None and action in {"users", "storage"}:
+        return ServiceError("server_busy", kind=busy.kind)
+    return None

@@ -1,0 +1,274 @@
+"""What a request writes: the wish and an operation, in one transaction with the audit entry; then the reconciler is kicked.
+
+Used by the API and by the admins' command alike. Nothing here waits for a tracking server.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from backend import audit, policy, portpool, versions
+from backend.domain import Caller, Desired, Group, OperationKind, OperationState, Status, new_server_id, prefix_of
+from backend.errors import ServiceError
+from backend.keyring import Keyring
+from backend.kick import Kick
+from backend.passwords import Hasher
+from backend.ports import Directory
+from backend.registry.database import Registry
+from backend.registry.models import Operation, Server, now
+from backend.secret import Secret
+from backend.settings import Settings
+from backend.wishes import CreateWish, StorageWish, new_box_keys
+
+UNFINISHED = (OperationState.PENDING, OperationState.RUNNING)
+Change = Callable[[Server], str | None]
+"""Changes the row; returns the operation's encrypted payload where it has one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """Who asks for what on which server."""
+
+    caller: Caller
+    group: str
+    env: str
+    kind: OperationKind
+    request_id: str | None = None
+
+    @property
+    def of_deleted(self) -> bool:
+        """Whether it is about a server that was deleted."""
+        return self.kind in {OperationKind.RESTORE, OperationKind.PURGE}
+
+
+class Requests:
+    """The changes that can be asked for. Each returns the operation, or raises ``ServiceError`` and has written nothing."""
+
+    def __init__(
+        self, *, registry: Registry, directory: Directory, settings: Settings, keyring: Keyring, kick: Kick, hasher: Hasher
+    ) -> None:
+        self._registry = registry
+        self._directory = directory
+        self._settings = settings
+        self._keyring = keyring
+        self._kick = kick
+        self._hasher = hasher
+
+    def create(self, caller: Caller, wish: CreateWish, *, request_id: str | None) -> Operation:
+        """Errors: ``not_a_member``, ``group_not_offered``, ``not_allowed``, ``server_exists``, ``too_many_servers``, ``endpoint_fixed``,
+        ``version_missing``, ``ports_exhausted``, ``directory_failed``.
+        """
+        group = policy.check_create(caller, wish.group, self._settings, self._directory)
+        self._check_endpoint(wish.endpoint_url)
+        version, revision = versions.schema_revision(self._settings, wish.mlflow_version)
+        server = self._new_server(caller, group, wish, version, revision)
+        operation = _operation(OperationKind.CREATE, server, caller, request_id)
+        exists = ServiceError("server_exists", group=group.name, env_name=wish.env_name)
+        try:
+            with self._registry.session() as session:
+                if _named(session, group.name, wish.env_name) is not None:
+                    raise exists
+                self._check_count(session, group.name)
+                server.port = portpool.allocate(session, self._settings, server.id)
+                session.add(server)
+                session.flush()
+                session.add(operation)
+                audit.record(session, caller=caller, action=OperationKind.CREATE, server=server, operation=operation)
+        except IntegrityError as error:  # where two writers are possible at once, the index decides
+            if "one_name_per_group" in str(error.orig) or "env_name" in str(error.orig):
+                raise exists from error
+            raise
+        self._kick.send()
+        return operation
+
+    def start(self, caller: Caller, group: str, env: str, *, request_id: str | None) -> Operation:
+        """Errors: as ``policy.refusal``, and ``no_such_server``."""
+
+        def change(server: Server) -> None:
+            server.desired = Desired.RUNNING
+
+        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.START, request_id=request_id)
+        return self._change(ask, change)
+
+    def stop(self, caller: Caller, group: str, env: str, *, request_id: str | None) -> Operation:
+        """Errors: as ``start``."""
+
+        def change(server: Server) -> None:
+            server.desired = Desired.STOPPED
+
+        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.STOP, request_id=request_id)
+        return self._change(ask, change)
+
+    def delete(self, caller: Caller, group: str, env: str, *, request_id: str | None) -> Operation:
+        """Errors: as ``start``."""
+
+        def change(server: Server) -> None:
+            server.desired, server.status = Desired.ABSENT, Status.DELETING
+
+        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.DELETE, request_id=request_id)
+        return self._change(ask, change)
+
+    def restore(self, caller: Caller, group: str, env: str, *, request_id: str | None) -> Operation:
+        """Undo the latest delete. Errors: as ``start``, ``nothing_to_restore``, ``server_exists``."""
+        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.RESTORE, request_id=request_id)
+        return self._change(ask, lambda _server: None)
+
+    def purge(self, caller: Caller, group: str, env: str, *, request_id: str | None) -> Operation:
+        """Forget the latest deleted server of that name before its time. Admins only. Errors: as ``restore``."""
+        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.PURGE, request_id=request_id)
+        return self._change(ask, lambda _server: None)
+
+    def set_users(self, caller: Caller, group: str, env: str, users: Sequence[tuple[str, Secret]], *, request_id: str | None) -> Operation:
+        """The whole list of BASIC-auth users. Errors: as ``start``, ``too_many_requests``."""
+        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.USERS, request_id=request_id)
+        self._check(ask)  # before the hashes, which cost
+        hashed = [asdict(user) for user in self._hasher.hash(users)]
+        payload = self._encrypted({"users": hashed, "by": caller.user})
+        return self._change(ask, lambda _server: payload)
+
+    def set_storage(self, caller: Caller, group: str, env: str, wish: StorageWish, *, request_id: str | None) -> Operation:
+        """Other keys or another endpoint for the same bucket. Errors: as ``start``, ``endpoint_fixed``."""
+        self._check_endpoint(wish.endpoint_url)
+
+        def change(server: Server) -> str:
+            return self._encrypted(
+                {
+                    "access_key_id": wish.key.access_key_id,
+                    "secret_access_key": wish.key.secret_access_key.reveal(),
+                    "endpoint_url": wish.endpoint_url or server.endpoint_url,
+                    "region": wish.region or server.region,
+                }
+            )
+
+        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.STORAGE, request_id=request_id)
+        return self._change(ask, change)
+
+    def _change(self, ask: Ask, change: Change) -> Operation:
+        group_now = self._group_now(ask)
+        with self._registry.session() as session:
+            server, under_way = self._permitted(session, ask, group_now)
+            if under_way is not None:  # the same was asked already, perhaps by a client that did not hear our answer
+                return under_way
+            operation = _operation(ask.kind, server, ask.caller, ask.request_id)
+            if _is_so_already(server, ask.kind):
+                operation.state, operation.finished_at = OperationState.SUCCEEDED, now()
+            else:
+                operation.payload = change(server)
+            session.add(operation)
+            audit.record(session, caller=ask.caller, action=ask.kind, server=server, operation=operation)
+        if operation.finished_at is None:
+            self._kick.send()
+        return operation
+
+    def _check(self, ask: Ask) -> None:
+        group_now = self._group_now(ask)
+        with self._registry.reading() as session:
+            self._permitted(session, ask, group_now)
+
+    def _group_now(self, ask: Ask) -> int | None:
+        """Looked up before any transaction begins: NSS may take its time."""
+        return policy.groups_now(ask.caller, [ask.group], self._directory)[ask.group]
+
+    def _permitted(self, session: Session, ask: Ask, group_now: int | None) -> tuple[Server, Operation | None]:
+        server = find(session, ask.group, ask.env, deleted=ask.of_deleted)
+        if server is None:
+            raise not_there(ask.caller, ask.group, ask.env, deleted=ask.of_deleted)
+        under_way = unfinished(session, [server.id]).get(server.id)
+        situation = policy.Situation(group_now=group_now, under_way=under_way)
+        refused = policy.refusal(ask.caller, server, ask.kind, settings=self._settings, situation=situation)
+        if refused is not None:
+            raise refused
+        if ask.kind == OperationKind.RESTORE and under_way is None and _named(session, ask.group, ask.env) is not None:
+            raise ServiceError("server_exists", group=ask.group, env_name=ask.env)
+        return server, under_way
+
+    def _new_server(self, caller: Caller, group: Group, wish: CreateWish, version: str, revision: str) -> Server:
+        server_id, settings = new_server_id(), self._settings
+        return Server(
+            id=server_id,
+            group_name=group.name,
+            gid=group.gid,
+            env_name=wish.env_name,
+            created_by=caller.user,
+            desired=Desired.RUNNING,
+            status=Status.CREATING,
+            host=settings.inside_host,
+            mlflow_version=version,
+            schema_revision=revision,
+            idle_seconds=settings.idle_seconds if wish.idle_seconds is None else wish.idle_seconds,
+            bucket=wish.bucket,
+            prefix=prefix_of(server_id, settings.prefix_root),
+            endpoint_url=wish.endpoint_url or settings.endpoint_url,
+            region=wish.region or settings.region,
+            artifact_access=wish.artifact_access or settings.artifact_access,
+            access_key_id=wish.key.access_key_id,
+            secret_access_key=self._keyring.encrypt(wish.key.secret_access_key),
+            box_keys=self._keyring.encrypt(new_box_keys()),
+        )
+
+    def _check_endpoint(self, asked: str | None) -> None:
+        fixed = self._settings.endpoint_url
+        if asked is not None and fixed is not None and asked.rstrip("/") != fixed.rstrip("/"):
+            raise ServiceError("endpoint_fixed", endpoint=fixed)
+
+    def _check_count(self, session: Session, group: str) -> None:
+        most = self._settings.max_servers_per_group
+        if most == 0:
+            return
+        count = session.scalar(select(func.count()).where(Server.group_name == group, Server.deleted_at.is_(None))) or 0
+        if count >= most:
+            raise ServiceError("too_many_servers", group=group, count=count)
+
+    def _encrypted(self, payload: dict[str, object]) -> str:
+        return self._keyring.encrypt(Secret(json.dumps(payload)))
+
+
+def find(session: Session, group: str, env: str, *, deleted: bool = False) -> Server | None:
+    """The server of that name; with ``deleted`` the latest deleted one that still waits for its purge. Locked where the database can."""
+    if not deleted:
+        return _named(session, group, env)
+    query = select(Server).where(Server.group_name == group, Server.env_name == env, Server.deleted_at.is_not(None))
+    return session.scalars(query.order_by(Server.deleted_at.desc()).limit(1).with_for_update()).first()
+
+
+def unfinished(session: Session, server_ids: Sequence[str]) -> dict[str, Operation]:
+    """The operation that is under way on each of those servers, where there is one: one query for all."""
+    query = select(Operation).where(Operation.server_id.in_(server_ids), Operation.state.in_(UNFINISHED))
+    return {str(operation.server_id): operation for operation in session.scalars(query)}
+
+
+def _named(session: Session, group: str, env: str) -> Server | None:
+    query = select(Server).where(Server.group_name == group, Server.env_name == env, Server.deleted_at.is_(None))
+    return session.scalars(query.with_for_update()).first()
+
+
+def _operation(kind: OperationKind, server: Server, caller: Caller, request_id: str | None) -> Operation:
+    return Operation(
+        server_id=server.id,
+        kind=kind,
+        group_name=server.group_name,
+        env_name=server.env_name,
+        requested_by=caller.user,
+        request_id=request_id,
+        state=OperationState.PENDING,
+        steps=[],
+    )
+
+
+def _is_so_already(server: Server, kind: OperationKind) -> bool:
+    if kind == OperationKind.START:
+        return server.desired == Desired.RUNNING and server.status in {Status.RUNNING, Status.SLEEPING}
+    return kind == OperationKind.STOP and server.desired == Desired.STOPPED and server.status == Status.STOPPED
+
+
+def not_there(caller: Caller, group: str, env: str, *, deleted: bool = False) -> ServiceError:
+    """Why nothing is found: a stranger to the group does not learn what it has."""
+    if not caller.admin and caller.group(group) is None:
+        return ServiceError("not_a_member", user=caller.user, group=group)
+    return ServiceError("nothing_to_restore" if deleted else "no_such_server", group=group, env_name=env)

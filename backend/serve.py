@@ -1,0 +1,73 @@
+"""The service's two parts as processes: ``python -m backend.serve api FILE FD`` and ``… reconciler FILE``. Started by the supervisor."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any, Final
+
+from backend import log as logs
+from backend import settings as settings_module
+from backend.settings import Settings, SettingsError
+
+log = logging.getLogger(__name__)
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def serve_api(settings: Settings, listener: int) -> None:
+    """Answer requests on the socket that is listening at ``listener``, until SIGTERM."""
+    from backend.api.app import create_app
+    from backend.api.identity import PeerCredentials
+    from backend.server import Server
+    from backend.wiring import make_service
+
+    def make_app() -> Any:
+        return create_app(make_service(settings), PeerCredentials())
+
+    Server(listener=listener, workers=settings.workers, threads=settings.threads, make_app=make_app).run()
+
+
+def serve_reconciler(settings: Settings) -> None:
+    """Reconcile until SIGTERM."""
+    from backend.wiring import make_reconciler
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    make_reconciler(settings).run(stop)
+
+
+def main(argv: list[str]) -> int:
+    """One part, by name."""
+    name, file, *rest = argv
+    _end_with_the_supervisor()
+    logs.configure()
+    try:
+        settings = settings_module.load(Path(file))
+        if name == "api":
+            serve_api(settings, int(rest[0]))
+        else:
+            serve_reconciler(settings)
+    except SettingsError as error:
+        for problem in error.problems:
+            log.error("%s", problem)  # noqa: TRY400 (a traceback says nothing here)
+        return 2
+    return 0
+
+
+def _end_with_the_supervisor() -> None:
+    """Signals are let through again (the supervisor waits for them blocked), and the supervisor's death is one of them."""
+    supervisor = os.getppid()
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != supervisor:  # it died before we could ask
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

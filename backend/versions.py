@@ -1,0 +1,52 @@
+"""The MLflow versions that servers can have: one environment per version, made by ``tracking_server/install``."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Final
+
+from backend.errors import ServiceError
+from backend.settings import Settings
+
+_FOLDER: Final = re.compile(r"mlflow-(\d+(?:\.\d+)*\S*)")
+
+
+def installed(settings: Settings) -> dict[str, str]:
+    """Version to schema revision of every environment in ``envs_dir`` whose ``version.json`` says both, newest first."""
+    found: dict[str, str] = {}
+    if settings.envs_dir.is_dir():
+        for folder in settings.envs_dir.iterdir():
+            match = _FOLDER.fullmatch(folder.name)
+            about = _about(folder / "version.json") if match else None
+            if match and about and about[0] == match[1]:
+                found[about[0]] = about[1]
+    return dict(sorted(found.items(), key=lambda item: _order(item[0]), reverse=True))
+
+
+def offered(settings: Settings) -> list[str]:
+    """The versions on offer that are installed, the default one first."""
+    there = installed(settings)
+    return [version for version in settings.mlflow_versions if version in there] if settings.mlflow_versions else list(there)
+
+
+def schema_revision(settings: Settings, version: str | None) -> tuple[str, str]:
+    """The version asked for (None: the default) and its schema revision. Error: ``version_missing``."""
+    on_offer = offered(settings)
+    chosen = version or next(iter(on_offer), None)
+    if chosen is None or chosen not in on_offer:
+        raise ServiceError("version_missing", version=chosen or "")
+    return chosen, installed(settings)[chosen]
+
+
+def _about(file: Path) -> tuple[str, str] | None:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return str(content["mlflow_version"]), str(content["schema_revision"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # an installation that is not finished, or that was removed meanwhile, is not on offer
+
+
+def _order(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version))

@@ -1,0 +1,92 @@
+"""The one module that chooses the adapters. Everything else is given what it needs."""
+
+from __future__ import annotations
+
+from backend.boxfiles import BoxDirectories
+from backend.keyring import Keyring
+from backend.kick import Kick
+from backend.nss import Nss
+from backend.passwords import Hasher
+from backend.ports import BoxFiles, Directory, ObjectStore, Runtime
+from backend.reconciler import Reconciler
+from backend.registry.database import Registry
+from backend.requests import Requests
+from backend.service import Service
+from backend.settings import Settings, SettingsError, environment
+from backend.snapshots import KeptCopies
+
+
+def open_registry(settings: Settings) -> Registry:
+    """The registry of the settings."""
+    return Registry(settings.database_url)
+
+
+def make_directory(settings: Settings) -> Directory:
+    """The site's users and groups."""
+    return Nss(admin_group=settings.admin_group)
+
+
+def make_boxes(settings: Settings) -> BoxFiles:
+    """The servers' directories."""
+    return BoxDirectories(settings.servers_dir)
+
+
+def make_kept(settings: Settings) -> KeptCopies:
+    """The kept copies of deleted servers."""
+    return KeptCopies(settings.kept_dir)
+
+
+def make_store(settings: Settings) -> ObjectStore:
+    """What tries the object store."""
+    from backend.s3 import S3  # boto3 is slow to import
+
+    return S3(ca_file=settings.s3_ca_file)
+
+
+def make_runtime(settings: Settings) -> Runtime:
+    """What runs the servers. ``SettingsError`` for one that keeps groups apart by nothing, unless that was accepted."""
+    from backend.runtimes.process import ProcessRuntime
+
+    runtime = ProcessRuntime(servers_dir=settings.servers_dir, envs_dir=settings.envs_dir, environment=environment())
+    if not runtime.isolates and not settings.allow_unisolated:
+        why = f"runtime: {runtime.name} runs every group's servers under one account, so that one group could read another's keys"
+        cure = "choose another runtime, or set allow_unisolated: true on a host of one group, for development or a demo"
+        raise SettingsError([f"{why}; {cure}"])
+    return runtime
+
+
+def make_service(settings: Settings, *, directory: Directory | None = None, registry: Registry | None = None) -> Service:
+    """The parts that answer requests. The runtime is only asked what it is."""
+    runtime = make_runtime(settings)
+    directory, registry, keyring = directory or make_directory(settings), registry or open_registry(settings), Keyring(settings.keys_file)
+    requests = Requests(
+        registry=registry,
+        directory=directory,
+        settings=settings,
+        keyring=keyring,
+        kick=Kick(settings.kick_socket),
+        hasher=Hasher(places=max(1, settings.threads // 2)),
+    )
+    return Service(
+        settings=settings,
+        registry=registry,
+        directory=directory,
+        keyring=keyring,
+        requests=requests,
+        runtime_name=runtime.name,
+        runtime_isolates=runtime.isolates,
+    )
+
+
+def make_reconciler(settings: Settings) -> Reconciler:
+    """The reconciler with everything that it reaches."""
+    return Reconciler(
+        registry=open_registry(settings),
+        runtime=make_runtime(settings),
+        boxes=make_boxes(settings),
+        store=make_store(settings),
+        directory=make_directory(settings),
+        keyring=Keyring(settings.keys_file),
+        settings=settings,
+        kick=Kick(settings.kick_socket),
+    )
