@@ -54,12 +54,14 @@ def profiles() -> ResponseReturnValue:
 @api.get("/state")
 def state() -> ResponseReturnValue:
     """All servers, the operations under way and those that the page asks for (`?op=`)."""
+    # Operations first: one that has ended is then never shown beside the server's state from before its end.
+    asked = {each: _operation(each) for each in request.args.getlist("op")[:MOST_OPERATIONS]}
     servers = service().servers(deleted=True)
-    wanted = dict.fromkeys([*request.args.getlist("op"), *(each.operation for each in servers if each.operation)])
-    found = [operation for each in list(wanted)[:MOST_OPERATIONS] if (operation := _operation(each))]
+    others = [each.operation for each in servers if each.operation and each.operation not in asked]
+    found = [*asked.values(), *map(_operation, others[:MOST_OPERATIONS])]
     return jsonify(
         servers=[server_view(each, settings()) for each in servers],
-        operations=[operation_view(each) for each in found],
+        operations=[operation_view(each) for each in found if each],
     )
 
 

@@ -33,7 +33,9 @@ def choose(request: Request, default: str) -> str:
     chosen = session.get("language")
     if chosen in LANGUAGES:
         return str(chosen)
-    return default or request.accept_languages.best_match(LANGUAGES) or "en"
+    # Werkzeug's best_match would take "en" before "ja-JP", which it does not count as "ja".
+    asked = (tag.partition("-")[0].lower() for tag, quality in request.accept_languages if quality > 0)
+    return default or next((language for language in asked if language in LANGUAGES), "en")
 
 
 def translate(text: str, **values: object) -> str:

@@ -61,6 +61,9 @@ class Caller:
     client: FlaskClient
     token: str
 
+    def get(self, path: str, **options: Any) -> Any:
+        return self.client.get(path, **options)
+
     def send(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
         sent = {"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin", "X-CSRFToken": self.token} | headers
         return self.client.open(f"/api{path}", method=method, json=body if body is not None else {}, headers=sent)

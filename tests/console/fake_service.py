@@ -1,6 +1,6 @@
 """The service's API (docs/reference/api.md) in memory, over a real Unix socket, so that the console and mlwf's client run as they are.
 
-An operation moves by one step each time somebody asks for it, unless `paused`; nothing here waits for a clock.
+An operation ends when somebody asks for it; `stepwise` it moves by one step each time, `paused` it stays. Nothing here waits for a clock.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ STEPS = {
         ("start_box", "Start the tracking server", "Tracking Serverを起動"),
         ("wait_ready", "Wait until it answers", "応答を確認"),
     ],
-    "delete": [("snapshot", "Keep a copy of the database", "データベースを退避"), ("stop_box", "Stop the tracking server", "Tracking Serverを停止")],
+    "delete": [
+        ("snapshot", "Keep a copy of the database", "データベースを退避"),
+        ("stop_box", "Stop the tracking server", "Tracking Serverを停止"),
+    ],
 }
 DONE = {"create": "Service created", "delete": "Service deleted", "start": "Service started", "stop": "Service stopped"}
 AFTER = {"create": "running", "start": "running", "stop": "stopped", "delete": "deleted", "restore": "running"}
@@ -38,7 +41,7 @@ def stamp(delta: timedelta = timedelta()) -> str:
 
 @dataclass
 class FakeService:
-    """State and switches. `down`: every request fails as if there was no service; `bad_secret`: the probe refuses it."""
+    """State and switches. `broken`: every request fails; `wrong_secret`: the one that the probe refuses."""
 
     socket: Path
     area: Path
@@ -49,6 +52,7 @@ class FakeService:
     received: list[tuple[str, str, Any]] = field(default_factory=list)
     languages: list[str] = field(default_factory=list)
     paused: bool = False
+    stepwise: bool = False
     broken: bool = False
     wrong_secret: str = "wrong"
     choices: dict[str, list[str]] = field(default_factory=lambda: {"mlflow_version": ["3.17.2"], "artifact_access": ["proxied", "direct"]})
@@ -135,22 +139,35 @@ class FakeService:
         server["operation"] = operation["id"]
         return operation
 
+    def refusal(self, body: dict[str, Any]) -> ResponseReturnValue | None:
+        """What the service says of a create that is not valid."""
+        fields = {}
+        if not re.fullmatch(ENV_NAME, body["env_name"]):
+            fields["env_name"] = "Write 2 to 255 of a-z, 0-9, - and _, a letter or digit first"
+        if not bucket_name_is_valid(body["bucket"]):
+            fields["bucket"] = "This is no name of a bucket"
+        if fields:
+            return problem(422, "invalid_request", "The request is not valid", "Correct the fields that are named.", **fields)
+        if f"{body['group']}/{body['env_name']}" in self.servers:
+            return problem(409, "server_exists", "There is one already", "Choose another env_name.", env_name="There is one of this name")
+        return None
+
     def advance(self, operation: dict[str, Any]) -> None:
         """One step further: the running one succeeds, the next runs; after the last the server is what was asked for."""
         if operation["state"] != "running":
             return
         steps = operation["steps"]
         running = next((each for each in steps if each["state"] == "running"), None)
+        if running and running["name"] == "check_storage" and operation.get("_secret") == self.wrong_secret:
+            self._fail(operation, running)
+            return
         if running:
-            if running["name"] == "check_storage" and operation.get("_secret") == self.wrong_secret:
-                return self._fail(operation, running)
             running.update(state="succeeded", finished_at=stamp())
         waiting = next((each for each in steps if each["state"] == "pending"), None)
         if waiting:
             waiting.update(state="running", started_at=stamp())
         else:
             self._finish(operation)
-        return None
 
     def _fail(self, operation: dict[str, Any], step: dict[str, Any]) -> None:
         step.update(state="failed", finished_at=stamp())
@@ -248,8 +265,10 @@ def _reading(app: Flask, fake: FakeService) -> None:
         found = fake.operations.get(name)
         if not found:
             return problem(404, "no_such_operation", "There is no operation", "Look at the server itself.")
-        if not fake.paused:
+        while not fake.paused and found["state"] == "running":
             fake.advance(found)
+            if fake.stepwise:
+                break
         return jsonify({key: value for key, value in found.items() if not key.startswith("_")})
 
 
@@ -262,15 +281,8 @@ def _changing(app: Flask, fake: FakeService) -> None:
     @app.post("/api/v1/servers")
     def create() -> ResponseReturnValue:
         body = request.get_json()
-        fields = {}
-        if not re.fullmatch(ENV_NAME, body["env_name"]):
-            fields["env_name"] = "Write 2 to 255 of a-z, 0-9, - and _, a letter or digit first"
-        if not bucket_name_is_valid(body["bucket"]):
-            fields["bucket"] = "This is no name of a bucket"
-        if fields:
-            return problem(422, "invalid_request", "The request is not valid", "Correct the fields that are named.", **fields)
-        if f"{body['group']}/{body['env_name']}" in fake.servers:
-            return problem(409, "server_exists", "There is one already", "Choose another env_name.", env_name="There is one of this name")
+        if refused := fake.refusal(body):
+            return refused
         server = fake.add(body["group"], body["env_name"], "creating")
         server["storage"]["bucket"] = body["bucket"]
         return accept("create", server, _secret=body["secret_access_key"])

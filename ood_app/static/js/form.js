@@ -63,9 +63,10 @@ function noGroup(me) {
     : t("You are in no group that may have tracking servers: ask your group's manager to add you, then log in to the portal again."));
 }
 
+/** Beside the fields to blame; what no field is to blame for, above the button. */
 function showProblem(failure, focus) {
-  showErrors(form, failure.fields ?? {}, focus);
-  problem.replaceChildren(problemBox(failure, t("Last lines of the log")));
+  const blamed = showErrors(form, failure.fields ?? {}, focus);
+  problem.replaceChildren(...(blamed ? [] : [problemBox(failure, t("Last lines of the log"))]));
 }
 
 /** How a create ended: the secret is forgotten after success, what was wrong is shown beside its field after failure. */
@@ -76,12 +77,13 @@ export function createEnded(operation) {
     showErrors(form, {});
     return;
   }
-  const field = BLAME[operation.error?.code];
-  if (operation.error) showProblem({ ...operation.error, log: "", fields: field ? { [blamed(field)]: operation.error.cure } : {} }, false);
+  if (!operation.error) return;
+  const { code, detail, cure } = operation.error;
+  showProblem({ detail, cure, fields: BLAME[code] ? { [toBlame(code)]: `${detail}. ${cure}` } : {} }, false);
 }
 
 /** With Read credentials the profile is to blame for a key. */
-function blamed(field) {
-  return field.includes("accesskey") && form.elements.credentials.value === "read" ? "profile" : field;
+function toBlame(code) {
+  return BLAME[code].includes("accesskey") && form.elements.credentials.value === "read" ? "profile" : BLAME[code];
 }
 

@@ -1,0 +1,61 @@
+"""The console's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ood_app.settings import TABLE, SettingsError, load
+
+DOCUMENT = Path(__file__).parents[2] / "ood_app/README.md"
+CONSOLE = Path(__file__).parents[2] / "ood_app"
+
+
+def test_defaults_stand_without_an_environment() -> None:
+    settings = load({})
+    assert settings.service == "unix:///run/aihub/service.sock"
+    assert settings.title == "App for MLflow Server"
+    assert settings.timeout == 5
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("AIHUB_CONSOLE_TIMEOUT", "soon"),
+        ("AIHUB_CONSOLE_TIMEOUT", "0"),
+        ("AIHUB_CONSOLE_PORTAL_URL", "portal.example.org"),
+        ("AIHUB_CONSOLE_PORTAL_MENU_URL", "javascript:alert(1)"),
+        ("AIHUB_CONSOLE_EXPORT_FORM_URL", "//evil.example.org/"),
+        ("AIHUB_CONSOLE_LANGUAGE", "fr"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_refused_by_name(variable: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=variable):
+        load({variable: value})
+
+
+def test_a_typo_is_found() -> None:
+    with pytest.raises(SettingsError, match="AIHUB_CONSOLE_TITEL is no setting"):
+        load({"AIHUB_CONSOLE_TITEL": "x"})
+
+
+def test_the_secret_key_is_not_shown() -> None:
+    assert "hush" not in repr(load({"SECRET_KEY_BASE": "hush"}))
+
+
+def test_every_setting_is_documented() -> None:
+    text = DOCUMENT.read_text("utf-8")
+    for row in TABLE:
+        assert f"| `{row.variable}` | {f'`{row.default}`' if row.default else ''} | {row.help} |" in text
+
+
+def test_the_environment_is_read_in_one_place() -> None:
+    readers = [path.name for path in CONSOLE.glob("*.py") if "environ" in path.read_text() and path.name != "settings.py"]
+    assert readers == []
+
+
+def test_the_portals_manifest_puts_it_under_ai_hub() -> None:
+    manifest = yaml.safe_load((CONSOLE / "manifest.yml").read_text())
+    assert (manifest["name"], manifest["category"]) == ("MLflow Server", "AI Hub")
