@@ -108,12 +108,27 @@ def generate_auth_file(path: Path, user_name: str) -> User:
     """Makes the file with one user and a new strong password, which the group can read.
 
     Mode 0640; folders that are missing get 0750, or what the folder above hands down where that has the setgid bit. Raises
-    FileExistsError where the file is there already, and leaves it as it is.
+    FileExistsError where the file is there already, and leaves it as it is; AuthFileError when it cannot be made.
     """
     user = User(user_name, Secret(secrets.token_urlsafe(24)))
     entry = {"user_name": user.user_name, "pass": user.password.reveal()}
     text = yaml.safe_dump(entry, default_flow_style=True, default_style="'", sort_keys=False, allow_unicode=True, width=4096)
-    _make_folders(path.parent)
+    try:
+        _make_folders(path.parent)
+        _place(path, text)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise AuthFileError(
+            _("{where} cannot be made").format(where=path),
+            error.strerror or str(error),
+            _("Check the permissions of the folders above it, or ask the group's owner to make them."),
+        ) from error
+    return user
+
+
+def _place(path: Path, text: str) -> None:
+    """Puts a new file in its place at once and complete. Raises FileExistsError or another OSError."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="utf-8") as file:
@@ -123,7 +138,6 @@ def generate_auth_file(path: Path, user_name: str) -> User:
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
-    return user
 
 
 def _make_folders(folder: Path) -> None:

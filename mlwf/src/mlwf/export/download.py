@@ -18,7 +18,7 @@ from mlwf.export.sources import RemoteFile, Source
 from mlwf.export.tarball import FILE_MODE
 from mlwf.i18n import _
 
-PART = 8 << 20
+PART = 32 << 20
 READ = 1 << 20
 T = TypeVar("T")
 

@@ -1,0 +1,69 @@
+"""Servers as a person reads them."""
+
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mlwf.answers import Problem, Server
+from mlwf.i18n import _
+
+COLOURS = {"running": "green", "sleeping": "cyan", "failed": "bold red", "creating": "yellow", "deleting": "yellow"}
+UNLIMITED = 10_000
+
+
+def print_servers(servers: Sequence[Server]) -> None:
+    """One line each. Into a pipe nothing is cut off, whatever the width."""
+    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=UNLIMITED)
+    if not servers:
+        console.print(_("There is no server yet. Make one with: mlwf server create GROUP/ENV --bucket BUCKET"), markup=False)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("GROUP/ENV", _("status"), _("users"), _("URL for access from inside")):
+        table.add_column(title, overflow="fold")
+    for each in sorted(servers, key=lambda server: (server.group, server.env_name)):
+        names = ", ".join(each.users.names) or _("nobody")
+        table.add_row(
+            Text(f"{each.group}/{each.env_name}"),
+            Text(each.status, COLOURS.get(each.status, "")),
+            Text(names),
+            Text(each.inside_url or "-"),
+        )
+    console.print(table)
+
+
+def print_server(server: Server, console: Console, *, brief: bool = False) -> None:
+    """Name and value on each line; `brief` only what a user needs next."""
+    storage = server.storage
+    rows = [
+        ("GROUP/ENV", f"{server.group}/{server.env_name}"),
+        (_("status"), server.status),
+        (_("URL for access from inside"), server.inside_url or "-"),
+        (_("URL for access from outside"), server.outside_url or "-"),
+        (_("user file"), server.auth_file),
+    ]
+    if not brief:
+        rows += [
+            (_("users"), ", ".join(server.users.names) or _("nobody")),
+            (_("bucket"), f"s3://{storage.bucket}/{storage.prefix}"),
+            (_("object store"), storage.endpoint_url or "-"),
+            (_("access key"), storage.access_key_id or "-"),
+            (_("artifacts"), storage.artifact_access),
+            ("MLflow", server.mlflow_version),
+            (_("created"), f"{server.created_at or '-'} ({server.created_by})"),
+            (_("operation under way"), server.operation or "-"),
+        ]
+        if server.deletion:
+            rows.append((_("can be restored until"), server.deletion.restorable_until or "-"))
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in rows:
+        table.add_row(Text(name, "bold"), Text(value))
+    console.print(table)
+    for problem in [*([server.reason] if server.reason else []), *server.warnings]:
+        _print_problem(problem, console)
+
+
+def _print_problem(problem: Problem, console: Console) -> None:
+    console.print(Text(f"! {problem.detail} {problem.cure}".rstrip(), "yellow"))
