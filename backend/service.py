@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
 
+from backend import heartbeat
 from backend.keyring import Keyring
 from backend.ports import Directory
 from backend.registry.database import Registry
+from backend.registry.models import now
 from backend.requests import Requests
 from backend.settings import Settings
+
+_MISSED_LOOKS: Final = 3
+_LEAST_SECONDS: Final = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,3 +29,10 @@ class Service:
     requests: Requests
     runtime_name: str
     runtime_isolates: bool
+
+
+def reconciler_seen(settings: Settings) -> tuple[datetime | None, bool]:
+    """When the reconciler last gave a sign of life, and whether that is recent enough for it to be well."""
+    seen = heartbeat.seen_at(settings.run_dir)
+    patience = max(_LEAST_SECONDS, _MISSED_LOOKS * settings.observe_seconds)
+    return seen, seen is not None and now() - seen < timedelta(seconds=patience)

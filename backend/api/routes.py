@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any, Final, cast
 
 from flask import Response, current_app, g, jsonify
@@ -10,7 +9,7 @@ from flask_openapi3.blueprint import APIBlueprint
 from sqlalchemy import or_, select
 
 import backend
-from backend import heartbeat, policy
+from backend import policy
 from backend.api.answers import Answer, Health, Me, OperationView, ReconcilerView, ServerList, ServerView
 from backend.api.inputs import OperationPath, ServerCreate, ServerPath, ServersQuery, StorageChange, UsersPut
 from backend.api.present import Presenter, me_view, operation_view
@@ -18,16 +17,14 @@ from backend.api.problems import CONTENT_TYPE
 from backend.domain import Caller
 from backend.errors import ServiceError
 from backend.messages import TITLES
-from backend.registry.models import Operation, Server, now
+from backend.registry.models import Operation, Server
 from backend.requests import find, not_there, unfinished
-from backend.service import Service
+from backend.service import Service, reconciler_seen
 
 PREFIX: Final = "/api/v1"
 EXTENSION: Final = "aihub"
 PUBLIC: Final = frozenset({"api.health", "openapi_document"})
 """Endpoints that need not know who calls."""
-_MISSED_LOOKS: Final = 3
-_LEAST_SECONDS: Final = 15.0
 
 
 def _answers(status: int, model: type[Answer], *problems: int) -> dict[str | int, Any]:
@@ -67,9 +64,7 @@ def _accepted(operation: Operation) -> Response:
 @api.get("/health", responses=_answers(200, Health))
 def health() -> Response:
     """Whether the service works. Nobody need be known."""
-    seen = heartbeat.seen_at(_service().settings.run_dir)
-    patience = max(_LEAST_SECONDS, _MISSED_LOOKS * _service().settings.observe_seconds)
-    alive = seen is not None and now() - seen < timedelta(seconds=patience)
+    seen, alive = reconciler_seen(_service().settings)
     reconciler = ReconcilerView(seen_at=seen, ok=alive)
     return _json(Health(status="ok" if alive else "degraded", version=backend.__version__, reconciler=reconciler))
 

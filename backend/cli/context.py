@@ -13,6 +13,7 @@ import click
 from backend.settings import Settings, load, settings_file
 
 F = TypeVar("F", bound=Callable[..., Any])
+Row = dict[str, Any]
 
 
 def file_of(context: click.Context) -> Path:
@@ -44,7 +45,7 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="As JSON, for scripts.")(command)
 
 
-def show(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
+def show(rows: Sequence[Row], columns: Sequence[str], *, as_json: bool) -> None:
     """A table of these columns; as JSON everything that the rows hold."""
     if as_json:
         click.echo(json.dumps(list(rows), ensure_ascii=False, indent=2))

@@ -1,0 +1,207 @@
+"""What `aihub check` looks at: each finding says what is well, or what is not and the cure."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from sqlalchemy import select
+
+from backend import portpool, service, versions, wiring
+from backend.keyring import Keyring
+from backend.orphans import Orphans, find_orphans, remove_orphans
+from backend.registry.database import Registry
+from backend.registry.models import Port, Server
+from backend.settings import Settings
+
+State = Literal["ok", "warning", "failure"]
+SOMAXCONN: Final = Path("/proc/sys/net/core/somaxconn")
+BACKLOG: Final = 4096
+"""What a server's box asks for, so that a crowd waits in the queue instead of being refused."""
+_LEAST_FREE: Final = 2 * 1024**3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line: what was looked at, how it is, and the cure where it is not well."""
+
+    name: str
+    state: State
+    detail: str
+    cure: str = ""
+
+
+Check = Callable[[Settings], Iterator[Finding]]
+
+
+def state_folder(settings: Settings) -> Iterator[Finding]:
+    """The state is there, closed to others, and has room."""
+    status = settings.state_dir.stat()
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o077:
+        yield Finding(name="state", state="failure", detail=f"{settings.state_dir} is open to others ({mode:04o})", cure="chmod 0700 it")
+    else:
+        yield Finding(name="state", state="ok", detail=f"{settings.state_dir}, owner uid {status.st_uid}")
+    free = shutil.disk_usage(settings.state_dir).free
+    enough = free >= _LEAST_FREE
+    detail = f"{free / 1024**3:.1f} GiB free"
+    yield Finding(name="disk", state="ok" if enough else "failure", detail=detail, cure="" if enough else "free space, or move state_dir")
+
+
+def socket_folder(settings: Settings) -> Iterator[Finding]:
+    """Users can reach the socket."""
+    closed = [str(folder) for folder in settings.socket.parents if folder.exists() and not folder.stat().st_mode & stat.S_IXOTH]
+    if closed and settings.socket_group is None:
+        detail, cure = (
+            f"only uid {os.geteuid()} and root reach {settings.socket}: {closed[0]} is closed",
+            "set socket: /run/aihub/service.sock",
+        )
+        yield Finding(name="socket", state="warning", detail=detail, cure=cure)
+    else:
+        yield Finding(name="socket", state="ok", detail=str(settings.socket))
+
+
+def keys(settings: Settings) -> Iterator[Finding]:
+    """Every stored secret can be read, and by the newest key."""
+    keyring, registry = Keyring(settings.keys_file), wiring.open_registry(settings)
+    with registry.reading() as session:
+        for row in session.scalars(select(Server)):
+            keyring.decrypt(row.secret_access_key)
+            keyring.decrypt(row.box_keys)
+    if keyring.is_settled(registry):
+        yield Finding(name="keys", state="ok", detail=f"{settings.keys_file}, newest {keyring.newest}")
+    else:
+        detail = "some secrets are still under an older key: a rotation was cut short"
+        yield Finding(name="keys", state="warning", detail=detail, cure="run `aihub keys rotate` again, which finishes it")
+
+
+def registry_revision(settings: Settings) -> Iterator[Finding]:
+    """The tables have the form that this version needs."""
+    now, needed = wiring.open_registry(settings).revision(), Registry.newest_revision()
+    if now == needed:
+        yield Finding(name="registry", state="ok", detail=f"revision {now}")
+    else:
+        yield Finding(name="registry", state="failure", detail=f"revision {now}, {needed} is needed", cure="run `aihub init`")
+
+
+def user_directory(settings: Settings) -> Iterator[Finding]:
+    """NSS answers, and there is a group of admins."""
+    directory = wiring.make_directory(settings)
+    caller = directory.caller(uid=os.geteuid())
+    yield Finding(name="users and groups", state="ok", detail=f"NSS knows {caller.user} in {len(caller.groups)} groups")
+    if directory.group(name=settings.admin_group) is None:
+        detail, cure = f"there is no group {settings.admin_group}, so only root is an admin", "make it, or set admin_group"
+        yield Finding(name="admins", state="warning", detail=detail, cure=cure)
+    else:
+        yield Finding(name="admins", state="ok", detail=f"group {settings.admin_group}")
+
+
+def runtime(settings: Settings) -> Iterator[Finding]:
+    """What runs the servers is there."""
+    chosen = wiring.make_runtime(settings)
+    if chosen.isolates:
+        yield Finding(name="runtime", state="ok", detail=chosen.name)
+    else:
+        detail = f"{chosen.name} keeps groups apart by nothing, which allow_unisolated accepts"
+        yield Finding(name="runtime", state="warning", detail=detail, cure="use it for one group, development or a demo only")
+    nginx = shutil.which(settings.nginx)
+    state: State = "ok" if nginx else "failure"
+    yield Finding(
+        name="nginx", state=state, detail=nginx or f"there is no {settings.nginx}", cure="" if nginx else "install nginx, or set nginx"
+    )
+
+
+def environments(settings: Settings) -> Iterator[Finding]:
+    """MLflow is installed, in every version that a server has."""
+    there, offered = versions.installed(settings), versions.offered(settings)
+    cure = f"run tracking_server/install VERSION {settings.envs_dir}/mlflow-VERSION"
+    if offered:
+        yield Finding(name="MLflow", state="ok", detail=f"on offer: {', '.join(offered)}")
+    else:
+        yield Finding(name="MLflow", state="failure", detail=f"no version on offer is installed in {settings.envs_dir}", cure=cure)
+    with wiring.open_registry(settings).reading() as session:
+        used = set(session.scalars(select(Server.mlflow_version)))
+    missing = sorted(used - set(there))
+    if missing:
+        yield Finding(name="MLflow in use", state="failure", detail=f"servers have {', '.join(missing)}, not installed", cure=cure)
+
+
+def ports(settings: Settings) -> Iterator[Finding]:
+    """There are ports left, and nobody else sits on those that servers have."""
+    with wiring.open_registry(settings).reading() as session:
+        rows = list(session.scalars(select(Port)))
+    total, given = settings.port_last - settings.port_first + 1, len([row for row in rows if row.server_id])
+    detail = f"{settings.port_first}-{settings.port_last}: {given} of {total} given, {len(rows) - given} rest"
+    tight = total - len(rows) < max(1, total // 20)
+    yield Finding(name="ports", state="warning" if tight else "ok", detail=detail, cure="widen port_first to port_last" if tight else "")
+    free = next((port for port in range(settings.port_first, settings.port_last + 1) if port not in {row.port for row in rows}), None)
+    if free is not None and not portpool.is_bindable(settings.listen_address, free):
+        detail, cure = f"port {free} of {settings.listen_address} cannot be bound", "see who holds it, or correct listen_address"
+        yield Finding(name="port to give", state="warning", detail=detail, cure=cure)
+
+
+def backlog(_settings: Settings) -> Iterator[Finding]:
+    """The kernel lets a crowd wait for a sleeping server."""
+    most = int(SOMAXCONN.read_text(encoding="ascii"))
+    enough = most >= BACKLOG
+    cure = "" if enough else f"sysctl net.core.somaxconn={BACKLOG}"
+    yield Finding(name="somaxconn", state="ok" if enough else "warning", detail=f"{most} ({BACKLOG} wanted)", cure=cure)
+
+
+def orphans(settings: Settings) -> Iterator[Finding]:
+    """Nothing is here that no server of the registry owns."""
+    found = look_for_orphans(settings)
+    if not found:
+        yield Finding(name="orphans", state="ok", detail="none")
+    else:
+        detail = ", ".join(f"{what} {ids}" for what, ids in vars(found).items() if ids)
+        yield Finding(name="orphans", state="warning", detail=detail, cure="look at them, then run `aihub check --remove-orphans`")
+
+
+def running(settings: Settings) -> Iterator[Finding]:
+    """The service runs."""
+    seen, alive = service.reconciler_seen(settings)
+    when = "never" if seen is None else seen.isoformat(timespec="seconds")
+    cure = "" if alive else "run `aihub serve`, or start its systemd unit"
+    yield Finding(name="service", state="ok" if alive else "warning", detail=f"reconciler last seen: {when}", cure=cure)
+
+
+CHECKS: Final[tuple[tuple[str, Check], ...]] = (
+    ("state", state_folder),
+    ("socket", socket_folder),
+    ("registry", registry_revision),
+    ("keys", keys),
+    ("users and groups", user_directory),
+    ("runtime", runtime),
+    ("MLflow", environments),
+    ("ports", ports),
+    ("somaxconn", backlog),
+    ("orphans", orphans),
+    ("service", running),
+)
+
+
+def look_for_orphans(settings: Settings) -> Orphans:
+    """What is on this host and belongs to no server."""
+    return find_orphans(
+        registry=wiring.open_registry(settings),
+        runtime=wiring.make_runtime(settings),
+        boxes=wiring.make_boxes(settings),
+        kept=wiring.make_kept(settings),
+    )
+
+
+def clear_orphans(settings: Settings, found: Orphans) -> None:
+    """Stop and remove them, databases included. Error: ``box_failed_to_stop``."""
+    remove_orphans(
+        found,
+        runtime=wiring.make_runtime(settings),
+        boxes=wiring.make_boxes(settings),
+        kept=wiring.make_kept(settings),
+        timeout=settings.stop_timeout,
+    )

@@ -1,0 +1,41 @@
+"""`aihub backup` and `aihub restore`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from backend.cli.context import ready_settings, settings_of
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.pass_context
+def backup(context: click.Context, *, directory: Path) -> None:
+    """Copy registry, keys and every server's database into DIRECTORY, which must not exist yet, while all runs.
+
+    It holds the keys, so whoever has it has the secrets: keep it as you keep those. Objects in buckets are not in it.
+    """
+    from backend.backup import backup as make
+    from backend.wiring import open_registry
+
+    settings = ready_settings(context)
+    manifest = make(open_registry(settings), settings, directory.absolute())
+    size = sum(facts["size"] for facts in manifest["files"].values())
+    click.echo(f"{directory}: {len(manifest['files'])} files, {size} bytes")
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.pass_context
+def restore(context: click.Context, *, directory: Path) -> None:
+    """Put the backup in DIRECTORY back into the settings' state_dir, on a machine that has none yet.
+
+    Run `aihub init` and `aihub check` afterwards; `aihub serve` then starts the servers that were wanted.
+    """
+    from backend.backup import restore_backup
+
+    settings = settings_of(context)
+    manifest = restore_backup(directory.absolute(), settings)
+    click.echo(f"{settings.state_dir}: {len(manifest['files'])} files put back; run `aihub init`, `aihub check`, then `aihub serve`")

@@ -1,0 +1,69 @@
+"""`aihub operations` and `aihub audit`: what was asked for, by whom, and what became of it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from backend.cli.context import Row, json_option, ready_settings, show
+
+_OPERATIONS: Final = ("created_at", "kind", "group", "env_name", "requested_by", "state", "error")
+_AUDIT: Final = ("at", "user", "scheme", "action", "group", "env_name", "operation_id", "request_id")
+
+
+@click.command()
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000), help="How many, the latest first.")
+@click.option("--state", type=click.Choice(["pending", "running", "succeeded", "failed"]), help="Only those.")
+@json_option
+@click.pass_context
+def operations(context: click.Context, *, limit: int, state: str | None, as_json: bool) -> None:
+    """Operations, the latest first."""
+    from sqlalchemy import select
+
+    from backend.api.present import operation_view
+    from backend.registry.models import Operation
+    from backend.wiring import open_registry
+
+    query = select(Operation).order_by(Operation.created_at.desc()).limit(limit)
+    if state:
+        query = query.where(Operation.state == state)
+    with open_registry(ready_settings(context)).reading() as session:
+        views = [operation_view(row, "en").model_dump(mode="json") for row in session.scalars(query)]
+    rows: list[Row] = views if as_json else [{**view, "error": view["error"] and view["error"]["detail"]} for view in views]
+    show(rows, _OPERATIONS, as_json=as_json)
+
+
+@click.command()
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1_000_000), help="How many, the latest first.")
+@click.option("--user", help="Only what that user asked for.")
+@json_option
+@click.pass_context
+def audit(context: click.Context, *, limit: int, user: str | None, as_json: bool) -> None:
+    """Who asked for what, the latest first."""
+    from sqlalchemy import select
+
+    from backend.registry.models import AuditEntry
+    from backend.wiring import open_registry
+
+    query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit)
+    if user:
+        query = query.where(AuditEntry.user == user)
+    with open_registry(ready_settings(context)).reading() as session:
+        found = list(session.scalars(query))
+    rows: list[Row] = [
+        {
+            "at": row.at.isoformat(timespec="seconds"),
+            "user": row.user,
+            "uid": row.uid,
+            "scheme": row.scheme,
+            "action": row.action,
+            "group": row.group_name,
+            "env_name": row.env_name,
+            "server_id": row.server_id,
+            "operation_id": row.operation_id,
+            "request_id": row.request_id,
+        }
+        for row in found
+    ]
+    show(rows, _AUDIT, as_json=as_json)

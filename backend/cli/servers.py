@@ -1,0 +1,206 @@
+"""`aihub servers …`: the same requests as the API's, by an admin on the host; in the audit like all others."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from backend.cli.context import Row, json_option, ready_settings, show
+
+if TYPE_CHECKING:
+    from backend.domain import Caller
+    from backend.registry.models import Operation, Server
+    from backend.service import Service
+
+_POLL_SECONDS: Final = 0.1
+_COLUMNS: Final = ("group", "env_name", "status", "id", "port", "mlflow_version", "bucket", "created_by", "reason")
+
+
+class ServerName(click.ParamType[tuple[str, str]]):
+    """GROUP/ENV_NAME."""
+
+    name = "GROUP/ENV_NAME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Group and env_name."""
+        if isinstance(value, tuple):
+            return value
+        group, slash, env = str(value).partition("/")
+        if not (group and slash and env):
+            self.fail(f"{value!r} is no server: write GROUP/ENV_NAME, as `aihub servers list` shows them", param, ctx)
+        return group, env
+
+
+_NAME = click.argument("name", type=ServerName(), metavar="GROUP/ENV_NAME")
+_WAIT = click.option("--wait/--no-wait", default=True, help="Wait until it is done (default), or only ask for it.")
+
+
+@click.group()
+def servers() -> None:
+    """The tracking servers of all groups."""
+
+
+@servers.command("list")
+@click.option("--deleted", is_flag=True, help="With those that were deleted and can be restored.")
+@json_option
+@click.pass_context
+def list_(context: click.Context, *, deleted: bool, as_json: bool) -> None:
+    """All servers with their last seen status."""
+    found = _views(_service(context), deleted=deleted)
+    rows: list[Row] = [
+        {**view, "bucket": view["storage"]["bucket"], "reason": (view["reason"] or {}).get("detail")} if not as_json else view
+        for view in found
+    ]
+    show(rows, _COLUMNS, as_json=as_json)
+
+
+@servers.command("show")
+@_NAME
+@click.option("--deleted", is_flag=True, help="The latest deleted one of that name.")
+@click.pass_context
+def show_(context: click.Context, *, name: tuple[str, str], deleted: bool) -> None:
+    """Everything about one server, as the API answers it (JSON)."""
+    from backend.errors import ServiceError
+
+    group, env = name
+    for view in reversed(_views(_service(context), deleted=deleted)):
+        if (view["group"], view["env_name"]) == name and bool(view["deletion"]) == deleted:
+            click.echo(json.dumps(view, ensure_ascii=False, indent=2))
+            return
+    raise ServiceError("nothing_to_restore" if deleted else "no_such_server", group=group, env_name=env)
+
+
+@servers.command()
+@_NAME
+@_WAIT
+@click.pass_context
+def start(context: click.Context, *, name: tuple[str, str], wait: bool) -> None:
+    """Start a stopped or failed server."""
+    _ask(context, "start", name, wait=wait)
+
+
+@servers.command()
+@_NAME
+@_WAIT
+@click.pass_context
+def stop(context: click.Context, *, name: tuple[str, str], wait: bool) -> None:
+    """Stop a server until it is started again."""
+    _ask(context, "stop", name, wait=wait)
+
+
+@servers.command()
+@_NAME
+@_WAIT
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def delete(context: click.Context, *, name: tuple[str, str], wait: bool, yes: bool) -> None:
+    """Delete a server. Database, settings and port are kept for a while; its bucket is never touched."""
+    if not yes:
+        days = ready_settings(context).restore_days
+        click.confirm(f"Delete {'/'.join(name)}? It can be restored for {days} days", abort=True)
+    _ask(context, "delete", name, wait=wait)
+
+
+@servers.command()
+@_NAME
+@_WAIT
+@click.pass_context
+def restore(context: click.Context, *, name: tuple[str, str], wait: bool) -> None:
+    """Undo the latest delete of that name."""
+    _ask(context, "restore", name, wait=wait)
+
+
+@servers.command()
+@_NAME
+@_WAIT
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def purge(context: click.Context, *, name: tuple[str, str], wait: bool, yes: bool) -> None:
+    """Forget the latest deleted server of that name now. Its database is gone for good; its bucket is never touched."""
+    if not yes:
+        click.confirm(f"Purge {'/'.join(name)}? Its runs cannot be restored afterwards", abort=True)
+    _ask(context, "purge", name, wait=wait)
+
+
+def _service(context: click.Context) -> Service:
+    from backend.wiring import make_service
+
+    return make_service(ready_settings(context))
+
+
+def _admin() -> Caller:
+    """Who has the registry's files in hand is an admin, whatever NSS says."""
+    import pwd
+
+    from backend.domain import Caller
+
+    uid = os.geteuid()
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = str(uid)
+    return Caller(user=user, uid=uid, groups=(), admin=True, scheme="cli")
+
+
+def _views(service: Service, *, deleted: bool) -> list[Row]:
+    from sqlalchemy import select
+
+    from backend import policy
+    from backend.api.present import Presenter
+    from backend.registry.models import Server
+    from backend.requests import unfinished
+
+    with service.registry.reading() as session:
+        query = select(Server).order_by(Server.group_name, Server.env_name, Server.created_at)
+        rows: list[Server] = list(session.scalars(query if deleted else query.where(Server.deleted_at.is_(None))))
+        under_way = unfinished(session, [row.id for row in rows])
+    caller = _admin()
+    groups = policy.groups_now(caller, [row.group_name for row in rows], service.directory)
+    presenter = Presenter(settings=service.settings, caller=caller, language="en", groups_now=groups, under_way=under_way)
+    return [presenter.server(row).model_dump(mode="json") for row in rows]
+
+
+def _ask(context: click.Context, kind: str, name: tuple[str, str], *, wait: bool) -> None:
+    service = _service(context)
+    operation: Operation = getattr(service.requests, kind)(_admin(), *name, request_id=None)
+    if operation.finished_at is not None:
+        click.echo("It is so already.")
+        return
+    click.echo(f"{operation.id}: asked for")
+    if not wait:
+        return
+    from backend.service import reconciler_seen
+
+    if not reconciler_seen(service.settings)[1]:
+        click.echo("The service does not run; it does this when it is started.", err=True)
+        return
+    _follow(service, operation.id)
+
+
+def _follow(service: Service, operation_id: str) -> None:
+    """Tell each step as it begins, and how it ended. Ctrl-C ends the telling, not the operation."""
+    from backend.api.present import operation_view
+    from backend.cli.failures import CommandError
+    from backend.registry.models import Operation
+
+    told: set[str] = set()
+    while True:
+        with service.registry.reading() as session:
+            row = session.get(Operation, operation_id)
+        if row is None:
+            raise CommandError(f"the operation {operation_id} is gone; see `aihub operations`")
+        view = operation_view(row, "en")
+        for step in view.steps:
+            if step.state != "pending" and step.name not in told:
+                told.add(step.name)
+                click.echo(f"  {step.label}")
+        if view.finished_at is not None:
+            if view.error is not None:
+                raise CommandError(f"{view.error.detail}. {view.error.cure}")
+            click.echo(view.message)
+            return
+        time.sleep(_POLL_SECONDS)
