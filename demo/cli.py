@@ -62,6 +62,8 @@ def _up(home: Home, settings: Settings) -> int:
     with home.locked():
         home.save(replace(home.state(), wanted=True))
         started = _ensure(home, settings)
+        for part in all_parts(home, settings):  # one that runs since an earlier command may still not be ready
+            part.wait_ready()
     print(next_steps(home, settings) if started else f"The demo runs already: {console_url(home)}")
     return 0
 

@@ -40,6 +40,11 @@ class Demo:
         self.variables = dict(pair.split("=", 1) for pair in done.stdout.split("\0") if pair)
         return self.variables
 
+    def last_words(self) -> str:
+        """The ends of the parts' logs, for the reader of a failure."""
+        logs = sorted((self.home / "demo" / "log").glob("*.log"))
+        return "\n".join(f"== {log.name}\n{log.read_text(errors='replace')[-3000:]}" for log in logs)
+
     def processes(self) -> list[str]:
         """Every process on the machine that works in the demo's folder or names it: command lines, for the reader of a failure."""
         found = []
@@ -58,6 +63,7 @@ def new_demo() -> Iterator[Demo]:
     try:
         yield demo
     finally:
+        print(demo.last_words())  # pytest shows it when the test failed
         demo.run("down", check=False)
         shutil.rmtree(demo.home)
 
