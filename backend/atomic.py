@@ -50,6 +50,13 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_private(folder: Path) -> None:
+    """Make the folder and those above it that are missing, each 0700; there already is fine."""
+    if not folder.is_dir():
+        make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
 def remove_tree(folder: Path) -> None:
     """Remove a folder that nobody writes to any more; gone already is fine. Killed half-way, it must be asked for again."""
     try:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from sqlalchemy import select
 
-from backend.atomic import ensure_space, full_disk_is_ours, remove_tree, replace_file, sync_folder
+from backend.atomic import ensure_space, full_disk_is_ours, make_private, remove_tree, replace_file, sync_folder
 from backend.errors import ServiceError
 from backend.registry.database import Registry
 from backend.registry.models import Server, now
@@ -44,7 +44,7 @@ def backup(registry: Registry, settings: Settings, directory: Path) -> dict[str,
     try:
         with full_disk_is_ours("making the backup"):
             remove_tree(part)
-            part.mkdir(mode=0o700, parents=True)
+            make_private(part)
             ensure_space(part, _size(registry.path, settings), why="making the backup")
             manifest = _fill(part, registry, settings)
             part.rename(directory)
@@ -69,12 +69,12 @@ def restore_backup(directory: Path, settings: Settings) -> dict[str, Any]:
         raise ServiceError("state_not_empty", path=registry.path)
     manifest = _checked(directory)
     with full_disk_is_ours("putting the backup back"):
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(state)
         ensure_space(state, sum(facts["size"] for facts in manifest["files"].values()), why="putting the backup back")
         for source, target in _places(manifest, settings):
-            _make_folders(target.parent, state)
+            make_private(target.parent)
             place_file(directory / source, target)
-        _make_folders(registry.path.parent, state)
+        make_private(registry.path.parent)
         place_file(directory / _REGISTRY, registry.path)
     registry.migrate()
     registry.close()
@@ -130,7 +130,7 @@ def _copy_server(part: Path, settings: Settings, server: dict[str, Any]) -> bool
         return _copy_kept(part, kept)
     source = database_of(settings.servers_dir / server["id"])
     target = part / "servers" / server["id"] / DATABASE
-    target.parent.mkdir(mode=0o700, parents=True)
+    make_private(target.parent)
     try:
         copy_database(source, target)
     except (FileNotFoundError, ServiceError):
@@ -144,7 +144,7 @@ def _copy_server(part: Path, settings: Settings, server: dict[str, Any]) -> bool
 
 def _copy_kept(part: Path, kept: Path) -> bool:
     target = part / "kept" / kept.name
-    target.parent.mkdir(mode=0o700, exist_ok=True)
+    make_private(target.parent)
     try:
         shutil.copytree(kept, target)
     except (FileNotFoundError, shutil.Error):
@@ -181,14 +181,6 @@ def _places(manifest: dict[str, Any], settings: Settings) -> Iterator[tuple[str,
             yield name, settings.kept_dir.joinpath(*rest)
         elif room == "servers":
             yield name, database_of(settings.servers_dir / rest[0])
-
-
-def _make_folders(folder: Path, top: Path) -> None:
-    """With mode 0700 each, which ``parents=True`` would not give to those in between."""
-    if not folder.is_dir():
-        if folder != top:
-            _make_folders(folder.parent, top)
-        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def _size(registry: Path, settings: Settings) -> int:

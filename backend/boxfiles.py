@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from backend.atomic import discard_unfinished, full_disk_is_ours, remove_tree, replace_file
+from backend.atomic import discard_unfinished, full_disk_is_ours, make_private, remove_tree, replace_file
 from backend.domain import Box, StorageKey
 
 _ID: Final = re.compile(r"[a-z][a-z0-9]{11}")
@@ -36,8 +36,7 @@ class BoxDirectories:
         config = self.directory(box.server_id) / "config"
         changed = False
         with full_disk_is_ours("writing the tracking server's settings"):
-            for folder in (self._root, config.parent, config, config / "s3"):
-                folder.mkdir(mode=0o700, exist_ok=True)
+            make_private(config / "s3")
             for name, content in _files(box):
                 path = config / name
                 if _content(path) != content:

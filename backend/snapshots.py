@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from backend.atomic import ensure_space, full_disk_is_ours, remove_tree, replace_file, sync_folder
+from backend.atomic import ensure_space, full_disk_is_ours, make_private, remove_tree, replace_file, sync_folder
 from backend.errors import ServiceError
 from backend.registry.models import now
 
@@ -77,8 +77,7 @@ class KeptCopies:
             return
         check_files(folder, manifest)
         with full_disk_is_ours("putting the database back"):
-            for parent in (directory.parent, directory, target.parent):
-                parent.mkdir(mode=0o700, exist_ok=True)
+            make_private(target.parent)
             ensure_space(target.parent, (folder / DATABASE).stat().st_size, why="putting the database back")
             place_file(folder / DATABASE, target)
 

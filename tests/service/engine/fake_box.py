@@ -1,7 +1,8 @@
 """A box's guard as docs/reference/box.md has it, without nginx and MLflow: stands for the interpreter of an MLflow environment.
 
-Called as `PYTHON -P -m tracking_server DIRECTORY`. A file `fake.json` beside `config/` changes its ways: `{"die": "why"}` ends it with
-status 1, `{"state": "failed", "reason": …}` answers so, `{"deaf": true}` ignores SIGTERM, `{"mute": true}` answers nothing.
+Called as `PYTHON -P -m tracking_server DIRECTORY`. A file `fake.json` beside `config/`, or beside this program, changes its ways:
+`{"die": "why"}` ends it with status 1, `{"state": "failed", "reason": …}` answers so, `{"deaf": true}` ignores SIGTERM,
+`{"mute": true}` answers nothing.
 """
 
 import contextlib
@@ -44,8 +45,9 @@ class Server(HTTPServer):
 
 
 def ways_now() -> dict:
-    file = BOX / "fake.json"
-    return json.loads(file.read_text()) if file.exists() else {}
+    """Of this box, else of all boxes of this environment."""
+    files = [file for file in (BOX / "fake.json", Path(sys.argv[0]).parent / "fake.json") if file.exists()]
+    return json.loads(files[0].read_text()) if files else {}
 
 
 def open_files() -> dict[str, str]:

@@ -123,7 +123,8 @@ class FakeRuntime:
                 raise self.start_error
             if mlflow_version != VERSION:
                 raise ServiceError("version_missing", version=mlflow_version)
-            make_database(directory / "data" / "mlflow.db")
+            if not (directory / "data" / "mlflow.db").exists():
+                make_database(directory / "data" / "mlflow.db")
             self.boxes[server_id] = FakeBox(directory, state=self.born)
         finally:
             with self._lock:

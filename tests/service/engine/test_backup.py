@@ -1,0 +1,184 @@
+import json
+import sqlite3
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from backend.backup import backup, restore_backup
+from backend.errors import ServiceError
+from backend.registry.models import Server
+from tests.service.engine.support import SECRET, Site, make_database, runs_in
+
+
+@pytest.fixture
+def two(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """Two servers that run, with users and runs, and a third that was deleted."""
+    monkeypatch.setattr("backend.plans.box_steps.USERS_SECONDS", 0.01)
+    for env in ("one", "two", "gone"):
+        make_database(site.database(site.made(env)), runs=[f"a run of {env}"])
+        site.set_users(f"user-of-{env}", env=env)
+        site.reconciler().reconcile_all()
+    site.ask("delete", env="gone")
+    site.reconciler().reconcile_all()
+    return site
+
+
+def empty_machine(tmp_path: Path, site: Site) -> Site:
+    """Another machine, with the same settings but for where its state lies."""
+    port = site.settings.port_first
+    return Site(tmp_path / "other", envs_dir=site.settings.envs_dir, port_first=port)
+
+
+def restored(tmp_path: Path, site: Site, directory: Path) -> Site:
+    settings = type(site.settings)(
+        state_dir=tmp_path / "other", envs_dir=site.settings.envs_dir, inside_host="host.example.org", port_first=site.settings.port_first
+    )
+    restore_backup(directory, settings)
+    return empty_machine(tmp_path, site)
+
+
+def test_an_empty_machine_has_everything_as_it_was(two: Site, tmp_path: Path):
+    backup(two.registry, two.settings, tmp_path / "backup")
+    other = restored(tmp_path, two, tmp_path / "backup")
+    other.reconciler().reconcile_all()
+    other.reconciler().reconcile_all()
+    for env in ("one", "two"):
+        before, after = two.one(env), other.one(env)
+        assert (after.id, after.port, after.users, after.known_to) == (before.id, before.port, before.users, before.known_to)
+        assert after.status == "running"
+        assert runs_in(other.database(after)) == [f"a run of {env}"]
+        config = other.boxes.directory(after.id) / "config"
+        assert json.loads((config / "users.json").read_text())["users"][0]["name"] == f"user-of-{env}"
+        assert SECRET in (config / "s3" / "credentials").read_text()
+        for name in ("keys.json", "users.json", "s3/credentials"):
+            assert (config / name).read_text() == (two.boxes.directory(before.id) / "config" / name).read_text()
+    other.ask("restore", env="gone")
+    other.reconciler().reconcile_all()
+    assert runs_in(other.database(other.one("gone"))) == ["a run of gone"]
+
+
+def test_it_says_what_is_in_it_and_is_nobody_elses(two: Site, tmp_path: Path):
+    manifest = backup(two.registry, two.settings, tmp_path / "backup")
+    assert json.loads((tmp_path / "backup" / "manifest.json").read_text()) == manifest
+    assert {(server["env_name"], server["deleted"], server["database"]) for server in manifest["servers"]} == {
+        ("one", False, True),
+        ("two", False, True),
+        ("gone", True, True),
+    }
+    assert manifest["registry_revision"] == two.registry.revision()
+    on_disk = {str(path.relative_to(tmp_path / "backup")) for path in (tmp_path / "backup").rglob("*") if path.is_file()}
+    assert on_disk == {*manifest["files"], "manifest.json"}
+    for path in (tmp_path / "backup", *(tmp_path / "backup").rglob("*")):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_databases_that_are_written_to_meanwhile_are_whole(two: Site, tmp_path: Path):
+    stop, written = threading.Event(), []
+    path = two.database(two.one("one"))
+
+    def write() -> None:
+        database = sqlite3.connect(path, timeout=20)
+        while not stop.is_set():
+            with database:
+                database.executemany("INSERT INTO runs VALUES (?)", [("pair",), ("pair",)])
+            written.append(1)
+        database.close()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    backup(two.registry, two.settings, tmp_path / "backup")
+    stop.set()
+    writer.join()
+    copy = tmp_path / "backup" / "servers" / two.one("one").id / "mlflow.db"
+    assert written
+    assert runs_in(copy).count("pair") % 2 == 0
+    assert [path.name for path in copy.parent.iterdir()] == ["mlflow.db"]
+
+
+def test_a_server_that_is_deleted_meanwhile_is_taken_from_its_kept_copy(two: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    server = two.one("one")
+    real = backup.__globals__["_servers"]
+
+    def servers(copy: Path):
+        found = real(copy)
+        two.ask("delete", env="one")
+        two.reconciler().reconcile_all()
+        return found
+
+    monkeypatch.setitem(backup.__globals__, "_servers", servers)
+    backup(two.registry, two.settings, tmp_path / "backup")
+    assert runs_in(tmp_path / "backup" / "servers" / server.id / "mlflow.db") == ["a run of one"]
+
+
+def test_nothing_appears_when_it_fails(two: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("backend.atomic.shutil.disk_usage", lambda _path: type("Usage", (), {"free": 1})())
+    with pytest.raises(ServiceError) as caught:
+        backup(two.registry, two.settings, tmp_path / "backups" / "today")
+    assert caught.value.code == "disk_full"
+    assert list((tmp_path / "backups").iterdir()) == []
+
+
+def test_a_database_that_is_damaged_is_said(two: Site, tmp_path: Path):
+    two.database(two.one("one")).write_bytes(b"not a database" * 100)
+    with pytest.raises(ServiceError) as caught:
+        backup(two.registry, two.settings, tmp_path / "backup")
+    assert caught.value.code == "snapshot_failed"
+    assert not (tmp_path / "backup").exists()
+
+
+def test_an_existing_folder_is_not_written_to(two: Site, tmp_path: Path):
+    (tmp_path / "backup").mkdir()
+    with pytest.raises(ServiceError) as caught:
+        backup(two.registry, two.settings, tmp_path / "backup")
+    assert caught.value.code == "backup_failed"
+
+
+def test_it_is_put_back_on_an_empty_machine_only(two: Site, tmp_path: Path):
+    backup(two.registry, two.settings, tmp_path / "backup")
+    with pytest.raises(ServiceError) as caught:
+        restore_backup(tmp_path / "backup", two.settings)
+    assert caught.value.code == "state_not_empty"
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing", "format", "outside", "no manifest"])
+def test_a_damaged_backup_changes_nothing(two: Site, tmp_path: Path, damage: str):
+    directory = tmp_path / "backup"
+    manifest = backup(two.registry, two.settings, directory)
+    if damage == "changed":
+        (directory / "keys.json").write_text("x")
+    elif damage == "missing":
+        (directory / "registry.db").unlink()
+    elif damage == "no manifest":
+        (directory / "manifest.json").unlink()
+    else:
+        manifest |= {"format": 99} if damage == "format" else {"files": {"../outside": {"size": 1, "sha256": "x"}}}
+        (directory / "manifest.json").write_text(json.dumps(manifest))
+    settings = type(two.settings)(state_dir=tmp_path / "other", inside_host="h")
+    with pytest.raises(ServiceError) as caught:
+        restore_backup(directory, settings)
+    assert caught.value.code == "backup_damaged"
+    assert not (tmp_path / "other").exists()
+
+
+def test_one_that_was_cut_short_can_be_put_back_again(two: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    backup(two.registry, two.settings, tmp_path / "backup")
+    settings = type(two.settings)(state_dir=tmp_path / "other", envs_dir=two.settings.envs_dir, inside_host="h")
+    real, calls = restore_backup.__globals__["place_file"], []
+
+    def place(source: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setitem(restore_backup.__globals__, "place_file", place)
+        with pytest.raises(KeyboardInterrupt):
+            restore_backup(tmp_path / "backup", settings)
+    assert not (tmp_path / "other" / "registry.db").exists()
+    other = restored(tmp_path, two, tmp_path / "backup")
+    with other.registry.reading() as session:
+        assert len(session.scalars(select(Server)).all()) == 3

@@ -1,0 +1,88 @@
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from backend.lanes import Job, Lanes
+from tests.service.engine.support import until
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    gate = threading.Event()
+    yield gate
+    gate.set()
+
+
+def lanes_of(*, quick: int = 2, slow: int = 4) -> tuple[Lanes, list[str]]:
+    woken: list[str] = []
+    return Lanes(quick=quick, slow=slow, wake=lambda: woken.append("woken")), woken
+
+
+def test_what_has_one_key_never_runs_twice_at_once(gate: threading.Event):
+    lanes, woken = lanes_of()
+    ran: list[str] = []
+    lanes.slow("a", lambda: gate.wait(20) and ran.append("first"))
+    lanes.slow("a", lambda: ran.append("second"))
+    lanes.quick("a", lambda: ran.append("look"))
+    lanes.slow("b", lambda: ran.append("other"))
+    until(lambda: ran == ["other"])
+    assert woken == []
+    gate.set()
+    assert lanes.wait_idle(20)
+    assert ran == ["other", "first"]
+    assert woken == ["woken"], "it is asked for again, once"
+
+
+def test_a_look_that_is_left_out_wakes_nobody(gate: threading.Event):
+    lanes, woken = lanes_of()
+    lanes.slow("a", lambda: gate.wait(20) and None)
+    lanes.quick("a", lambda: None)
+    gate.set()
+    assert lanes.wait_idle(20)
+    assert woken == []
+
+
+def test_work_that_waits_keeps_no_look_waiting(gate: threading.Event):
+    lanes, _woken = lanes_of(quick=1, slow=2)
+    for key in "abcd":
+        lanes.slow(key, lambda: gate.wait(20) and None)
+    looked = threading.Event()
+    lanes.quick("e", looked.set)
+    assert looked.wait(10)
+    gate.set()
+    assert lanes.wait_idle(20)
+
+
+def test_work_that_a_look_asks_for_is_still_that_keys(gate: threading.Event):
+    lanes, _woken = lanes_of()
+    ran: list[str] = []
+
+    def look() -> Job:
+        def work() -> None:
+            gate.wait(20)
+            ran.append(threading.current_thread().name.split("-")[0])
+
+        return work
+
+    lanes.quick("a", look)
+    lanes.quick("a", lambda: ran.append("too early"))
+    gate.set()
+    assert lanes.wait_idle(20)
+    assert ran == ["work"]
+
+
+def test_one_that_fails_harms_no_other(caplog: pytest.LogCaptureFixture):
+    lanes, _woken = lanes_of(quick=1)
+    ran: list[str] = []
+
+    def fail() -> None:
+        raise RuntimeError("a mistake")
+
+    lanes.quick("a", fail)
+    lanes.quick("b", lambda: ran.append("b"))
+    assert lanes.wait_idle(20)
+    lanes.quick("a", lambda: ran.append("a"))
+    assert lanes.wait_idle(20)
+    assert ran == ["b", "a"]
+    assert "a mistake" in caplog.text
