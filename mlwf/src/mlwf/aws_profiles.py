@@ -1,7 +1,6 @@
 """The profiles of the caller's AWS credentials file, read as the caller: names for a choice, and one profile's key pair."""
 
 import configparser
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.secret import Secret
+from mlwf.settings import environment
 
 
 class ProfileError(MlwfError):
@@ -23,7 +23,7 @@ class KeyPair:
 
 def credentials_path(environ: Mapping[str, str] | None = None) -> Path:
     """`AWS_SHARED_CREDENTIALS_FILE`, else `~/.aws/credentials`."""
-    found = os.environ if environ is None else environ
+    found = environment() if environ is None else environ
     return Path(found.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials").expanduser()
 
 

@@ -7,6 +7,7 @@ from importlib.metadata import version
 import click
 from click.shell_completion import get_completion_class
 
+from mlwf import cli_access
 from mlwf.cli_server import server
 from mlwf.i18n import _
 from mlwf.report import show_failure
@@ -51,6 +52,8 @@ def completion(shell: str) -> None:
 
 
 cli.add_command(server)
+for command in (cli_access.auth, cli_access.env, cli_access.storage):
+    server.add_command(command)
 
 
 def run(args: Sequence[str]) -> int:

@@ -14,11 +14,15 @@ COLOURS = {"running": "green", "sleeping": "cyan", "failed": "bold red", "creati
 UNLIMITED = 10_000
 
 
+def console() -> Console:
+    return Console(highlight=False, soft_wrap=True)
+
+
 def print_servers(servers: Sequence[Server]) -> None:
     """One line each. Into a pipe nothing is cut off, whatever the width."""
-    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=UNLIMITED)
+    out = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=UNLIMITED)
     if not servers:
-        console.print(_("There is no server yet. Make one with: mlwf server create GROUP/ENV --bucket BUCKET"), markup=False)
+        out.print(_("There is no server yet. Make one with: mlwf server create GROUP/ENV --bucket BUCKET"), markup=False)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("GROUP/ENV", _("status"), _("users"), _("URL for access from inside")):
@@ -31,10 +35,10 @@ def print_servers(servers: Sequence[Server]) -> None:
             Text(names),
             Text(each.inside_url or "-"),
         )
-    console.print(table)
+    out.print(table)
 
 
-def print_server(server: Server, console: Console, *, brief: bool = False) -> None:
+def print_server(server: Server, out: Console, *, brief: bool = False) -> None:
     """Name and value on each line; `brief` only what a user needs next."""
     storage = server.storage
     rows = [
@@ -60,10 +64,10 @@ def print_server(server: Server, console: Console, *, brief: bool = False) -> No
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in rows:
         table.add_row(Text(name, "bold"), Text(value))
-    console.print(table)
+    out.print(table)
     for problem in [*([server.reason] if server.reason else []), *server.warnings]:
-        _print_problem(problem, console)
+        _print_problem(problem, out)
 
 
-def _print_problem(problem: Problem, console: Console) -> None:
-    console.print(Text(f"! {problem.detail} {problem.cure}".rstrip(), "yellow"))
+def _print_problem(problem: Problem, out: Console) -> None:
+    out.print(Text(f"! {problem.detail} {problem.cure}".rstrip(), "yellow"))

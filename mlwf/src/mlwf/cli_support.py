@@ -1,6 +1,5 @@
 """What the commands of `mlwf server` share: the GROUP/ENV argument, keys, waiting with the steps on the screen."""
 
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from mlwf.client import Client
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
 from mlwf.secret import Secret
+from mlwf.settings import environment
 
 COMPLETION_SECONDS = 2.0
 ENV_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{1,254}")
@@ -106,9 +106,10 @@ def keys(profile: str | None, credentials_file: Path | None) -> KeyPair:
     """The key pair from profile, file, environment or a prompt, in this order. Raises MlwfError."""
     if profile or credentials_file:
         return key_pair(profile or "default", credentials_file)
-    access, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
+    environ = environment()
+    access, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
     if access and secret:
-        if os.environ.get("AWS_SESSION_TOKEN"):
+        if environ.get("AWS_SESSION_TOKEN"):
             raise WrongUseError(
                 _("The key in AWS_ACCESS_KEY_ID is a temporary one (AWS_SESSION_TOKEN is set) and would stop working"),
                 cure=_("Use an access key that does not expire."),

@@ -1,6 +1,5 @@
 """The client of the service's API (docs/reference/api.md): used by the command line, the console and job scripts alike."""
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, TypeVar
@@ -21,6 +20,7 @@ from mlwf.service_errors import (
     not_understood,
     unavailable,
 )
+from mlwf.settings import environment
 from mlwf.transport import open_session
 from mlwf.user import User
 
@@ -51,7 +51,7 @@ class Client:
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None, *, language: str | None = None, timeout: float = 5.0) -> Self:
         """The service that `MLWF_SERVICE` names, else the one on this host."""
-        found = os.environ if environ is None else environ
+        found = environment() if environ is None else environ
         return cls(found.get("MLWF_SERVICE") or DEFAULT_ADDRESS, language=language, timeout=timeout)
 
     def close(self) -> None:

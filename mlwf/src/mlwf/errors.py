@@ -16,7 +16,9 @@ class MlwfError(Exception):
         head = self.what.rstrip(".。")
         if self.why:
             head += f": {self.why.rstrip('.。')}"
-        return f"{head}. {self.cure}".strip() if self.cure else f"{head}."
+        stop = "." if head.isascii() or head[-1:].isascii() else "。"  # as the language of the last word has it
+        gap = " " if stop == "." else ""
+        return f"{head}{stop}{gap}{self.cure}".rstrip()
 
 
 class WrongUseError(MlwfError):

@@ -1,6 +1,5 @@
 """mlwf_export_model: a registered model version as a package that can be published."""
 
-import os
 import signal
 import sys
 import warnings
@@ -18,6 +17,7 @@ from mlwf.export.registry import ModelVersion
 from mlwf.export.run import Exported, Wanted, export
 from mlwf.i18n import _
 from mlwf.report import show_failure, stderr
+from mlwf.settings import environment
 
 HELP = _(
     """Export a registered model: MLWFExportModel_YYYYMMDDhhmmss/ with artifacts/, model.tar.gz and info.yaml.
@@ -100,7 +100,7 @@ def command(*, url: str, name: str, number: str | None, alias: str | None, outpu
     console = stderr()
     try:
         with TerminalReporter(console) as reporter:
-            result = export(Wanted(url, name, number, alias, output, through), os.environ, reporter)
+            result = export(Wanted(url, name, number, alias, output, through), environment(), reporter)
     except KeyboardInterrupt:
         _end(130, _("Interrupted; nothing was kept."), console)
     except _Terminated:

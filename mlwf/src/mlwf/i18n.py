@@ -7,9 +7,10 @@ import ast
 import contextlib
 import contextvars
 import functools
-import os
 from collections.abc import Iterator, Mapping
 from importlib import resources
+
+from mlwf.settings import environment
 
 LANGUAGES = ("en", "ja")
 _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("mlwf_language", default=None)
@@ -26,7 +27,7 @@ def language_of(environ: Mapping[str, str]) -> str:
 
 
 def current_language() -> str:
-    return _chosen.get() or language_of(os.environ)
+    return _chosen.get() or language_of(environment())
 
 
 @contextlib.contextmanager

@@ -1,0 +1,145 @@
+"""`mlwf server auth|env|storage`: who may log in, what a job needs for it, and the keys of the object store."""
+
+import os
+import pwd
+import shlex
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from mlwf import auth_file
+from mlwf.cli_output import console as _console
+from mlwf.cli_support import Target, follow, key_options, keys, stacktrace_option, target_argument, wait_option
+from mlwf.client import Client
+from mlwf.errors import MlwfError, WrongUseError
+from mlwf.i18n import _
+
+
+@click.command(
+    help=_(
+        """Register the users who may log in, from the server's basic_auth.yml (see 'mlwf server show').
+
+    The file holds {'user_name': '…', 'pass': '…'}, or a list of such, and is read as you. Whoever it does not name is out.
+
+    \b
+    Examples:
+      mlwf server auth gaa50000/wine
+      mlwf server auth gaa50000/wine --generate
+      mlwf server auth gaa50000/wine --generate alice
+    """
+    )
+)
+@target_argument()
+@click.option(
+    "--generate",
+    "user",
+    metavar="[USER]",
+    is_flag=False,
+    flag_value="",
+    help=_("Make the file first, with USER (you, if not given) and a new strong password. A file that is there is never changed."),
+)
+@wait_option
+@stacktrace_option
+def auth(*, target: Target, user: str | None, wait: bool) -> None:
+    console = _console()
+    if user and ("/" in user or ":" in user or not user.isprintable()):
+        raise WrongUseError(_("{user} is no user name").format(user=user), cure=_("Write GROUP/ENV before --generate."))
+    with Client.from_environment() as client:
+        path = Path(client.server(target.group, target.env).auth_file)
+        if user is not None:
+            _generate(console, path, user or pwd.getpwuid(os.getuid()).pw_name)
+        users = auth_file.read_auth_file(path)
+        if auth_file.open_to_all(path):
+            console.print(_("Warning: everybody on this host can read {path}. Run: chmod o-rwx {path}").format(path=path), markup=False)
+        operation = client.set_users(target.group, target.env, users)
+        if follow(client, console, operation, wait=wait):
+            console.print(_("May log in: {names}").format(names=", ".join(each.user_name for each in users)), markup=False)
+
+
+def _generate(console: Console, path: Path, user: str) -> None:
+    try:
+        auth_file.generate_auth_file(path, user)
+    except FileExistsError:
+        console.print(_("{path} is there already, and is used as it is.").format(path=path), markup=False)
+    else:
+        console.print(_("Made {path} with a new password for {user}.").format(path=path, user=user), markup=False)
+
+
+@click.command(
+    help=_(
+        """Print what a job's shell needs, as export lines: MLFLOW_TRACKING_URI, user name and password from basic_auth.yml.
+
+    \b
+    Examples:
+      eval "$(mlwf server env gaa50000/wine)"
+      eval "$(mlwf server env gaa50000/wine --user alice)"
+    """
+    )
+)
+@target_argument()
+@click.option("--user", metavar="NAME", help=_("A user of the file; the first by default."))
+@stacktrace_option
+def env(*, target: Target, user: str | None) -> None:
+    if sys.stdout.isatty():
+        raise WrongUseError(
+            _("The password would be shown on the screen"),
+            cure=_('Write: eval "$(mlwf server env {target})"').format(target=target),
+        )
+    with Client.from_environment() as client:
+        found = client.server(target.group, target.env)
+    users = {each.user_name: each for each in auth_file.read_auth_file(Path(found.auth_file))}
+    chosen = users.get(user or next(iter(users)))
+    if chosen is None:
+        cure = _("Choose one of those it has: {known}.").format(known=", ".join(users))
+        raise MlwfError(_("{path} has no user {user}").format(path=found.auth_file, user=user), cure=cure)
+    values = {
+        "MLFLOW_TRACKING_URI": found.inside_url or "",
+        "MLFLOW_TRACKING_USERNAME": chosen.user_name,
+        "MLFLOW_TRACKING_PASSWORD": chosen.password.reveal(),
+    }
+    if found.storage.artifact_access == "direct" and found.storage.endpoint_url:
+        values["MLFLOW_S3_ENDPOINT_URL"] = found.storage.endpoint_url
+    for name, value in values.items():
+        click.echo(f"export {name}={shlex.quote(value)}")
+
+
+@click.command(
+    help=_(
+        """Change the keys (or the address) of the server's object store. The bucket stays.
+
+    The new keys are tried first; the old ones stay until they work.
+
+    \b
+    Example:
+      mlwf server storage gaa50000/wine --profile default
+    """
+    )
+)
+@target_argument()
+@key_options
+@click.option("--endpoint-url", metavar="URL", help=_("New address of the object store."))
+@click.option("--region", help=_("Region of the object store."))
+@wait_option
+@stacktrace_option
+def storage(
+    *,
+    target: Target,
+    profile: str | None,
+    credentials_file: Path | None,
+    endpoint_url: str | None,
+    region: str | None,
+    wait: bool,
+) -> None:
+    pair = keys(profile, credentials_file)
+    with Client.from_environment() as client:
+        operation = client.set_storage(
+            target.group,
+            target.env,
+            access_key_id=pair.access_key_id,
+            secret_access_key=pair.secret_access_key,
+            endpoint_url=endpoint_url,
+            region=region,
+        )
+        follow(client, _console(), operation, wait=wait)

@@ -1,0 +1,45 @@
+"""The environment variables that the tools read, in one table, and their one reader."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Setting:
+    name: str
+    meaning: str
+
+
+SETTINGS = (
+    Setting(
+        "MLWF_SERVICE", "Address of the service: `unix:///path/service.sock` or `https://…`; `unix:///run/aihub/service.sock` by default."
+    ),
+    Setting("LC_ALL", "Language of messages (`ja…` is Japanese, all else English); also `LC_MESSAGES` and `LANG`, the first that is set."),
+    Setting("LC_MESSAGES", "See `LC_ALL`."),
+    Setting("LANG", "See `LC_ALL`."),
+    Setting("MLFLOW_TRACKING_USERNAME", "User of the tracking server; goes before `~/.mlflow/credentials`."),
+    Setting("MLFLOW_TRACKING_PASSWORD", "The user's password; goes before `~/.mlflow/credentials`."),
+    Setting("MLFLOW_TRACKING_TOKEN", "Bearer token, where there is no user name and password."),
+    Setting("MLFLOW_TRACKING_INSECURE_TLS", "`true`: the tracking server's certificate is not checked."),
+    Setting("MLFLOW_TRACKING_SERVER_CERT_PATH", "CA bundle for the tracking server."),
+    Setting("MLFLOW_S3_ENDPOINT_URL", "Address of the object store; goes before what the tracking server says."),
+    Setting("MLFLOW_S3_IGNORE_TLS", "`true`: the object store's certificate is not checked."),
+    Setting("AWS_ENDPOINT_URL_S3", "Address of the object store, where `MLFLOW_S3_ENDPOINT_URL` is not set."),
+    Setting("AWS_ENDPOINT_URL", "Address of the object store, where neither is set."),
+    Setting("AWS_ACCESS_KEY_ID", "Key of the object store: for reading a model, and for `mlwf server create` and `storage`."),
+    Setting("AWS_SECRET_ACCESS_KEY", "Its secret."),
+    Setting("AWS_SESSION_TOKEN", "Marks a temporary key: good for reading, refused for a server."),
+    Setting("AWS_SHARED_CREDENTIALS_FILE", "Another file than `~/.aws/credentials`."),
+    Setting("AWS_REGION", "Region of the object store, where the tracking server does not say; `us-east-1` by default."),
+    Setting("AWS_DEFAULT_REGION", "See `AWS_REGION`."),
+    Setting("AWS_CA_BUNDLE", "CA bundle for the object store."),
+    Setting("REQUESTS_CA_BUNDLE", "CA bundle for everything else."),
+    Setting("CURL_CA_BUNDLE", "See `REQUESTS_CA_BUNDLE`."),
+    Setting("HOME", "Where `.mlflow/credentials` and `.aws/credentials` are."),
+)
+
+
+def environment() -> Mapping[str, str]:
+    """The process's environment. Everything else is given it, so that a test (or the console) can give another."""
+    return os.environ
