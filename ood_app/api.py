@@ -70,7 +70,7 @@ def _operation(identifier: str) -> Operation | None:
     try:
         return service().operation(identifier)
     except ServiceError as error:
-        if error.status == 404:
+        if error.status in {404, 422}:  # forgotten, or no id at all: the page may send what it kept from another day
             return None
         raise
 

@@ -55,23 +55,13 @@ def open_to_all(path: str) -> bool:
 
 
 def create_auth_file(path: str, user_name: str) -> None:
-    """Writes a new auth file with a generated password, which stays in the file. Never overwrites one. Raises Problem."""
-    try:
-        auth_file.generate_auth_file(Path(path), user_name)
-    except FileExistsError:
-        raise Problem(
-            409,
-            "auth_file_exists",
-            _("There is a file {path} already; it was left as it is.").format(path=path),
-            _("Register it, or edit it yourself."),
-        ) from None
-    except OSError as error:
-        raise Problem(
-            422,
-            "auth_file_not_made",
-            _("The file {path} could not be made: {why}.").format(path=path, why=error.strerror),
-            _("Check that you may write to the folders above it, or ask your group's manager."),
-        ) from error
+    """Writes a new auth file with a generated password, which stays in the file. Raises Problem where there is one, else MlwfError."""
+    with use_language(g.language):
+        try:
+            auth_file.generate_auth_file(Path(path), user_name)
+        except FileExistsError:
+            detail = _("There is a file {path} already; it was left as it is.").format(path=path)
+            raise Problem(409, "auth_file_exists", detail, _("Register it, or edit it yourself.")) from None
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def server_view(server: Server, settings: Settings) -> dict[str, Any]:
         "endpoint_url": server.storage.endpoint_url,
         "region": server.storage.region,
         "access_key_id": server.storage.access_key_id,
-        "other_buckets": server.storage.other_buckets,
+        "idle_seconds": server.raw.get("idle_seconds"),
         "users": server.users.names,
         "users_updated_at": server.users.updated_at,
         "restorable_until": server.deletion.restorable_until if server.deletion else None,

@@ -20,15 +20,9 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from ood_app.app import create_app
 from ood_app.settings import Settings, load
 from tests.console.fake_service import FakeService
+from tests.console.screenshots import CHROMIUM
 
 MOUNT = "/pun/sys/mlflow-console"
-CHROMIUM = (
-    "--no-sandbox",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
 
 
 @pytest.fixture
@@ -105,7 +99,7 @@ def address(app: Flask) -> Iterator[str]:
         return []
 
     server = make_server("127.0.0.1", 0, one_at_a_time(DispatcherMiddleware(nothing, {MOUNT: app})), threaded=True, request_handler=_Quiet)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}{MOUNT}/"
     server.shutdown()

@@ -18,20 +18,20 @@ from flask.typing import ResponseReturnValue
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from backend.domain import ENV_NAME, bucket_name_is_valid
+from backend.errors import FAILURES
+from backend.i18n import translate
+from backend.messages import describe, describe_stored, operation_message
+from backend.plans.labels import LABELS
 
 STEPS = {
-    "create": [
-        ("check_storage", "Check the bucket and the key", "バケットとキーを確認"),
-        ("reserve_port", "Reserve a port", "ポートを確保"),
-        ("start_box", "Start the tracking server", "Tracking Serverを起動"),
-        ("wait_ready", "Wait until it answers", "応答を確認"),
-    ],
-    "delete": [
-        ("snapshot", "Keep a copy of the database", "データベースを退避"),
-        ("stop_box", "Stop the tracking server", "Tracking Serverを停止"),
-    ],
+    "create": ["check_storage", "check_name", "write_box", "start_box", "wait_ready"],
+    "start": ["start_box", "wait_ready"],
+    "stop": ["stop_box"],
+    "delete": ["stop_box", "snapshot", "remove_box"],
+    "restore": ["unpack_snapshot", "start_box", "wait_ready"],
+    "users": ["wait_users"],
+    "storage": ["check_storage", "write_box"],
 }
-DONE = {"create": "Service created", "delete": "Service deleted", "start": "Service started", "stop": "Service stopped"}
 AFTER = {"create": "running", "start": "running", "stop": "stopped", "delete": "deleted", "restore": "running"}
 
 
@@ -61,7 +61,7 @@ class FakeService:
 
     def start(self) -> None:
         self.server = make_server(f"unix://{self.socket}", 0, _app(self), threaded=True)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
         if self.server:
@@ -87,6 +87,7 @@ class FakeService:
             "port": port,
             "mlflow_version": "3.17.2",
             "schema_revision": "abc",
+            "idle_seconds": 900,
             "storage": {
                 "bucket": "wine-models",
                 "prefix": f"mlflow/k3v9x2m7q4{number:02d}",
@@ -109,10 +110,8 @@ class FakeService:
         return made
 
     def begin(self, kind: str, server: dict[str, Any]) -> dict[str, Any]:
-        language = self.languages[-1] if self.languages else "en"
-        steps = STEPS.get(kind, [("apply", f"Apply: {kind}", f"適用: {kind}")])
         operation = {
-            "id": f"op_{next(self.count):016d}",
+            "id": f"op_{next(self.count):016x}",
             "kind": kind,
             "group": server["group"],
             "env_name": server["env_name"],
@@ -121,18 +120,7 @@ class FakeService:
             "requested_by": self.user,
             "created_at": stamp(),
             "finished_at": None,
-            "message": "サービスを変更しています …" if language == "ja" else "Changing the service …",
-            "steps": [
-                {
-                    "name": name,
-                    "label": ja if language == "ja" else en,
-                    "state": "pending",
-                    "started_at": None,
-                    "finished_at": None,
-                    "detail": None,
-                }
-                for name, en, ja in steps
-            ],
+            "steps": [{"name": name, "state": "pending", "started_at": None, "finished_at": None, "detail": None} for name in STEPS[kind]],
             "error": None,
         }
         self.operations[operation["id"]] = operation
@@ -147,9 +135,11 @@ class FakeService:
         if not bucket_name_is_valid(body["bucket"]):
             fields["bucket"] = "This is no name of a bucket"
         if fields:
-            return problem(422, "invalid_request", "The request is not valid", "Correct the fields that are named.", **fields)
+            return problem("invalid_request", fields=fields, why="see the fields")
         if f"{body['group']}/{body['env_name']}" in self.servers:
-            return problem(409, "server_exists", "There is one already", "Choose another env_name.", env_name="There is one of this name")
+            return problem(
+                "server_exists", fields={"env_name": "There is one of this name"}, group=body["group"], env_name=body["env_name"]
+            )
         return None
 
     def advance(self, operation: dict[str, Any]) -> None:
@@ -174,11 +164,7 @@ class FakeService:
         operation.update(
             state="failed",
             finished_at=stamp(),
-            error={
-                "code": "storage_secret_wrong",
-                "detail": "The secret access key does not belong to the access key AKIA",
-                "cure": "Type or choose the secret again.",
-            },
+            error={"code": "storage_secret_wrong", "params": {"access_key_id": "AKIAEXAMPLE"}},
         )
         del self.servers[f"{operation['group']}/{operation['env_name']}"]
 
@@ -191,7 +177,7 @@ class FakeService:
         server["deletion"] = (
             {"deleted_at": stamp(), "restorable_until": stamp(timedelta(days=14)), "kept": kept} if operation["kind"] == "delete" else None
         )
-        operation.update(state="succeeded", finished_at=stamp(), message=DONE.get(operation["kind"], "Done"))
+        operation.update(state="succeeded", finished_at=stamp())
 
     def shown(self, server: dict[str, Any]) -> dict[str, Any]:
         allowed = {
@@ -201,11 +187,31 @@ class FakeService:
             "failed": ["start", "stop", "delete", "users", "storage"],
             "deleted": ["restore"],
         }
-        return server | {"allowed": [] if server["operation"] else allowed.get(server["status"], [])}
+        warnings = [*server["warnings"]]
+        if not server["users"]["names"] and server["status"] != "deleted":
+            warnings.append({"code": "no_users", "params": {"auth_file": server["auth_file"]}})
+        return server | {
+            "allowed": [] if server["operation"] else allowed.get(server["status"], []),
+            "warnings": [self.told(each) for each in warnings],
+            "reason": self.told(server["reason"]),
+        }
+
+    def shown_operation(self, operation: dict[str, Any]) -> dict[str, Any]:
+        language = self.languages[-1]
+        labels = [{**step, "label": translate(LABELS[step["name"]], language)} for step in operation["steps"]]
+        message = operation_message(operation["kind"], operation["state"], language)
+        public = {key: value for key, value in operation.items() if not key.startswith("_")}
+        return public | {"steps": labels, "message": message, "error": self.told(operation["error"])}
+
+    def told(self, stored: dict[str, Any] | None) -> dict[str, Any] | None:
+        """A code with its parameters in the service's own words; what has words already stays."""
+        return stored if stored is None or "detail" in stored else describe_stored(stored, self.languages[-1])
 
 
-def problem(status: int, code: str, detail: str, cure: str, **fields: str) -> ResponseReturnValue:
-    body = {"type": f"urn:aihub:{code}", "title": code, "status": status, "detail": detail, "cure": cure, "code": code}
+def problem(code: str, *, fields: dict[str, str] | None = None, **params: object) -> ResponseReturnValue:
+    """A problem document in the service's own words."""
+    status = FAILURES[code].status
+    body = {"type": f"urn:aihub:{code}", "title": code, "status": status, **describe(code, params, "en")}
     answer = jsonify(body | ({"fields": fields} if fields else {}))
     answer.mimetype = "application/problem+json"
     return answer, status
@@ -220,7 +226,7 @@ def _app(fake: FakeService) -> Flask:
         if request.method != "GET":
             fake.received.append((request.method, request.path, request.get_json(silent=True)))
         if fake.broken:
-            return problem(500, "internal", "The service failed on its own account (request 7)", "Give the admins that request id.")
+            return problem("internal", request_id=7)
         return None
 
     _reading(app, fake)
@@ -262,21 +268,23 @@ def _reading(app: Flask, fake: FakeService) -> None:
 
     @app.get("/api/v1/operations/<name>")
     def operation(name: str) -> ResponseReturnValue:
+        if not re.fullmatch(r"op_[0-9a-f]{16}", name):
+            return problem("invalid_request", fields={"id": "Not an operation's id"}, why="id")
         found = fake.operations.get(name)
         if not found:
-            return problem(404, "no_such_operation", "There is no operation", "Look at the server itself.")
+            return problem("no_such_operation", id=name)
         while not fake.paused and found["state"] == "running":
             fake.advance(found)
             if fake.stepwise:
                 break
-        return jsonify({key: value for key, value in found.items() if not key.startswith("_")})
+        return jsonify(fake.shown_operation(found))
 
 
 def _changing(app: Flask, fake: FakeService) -> None:
     def accept(kind: str, server: dict[str, Any], **private: Any) -> ResponseReturnValue:
         operation = fake.begin(kind, server)
         operation.update(private)
-        return jsonify({key: value for key, value in operation.items() if not key.startswith("_")}), 202
+        return jsonify(fake.shown_operation(operation)), 202
 
     @app.post("/api/v1/servers")
     def create() -> ResponseReturnValue:
@@ -307,4 +315,4 @@ def _changing(app: Flask, fake: FakeService) -> None:
 
 
 def _no_such_server(group: str, env: str) -> ResponseReturnValue:
-    return problem(404, "no_such_server", f"There is no tracking server {env} in group {group} that you can see", "Look at the list.")
+    return problem("no_such_server", group=group, env_name=env)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from backend.plans.labels import LABELS
 from tests.console.conftest import Opener
-from tests.console.fake_service import FakeService, stamp
+from tests.console.fake_service import STEPS, FakeService, stamp
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=15_000)  # the page polls every two seconds, and this machine may be busy
@@ -39,13 +40,13 @@ def test_create_shows_its_steps_as_they_happen_and_ends_with_service_created(ser
     fill(page)
     page.get_by_role("button", name="Create Service").click()
     steps = page.locator(".steps li")
-    expect(steps).to_have_count(4)
+    expect(steps).to_have_count(len(STEPS["create"]))
     (operation,) = service.operations.values()
-    for at, label in enumerate(["Check the bucket and the key", "Reserve a port", "Start the tracking server", "Wait until it answers"]):
+    for at, label in enumerate(LABELS[name] for name in STEPS["create"]):
         service.advance(operation)
         expect(steps.nth(at)).to_have_attribute("data-state", "running")
         expect(steps.nth(at)).to_contain_text(label)
-        expect(page.locator("tr.notes")).to_contain_text(f"{label} ({at + 1}/4)")
+        expect(page.locator("tr.notes")).to_contain_text(f"{label} ({at + 1}/5)")
     service.paused = False
     expect(page.locator(".conclusion")).to_contain_text("Service created")
     expect(page.locator("#spoken")).to_contain_text("Service created")
@@ -63,7 +64,9 @@ def test_a_wrong_secret_is_said_beside_its_field_and_nothing_is_made(service: Fa
     fill(page, key=service.wrong_secret)
     page.get_by_role("button", name="Create Service").click()
     field = page.locator('#create-form [data-field="cloud_storage_secret_accesskey"]')
-    expect(field.locator(".invalid-feedback")).to_contain_text("does not belong to the access key AKIA. Type or choose the secret again.")
+    expect(field.locator(".invalid-feedback")).to_contain_text(
+        "does not belong to the access key AKIAEXAMPLE. Type or choose the secret again."
+    )
     expect(page.get_by_label("cloud_storage_secret_accesskey")).to_have_attribute("aria-invalid", "true")
     expect(page.locator('.operation[data-state="failed"]')).to_contain_text("Type or choose the secret again.")
     expect(page.get_by_text("No tracking server yet")).to_be_visible()
@@ -111,7 +114,7 @@ def test_read_credentials_offers_the_profiles(
 def test_registration_makes_the_file_and_registers_it(service: FakeService, open_page: Opener) -> None:
     server = service.add("gaa50000", "wine")
     page = open_page()
-    expect(page.get_by_text("Nobody can use this server yet.")).to_be_visible()
+    expect(page.get_by_text("Nobody can log in to this server yet")).to_be_visible()
     page.get_by_role("button", name="Auth Info Registration").click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text(server["auth_file"])
@@ -214,14 +217,14 @@ def test_a_phone_shows_cards_and_never_scrolls_sideways(service: FakeService, op
 def test_in_japanese_the_labels_stay_and_the_rest_is_japanese(service: FakeService, open_page: Opener) -> None:
     service.add("gaa50000", "wine")
     page = open_page(locale="ja-JP")
-    expect(page.get_by_text("このサーバはまだ誰も利用できません。")).to_be_visible()
+    expect(page.get_by_text("このサーバーには、まだ誰もログインできません")).to_be_visible()
     for name in ("Start", "Stop", "Delete", "Service List Update", "Auth Info Registration", "Export model", "Create image"):
         expect(page.get_by_role("button", name=name)).to_be_visible()
     page.get_by_role("button", name="Delete").click()
     expect(page.get_by_role("dialog")).to_contain_text("データベースのスナップショット、設定、ポートは20")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Stop").click()
-    expect(page.locator(".steps")).to_contain_text("適用: stop")
+    expect(page.locator(".steps")).to_contain_text("サーバーを停止")
     page.get_by_role("link", name="English").click()
     expect(page.get_by_text("Nothing was asked for yet.").or_(page.locator(".operation")).first).to_be_visible()
     assert page.evaluate("document.documentElement.lang") == "en"

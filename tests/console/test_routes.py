@@ -55,8 +55,8 @@ def test_the_steps_and_the_message_of_a_create_arrive(caller: Caller, service: F
     for _each in range(8):
         answer = caller.get(f"/api/state?op={operation}").json
         states.append([step["state"] for step in answer["operations"][0]["steps"]])
-    assert states[0] == ["running", "pending", "pending", "pending"]
-    assert states[1] == ["succeeded", "running", "pending", "pending"]
+    assert states[0] == ["running", "pending", "pending", "pending", "pending"]
+    assert states[1] == ["succeeded", "running", "pending", "pending", "pending"]
     assert answer["operations"][0]["message"] == "Service created"
     assert answer["servers"][0]["status"] == "running"
 
@@ -191,7 +191,8 @@ def test_the_file_can_be_made_once_and_its_password_stays_in_it(caller: Caller, 
 def test_a_folder_in_the_way_is_said(caller: Caller, service: FakeService) -> None:
     service.add("gaa50000", "wine", auth_file="/proc/nowhere/aihub/basic_auth.yml")
     answer = caller.send("POST", "/servers/gaa50000/wine/auth-file")
-    assert (answer.status_code, answer.json["code"]) == (422, "auth_file_not_made")
+    assert answer.status_code == 422
+    assert answer.json["detail"].startswith("/proc/nowhere/aihub/basic_auth.yml cannot be made: ")
     assert answer.json["cure"]
 
 
@@ -206,12 +207,14 @@ def test_a_failure_of_the_service_keeps_its_words(caller: Caller, service: FakeS
     service.broken = True
     answer = caller.get("/api/state")
     assert (answer.status_code, answer.json["code"]) == (500, "internal")
-    assert answer.json["cure"] == "Give the admins that request id."
+    assert answer.json["detail"] == "The service failed on its own account (request 7)"
+    assert answer.json["cure"]
 
 
-def test_an_operation_that_is_forgotten_does_not_spoil_the_list(caller: Caller, service: FakeService) -> None:
+@pytest.mark.parametrize("identifier", ["op_00000000000000ff", "nonsense"])
+def test_an_operation_that_is_forgotten_does_not_spoil_the_list(caller: Caller, service: FakeService, identifier: str) -> None:
     service.add("gaa50000", "wine")
-    answer = caller.get("/api/state?op=op_gone")
+    answer = caller.get(f"/api/state?op={identifier}")
     assert answer.status_code == 200
     assert answer.json["operations"] == []
     assert len(answer.json["servers"]) == 1

@@ -127,7 +127,13 @@ function detailsOf(server) {
       row(t("Artifacts"), breakable(`s3://${server.bucket}/${server.prefix}`)),
       row(t("Storage address"), server.endpoint_url),
       row(t("Access key"), server.access_key_id),
+      row(t("Sleeps after"), idleOf(server)),
       row(t("Created"), `${momentOf(server.created_at)}, ${server.created_by}`)));
+}
+
+function idleOf(server) {
+  if (server.idle_seconds === null) return "";
+  return server.idle_seconds ? t("{n} min without a request", { n: Math.round(server.idle_seconds / 6) / 10 }) : t("never");
 }
 
 function urlsOf(server, key) {
@@ -158,8 +164,12 @@ function notesOf(server, operation) {
   return [
     operation ? h("div.progress-line", {}, spinner(), " ", progress(operation)) : null,
     failure ? problemBox(failure, t("Last lines of the log")) : null,
-    ...server.warnings.map((warning) => problemBox(warning, t("Last lines of the log"), "warning")),
-    !server.users.length && UP.includes(server.status)
-      ? problemBox({ detail: t("Nobody can use this server yet."), cure: t("Press Auth Info Registration: it lets in the users of {path}.", { path: server.auth_file }) }, "", "info") : null,
+    ...server.warnings.filter((warning) => warning.code !== "no_users" || !BUSY.includes(server.status)).map((warning) => (warning.code === "no_users" ? noUsers(server, warning) : problemBox(warning, "", "warning"))),
   ].filter(Boolean);
+}
+
+/** A new server is not in trouble: it waits for its next step, and here is the button for it. */
+function noUsers(server, warning) {
+  const cure = server.allowed.includes("users") ? t("Press Auth Info Registration: it lets in the users of {path}.", { path: server.auth_file }) : warning.cure;
+  return problemBox({ ...warning, cure }, "", "info");
 }

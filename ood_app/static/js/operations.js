@@ -89,6 +89,11 @@ function step(each) {
     h("span.step-time", {}, duration(each.started_at, each.finished_at)));
 }
 
+/** The documentation's words for a create that went well stand in every language. */
+const CREATED = "Service created";
+
 function conclusion(operation) {
-  return h("p.conclusion", {}, operation.state === "succeeded" ? icon("running") : spinner(), " ", operation.message);
+  const done = operation.state === "succeeded";
+  const words = done && operation.kind === "create" && operation.message !== CREATED ? `${CREATED}: ${operation.message}` : operation.message;
+  return h("p.conclusion", {}, done ? icon("running") : spinner(), " ", words);
 }
