@@ -106,7 +106,7 @@ def _both_runs_are_in_the_ui(browser: Browser, url: str) -> None:
     assert len(names) == 2
     context = browser.new_context(http_credentials={"username": LOGIN[0], "password": LOGIN[1]}, viewport={"width": 1600, "height": 1000})
     page: Page = context.new_page()
-    page.goto(f"{url}#/experiments/0")
+    page.goto(f"{url}#/experiments/0/runs")
     for name in names:
         expect(page.get_by_text(name).first).to_be_visible(timeout=60_000)
     context.close()
