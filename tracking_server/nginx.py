@@ -41,7 +41,6 @@ http {{
     client_body_timeout 300s;
     send_timeout 300s;
     client_max_body_size {body}m;
-    lingering_timeout 30s;
     proxy_http_version 1.1;
     proxy_connect_timeout 60s;
     proxy_read_timeout 3600s;

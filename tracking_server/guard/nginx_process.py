@@ -68,7 +68,9 @@ class NginxProcess:
         """Start it; raises NginxError when the program is not there."""
         reader, self._leash_pipe = os.pipe()
         try:
-            self._leash = child.spawn(["sh", "-c", _LEASH], environment=self._environment, files={0: reader, 1: self._null(), 2: self._null()})
+            self._leash = child.spawn(
+                ["sh", "-c", _LEASH], environment=self._environment, files={0: reader, 1: self._null(), 2: self._null()}
+            )
         finally:
             os.close(reader)
         self._loop.on_exit(self._leash, lambda _code: self._leash_ended())
@@ -85,7 +87,9 @@ class NginxProcess:
         try:
             return child.spawn(argv, environment=self._environment, files={0: self._null(), 1: out, 2: out}, group=group)
         except OSError as error:
-            raise NginxError(f"{argv[0]} cannot be started ({error.strerror}): install nginx or name its program in settings.json") from None
+            raise NginxError(
+                f"{argv[0]} cannot be started ({error.strerror}): install nginx or name its program in settings.json"
+            ) from None
         finally:
             os.close(out)
 

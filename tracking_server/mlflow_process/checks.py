@@ -11,7 +11,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from tracking_server.mlflow_process.locations import CHECKED_FIELDS, CHECKED_TAGS, PROMPT_SOURCE, Locations
+from tracking_server.mlflow_process.locations import CHECKED_FIELDS, CHECKED_TAGS, PROMPT_SOURCES, Locations
 
 
 def install(locations: Locations) -> None:
@@ -54,7 +54,7 @@ def locations_in(message: Any) -> Iterator[str]:
 
 
 def _is_prompt(message: Any, source: str) -> bool:
-    return bool(message.DESCRIPTOR.name == "CreateModelVersion" and source == PROMPT_SOURCE)
+    return bool(message.DESCRIPTOR.name == "CreateModelVersion" and source in PROMPT_SOURCES)
 
 
 def _tag_locations(message: Any) -> Iterator[str]:

@@ -24,6 +24,9 @@ def variables(plan: Plan) -> dict[str, str]:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
+        # MLflow has 40 threads for 15 connections, and takes a second one while it holds the first: a crowd would lock itself out for 30 s.
+        "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "5",
+        "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "120",
         "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(settings.public_hosts),
         "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(dict.fromkeys(origins)),
         "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": plan.keys["webhook_secret_encryption_key"],

@@ -22,7 +22,10 @@ def explain(error: BaseException) -> Answer | None:
     if code is None:
         return None
     if code in _GONE:
-        return 404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "The artifact does not exist: look at the run's list of artifacts."}
+        return 404, {
+            "error_code": "RESOURCE_DOES_NOT_EXIST",
+            "message": "The artifact does not exist: look at the run's list of artifacts.",
+        }
     if code in _DENIED:
         message = f"The object store refuses the server's key or bucket ({code}): the server's owner should register working keys."
         return 502, {"error_code": "TEMPORARILY_UNAVAILABLE", "message": message}

@@ -41,12 +41,17 @@ HARMLESS_FIELDS = frozenset(
         "CreateWebhook.url",
         "UpdateWebhook.url",
         "UpdateAssessment.update_mask.paths",
+        "UpdateAssessment.assessment.source.source_id",
+        "CreateAssessment.assessment.source.source_id",
+        "StartTraceV3.trace.trace_info.assessments.source.source_id",
+        "StartTraceV3.trace.trace_info.trace_location.inference_table.full_table_name",
+        "SearchTracesV3.locations.inference_table.full_table_name",
         "GetOnlineTraceDetails.source_inference_table",
         "GetOnlineTraceDetails.source_databricks_request_id",
     }
 )
-# MLflow's own placeholder for registered prompts, which have no files.
-PROMPT_SOURCE = "prompt-template"
+# MLflow's own placeholders for registered prompts, which have no files.
+PROMPT_SOURCES = frozenset({"prompt-template", "dummy-source"})
 _CONTROL = re.compile(r"[\x00-\x20\x7f\\]")
 
 
