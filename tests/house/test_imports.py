@@ -29,11 +29,15 @@ RULES = [
     Rule(("docker",), ("backend/runtimes/docker.py",), "one file speaks Docker; the rest knows runtimes"),
     Rule(
         ("boto3", "botocore", "s3transfer"),
-        ("backend/adapters/s3.py", "backend/s3.py", "mlwf/*", "demo/*", "tracking_server/*"),
+        ("backend/s3.py", "backend/s3_errors.py", "mlwf/*", "demo/*", "tracking_server/mlflow_process/*"),
         "S3 is spoken at the object-store edges only",
     ),
-    Rule(("flask", "flask_openapi3", "flask_wtf", "werkzeug"), ("backend/api/*", "backend/app.py", "ood_app/*"), "HTTP layers only"),
-    Rule(("gunicorn",), ("backend/serve.py", "backend/cli/*", "backend/server.py", "demo/*"), "how it is served is one module's business"),
+    Rule(
+        ("flask", "flask_openapi3", "flask_wtf", "werkzeug"),
+        ("backend/api/*", "ood_app/*", "tracking_server/mlflow_process/*"),
+        "HTTP layers, and what answers inside MLflow's own",
+    ),
+    Rule(("gunicorn",), ("backend/serve.py", "backend/server.py"), "how it is served is one module's business"),
     Rule(("mlflow",), ("tracking_server/*", "samples/*"), "mlflow's import costs seconds and 200 MB; only the box and jobs have it"),
     Rule(("backend",), ("backend/*", "tests/*", "benchmarks/*"), "the service is reached over its API, by mlwf's client", among=("*",)),
     Rule(
@@ -55,13 +59,14 @@ RULES = [
         among=("ood_app/*", "template/*"),
     ),
 ]
-ADAPTER_FOLDERS = ("backend/adapters", "backend/runtimes", "backend/identity")
+# What implements a port of backend/ports.py against the world.
+ADAPTERS = ("backend.boxfiles", "backend.nss", "backend.runtimes.process", "backend.s3")
 READS_ENVIRONMENT = {
     "backend/settings.py": "the service's settings",
     "ood_app/settings.py": "the console's settings",
     "demo/settings.py": "the demo's settings",
     "mlwf/src/mlwf/settings.py": "the tools' settings",
-    "tracking_server/settings.py": "the box's settings",
+    "tracking_server/mlflow_process/environment.py": "what MLflow takes from its environment alone is set there, for that one process",
 }
 ENVIRONMENT = {"environ", "environb", "getenv", "putenv"}
 GUARD_MAY_IMPORT = {"bcrypt", "tracking_server"}
@@ -115,24 +120,10 @@ def test_the_rules_see_every_room_and_every_kind_of_import(tmp_path: Path) -> No
     assert [module for _, module in imports(str(file))] == ["docker.errors", "docker.api"]
 
 
-def test_adapters_never_import_each_other() -> None:
-    adapters = {
-        name: name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-        for name in FILES
-        if _matches(name, tuple(f"{folder}/*" for folder in ADAPTER_FOLDERS)) and not name.endswith("__init__.py")
-    }
-
-    def unit(module: str) -> str:  # an adapter is a file or a folder below the folder of adapters
-        return ".".join(module.split(".")[:3])
-
-    broken = [
-        f"{name}:{line} imports {module}"
-        for name, own in adapters.items()
-        for line, module in imports(name)
-        for other in adapters.values()
-        if unit(other) != unit(own) and _is_of(module, (other,))
-    ]
-    assert broken == [], "adapters import the ports; one wiring module chooses them"
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_adapters_are_chosen_by_the_wiring_and_never_import_each_other(adapter: str) -> None:
+    users = {name for name in FILES if name.startswith("backend/") for _line, module in imports(name) if _is_of(module, (adapter,))}
+    assert users == {"backend/wiring.py"}
 
 
 def test_the_environment_is_read_in_the_settings_modules_only() -> None:
@@ -148,6 +139,7 @@ def test_the_environment_is_read_in_the_settings_modules_only() -> None:
             if of_os or from_os:
                 broken.append(f"{name}:{getattr(node, 'lineno', 0)}")
     assert broken == [], "one reader of the environment in each room"
+    assert [name for name in READS_ENVIRONMENT if name not in FILES] == [], "exemptions that nobody needs"
 
 
 def test_what_the_guard_imports_is_light() -> None:

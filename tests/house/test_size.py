@@ -9,6 +9,9 @@ from tests.house.tree import ROOT, files
 
 MODULE_LINES = 300
 FUNCTION_LINES = 40
+# A suite is a list of cases, and a scenario is read from its top to its end.
+TEST_MODULE_LINES = 400
+TEST_FUNCTION_LINES = 60
 
 # What is longer, with its reason. An entry that is no longer needed fails the test.
 LONG_MODULES: dict[str, str] = {}
@@ -28,13 +31,15 @@ def _functions(name: str) -> list[tuple[str, int]]:
 
 
 def test_modules_are_read_in_one_sitting() -> None:
-    long = {name: n for name in FILES if (n := len((ROOT / name).read_text().splitlines())) > MODULE_LINES}
+    lines = {name: len((ROOT / name).read_text().splitlines()) for name in FILES}
+    long = {name: n for name, n in lines.items() if n > (TEST_MODULE_LINES if name.startswith("tests/") else MODULE_LINES)}
     assert {name: n for name, n in long.items() if name not in LONG_MODULES} == {}
     assert sorted(set(LONG_MODULES) - set(long)) == [], "exemptions that nobody needs"
 
 
 def test_functions_are_seen_at_once() -> None:
-    long = {where: n for name in FILES for where, n in _functions(name) if n > FUNCTION_LINES}
+    lines = {where: n for name in FILES for where, n in _functions(name)}
+    long = {where: n for where, n in lines.items() if n > (TEST_FUNCTION_LINES if where.startswith("tests/") else FUNCTION_LINES)}
     assert {where: n for where, n in long.items() if where not in LONG_FUNCTIONS} == {}
     assert sorted(set(LONG_FUNCTIONS) - set(long)) == [], "exemptions that nobody needs"
 
