@@ -13,14 +13,13 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from ood_app.app import create_app
 from ood_app.settings import Settings, load
 from tests.console.fake_service import FakeService
-from tests.console.screenshots import CHROMIUM
 
 MOUNT = "/pun/sys/mlflow-console"
 
@@ -105,14 +104,6 @@ def address(app: Flask) -> Iterator[str]:
     server.shutdown()
     server.server_close()
     thread.join()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=list(CHROMIUM))
-        yield chromium
-        chromium.close()
 
 
 @dataclass
