@@ -1,0 +1,126 @@
+"""What the box lets through to MLflow, and MLflow's own checks behind it."""
+
+import pytest
+import requests
+
+from tests.support.box import Box
+from tests.support.s3 import S3Store
+
+pytestmark = pytest.mark.box
+
+
+def spelled(box: Box, path: str, method: str = "GET", **options: object) -> requests.Response:
+    """A request whose path is sent exactly as written."""
+    prepared = requests.Request(method, box.origin, auth=box.auth, **options).prepare()  # type: ignore[arg-type]
+    prepared.url = box.origin + path
+    with requests.Session() as session:
+        return session.send(prepared, timeout=60, allow_redirects=False)
+
+
+DENIED = [
+    "/mlflow/ajax-api/3.0/mlflow/assistant/config",
+    "/mlflow/api/3.0/mlflow/assistant/config",
+    "/mlflow/ajax-api/3.0/jobs/1",
+    "/mlflow/ajax-api/3.0/jobs",
+    "/mlflow/api/3.0/jobs/search",
+    "/mlflow/gateway/mlflow/v1/models",
+    "/mlflow/gateway",
+    "/mlflow/ajax-api/2.0/mlflow/gateway-proxy?gateway_path=x",
+    "/mlflow/api/3.0/mlflow/gateway/secrets/list",
+    "/mlflow/ajax-api/3.0/mlflow/gateway/endpoints/list",
+]
+
+
+def spellings(path: str) -> list[str]:
+    head, _, tail = path.removeprefix("/mlflow/").partition("/")
+    last = path.rsplit("/", 1)[1]
+    return [
+        path,
+        f"/mlflow//{head}//{tail}",
+        f"/mlflow/./x/../{head}/{tail}",
+        f"/mlflow/%{ord(head[0]):02x}{head[1:]}/{tail}",
+        f"/mlflow%2f{head}%2F{tail}",
+        f"/%6dlflow/{head}/{tail}",
+        path.replace(last, f"%{ord(last[0]):02X}{last[1:]}"),
+    ]
+
+
+@pytest.mark.parametrize("path", DENIED)
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
+def test_routes_that_a_shared_server_must_not_have_are_403(box: Box, path: str, method: str) -> None:
+    for spelling in spellings(path):
+        answer = spelled(box, spelling, method, json={} if method != "GET" else None)
+        assert answer.status_code == 403, (spelling, answer.status_code, answer.text[:200])
+        assert answer.json()["error_code"] == "PERMISSION_DENIED"
+
+
+@pytest.mark.parametrize(
+    "path", [path.removeprefix("/mlflow") for path in DENIED] + ["/api/2.0/mlflow/experiments/search", "/mlflowx/", "/build/x"]
+)
+def test_nothing_is_served_outside_the_prefix(box: Box, path: str) -> None:
+    assert spelled(box, path).status_code == 404
+    assert spelled(box, f"/mlflow/..{path}").status_code == 404
+
+
+def test_the_root_leads_to_mlflow(box: Box) -> None:
+    for path in ("/", "/mlflow"):
+        answer = spelled(box, path)
+        assert (answer.status_code, answer.headers["Location"]) == (308, "/mlflow/")
+
+
+def test_a_stranger_host_or_origin_is_refused_by_mlflow(box: Box) -> None:
+    assert box.request("GET", "/", headers={"Host": "evil.example"}).status_code == 403
+    search = "/api/2.0/mlflow/experiments/search"
+    foreign = box.request("POST", search, json={"max_results": 1}, headers={"Origin": "https://evil.example"})
+    assert foreign.status_code == 403
+    assert box.request("POST", search, json={"max_results": 1}, headers={"Origin": box.origin}).status_code == 200
+
+
+def test_big_requests_are_413_except_artifacts(box: Box) -> None:
+    big = b"x" * (65 * 1024 * 1024)
+    answer = box.request("POST", "/api/2.0/mlflow/runs/log-batch", data=big, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["error_code"]) == (413, "INVALID_PARAMETER_VALUE")
+    path = "/api/2.0/mlflow-artifacts/artifacts/0/big/artifacts/big.bin"
+    assert box.request("PUT", path, data=big).status_code == 200
+    assert box.request("GET", path).content == big
+
+
+def test_logs_hold_no_query_and_no_credential(box: Box, s3_store: S3Store) -> None:
+    box.request("GET", "/api/2.0/mlflow/experiments/get?experiment_id=0&secret=in-the-query")
+    box.request("GET", "/-/info", auth=("alice", "a wrong secret"))
+    requests.get(f"{box.url}/-/info", headers={"Authorization": "Bearer a-token-in-a-header"}, timeout=10)
+    keys = (box.home / "config" / "keys.json").read_text().split('"')[3::4]
+    secrets = ["in-the-query", box.auth[1], "a wrong secret", "a-token-in-a-header", s3_store.owner.secret_key, *keys]
+    texts = [log.read_text(errors="replace") for log in (box.home / "log").iterdir()]
+    for process in box.processes():
+        texts.append(" ".join(process.cmdline()))
+        texts.append("\n".join(f"{name}={value}" for name, value in process.environ().items()))
+    texts += [(box.home / "run" / "nginx.conf").read_text(), (box.home / "run" / "aws-config").read_text()]
+    for text in texts:
+        assert [secret for secret in secrets if secret in text] == []
+
+
+def test_files_and_folders_are_the_owners_alone(box: Box) -> None:
+    open_to_others = [
+        path for path in box.home.rglob("*") if path.lstat().st_mode & 0o077 and not path.is_symlink() and path.parent.name != "config"
+    ]
+    assert [path for path in open_to_others if path.parent != box.home and "config" not in path.parts] == []
+
+
+def test_a_webhook_made_before_a_sleep_works_after_it(box: Box) -> None:
+    webhook = {
+        "name": "hook",
+        "url": "https://example.org/hook",
+        "secret": "s",
+        "events": [{"entity": "MODEL_VERSION", "action": "CREATED"}],
+    }
+    made = box.request("POST", "/api/2.0/mlflow/webhooks", json=webhook)
+    assert made.status_code == 200, made.text
+    number = made.json()["webhook"]["webhook_id"]
+    before = box.mlflow_process()
+    box.write_settings(idle_seconds=0.2)
+    before.wait(60)
+    box.wait_state("asleep")
+    assert box.request("GET", f"/api/2.0/mlflow/webhooks/{number}").json()["webhook"]["name"] == "hook"
+    assert box.request("PATCH", f"/api/2.0/mlflow/webhooks/{number}", json={"description": "again"}).status_code == 200
+    box.write_settings(idle_seconds=0)

@@ -1,0 +1,221 @@
+"""The box's pure parts: settings, nginx text, mount table, users file, spool."""
+
+import asyncio
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.box import ROOT, users_document
+from tracking_server.guard.identity import Principal, parse_basic
+from tracking_server.guard.users import UsersError, parse_users
+from tracking_server.mlflow_process import database
+from tracking_server.mlflow_process.plan import Plan
+from tracking_server.mlflow_process.spool import NoRoomError, Spool, SpoolMiddleware, Upload
+from tracking_server.nginx import nginx_text
+from tracking_server.settings import REQUIRED, TABLE, Settings, SettingsError, from_mapping, parse
+
+LEAST: dict[str, Any] = {
+    "server_id": "k3v9x2m7q4ab",
+    "mlflow_version": "3.17.2",
+    "listen": "127.0.0.1:21000",
+    "public_hosts": ["mlflow01.example.org:21000"],
+    "bucket": "bucket",
+    "prefix": "mlflow/k3v9x2m7q4ab",
+}
+
+
+def settings(**changes: Any) -> Settings:
+    return from_mapping({**LEAST, **changes})
+
+
+def test_the_reference_page_lists_every_setting_with_its_default() -> None:
+    page = (ROOT / "docs" / "reference" / "box.md").read_text()
+    rows = re.findall(r"^\| (`[^|]*) \| ([^|]*) \| ([^|]*) \|$", page.partition("## settings.json")[2].partition("\n## ")[0], re.MULTILINE)
+    documented = {name: (default, text) for names, default, text in rows for name in re.findall(r"`(\w+)`", names)}
+    default_texts = {row.name: "required" if row.default is REQUIRED else f"`{json.dumps(row.default)}`".replace('"', "") for row in TABLE}
+    assert documented == {row.name: (default_texts[row.name], row.help) for row in TABLE}
+    assert [row.name for row in TABLE] == list(Settings._fields)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"colour": "red"}, "unknown key 'colour'"),
+        ({"server_id": "UPPER"}, "'server_id' must be"),
+        ({"listen": "127.0.0.1:70000"}, "'listen' must be"),
+        ({"listen": "127.0.0.1:80; evil on"}, "'listen' must be"),
+        ({"public_hosts": []}, "'public_hosts' must be"),
+        ({"public_hosts": ["*"]}, "'public_hosts' must be"),
+        ({"origins": ["*"]}, "'origins' must be"),
+        ({"prefix": "/x"}, "'prefix' must be"),
+        ({"prefix": "a/../b"}, "'prefix' must be"),
+        ({"endpoint_url": "file:///x"}, "'endpoint_url' must be"),
+        ({"idle_seconds": -1}, "'idle_seconds' must be"),
+        ({"idle_seconds": True}, "'idle_seconds' must be"),
+        ({"workers": 0}, "'workers' must be"),
+        ({"allow_gateway": "yes"}, "'allow_gateway' must be"),
+        ({"artifact_access": "other"}, "'artifact_access' must be"),
+        ({"s3_ca_file": "relative.pem"}, "'s3_ca_file' must be"),
+        ({"bucket": None}, "'bucket' must be"),
+    ],
+)
+def test_a_wrong_setting_is_named(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(complaint)):
+        settings(**changes)
+
+
+def test_a_missing_setting_and_broken_json_are_named() -> None:
+    with pytest.raises(SettingsError, match="lacks 'server_id'"):
+        parse("{}")
+    with pytest.raises(SettingsError, match="not JSON"):
+        parse("{")
+
+
+def test_the_whole_nginx_text() -> None:
+    expected = (Path(__file__).parent / "expected-nginx.conf").read_text()
+    assert nginx_text(settings(max_upload_bytes=1000), user=None) == expected
+
+
+def test_what_changes_the_nginx_text() -> None:
+    usual = nginx_text(settings(), user=None)
+    with_gateway = nginx_text(settings(allow_gateway=True), user="root")
+    assert "/mlflow/(?:gateway|" in usual
+    assert "gateway" not in with_gateway
+    assert "user root;\n" in with_gateway
+    assert "client_max_body_size 0;" in usual
+
+
+MOUNTS = r"""proc /proc proc rw 0 0
+/dev/sda1 / ext4 rw 0 0
+server:/home /home nfs4 rw 0 0
+/dev/sdb1 /home/local xfs rw 0 0
+fs /mnt/with\040space lustre rw 0 0
+ceph-fuse /ceph fuse.ceph-fuse rw 0 0
+tmpfs /over tmpfs rw 0 0
+server:/x /over nfs rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/var/lib/x", "ext4"),
+        ("/home/x", "nfs4"),
+        ("/home/local/x", "xfs"),
+        ("/homework", "ext4"),
+        ("/mnt/with space/x", "lustre"),
+        ("/ceph", "fuse.ceph-fuse"),
+        ("/over/x", "nfs"),
+    ],
+)
+def test_the_file_system_of_a_path(path: str, kind: str) -> None:
+    assert database.file_system(Path(path), MOUNTS) == kind
+
+
+def test_a_database_on_a_network_file_system_is_refused(tmp_path: Path) -> None:
+    from tracking_server.layout import Box
+
+    plan = Plan(Box(tmp_path), 1, settings(), {})
+    with pytest.raises(database.DatabaseError, match="on nfs4"):
+        database.prepare(plan, tmp_path, mounts=f"server:/x {tmp_path} nfs4 rw 0 0\n")
+
+
+def test_where_new_experiments_go() -> None:
+    from tracking_server.layout import Box
+
+    assert Plan(Box(Path("/b")), 1, settings(), {}).artifact_root == "mlflow-artifacts:/"
+    assert Plan(Box(Path("/b")), 1, settings(artifact_access="direct"), {}).artifact_root == "s3://bucket/mlflow/k3v9x2m7q4ab"
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"users": {}}', '{"users": [{"name": "a"}]}', '{"users": [{"name": "a:b", "bcrypt": "x"}]}'])
+def test_a_users_file_of_another_form_is_refused_without_a_name_in_the_message(text: str) -> None:
+    with pytest.raises(UsersError) as caught:
+        parse_users(text)
+    assert "a:b" not in str(caught.value)
+
+
+def test_users_are_names_and_hashes() -> None:
+    assert list(parse_users(users_document({"alice": "x", "日本": "y"}))) == ["alice", "日本"]
+
+
+def test_a_principal_is_printable_in_a_header() -> None:
+    assert Principal("basic", "alice smith%日").as_header() == "basic:alice%20smith%25%E6%97%A5"
+
+
+@pytest.mark.parametrize(
+    ("blob", "credential"),
+    [
+        ("YTpi", ("a", b"b")),
+        ("YTo=", ("a", b"")),
+        ("YTpiOmM=", ("a", b"b:c")),
+        ("YQ==", None),
+        ("Ojo=", None),
+        ("YTpiAA==", None),
+        ("%", None),
+    ],
+)
+def test_basic_credentials(blob: str, credential: tuple[str, bytes] | None) -> None:
+    assert parse_basic(blob) == credential
+
+
+def _put(path: str, length: int | None) -> dict[str, Any]:
+    headers = [] if length is None else [(b"content-length", str(length).encode())]
+    return {"type": "http", "method": "PUT", "path": path, "headers": headers}
+
+
+ARTIFACT = "/api/2.0/mlflow-artifacts/artifacts/0/x"
+
+
+def test_an_upload_that_does_not_fit_is_507_before_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"x" * 60)
+    sent: list[Any] = []
+
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None:
+        raise AssertionError("must not be called")
+
+    async def receive() -> Any:
+        raise AssertionError("must not be read")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(SpoolMiddleware(app, Spool(tmp_path, 100))(_put(ARTIFACT, 41), receive, send))
+    assert sent[0]["status"] == 507
+    assert json.loads(sent[1]["body"])["error_code"] == "RESOURCE_EXHAUSTED"
+
+
+def test_promises_count_until_they_arrive_or_end(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 100)
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"x" * 30}
+
+    upload = Upload(spool, receive, 80)
+    assert not spool.has_room(21)
+    asyncio.run(upload.receive())
+    assert spool.promised == 50
+    upload.end()
+    assert spool.promised == 0
+    assert spool.has_room(100)
+
+
+def test_an_upload_without_a_length_is_stopped_when_it_fills_the_spool(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 20 * 1024 * 1024)
+    place = tmp_path / "spooled"
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"x" * 1024 * 1024}
+
+    async def transfer() -> int:
+        upload, size = Upload(spool, receive, 0), 0
+        with place.open("wb") as file:
+            while True:
+                size += file.write((await upload.receive())["body"])
+                file.flush()
+
+    with pytest.raises(NoRoomError):
+        asyncio.run(transfer())
+    assert place.stat().st_size <= 20 * 1024 * 1024
