@@ -16,20 +16,27 @@ def job_lines(server: Server) -> str:
         f"export MLFLOW_TRACKING_URI={quote(server.inside_url or '')}",
         f"export MLFLOW_TRACKING_USERNAME={quote(user)}",
         f"export MLFLOW_TRACKING_PASSWORD=  # {_('the pass of this user in {path}').format(path=server.auth_file)}",
+        *_storage_lines(server),
+        f"# {_('with the mlwf tools, instead of the lines above:')} {_env_line(server)}",
     ]
-    return "\n".join([*lines, *_storage_lines(server)])
+    return "\n".join(lines)
 
 
 def export_command(server: Server) -> str:
-    """The command that packs one version of a registered model."""
+    """The commands that pack one version of a registered model."""
     command = f"mlwf_export_model --model-registry-url {quote(server.inside_url or '')} --model-name NAME --model-version VERSION"
-    return "\n".join([job_lines(server), command])
+    return "\n".join([_env_line(server), *_storage_lines(server), command])
 
 
 def image_command(server: Server, base: str) -> str:
     """The command that builds a container image of an exported model."""
     lines = _endpoint_lines(server)
     return "\n".join([*lines, f"mlwf_create_image --model-pkg-url PATH_OR_URL/model.tar.gz --base-container-url {quote(base)}"])
+
+
+def _env_line(server: Server) -> str:
+    name = quote(f"{server.group}/{server.env_name}")
+    return f'eval "$(mlwf server env {name})"'
 
 
 def _storage_lines(server: Server) -> list[str]:

@@ -180,18 +180,13 @@ class FakeService:
         operation.update(state="succeeded", finished_at=stamp())
 
     def shown(self, server: dict[str, Any]) -> dict[str, Any]:
-        allowed = {
-            "running": ["stop", "delete", "users", "storage"],
-            "sleeping": ["stop", "delete", "users", "storage"],
-            "stopped": ["start", "delete", "users", "storage"],
-            "failed": ["start", "stop", "delete", "users", "storage"],
-            "deleted": ["restore"],
-        }
+        everything = ["start", "stop", "delete", "users", "storage"]
+        allowed = [] if server["operation"] else ["restore"] if server["status"] == "deleted" else everything
         warnings = [*server["warnings"]]
         if not server["users"]["names"] and server["status"] != "deleted":
             warnings.append({"code": "no_users", "params": {"auth_file": server["auth_file"]}})
         return server | {
-            "allowed": [] if server["operation"] else allowed.get(server["status"], []),
+            "allowed": allowed,
             "warnings": [self.told(each) for each in warnings],
             "reason": self.told(server["reason"]),
         }

@@ -353,3 +353,31 @@ def test_another_sites_page_can_change_nothing(service: FakeService, open_page: 
     foreign.wait_for_url(target)
     expect(foreign.locator("body")).to_contain_text("foreign_page")
     assert service.received == []
+
+
+def test_older_requests_fold_and_open_again(service: FakeService, open_page: Opener) -> None:
+    service.add("gaa50000", "wine", users={"names": ["alice"], "updated_at": stamp()})
+    page = open_page()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator('.operation[data-state="succeeded"]')).to_have_count(1)
+    page.get_by_role("button", name="Start").click()
+    expect(page.locator('.operation[data-state="succeeded"]')).to_have_count(2)
+    newer, older = page.locator(".operation").all()
+    expect(newer.locator(".steps")).to_be_visible()
+    expect(older.locator(".steps")).to_be_hidden()
+    older.locator("summary").click()
+    page.get_by_role("button", name="Service List Update").click()
+    expect(page.locator("#spoken")).to_contain_text("The list was updated.")
+    expect(older.locator(".steps")).to_be_visible()
+    page.get_by_role("button", name="Reset").click()
+    expect(page.locator(".operation")).to_have_count(0)
+
+
+def test_buttons_that_would_change_nothing_rest(service: FakeService, open_page: Opener) -> None:
+    service.add("gaa50000", "wine", "sleeping")
+    service.add("gaa50000", "off", "stopped")
+    page = open_page()
+    expect(row(page, "wine").get_by_role("button", name="Start")).to_be_disabled()
+    expect(row(page, "wine").get_by_role("button", name="Stop")).to_be_enabled()
+    expect(row(page, "off").get_by_role("button", name="Start")).to_be_enabled()
+    expect(row(page, "off").get_by_role("button", name="Stop")).to_be_disabled()

@@ -241,18 +241,21 @@ def test_the_lines_for_a_job_are_safe_to_paste(caller: Caller, service: FakeServ
         "export MLFLOW_TRACKING_URI=http://mlflow01.example.org:21001/mlflow/",
         "export MLFLOW_TRACKING_USERNAME='o'\"'\"'neil; rm -rf ~'",
         f"export MLFLOW_TRACKING_PASSWORD=  # the pass of this user in {server['auth_file']}",
+        '# with the mlwf tools, instead of the lines above: eval "$(mlwf server env gaa50000/wine)"',
     ]
 
 
 def test_a_server_with_direct_artifacts_names_its_storage_in_the_lines(caller: Caller, service: FakeService) -> None:
     service.add("gaa50000", "wine")["storage"]["artifact_access"] = "direct"
     (server,) = caller.get("/api/state").json["servers"]
-    assert server["job_lines"].splitlines()[-1] == "export MLFLOW_S3_ENDPOINT_URL=https://s3.example.org"
+    assert "export MLFLOW_S3_ENDPOINT_URL=https://s3.example.org" in server["job_lines"].splitlines()
+    assert "export MLFLOW_S3_ENDPOINT_URL=https://s3.example.org" in server["export_command"].splitlines()
 
 
 def test_the_export_and_image_commands_are_ready(caller: Caller, service: FakeService) -> None:
     service.add("gaa50000", "wine")
     (server,) = caller.get("/api/state").json["servers"]
+    assert server["export_command"].splitlines()[0] == 'eval "$(mlwf server env gaa50000/wine)"'
     assert server["export_command"].splitlines()[-1] == (
         "mlwf_export_model --model-registry-url http://mlflow01.example.org:21001/mlflow/ --model-name NAME --model-version VERSION"
     )

@@ -59,3 +59,16 @@ def test_the_environment_is_read_in_one_place() -> None:
 def test_the_portals_manifest_puts_it_under_ai_hub() -> None:
     manifest = yaml.safe_load((CONSOLE / "manifest.yml").read_text())
     assert (manifest["name"], manifest["category"]) == ("MLflow Server", "AI Hub")
+
+
+def test_what_passenger_loads_answers() -> None:
+    from ood_app.passenger_wsgi import application
+
+    assert application.test_client().get("/").status_code == 200
+
+
+def test_the_vendored_style_sheet_is_the_one_that_is_named() -> None:
+    css = (CONSOLE / "static/vendor/bootstrap/bootstrap.min.css").read_text()
+    version = css.split("Bootstrap  v")[1].split(" ")[0]
+    assert f"`bootstrap` {version} " in (CONSOLE / "static/vendor/README.md").read_text()
+    assert "url(http" not in css

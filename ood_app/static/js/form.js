@@ -13,7 +13,7 @@ const BLAME = {
   storage_key_unknown: "cloud_storage_accesskey_ID",
   storage_secret_wrong: "cloud_storage_secret_accesskey",
   storage_bucket_missing: "cloud_storage_bucket_name",
-  storage_forbidden: "cloud_storage_accesskey_ID",
+  storage_forbidden: "cloud_storage_bucket_name", // a store says the same of another's bucket and of one that is not there
   storage_unreachable: "endpoint_url",
   storage_not_s3: "endpoint_url",
   server_exists: "env_name",
@@ -79,7 +79,7 @@ export function createEnded(operation) {
   }
   if (!operation.error) return;
   const { code, detail, cure } = operation.error;
-  showProblem({ detail, cure, fields: BLAME[code] ? { [toBlame(code)]: `${detail}. ${cure}` } : {} }, false);
+  showProblem({ detail, cure, fields: BLAME[code] ? { [toBlame(code)]: t("{detail}. {cure}", { detail, cure }) } : {} }, false);
 }
 
 /** With Read credentials the profile is to blame for a key. */

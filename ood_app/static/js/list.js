@@ -7,6 +7,8 @@ import { dayOf, momentOf, t, when } from "./texts.js";
 const COLOURS = { running: "success", sleeping: "primary", stopped: "secondary", failed: "danger", creating: "warning", deleting: "warning", deleted: "secondary" };
 const BUSY = ["creating", "deleting"];
 const UP = ["running", "sleeping"];
+/** What would change nothing, though the service allows it. */
+const POINTLESS = { start: UP, stop: ["stopped"] };
 const shown = new Map();
 
 /** Draws the servers; `act(name, server)` is called for what the user presses. */
@@ -80,13 +82,13 @@ function table(place) {
 function emptyState() {
   return h("div.empty", {},
     h("p.fs-5.mb-1", {}, t("No tracking server yet")),
-    h("p.mb-0", {}, t("Choose a group, a name and a bucket below and press Create Service: it takes about a minute. Then press Auth Info Registration, and your jobs can log to it.")));
+    h("p.mb-0", {}, t("Choose a group, a name and a bucket below and press Create Service: it takes less than a minute. Then press Auth Info Registration, and your jobs can log to it.")));
 }
 
 function mainRow(server, act, state) {
   const key = (name) => `${server.id}-${name}`;
   const button = (name, label, colour) => h(`button.btn.btn-sm.btn-outline-${colour}`, {
-    type: "button", "data-key": key(name), "aria-describedby": key("name"), disabled: !server.allowed.includes(name), onclick: () => act(name, server),
+    type: "button", "data-key": key(name), "aria-describedby": key("name"), disabled: !server.allowed.includes(name) || POINTLESS[name]?.includes(server.status), onclick: () => act(name, server),
   }, label);
   const deleted = server.status === "deleted";
   const cell = (label, ...content) => h("td", { role: "cell", "data-label": label }, h("div", {}, ...content));

@@ -60,31 +60,38 @@ function announce(before, operation) {
   if (before && !finished(before) && finished(operation)) say(operation.error?.detail ?? operation.message);
 }
 
+/** Folds that the reader opened or closed; the others show the newest and whatever is under way. */
+const folds = new Map();
+
 function draw(operations) {
   const place = byId("operations");
-  const open = new Set([...place.querySelectorAll("details[open]")].map((each) => each.closest("article").dataset.id));
+  const logs = new Set([...place.querySelectorAll(".problem-box details[open]")].map((each) => each.closest(".operation").dataset.id));
+  const focused = place.contains(document.activeElement) ? document.activeElement.closest(".operation")?.dataset.id : null;
   byId("reset").hidden = !operations.some(finished);
   if (!operations.length) {
     place.replaceChildren(h("p.text-body-secondary", {}, t("Nothing was asked for yet. The steps of a request appear here as they happen.")));
     return;
   }
-  place.replaceChildren(...operations.map((each) => article(each, open.has(each.id))));
+  place.replaceChildren(...operations.map((each, at) => article(each, folds.get(each.id) ?? (at === 0 || !finished(each)), logs.has(each.id))));
+  if (focused) place.querySelector(`[data-id="${CSS.escape(focused)}"] summary`)?.focus();
 }
 
-function article(operation, open) {
+function article(operation, open, logOpen) {
   const title = `${(KINDS[operation.kind] ?? (() => operation.kind))()} · ${operation.group} / ${operation.env_name}`;
-  const box = h("article.operation", { "data-id": operation.id, "data-state": operation.state },
-    h("h3", {}, title),
+  const summary = h("summary", { onclick: () => folds.set(operation.id, !box.open) }, mark(operation.state), " ", title);
+  const box = h("details.operation", { "data-id": operation.id, "data-state": operation.state, open },
+    summary,
     h("ol.steps", {}, ...operation.steps.map(step)),
     operation.error ? problemBox(operation.error, t("Last lines of the log")) : conclusion(operation));
-  if (open) box.querySelector("details")?.setAttribute("open", "");
+  if (logOpen) box.querySelector(".problem-box details")?.setAttribute("open", "");
   return box;
 }
 
+const mark = (state) => (state === "running" ? spinner() : icon({ succeeded: "running", failed: "failed", undone: "undone" }[state] ?? "pending"));
+
 function step(each) {
-  const mark = each.state === "running" ? spinner() : icon({ succeeded: "running", failed: "failed", undone: "undone" }[each.state] ?? "pending");
   const words = { succeeded: t("done"), failed: t("failed"), undone: t("taken back"), running: t("under way"), pending: t("waiting") };
-  return h("li", { "data-state": each.state }, mark, h("span.visually-hidden", {}, `${words[each.state] ?? each.state}: `),
+  return h("li", { "data-state": each.state }, mark(each.state), h("span.visually-hidden", {}, `${words[each.state] ?? each.state}: `),
     h("span.step-label", {}, each.label, each.detail ? h("span.step-detail", {}, each.detail) : null),
     h("span.step-time", {}, duration(each.started_at, each.finished_at)));
 }
@@ -95,5 +102,5 @@ const CREATED = "Service created";
 function conclusion(operation) {
   const done = operation.state === "succeeded";
   const words = done && operation.kind === "create" && operation.message !== CREATED ? `${CREATED}: ${operation.message}` : operation.message;
-  return h("p.conclusion", {}, done ? icon("running") : spinner(), " ", words);
+  return h("p.conclusion", {}, words);
 }
