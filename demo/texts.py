@@ -25,6 +25,7 @@ def exports(home: Home, settings: Settings) -> str:
         "MLFLOW_S3_ENDPOINT_URL": store.endpoint_url,
         "AWS_ACCESS_KEY_ID": user.access_key,
         "AWS_SECRET_ACCESS_KEY": user.secret_key,
+        "AWS_SHARED_CREDENTIALS_FILE": str(home.credentials),
         "AWS_DEFAULT_REGION": REGION,
         "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
         "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
