@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from backend import audit, policy, portpool, versions
-from backend.domain import Caller, Desired, Group, OperationKind, OperationState, Status, new_server_id, prefix_of
+from backend.domain import Caller, Desired, Group, OperationKind, OperationState, Status, new_operation_id, new_server_id, prefix_of
 from backend.errors import ServiceError
 from backend.keyring import Keyring
 from backend.kick import Kick
@@ -250,6 +250,7 @@ def _named(session: Session, group: str, env: str) -> Server | None:
 
 def _operation(kind: OperationKind, server: Server, caller: Caller, request_id: str | None) -> Operation:
     return Operation(
+        id=new_operation_id(),  # known at once: the audit entry names it
         server_id=server.id,
         kind=kind,
         group_name=server.group_name,

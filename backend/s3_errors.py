@@ -49,7 +49,9 @@ def from_answer(answer: Mapping[str, Any], target: Target, action: str) -> Servi
     code = str(error.get("Code", ""))
     status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     ours = next((each for each, theirs in _CODES.items() if code in theirs), None)
-    if ours is None and status == 403 and not code.isdigit():
+    if ours is None and str(answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("content-type", "")).startswith("text/html"):
+        return not_s3(target, "it answers with a web page")
+    if ours is None and status == 403 and code and not code.isdigit():
         ours = "storage_forbidden"
     return _by_status(code, status, target) if ours is None else ServiceError(ours, **target.params, action=action, why=_word(code))
 

@@ -39,6 +39,7 @@ def bare_app() -> OpenAPI:
     app = OpenAPI(
         "backend.api",
         info=Info(title="aihub", version=backend.__version__, description=_ABOUT),
+        security_schemes={},
         doc_ui=False,
         static_folder=None,
         validation_error_status=422,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
@@ -14,13 +15,14 @@ from backend.wishes import CreateWish, StorageWish
 
 GROUP_NAME: Final = r"^[^/:.\x00-\x1f\x7f][^/:\x00-\x1f\x7f]{0,254}$"
 ACCESS_KEY_ID: Final = r"^[\x21-\x7e]{1,128}$"
+PRINTABLE: Final = r"^[\x21-\x7e]{1,256}$"
 REGION: Final = r"^[A-Za-z0-9-]{1,64}$"
 ENDPOINT_URL: Final = r"^https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$"
 VERSION: Final = r"^[0-9A-Za-z.+-]{1,32}$"
 USER_NAME: Final = r"^[^:\x00-\x1f\x7f]{1,255}$"
+PLAIN: Final = r"^[^\x00-\x1f\x7f]{1,72}$"
 OPERATION_ID: Final = r"^op_[0-9a-f]{16}$"
 MOST_USERS: Final = 16
-_PRINTABLE: Final = frozenset(chr(code) for code in range(0x21, 0x7F))
 
 
 class Input(BaseModel):
@@ -36,7 +38,7 @@ def _bucket(name: str) -> str:
 
 
 def _secret_key(secret: SecretStr) -> SecretStr:
-    if not set(secret.get_secret_value()) <= _PRINTABLE:
+    if not re.fullmatch(PRINTABLE, secret.get_secret_value()):
         raise PydanticCustomError("secret_characters", "not printable ASCII")
     return secret
 
@@ -45,14 +47,15 @@ def _password(password: SecretStr) -> SecretStr:
     text = password.get_secret_value()
     if len(text.encode()) > MOST_BYTES:
         raise PydanticCustomError("password_long", "too long")
-    if any(ord(letter) < 0x20 or ord(letter) == 0x7F for letter in text):
+    if not re.fullmatch(PLAIN, text):
         raise PydanticCustomError("password_characters", "control characters")
     return password
 
 
 Bucket = Annotated[str, Field(pattern=BUCKET_NAME, min_length=3, max_length=63), AfterValidator(_bucket)]
 AccessKey = Annotated[str, Field(pattern=ACCESS_KEY_ID, min_length=1, max_length=128)]
-SecretKey = Annotated[SecretStr, Field(min_length=1, max_length=256), AfterValidator(_secret_key)]
+SecretKey = Annotated[SecretStr, Field(min_length=1, max_length=256, json_schema_extra={"pattern": PRINTABLE}), AfterValidator(_secret_key)]
+Password = Annotated[SecretStr, Field(min_length=1, max_length=MOST_BYTES, json_schema_extra={"pattern": PLAIN}), AfterValidator(_password)]
 Endpoint = Annotated[str, Field(pattern=ENDPOINT_URL, max_length=1024)]
 Region = Annotated[str, Field(pattern=REGION)]
 
@@ -106,9 +109,7 @@ class UserEntry(Input):
     """A BASIC-auth user, as in ``basic_auth.yml``."""
 
     user_name: str = Field(pattern=USER_NAME)
-    password: Annotated[SecretStr, Field(min_length=1, max_length=MOST_BYTES), AfterValidator(_password)] = Field(
-        alias="pass", description=f"At most {MOST_BYTES} bytes, which is what bcrypt looks at."
-    )
+    password: Password = Field(alias="pass", description=f"At most {MOST_BYTES} bytes, which is what bcrypt looks at.")
 
 
 class UsersPut(Input):
