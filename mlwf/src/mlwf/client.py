@@ -9,7 +9,7 @@ import requests
 from requests.auth import AuthBase
 
 from mlwf.answers import Answer, Health, Json, Me, Operation, Server
-from mlwf.i18n import current_language, use_language
+from mlwf.i18n import _, current_language, use_language
 from mlwf.secret import Secret
 from mlwf.service_errors import (
     OperationFailedError,
@@ -227,4 +227,7 @@ def _read(response: requests.Response) -> Json:
 
 
 def _server_path(group: str, env: str) -> str:
+    for name in (group, env):
+        if name in {"", ".", ".."}:  # would be another path; no server has such a name
+            raise ServiceError(code="not_found", detail=_("There is no server {name}").format(name=f"{group}/{env}"), status=404)
     return f"/servers/{quote(group, safe='')}/{quote(env, safe='')}"

@@ -68,9 +68,12 @@ class TrackingApi:
 
     def _refused(self, error: RefusedError) -> RegistryError:
         what = _("The tracking server at {url} refuses").format(url=self.base)
-        if error.status in {401, 403}:
+        if error.status == 401:
             cure = _("Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to a user registered by Auth Info Registration.")
             return RegistryError(what, _("the user name or the password is missing or wrong"), cure, code="UNAUTHENTICATED")
+        if error.status == 403:
+            cure = _("Use the URL exactly as Service List shows it, and a user who may read the model.")
+            return RegistryError(what, _("it answers 403 Forbidden"), cure, code="FORBIDDEN")
         if 300 <= error.status < 400:
             return RegistryError(
                 _("{url} leads elsewhere, as a login page does").format(url=self.base),

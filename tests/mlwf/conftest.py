@@ -1,0 +1,60 @@
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from mlwf import cli
+from tests.mlwf.fake_service import FakeService, start_fake_service
+from tests.mlwf.tracking import PlainServer, Tracking, start_plain_server
+from tests.support.box import environment, make_box
+from tests.support.s3 import S3Store
+
+
+@pytest.fixture
+def service() -> Iterator[FakeService]:
+    fake = start_fake_service()
+    yield fake
+    fake.stop()
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No key, proxy, or home of the developer's gets into a test."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "MLFLOW_TRACKING_USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+
+
+@pytest.fixture
+def mlwf(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs `mlwf ARGS` in this process against the fake service and answers the exit status."""
+
+    def run(*args: str, env: Mapping[str, str] | None = None) -> int:
+        monkeypatch.setenv("MLWF_SERVICE", service.address)
+        for name, value in (env or {}).items():
+            monkeypatch.setenv(name, value)
+        return cli.run(args)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tracking(s3_store: S3Store) -> Iterator[Tracking]:
+    """A real box whose artifacts are in the real S3 store."""
+    settings = {"bucket": s3_store.make_bucket(), "endpoint_url": s3_store.endpoint_url, "region": s3_store.region, "idle_seconds": 0}
+    box = make_box(environment(), **settings)
+    box.write_credentials(s3_store.owner.access_key, s3_store.owner.secret_key)
+    box.start()
+    yield Tracking(box, s3_store)
+    box.remove()
+
+
+@pytest.fixture(scope="session")
+def plain_server() -> Iterator[PlainServer]:
+    """MLflow's own server, which knows nothing of ours."""
+    server = start_plain_server(environment())
+    yield server
+    server.stop()

@@ -1,0 +1,134 @@
+"""The service's API (docs/reference/api.md) on a real Unix socket, with servers in memory: enough for the client and the command line."""
+
+import copy
+import json
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+from werkzeug.wrappers import Request, Response
+
+Json = dict[str, Any]
+Handler = Callable[["FakeService", Request, list[str]], tuple[int, Json]]
+
+
+class _Quiet(WSGIRequestHandler):
+    def log(self, type: str, message: str, *args: Any) -> None:
+        pass
+
+    def address_string(self) -> str:
+        return "unix"  # the peer of a Unix socket has no address
+
+
+def server_json(group: str, env: str, auth_file: str) -> Json:
+    return {
+        "id": "k3v9x2m7q4ab",
+        "group": group,
+        "gid": 20001,
+        "env_name": env,
+        "status": "running",
+        "desired": "running",
+        "reason": None,
+        "inside_url": "http://mlflow01:21000/mlflow/",
+        "outside_url": None,
+        "host": "mlflow01",
+        "port": 21000,
+        "mlflow_version": "3.17.2",
+        "schema_revision": "x",
+        "storage": {"bucket": "b", "prefix": "mlflow/k3", "endpoint_url": "https://s3", "region": "us-east-1", "artifact_access": "direct"},
+        "users": {"names": [], "updated_at": None},
+        "auth_file": auth_file,
+        "created_by": "alice",
+        "created_at": "2026-11-24T09:00:00+00:00",
+        "updated_at": "2026-11-24T09:00:00+00:00",
+        "deletion": None,
+        "operation": None,
+        "warnings": [{"code": "former_member", "detail": "A former member knows the password.", "cure": "Update Auth Info."}],
+        "allowed": ["start"],
+        "a_field_of_the_future": {"x": 1},
+    }
+
+
+class FakeService:
+    """`requests` records (method, path, body, headers). `script` holds, for each change, the states that its operation goes through."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.socket = folder / "service.sock"
+        self.requests: list[tuple[str, str, Any, dict[str, str]]] = []
+        self.servers: dict[str, Json] = {}
+        self.polls = 0
+        self.error: Json | None = None
+        self.refuse: tuple[int, Json | str] | None = None
+        self._server: BaseWSGIServer = make_server(f"unix://{self.socket}", 0, self._app, request_handler=_Quiet)
+        self._server.socket.listen(16)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+
+    @property
+    def address(self) -> str:
+        return f"unix://{self.socket}"
+
+    def add(self, group: str, env: str) -> Json:
+        self.servers[f"{group}/{env}"] = server_json(group, env, str(self.folder / group / "aihub" / env / "yml" / "basic_auth.yml"))
+        return self.servers[f"{group}/{env}"]
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+        shutil.rmtree(self.folder)
+
+    def _app(self, environ: Any, start: Any) -> Any:
+        request = Request(environ)
+        body = request.get_json() if request.get_data() else None
+        self.requests.append((request.method, environ["REQUEST_URI"], body, dict(request.headers)))
+        status, answer = self.refuse or self._answer(request, body)
+        kind = "application/problem+json" if status >= 400 else "application/json"
+        text = answer if isinstance(answer, str) else json.dumps(answer)
+        return Response(text, status=status, content_type=kind)(environ, start)
+
+    def _answer(self, request: Request, body: Any) -> tuple[int, Json]:
+        parts = request.path.removeprefix("/api/v1/").split("/")
+        key = "/".join(parts[1:3])
+        if parts[0] == "operations":
+            return 200, self._operation("create", key, self.polls + 1)
+        if request.method != "GET":
+            return self._change(request.method, parts, key, body)
+        if parts == ["health"]:
+            return 200, {"status": "ok", "version": "0.1.0", "reconciler": {"seen_at": None, "ok": True}}
+        if parts == ["me"]:
+            groups = [{"name": "gaa50000", "gid": 20001, "may_create": True}, {"name": "other", "gid": 2, "may_create": False}]
+            return 200, {"user": "alice", "uid": 1001, "admin": False, "groups": groups, "restore_days": 14, "new": []}
+        if parts == ["servers"]:
+            return 200, {"servers": list(self.servers.values())}
+        if key in self.servers:
+            return 200, self.servers[key]
+        return 404, {"type": "x", "title": "t", "status": 404, "code": "no_server", "detail": f"There is no {key}.", "cure": "Create it."}
+
+    def _change(self, method: str, parts: list[str], key: str, body: Any) -> tuple[int, Json]:
+        kind = parts[3] if len(parts) > 3 else {"POST": "create", "DELETE": "delete"}[method]
+        if kind == "create":
+            key = f"{body['group']}/{body['env_name']}"
+            self.add(body["group"], body["env_name"])
+        if kind == "delete":
+            until = {"deleted_at": "2026-11-24T09:00:00+00:00", "restorable_until": "2026-12-08T09:00:00+00:00", "kept": ["database"]}
+            self.servers[key] |= {"status": "deleted", "deletion": until}
+        return 202, self._operation(kind, key, 0)
+
+    def _operation(self, kind: str, key: str, poll: int) -> Json:
+        """Pending, then its first step runs, then all is done (or failed, where `error` says so)."""
+        self.polls = poll
+        group, _slash, env = key.partition("/")
+        state = ("pending", "running", "failed" if self.error else "succeeded")[min(poll, 2)]
+        steps = [{"name": "check_storage", "label": "Check the bucket and the key", "state": state, "detail": None}] if poll else []
+        operation = {"id": "op_1", "kind": kind, "group": group, "env_name": env, "state": state, "requested_by": "alice", "steps": steps}
+        return operation | {"message": "Service created", "error": copy.deepcopy(self.error) if state == "failed" else None}
+
+
+def start_fake_service() -> FakeService:
+    return FakeService(Path(tempfile.mkdtemp(prefix="mlwf-", dir="/tmp")))

@@ -1,0 +1,185 @@
+import json
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.mlwf.fake_service import FakeService
+
+Run = Callable[..., int]
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "s3cr3t-of-the-test"}
+
+
+def _bodies(service: FakeService, method: str) -> list[object]:
+    return [body for each, _path, body, _headers in service.requests if each == method]
+
+
+def test_list_is_complete_in_a_pipe_and_as_json(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    service.add("gaa50000", "w" * 200)
+    assert mlwf("server", "list") == 0
+    text = capsys.readouterr().out
+    assert f"gaa50000/{'w' * 200}" in text
+    assert "http://mlflow01:21000/mlflow/" in text
+    assert mlwf("server", "list", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["servers"][0]["a_field_of_the_future"] == {"x": 1}
+
+
+def test_show_says_the_warnings(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    service.add("g", "wine")
+    assert mlwf("server", "show", "g/wine") == 0
+    assert "A former member knows the password. Update Auth Info." in capsys.readouterr().out
+
+
+def test_create_shows_the_steps_and_what_to_do_next(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mlwf("server", "create", "gaa50000/wine", "--bucket", "b", env=KEYS) == 0
+    text = capsys.readouterr().out
+    assert text.index("Check the bucket and the key") < text.index("Service created") < text.index("mlwf server auth gaa50000/wine")
+    assert _bodies(service, "POST") == [
+        {
+            "group": "gaa50000",
+            "env_name": "wine",
+            "bucket": "b",
+            "access_key_id": "AKIAEXAMPLE",
+            "secret_access_key": KEYS["AWS_SECRET_ACCESS_KEY"],
+        }
+    ]
+
+
+def test_create_takes_the_keys_of_a_profile(service: FakeService, mlwf: Run, tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("[default]\naws_access_key_id = A1\naws_secret_access_key = S1\n[p2]\naws_access_key_id=A2\naws_secret_access_key=S2\n")
+    assert mlwf("server", "create", "g/aa", "--bucket", "b", "--credentials-file", str(file)) == 0
+    assert mlwf("server", "storage", "g/aa", "--credentials-file", str(file), "--profile", "p2") == 0
+    assert _bodies(service, "POST")[0]["access_key_id"] == "A1"  # type: ignore[index]
+    assert _bodies(service, "PUT") == [{"access_key_id": "A2", "secret_access_key": "S2"}]
+
+
+@pytest.mark.parametrize(
+    ("args", "why"),
+    [
+        (("server", "create", "g/wine", "--bucket", "b"), "There is no key for the bucket"),
+        (("server", "create", "wine", "--bucket", "b"), "is not GROUP/ENV"),
+        (("server", "create", "g/Wine", "--bucket", "b"), "a letter or digit first"),
+        (("server", "create", "g/wine"), "--bucket"),
+        (("server", "delete", "g/wine"), "Add --yes"),
+        (("server", "auth", "--generate", "g/wine", "x/y"), "Write GROUP/ENV before --generate"),
+        (("server", "nonsense"), "nonsense"),
+    ],
+)
+def test_wrong_use_is_status_2(
+    service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str], args: tuple[str, ...], why: str
+) -> None:
+    service.add("g", "wine")
+    assert mlwf(*args) == 2
+    assert why in capsys.readouterr().err
+    assert {method for method, *_ in service.requests} <= {"GET"}
+
+
+def test_a_failure_is_status_1_with_the_cure(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    service.error = {"code": "wrong_key", "detail": "The store refuses the key.", "cure": "Make a new one."}
+    assert mlwf("server", "create", "g/wine", "--bucket", "b", env=KEYS) == 1
+    out, err = capsys.readouterr()
+    assert "✗ Check the bucket and the key" in out
+    assert err.strip() == "Error: The store refuses the key. Make a new one."
+    assert mlwf("server", "start", "g/none", "--stacktrace") == 1
+    assert "OperationFailedError" in capsys.readouterr().err
+
+
+def test_no_wait_only_asks(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mlwf("server", "stop", "g/wine", "--no-wait") == 0
+    assert "mlwf server show g/wine" in capsys.readouterr().out
+    assert len(service.requests) == 1
+
+
+def test_delete_says_what_is_kept_and_until_when(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    service.add("g", "wine")
+    assert mlwf("server", "delete", "g/wine", "--yes") == 0
+    text = capsys.readouterr().out
+    assert "a snapshot of the database, the settings and the port" in text
+    assert "s3://b/mlflow/k3 stay as they are" in text
+    assert "Can be restored until 2026-12-08T09:00:00+00:00" in text
+    assert mlwf("server", "restore", "g/wine") == 0
+
+
+def test_auth_generates_reads_and_registers(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    file = Path(service.add("g", "wine")["auth_file"])
+    assert mlwf("server", "auth", "g/wine") == 1
+    assert "--generate" in capsys.readouterr().err
+    assert mlwf("server", "auth", "g/wine", "--generate", "alice") == 0
+    text = capsys.readouterr().out
+    (registered,) = _bodies(service, "PUT")
+    (user,) = registered["users"]  # type: ignore[index]
+    assert user["user_name"] == "alice"
+    assert len(user["pass"]) >= 22
+    assert user["pass"] not in text
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o750
+    before = file.read_text()
+    assert mlwf("server", "auth", "g/wine", "--generate", "bob") == 0
+    assert file.read_text() == before
+    assert "is there already" in capsys.readouterr().out
+
+
+def test_auth_warns_about_a_file_that_all_can_read(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    file = Path(service.add("g", "wine")["auth_file"])
+    file.parent.mkdir(parents=True)
+    file.write_text("{'user_name': 'a', 'pass': 'b'}")
+    file.chmod(0o644)
+    assert mlwf("server", "auth", "g/wine") == 0
+    assert "chmod o-rwx" in capsys.readouterr().out
+
+
+def test_env_prints_what_a_shell_can_read(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    file = Path(service.add("g", "wine")["auth_file"])
+    file.parent.mkdir(parents=True)
+    file.write_text("- {user_name: 'al ice', pass: \"it's $(id)\"}\n- {user_name: bob, pass: 'x'}")
+    assert mlwf("server", "env", "g/wine") == 0
+    script = capsys.readouterr().out + 'printf "%s|%s|%s" "$MLFLOW_TRACKING_URI" "$MLFLOW_TRACKING_USERNAME" "$MLFLOW_TRACKING_PASSWORD"'
+    run = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout == "http://mlflow01:21000/mlflow/|al ice|it's $(id)"
+    assert mlwf("server", "env", "g/wine", "--user", "carol") == 1
+    assert "al ice, bob" in capsys.readouterr().err
+
+
+def _completions(service: FakeService, words: str) -> list[str]:
+    env = {
+        "MLWF_SERVICE": service.address,
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+        "_MLWF_COMPLETE": "bash_complete",
+    }
+    run = subprocess.run([Path(sys.executable).parent / "mlwf"], env=env, capture_output=True, text=True, check=False)
+    return [line.partition(",")[2] for line in run.stdout.splitlines()]
+
+
+def test_names_complete_through_the_service(service: FakeService) -> None:
+    service.add("gaa50000", "wine")
+    service.add("gbb", "x1") | {}
+    service.servers["gbb/x1"]["status"] = "deleted"
+    assert _completions(service, "mlwf server start g") == ["gaa50000/wine"]
+    assert _completions(service, "mlwf server restore g") == ["gbb/x1"]
+    assert _completions(service, "mlwf server create g") == ["gaa50000/"]
+
+
+@pytest.mark.parametrize(("shell", "sign"), [("bash", "complete -o nosort"), ("zsh", "compdef"), ("fish", "complete --no-files")])
+def test_completion_prints_the_script(mlwf: Run, capsys: pytest.CaptureFixture[str], shell: str, sign: str) -> None:
+    assert mlwf("completion", shell) == 0
+    assert sign in capsys.readouterr().out
+
+
+def test_help_teaches_by_example(mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for args in (("server",), ("server", "create"), ("server", "auth"), ("server", "delete"), ("server", "storage")):
+        assert mlwf(*args, "--help") == 0
+        assert f"mlwf {args[0]}" in capsys.readouterr().out.split("Example", 1)[1]
+
+
+def test_no_service_is_one_sentence(mlwf: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from mlwf import cli
+
+    monkeypatch.setenv("MLWF_SERVICE", "unix:///nowhere/s.sock")
+    assert cli.run(["server", "list"]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "there is no such socket" in line
