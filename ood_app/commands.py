@@ -15,7 +15,8 @@ def job_lines(server: Server) -> str:
     lines = [
         f"export MLFLOW_TRACKING_URI={quote(server.inside_url or '')}",
         f"export MLFLOW_TRACKING_USERNAME={quote(user)}",
-        f"export MLFLOW_TRACKING_PASSWORD=  # {_('the pass of this user in {path}').format(path=server.auth_file)}",
+        f"# {_('the pass of this user in {path}:').format(path=server.auth_file)}",
+        "export MLFLOW_TRACKING_PASSWORD=",
         *_storage_lines(server),
         f"# {_('with the mlwf tools, instead of the lines above:')} {_env_line(server)}",
     ]

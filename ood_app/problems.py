@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from flask import Flask, Response, jsonify
+from flask import Flask, Response, current_app, jsonify
 from mlwf.client import ServiceError, ServiceUnavailable
 from mlwf.errors import MlwfError
 from werkzeug.exceptions import HTTPException
@@ -47,7 +47,10 @@ class Problem(Exception):  # noqa: N818  # as RFC 9457 calls it
 def of_client(error: MlwfError) -> Problem:
     """A failure of the service, of the way to it, or of one of the caller's own files."""
     if isinstance(error, ServiceUnavailable):
-        return Problem(503, "service_unreachable", _sentence(error), error.cure)
+        # The client's own cure speaks of its settings, which the page's reader cannot change: it goes into the log.
+        current_app.logger.warning("%s", error)
+        text = _("The service cannot be reached: {why}.").format(why=error.why)
+        return Problem(503, "service_unreachable", text, _("The page tries again by itself; if it goes on, tell the admins."))
     if isinstance(error, ServiceError):
         fields = {FIELDS.get(name, name): text for name, text in error.fields.items()}
         return Problem(error.status if error.status >= 400 else 502, error.code, _sentence(error), error.cure, fields=fields)

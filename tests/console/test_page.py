@@ -381,3 +381,28 @@ def test_buttons_that_would_change_nothing_rest(service: FakeService, open_page:
     expect(row(page, "wine").get_by_role("button", name="Stop")).to_be_enabled()
     expect(row(page, "off").get_by_role("button", name="Start")).to_be_enabled()
     expect(row(page, "off").get_by_role("button", name="Stop")).to_be_disabled()
+
+
+def test_a_reload_keeps_the_requests_of_this_page(service: FakeService, open_page: Opener) -> None:
+    service.add("gaa50000", "wine", users={"names": ["alice"], "updated_at": stamp()})
+    page = open_page()
+    expect(page.get_by_text("Nothing was asked for yet.")).to_be_visible()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator(".operation")).to_contain_text("Service stopped")
+    page.reload()
+    expect(page.locator(".operation")).to_contain_text("Service stopped")
+
+
+def test_another_key_is_given_in_a_dialog(service: FakeService, open_page: Opener) -> None:
+    service.add("gaa50000", "wine")
+    page = open_page()
+    page.get_by_role("button", name="Change the key").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Change the key").click()
+    expect(dialog.get_by_text("Fill in this field.")).to_have_count(2)
+    dialog.get_by_label("cloud_storage_accesskey_ID").fill("AKIANEW")
+    dialog.get_by_label("cloud_storage_secret_accesskey").fill("new-secret")
+    dialog.get_by_role("button", name="Change the key").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.locator(".operation")).to_contain_text("Storage key changed")
+    assert service.received[0][2] == {"access_key_id": "AKIANEW", "secret_access_key": "new-secret"}

@@ -196,11 +196,16 @@ def test_a_folder_in_the_way_is_said(caller: Caller, service: FakeService) -> No
     assert answer.json["cure"]
 
 
-def test_a_service_that_is_away_is_said_with_the_cure(caller: Caller, service: FakeService) -> None:
+def test_a_service_that_is_away_is_said_to_the_reader_and_to_the_admins(
+    caller: Caller, service: FakeService, caplog: pytest.LogCaptureFixture
+) -> None:
     service.stop()
     answer = caller.get("/api/state")
     assert (answer.status_code, answer.json["code"]) == (503, "service_unreachable")
-    assert answer.json["cure"]
+    assert answer.json["detail"] == "The service cannot be reached: there is no such socket."
+    assert answer.json["cure"] == "The page tries again by itself; if it goes on, tell the admins."
+    assert str(service.socket) in caplog.text
+    assert "MLWF_SERVICE" in caplog.text
 
 
 def test_a_failure_of_the_service_keeps_its_words(caller: Caller, service: FakeService) -> None:
@@ -240,7 +245,8 @@ def test_the_lines_for_a_job_are_safe_to_paste(caller: Caller, service: FakeServ
     assert server["job_lines"].splitlines() == [
         "export MLFLOW_TRACKING_URI=http://mlflow01.example.org:21001/mlflow/",
         "export MLFLOW_TRACKING_USERNAME='o'\"'\"'neil; rm -rf ~'",
-        f"export MLFLOW_TRACKING_PASSWORD=  # the pass of this user in {server['auth_file']}",
+        f"# the pass of this user in {server['auth_file']}:",
+        "export MLFLOW_TRACKING_PASSWORD=",
         '# with the mlwf tools, instead of the lines above: eval "$(mlwf server env gaa50000/wine)"',
     ]
 

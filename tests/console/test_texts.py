@@ -26,7 +26,7 @@ LABELS = (
 
 
 def test_the_texts_are_found() -> None:
-    assert {"Fill in this field.", "More options", "Copied", "the pass of this user in {path}"} <= set(msgids())
+    assert {"Fill in this field.", "More options", "Copied", "the pass of this user in {path}:"} <= set(msgids())
     assert len(msgids()) > 100
 
 

@@ -4,9 +4,8 @@ import { t } from "./texts.js";
 
 /** `label`: what is copied, for those who cannot see it. `key`: the button's name for keeping the focus. */
 export function copyButton(text, label, key, words = null) {
-  const button = h("button.btn.btn-sm.copy", { type: "button", "aria-label": words ? null : label, title: label, "data-key": key },
-    icon("copy"), words);
-  button.classList.add(words ? "btn-outline-secondary" : "btn-link");
+  const look = words ? "button.btn.btn-primary.copy" : "button.btn.btn-sm.btn-link.copy";
+  const button = h(look, { type: "button", "aria-label": words ? null : label, title: label, "data-key": key }, icon("copy"), words ? ` ${words}` : null);
   button.addEventListener("click", async () => {
     const done = await copy(text);
     const word = done ? t("Copied") : t("Select the text and copy it yourself: the browser did not allow it.");

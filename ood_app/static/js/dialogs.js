@@ -69,7 +69,9 @@ export function deleteDialog(server, restoreDays, onAccepted) {
 /** Lines to copy: for a job, for the export, for the image. */
 export function linesDialog(title, explanation, lines) {
   const opened = open(title, h("p", {}, explanation), h("pre.lines", { tabindex: "0" }, lines));
-  opened.foot.append(cancelButton(opened.close, t("Close")), copyButton(lines, t("Copy the lines"), "copy-lines", t("Copy")));
+  const copy = copyButton(lines, t("Copy the lines"), "copy-lines", t("Copy"));
+  opened.foot.append(cancelButton(opened.close, t("Close")), copy);
+  copy.focus();
 }
 
 /** There is no auth file yet: where it belongs, what it holds, and a button that makes it. */
@@ -124,4 +126,5 @@ export function storageDialog(server, onAccepted) {
     });
   });
   opened.foot.append(cancelButton(opened.close), button);
+  form.querySelector("input").focus();
 }

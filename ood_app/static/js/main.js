@@ -138,4 +138,5 @@ byId("update").addEventListener("click", async () => {
   if (!lost) say(t("The list was updated."));
 });
 byId("reset").addEventListener("click", operations.forgetFinished);
+operations.show();
 refresh();

@@ -28,11 +28,15 @@ export function update(operations, onEnd) {
     announce(before, operation);
     if (before && !finished(before) && finished(operation)) onEnd(operation);
   }
-  const newest = [...known.values()].sort((a, b) => (a.created_at < b.created_at ? 1 : -1)).slice(0, KEPT);
-  for (const id of known.keys()) if (!newest.some((each) => each.id === id)) known.delete(id);
+  const kept = newestFirst().slice(0, KEPT);
+  for (const id of known.keys()) if (!kept.some((each) => each.id === id)) known.delete(id);
   sessionStorage.setItem(STORE, JSON.stringify([...known.keys()]));
-  draw(newest);
+  show();
 }
+
+const newestFirst = () => [...known.values()].sort((a, b) => (a.created_at < b.created_at ? 1 : -1));
+
+export const show = () => draw(newestFirst());
 
 /** Forgets what the service knows no longer, and all that has ended. */
 export function forgetFinished() {
