@@ -12,11 +12,11 @@ from types import FrameType
 
 from demo import settings as demo_settings
 from demo.boxes import stop_boxes
-from demo.home import DemoError, Home
+from demo.errors import DemoError
+from demo.home import Home
 from demo.parts import Part, all_parts, console_url
 from demo.settings import Settings
 from demo.setup import make_bucket, prepare
-from demo.store import StoreError
 from demo.texts import exports, next_steps
 
 LOOK_SECONDS = 2.0
@@ -35,12 +35,18 @@ def main() -> None:
     commands.add_parser("status", help="what runs; exit status 0 if all does, 3 if not")
     commands.add_parser("env", help='export lines for a shell: eval "$(bin/demo env)"')
     given = parser.parse_args()
-    settings = demo_settings.load()
-    home = Home(settings.home)
     try:
-        status = _run(given, home, settings)
-    except (DemoError, StoreError, RuntimeError) as error:
+        settings = demo_settings.load()
+        status = _run(given, Home(settings.home), settings)
+    except DemoError as error:
         print(f"demo: {error}", file=sys.stderr)
+        status = 1
+    except OSError as error:
+        where = error.filename or "the demo's folder"
+        print(
+            f"demo: {where} cannot be used ({error.strerror}): make room and rights there, or set DEMO_HOME to another folder",
+            file=sys.stderr,
+        )
         status = 1
     sys.exit(status)
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from demo.errors import DemoError
 from demo.files import write_private
 from demo.ports import free_ports, free_range
 from demo.store import Store, StoreUser, load_store, make_store, new_user
@@ -18,10 +19,6 @@ SOCKET_PATH_BYTES = 95
 TRACKING_SERVER_PORTS = 50
 BUCKET = "mlflow-demo"
 PROFILE = "demo"
-
-
-class DemoError(RuntimeError):
-    """The demo cannot do what was asked; the message says what, why and the cure."""
 
 
 @dataclass

@@ -8,19 +8,21 @@ from pathlib import Path
 
 from mlwf.client import Client, ServiceError, ServiceUnavailable
 
-from demo.home import DemoError, Home
-from demo.ports import LOOPBACK
+from demo.errors import DemoError
+from demo.home import Home
+from demo.ports import LOOPBACK, is_free
 from demo.processes import STOP_SECONDS, Process, read, start, write
 from demo.settings import ROOT, Settings
 from demo.store import StoreError
 
 READY_SECONDS = 60.0
 _LOG_LINES = 12
+_PORT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Part:
-    """One background process. `ready` tells why it is not, or None. `stop_seconds`: what it is given after SIGTERM."""
+    """One background process. `ready` tells why it is not, or None. `ports`: where it listens. `stop_seconds`: its time after SIGTERM."""
 
     name: str
     address: str
@@ -30,6 +32,7 @@ class Part:
     log: Path
     process_file: Path
     ready: Callable[[], str | None]
+    ports: tuple[int, ...] = ()
     stop_seconds: float = STOP_SECONDS
     clean: Callable[[], None] = lambda: None
 
@@ -42,6 +45,7 @@ class Part:
         if self.running():
             return False
         self.clean()
+        self._wait_for_ports()
         write(start(self.argv, environment=self.environment, directory=self.directory, log=self.log), self.process_file)
         return True
 
@@ -62,6 +66,15 @@ class Part:
             process.stop(seconds=self.stop_seconds)
             self.process_file.unlink()
         self.clean()
+
+    def _wait_for_ports(self) -> None:
+        """What is left of a killed part lets go of its ports soon; a stranger does not. Raises DemoError."""
+        deadline = time.monotonic() + _PORT_SECONDS
+        while taken := [port for port in self.ports if not is_free(port)]:
+            if time.monotonic() > deadline:
+                cure = "stop that program, or start a new demo with DEMO_HOME=/another/folder"
+                raise DemoError(f"another program has port {taken[0]} of the {self.name}: {cure}")
+            time.sleep(0.1)
 
     def last_words(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
@@ -97,6 +110,7 @@ def _store(home: Home, settings: Settings) -> Part:
         home.logs / "store.log",
         home.process_file("store"),
         ready,
+        ports=tuple(store.ports.values()),
         stop_seconds=2.0,
         clean=store.remove_sockets,
     )
@@ -151,4 +165,5 @@ def _console(home: Home, settings: Settings) -> Part:
         home.logs / "console.log",
         home.process_file("console"),
         ready,
+        ports=(port,),
     )

@@ -4,6 +4,8 @@ import random
 import socket
 from pathlib import Path
 
+from demo.errors import DemoError
+
 LOOPBACK = "127.0.0.1"
 _RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LOWEST = 12000
@@ -28,7 +30,7 @@ def free_ports(count: int) -> list[int]:
     that is kept for the next start is not taken by somebody's outgoing connection meanwhile.
 
     Raises:
-        RuntimeError: no free ports were found.
+        DemoError: no free ports were found.
     """
     found: set[int] = set()
     highest = _ephemeral_start() - 1
@@ -38,21 +40,21 @@ def free_ports(count: int) -> list[int]:
         port = _chooser.randint(_LOWEST, highest)
         if is_free(port):
             found.add(port)
-    raise RuntimeError(f"no {count} free ports between {_LOWEST} and {highest} on {LOOPBACK}: stop what holds them")
+    raise DemoError(f"no {count} free ports between {_LOWEST} and {highest} on {LOOPBACK}: stop what holds them")
 
 
 def free_range(length: int) -> int:
     """The first port of a run of `length` ports that are all free now.
 
     Raises:
-        RuntimeError: there is no such run.
+        DemoError: there is no such run.
     """
     highest = _ephemeral_start() - length
     for _ in range(400):
         first = _chooser.randint(_LOWEST, highest)
         if all(is_free(port) for port in range(first, first + length)):
             return first
-    raise RuntimeError(f"no {length} free ports in a row between {_LOWEST} and {highest} on {LOOPBACK}: stop what holds them")
+    raise DemoError(f"no {length} free ports in a row between {_LOWEST} and {highest} on {LOOPBACK}: stop what holds them")
 
 
 def _ephemeral_start() -> int:

@@ -5,6 +5,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from demo.errors import DemoError
+
 MLFLOW_VERSION = "3.17.2"
 ROOT = Path(__file__).resolve().parent.parent
 # nginx is there on Debian, and not in every user's PATH.
@@ -49,7 +51,7 @@ class Settings:
 
 def load() -> Settings:
     """DEMO_HOME (default `var/demo` of the project) names the folder; a relative one counts from the current directory.
-    DEMO_IDLE_SECONDS: see above.
+    DEMO_IDLE_SECONDS: see above. Raises DemoError.
     """
     home = os.environ.get("DEMO_HOME")
     return Settings(
@@ -57,5 +59,12 @@ def load() -> Settings:
         python=Path(sys.executable),
         environments=ROOT / "var" / "envs",
         path=os.environ.get("PATH", _SYSTEM_PATH),
-        idle_seconds=int(os.environ.get("DEMO_IDLE_SECONDS") or 60),
+        idle_seconds=_seconds("DEMO_IDLE_SECONDS", 60),
     )
+
+
+def _seconds(name: str, default: int) -> int:
+    text = os.environ.get(name) or str(default)
+    if not text.isdecimal():
+        raise DemoError(f"{name} is {text!r}, which is no whole number of seconds: write for example {name}={default}")
+    return int(text)

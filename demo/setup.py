@@ -7,8 +7,9 @@ import subprocess
 
 import yaml
 
+from demo.errors import DemoError
 from demo.files import write_private
-from demo.home import BUCKET, PROFILE, TRACKING_SERVER_PORTS, DemoError, Home
+from demo.home import BUCKET, PROFILE, TRACKING_SERVER_PORTS, Home
 from demo.ports import LOOPBACK
 from demo.settings import MLFLOW_VERSION, Settings
 from demo.store import REGION

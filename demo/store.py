@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from demo.errors import DemoError
 from demo.files import write_private
 from demo.ports import LOOPBACK, free_ports
 
@@ -35,7 +36,7 @@ _SENTINEL_BUCKET = "store-sentinel"
 _SENTINEL_KEY = "object"
 
 
-class StoreError(RuntimeError):
+class StoreError(DemoError):
     """The store does not run; the message says why and what to do."""
 
 

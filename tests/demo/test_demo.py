@@ -3,6 +3,7 @@
 import os
 import signal
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from mlwf.client import Client
 
 from demo.home import Home
 from demo.processes import Process, read
-from tests.support.demo import Demo, in_foreground, new_demo
+from tests.support.demo import ROOT, Demo, in_foreground, new_demo
 
 pytestmark = pytest.mark.box
 
@@ -108,3 +109,18 @@ def test_down_elsewhere_ends_the_foreground_demo() -> None:
         demo.run("down")
         assert process.wait(timeout=60) == 0
         assert demo.processes() == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("DEMO_IDLE_SECONDS", "soon", "no whole number of seconds"),
+        ("DEMO_HOME", "/proc/demo", "set DEMO_HOME to a folder that you may write"),
+    ],
+)
+def test_wrong_settings_are_said_in_one_sentence(tmp_path: Path, variable: str, value: str, said: str) -> None:
+    environment = {"PATH": os.environ["PATH"], "DEMO_HOME": str(tmp_path / "demo"), variable: value}
+    run = subprocess.run([ROOT / "bin/demo", "up"], env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert said in run.stderr
+    assert len(run.stderr.splitlines()) == 1

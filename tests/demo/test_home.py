@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from mlwf.aws_profiles import key_pair, profile_names
 
-from demo.home import DemoError, Home
+from demo.errors import DemoError
+from demo.home import Home
 from demo.ports import free_range, is_free
 
 

@@ -2,12 +2,14 @@
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from demo.home import DemoError
+from demo.errors import DemoError
 from demo.parts import Part
 
 SCRIPT = "echo $$ >> started; touch ready; exec sleep 300"
@@ -62,3 +64,11 @@ def test_its_last_words_are_told_when_it_cannot_start(tmp_path: Path) -> None:
     part.ensure_started()
     with pytest.raises(DemoError, match=r"the thing ended while starting.*log:\nthe port is taken"):
         part.wait_ready()
+
+
+def test_a_stranger_on_its_port_is_named(part: Part) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        port = stranger.getsockname()[1]
+        with pytest.raises(DemoError, match=f"another program has port {port} of the thing: stop that program"):
+            replace(part, ports=(port,)).ensure_started()
+    assert replace(part, ports=(port,)).ensure_started()
