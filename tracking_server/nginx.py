@@ -76,6 +76,7 @@ http {{
             return 308 /mlflow/;
         }}
         location = /mlflow/health {{
+            access_log off;
             proxy_pass http://guard/health;
 {to_guard}
         }}
@@ -84,6 +85,7 @@ http {{
 {to_guard}
         }}
         location = /mlflow/-/health {{
+            access_log off;
             proxy_pass http://guard/-/health;
 {to_guard}
         }}
@@ -128,6 +130,7 @@ http {{
         }}
         location = /auth {{
             internal;
+            client_max_body_size 0;
             proxy_pass http://guard/auth;
             proxy_pass_request_body off;
             proxy_set_header Content-Length "";
