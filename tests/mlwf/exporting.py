@@ -36,7 +36,7 @@ def the_package(folder: Path) -> Path:
 
 
 def nothing_left(folder: Path) -> bool:
-    return not [name for name in os.listdir(folder) if "MLWFExportModel" in name]
+    return not [path for path in folder.iterdir() if "MLWFExportModel" in path.name]
 
 
 def members(package: Path) -> dict[str, bytes]:

@@ -17,7 +17,7 @@ Handler = Callable[["FakeService", Request, list[str]], tuple[int, Json]]
 
 
 class _Quiet(WSGIRequestHandler):
-    def log(self, type: str, message: str, *args: Any) -> None:
+    def log(self, *args: Any) -> None:
         pass
 
     def address_string(self) -> str:
@@ -99,6 +99,9 @@ class FakeService:
             return 200, self._operation("create", key, self.polls + 1)
         if request.method != "GET":
             return self._change(request.method, parts, key, body)
+        return self._look(parts, key)
+
+    def _look(self, parts: list[str], key: str) -> tuple[int, Json]:
         if parts == ["health"]:
             return 200, {"status": "ok", "version": "0.1.0", "reconciler": {"seen_at": None, "ok": True}}
         if parts == ["me"]:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from mlwf.errors import MlwfError
 from mlwf.export.run import Wanted, export
 from mlwf.export.workspace import Workspace
 from mlwf.export_cli import TerminalReporter
 from mlwf.report import stderr
+
 from tests.mlwf.exporting import arguments, members, nothing_left, run, surroundings, the_package
 from tests.mlwf.faults import Fault, FaultyProxy
 from tests.mlwf.tracking import MLMODEL, Tracking
@@ -26,9 +26,9 @@ FILES = {"MLmodel": MLMODEL, "weights.bin": WEIGHTS}
 Make = Callable[..., FaultyProxy]
 
 
-@pytest.fixture(scope="session")
-def _model(tracking: Tracking) -> str:
-    return tracking.register("heavy", FILES)
+@pytest.fixture(scope="session", autouse=True)
+def _model(tracking: Tracking) -> None:
+    tracking.register("heavy", FILES)
 
 
 @pytest.fixture
@@ -52,14 +52,14 @@ CURABLE = [Fault(cut=100_000), Fault(status=503), Fault(status=429), Fault(cut=0
 
 
 @pytest.mark.parametrize("fault", CURABLE, ids=str)
-def test_a_download_that_breaks_is_tried_again(tracking: Tracking, _model: str, tmp_path: Path, proxy: Make, fault: Fault) -> None:
+def test_a_download_that_breaks_is_tried_again(tracking: Tracking, tmp_path: Path, proxy: Make, fault: Fault) -> None:
     broken = proxy(tracking.box.origin, _weights(fault, 2))
     done = run(tmp_path / "w", tracking.login, *arguments(f"{broken.url}/mlflow/", "heavy", "--through", "server"))
     assert done.returncode == 0, done.stderr
     assert members(the_package(tmp_path / "w")) == FILES
 
 
-def test_the_same_from_the_store(tracking: Tracking, _model: str, tmp_path: Path, proxy: Make) -> None:
+def test_the_same_from_the_store(tracking: Tracking, tmp_path: Path, proxy: Make) -> None:
     broken = proxy(tracking.store.endpoint_url, _weights(Fault(cut=1_500_000), 2), keep_host=True)
     environ = {**tracking.environ, "MLFLOW_S3_ENDPOINT_URL": broken.url}
     done = run(tmp_path / "w", environ, *arguments(tracking.url, "heavy", "--through", "store"))
@@ -77,7 +77,7 @@ def test_the_same_from_the_store(tracking: Tracking, _model: str, tmp_path: Path
     ],
     ids=["short", "html", "gone"],
 )
-def test_a_wrong_answer_ends_it(tracking: Tracking, _model: str, tmp_path: Path, proxy: Make, fault: Fault, why: str) -> None:
+def test_a_wrong_answer_ends_it(tracking: Tracking, tmp_path: Path, proxy: Make, fault: Fault, why: str) -> None:
     broken = proxy(tracking.box.origin, _weights(fault, 99))
     done = run(tmp_path / "w", tracking.login, *arguments(f"{broken.url}/mlflow", "heavy", "--through", "server"))
     assert done.returncode == 1
@@ -85,7 +85,7 @@ def test_a_wrong_answer_ends_it(tracking: Tracking, _model: str, tmp_path: Path,
     assert nothing_left(tmp_path / "w")
 
 
-def test_content_that_changes_between_two_tries_is_refused(tracking: Tracking, _model: str, tmp_path: Path, proxy: Make) -> None:
+def test_content_that_changes_between_two_tries_is_refused(tracking: Tracking, tmp_path: Path, proxy: Make) -> None:
     faults = [Fault(cut=2_000_000), Fault(flip=True)]
     broken = proxy(tracking.box.origin, lambda path, count: faults[count] if path.endswith("weights.bin") else None)
     done = run(tmp_path / "w", tracking.login, *arguments(f"{broken.url}/mlflow", "heavy", "--through", "server"))
@@ -95,9 +95,7 @@ def test_content_that_changes_between_two_tries_is_refused(tracking: Tracking, _
 
 
 @pytest.mark.parametrize("name", ["../escape", "/etc/passwd", "a/../../b", "a\nb", "x/./y", "\x1b[2Jz"])
-def test_hostile_names_are_refused_before_anything_is_written(
-    tracking: Tracking, _model: str, tmp_path: Path, proxy: Make, name: str
-) -> None:
+def test_hostile_names_are_refused_before_anything_is_written(tracking: Tracking, tmp_path: Path, proxy: Make, name: str) -> None:
     listing = json.dumps({"files": [{"path": name, "is_dir": False, "file_size": 1}]}).encode()
     broken = proxy(tracking.box.origin, lambda path, count: Fault(body=listing) if "mlflow-artifacts/artifacts?path=" in path else None)
     done = run(tmp_path / "w", tracking.login, *arguments(f"{broken.url}/mlflow", "heavy", "--through", "server"))
@@ -109,9 +107,7 @@ def test_hostile_names_are_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupt_leaves_nothing(
-    tracking: Tracking, _model: str, tmp_path: Path, proxy: Make, number: signal.Signals, status: int
-) -> None:
+def test_an_interrupt_leaves_nothing(tracking: Tracking, tmp_path: Path, proxy: Make, number: signal.Signals, status: int) -> None:
     slow = proxy(tracking.box.origin, _weights(Fault(hang=True), 1))
     folder = tmp_path / "w"
     folder.mkdir()
@@ -138,14 +134,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", place], check=True)
 
 
-def test_too_little_space_is_found_first(tracking: Tracking, _model: str, small_disk: Path, tmp_path: Path) -> None:
+def test_too_little_space_is_found_first(tracking: Tracking, small_disk: Path, tmp_path: Path) -> None:
     done = run(tmp_path / "w", tracking.environ, *arguments(tracking.url, "heavy", "--output-dir", str(small_disk)))
     assert done.returncode == 1
     assert "There is not enough space" in done.stderr
     assert nothing_left(small_disk)
 
 
-def test_a_disk_that_fills_up_meanwhile(tracking: Tracking, _model: str, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_meanwhile(tracking: Tracking, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Workspace, "check_space", lambda self, needed: None)
     (small_disk / "others").write_bytes(bytes(16 << 20))
     with pytest.raises(MlwfError) as caught, TerminalReporter(stderr()) as report:

@@ -1,16 +1,15 @@
 import json
-import os
 import socket
 import threading
 from pathlib import Path
 
 import pytest
-
 from mlwf.answers import Operation
 from mlwf.client import Client, OperationFailedError, ServiceError, ServiceUnavailable, StillRunningError
 from mlwf.errors import WrongUseError
 from mlwf.secret import Secret
 from mlwf.user import User
+
 from tests.mlwf.fake_service import FakeService
 
 SECRET = "wJalrXUtnFEMI-a-secret"
@@ -125,7 +124,7 @@ def test_a_stopped_service_and_a_silent_one(service: FakeService) -> None:
     with pytest.raises(ServiceUnavailable, match="nobody listens"):
         Client(f"unix://{path}").health()
     dead.listen(1)
-    with pytest.raises(ServiceUnavailable, match="no answer within 0.2 seconds"):
+    with pytest.raises(ServiceUnavailable, match=r"no answer within 0\.2 seconds"):
         Client(f"unix://{path}", timeout=0.2).health()
     dead.close()
 
@@ -192,4 +191,3 @@ def test_many_threads_share_a_client(service: FakeService) -> None:
         for thread in threads:
             thread.join()
     assert answers == ["ok"] * 6
-    assert os.path.exists(service.socket)

@@ -119,8 +119,9 @@ def test_credentials_file_of_mlflow(tracking: Tracking, wine: str, tmp_path: Pat
     assert run(tmp_path / "w", {}, *arguments(tracking.url, "wine")).returncode == 0
 
 
+@pytest.mark.usefixtures("wine")
 @pytest.mark.parametrize(
-    ("name", "more", "environ", "status", "words"),
+    "case",
     [
         ("wine", ("--model-version", "9"), {}, 1, "has no version 9. Choose one of those it has: 1, @champion."),
         ("wine", ("--model-alias", "best"), {}, 1, "has no version @best"),
@@ -133,9 +134,8 @@ def test_credentials_file_of_mlflow(tracking: Tracking, wine: str, tmp_path: Pat
         ("wine", ("--output-dir", "/proc"), {}, 1, "No folder can be made in /proc"),
     ],
 )
-def test_failures_say_the_cure(
-    tracking: Tracking, wine: str, tmp_path: Path, name: str, more: tuple[str, ...], environ: dict[str, str], status: int, words: str
-) -> None:
+def test_failures_say_the_cure(tracking: Tracking, tmp_path: Path, case: tuple[str, tuple[str, ...], dict[str, str], int, str]) -> None:
+    name, more, environ, status, words = case
     done = run(tmp_path / "w", {**tracking.environ, **environ}, *arguments(tracking.url, name, *more))
     assert (done.returncode, words in done.stderr) == (status, True), done.stderr
     assert "Traceback" not in done.stderr

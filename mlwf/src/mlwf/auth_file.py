@@ -43,10 +43,11 @@ def read_auth_file(path: Path) -> list[User]:
     if not entries:
         raise _wrong(path, node.start_mark, _("the list is empty"))
     users = [_user(path, entry) for entry in entries]
-    names = [user.user_name for user in users]
-    for entry, name in zip(entries, names, strict=True):
-        if names.count(name) > 1:
-            raise _wrong(path, entry.start_mark, _("the user {name} stands there twice").format(name=name))
+    seen: set[str] = set()
+    for entry, user in zip(entries, users, strict=True):
+        if user.user_name in seen:
+            raise _wrong(path, entry.start_mark, _("the user {name} stands there twice").format(name=user.user_name))
+        seen.add(user.user_name)
     return users
 
 
@@ -85,10 +86,14 @@ def _wrong(path: Path, mark: yaml.Mark | None, why: str) -> AuthFileError:
 def _read(path: Path) -> str:
     what = _("{where} cannot be read").format(where=path)
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise AuthFileError(what, _("it is not a regular file"), _("Put a text file there."))
-            content = file.read(MAX_BYTES + 1)
+            with open(descriptor, "rb", closefd=False) as file:  # a descriptor, not a path
+                content = file.read(MAX_BYTES + 1)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError as error:
         cure = _("Make it with {example} in it, or run 'mlwf server auth --generate'.").format(example=EXAMPLE)
         raise AuthFileError(what, _("there is no such file"), cure, missing=True) from error

@@ -1,0 +1,99 @@
+"""info.yaml: the contract's keys in order, the required ones marked, and texts that come back whatever they hold."""
+
+from typing import Any
+
+import yaml
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from mlwf.export import card
+from mlwf.export.registry import Location, ModelVersion
+
+from mlwf import info
+
+ORDER = [
+    "Name",
+    "Description",
+    "Keywords",
+    "UsageInfo",
+    "Distribution",
+    "Creator",
+    "License",
+    "Version",
+    "DateCreated",
+    "DateModified",
+    "DatePublished",
+    "Identifier",
+    "Citation",
+    "AdditionalInfo",
+]
+REQUIRED = {("Name",), ("Description",), ("Keywords",), ("Creator", "Name"), ("Creator", "ContactPoint"), ("License", "Name")}
+HOSTILE = "x: [y\n- !!python/object/apply:os.system ['id']\n# c\n\tt \u2028 \x85 \x07 \ud800 '\"\\ |>&*@`%{"
+
+
+def test_the_contracts_keys_in_order() -> None:
+    assert list(info.empty()) == ORDER
+    assert {field.path for field in info.FIELDS if field.required} == REQUIRED
+    assert list(yaml.safe_load(info.dump(info.empty()))) == ORDER
+
+
+def test_what_a_human_must_fill_is_marked_until_it_is_filled() -> None:
+    form = info.empty()
+    assert info.dump(form).count("REQUIRED, still to be filled") == len(REQUIRED) == len(info.missing(form))
+    form["Name"], form["Description"], form["Keywords"] = "n", "d" * 50, ["k"]
+    form["Creator"]["Name"], form["License"]["Name"] = "c", "MIT"
+    form["Creator"]["ContactPoint"]["URL"] = "https://x"
+    assert info.missing(form) == []
+    assert "REQUIRED, still" not in info.dump(form)
+    form["Description"] = " " + "d" * 49
+    assert [field.path for field in info.missing(form)] == [("Description",)]
+
+
+TEXTS = st.text(max_size=200) | st.text(alphabet=" \n\t:#-'\"|>\\\x85\u2028é日", max_size=40)
+
+
+@settings(max_examples=150, deadline=None)
+@given(TEXTS, TEXTS, st.lists(TEXTS, max_size=4))
+@example(HOSTILE, HOSTILE, [HOSTILE])
+def test_any_text_comes_back(description: str, contact: str, keywords: list[str]) -> None:
+    form = info.empty() | {"Description": description, "Keywords": keywords, "AdditionalInfo": description}
+    form["Creator"]["ContactPoint"]["Email"] = contact
+    text = info.dump(form)
+    assert yaml.safe_load(text.encode("utf-8")) == info.clean(form)
+
+
+def _found(**changes: Any) -> ModelVersion:
+    version = {"version": "1", "run_id": "r1", "creation_timestamp": 1764000000000, "last_updated_timestamp": 1764000001000}
+    return ModelVersion("m", "1", version | changes, Location("proxied", "0/x"))
+
+
+PACKAGE = card.Package(10, "ab" * 32, 1, 5)
+
+
+def test_hostile_registry_and_mlmodel_do_no_harm() -> None:
+    tags = [{"key": HOSTILE, "value": HOSTILE}, {"key": None}, "x", {"key": "mlflow.x", "value": "y"}]
+    for mlmodel in (
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b"a: &a [*a]",
+        b"flavors: [1, 2]\nsignature: 3",
+        b"!!python/name:os.system",
+        b"",
+        b"x" * (5 << 20),
+    ):
+        form = card.fill(_found(tags=tags, description=HOSTILE), PACKAGE, mlmodel)
+        assert yaml.safe_load(info.dump(form)) == info.clean(form)
+    assert form["Description"] == HOSTILE
+    assert not any("mlflow.x" in word for word in form["Keywords"])
+
+
+def test_markdown_in_a_value_stays_in_its_cell() -> None:
+    run = {"data": {"params": [{"key": "k|<b>", "value": "v\n| x | y |\n### Metrics"}], "metrics": [{"key": "loss", "value": 0.5}]}}
+    found = ModelVersion("m", "1", {"version": "1"}, Location("proxied", "x"), run=run)
+    text = card.fill(found, PACKAGE, b"")["AdditionalInfo"]
+    assert "| k\\|&lt;b> | v \\| x \\| y \\| ### Metrics |" in text
+    assert text.count("### Metrics\n") == 1
+
+
+def test_times() -> None:
+    assert card.iso_time("1764000000000") == "2025-11-24T16:00:00+00:00"
+    assert [card.iso_time(value) for value in (None, "x", 10**30)] == ["", "", ""]

@@ -1,0 +1,87 @@
+"""Every text has its Japanese, every variable its line in the documentation, and the distribution stands alone."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlwf.errors import MlwfError
+from mlwf.i18n import _, catalogue, language_of, parse_po, use_language
+from mlwf.settings import SETTINGS
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SOURCE = ROOT / "mlwf" / "src" / "mlwf"
+PLACEHOLDER = re.compile(r"\{[^}]*\}")
+
+
+def _marked() -> Iterator[str]:
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"_", "N_"}:
+                if isinstance(node.args[0], ast.Constant):
+                    yield str(node.args[0].value)
+                else:
+                    assert ast.unparse(node) in {"_(field.meaning)"}, f"{path}: {ast.unparse(node)} is not a literal text"
+
+
+def test_every_text_has_its_japanese_and_no_more() -> None:
+    japanese, texts = catalogue("ja"), set(_marked())
+    assert len(texts) > 200
+    assert sorted(texts - set(japanese)) == []
+    assert sorted(set(japanese) - texts) == []
+    assert [text for text, other in japanese.items() if not other] == []
+
+
+def test_placeholders_survive_translation() -> None:
+    for text, other in catalogue("ja").items():
+        assert sorted(PLACEHOLDER.findall(text)) == sorted(PLACEHOLDER.findall(other)), text
+
+
+def test_the_language_of_the_environment() -> None:
+    assert language_of({"LC_ALL": "ja_JP.UTF-8", "LANG": "C"}) == "ja"
+    assert language_of({"LC_ALL": "", "LANG": "ja"}) == "ja"
+    assert [language_of({"LANG": value}) for value in ("C.UTF-8", "fr_FR", "")] == ["en", "en", "en"]
+
+
+def test_a_page_in_japanese_inside_a_process_in_english() -> None:
+    with use_language("ja"):
+        assert _("Done.") == "完了しました。"
+        assert str(MlwfError(_("The operation failed"), cure=_("Correct it."))) == "操作に失敗しました。直してください。"
+    assert _("Done.") == "Done."
+    assert str(MlwfError("What", "why.", "Cure.")) == "What: why. Cure."
+
+
+def test_a_broken_catalogue_is_noticed() -> None:
+    with pytest.raises(ValueError, match="line 2"):
+        parse_po('msgid "a"\nmsgxyz "b"\n')
+
+
+def test_every_variable_is_documented() -> None:
+    page = (ROOT / "docs" / "reference" / "mlwf.md").read_text("utf-8")
+    for setting in SETTINGS:
+        assert f"| `{setting.name}` | {setting.meaning} |" in page
+
+
+def test_every_variable_that_is_read_is_in_the_table() -> None:
+    read = set()
+    for path in SOURCE.rglob("*.py"):
+        for name in re.findall(r'environ(?:ment\(\))?(?:\.get\(|\[)"([A-Z0-9_]+)"', path.read_text("utf-8")):
+            read.add(name)
+    assert {"MLWF_SERVICE"} | read - {setting.name for setting in SETTINGS} == {"MLWF_SERVICE"}
+
+
+@pytest.mark.heavy
+def test_it_installs_alone(tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    uv = Path(sys.executable).parent / "uv"
+    subprocess.run([uv, "venv", "-q", "--python", sys.executable, venv], check=True)
+    subprocess.run([uv, "pip", "install", "-q", "--python", venv / "bin" / "python", ROOT / "mlwf"], check=True, cwd=tmp_path)
+    env = {"PATH": "/usr/bin:/bin", "LC_ALL": "ja_JP.UTF-8", "MLWF_SERVICE": "unix:///nowhere/s.sock"}
+    for program in ("mlwf", "mlwf_export_model"):
+        done = subprocess.run([venv / "bin" / program, "--help"], env=env, capture_output=True, text=True, check=True, cwd=tmp_path)
+        assert "例:" in done.stdout or "サービス" in done.stdout
+    done = subprocess.run([venv / "bin" / "mlwf", "server", "list"], env=env, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, "ソケットがありません" in done.stderr) == (1, True)
