@@ -107,9 +107,9 @@ class Reconciler:
             if full:
                 next_look = time.monotonic() + self._world.settings.observe_seconds
             try:
-                if full:
-                    heartbeat.beat(self._world.settings.run_dir)
                 self._pass(full=full)
+                if full:  # afterwards: a registry that cannot be read is no good health
+                    heartbeat.beat(self._world.settings.run_dir)
             except Exception:  # a registry that is locked or a disk that is full: say it, and look again at the next beat
                 log.exception("a pass of the reconciler")
             self._kick.wait(next_look - time.monotonic())
