@@ -134,12 +134,12 @@ def environments(settings: Settings) -> Iterator[Finding]:
 def ports(settings: Settings) -> Iterator[Finding]:
     """There are ports left, and nobody else sits on those that servers have."""
     with wiring.open_registry(settings).reading() as session:
-        rows = list(session.scalars(select(Port)))
-    total, given = settings.port_last - settings.port_first + 1, len([row for row in rows if row.server_id])
-    detail = f"{settings.port_first}-{settings.port_last}: {given} of {total} given, {len(rows) - given} rest"
-    tight = total - len(rows) < max(1, total // 20)
+        known = {row.port: row.server_id for row in session.scalars(select(Port))}
+    total, given = settings.port_last - settings.port_first + 1, len([owner for owner in known.values() if owner])
+    detail = f"{settings.port_first}-{settings.port_last}: {given} of {total} given, {len(known) - given} rest"
+    tight = total - len(known) < max(1, total // 20)
     yield Finding(name="ports", state="warning" if tight else "ok", detail=detail, cure="widen port_first to port_last" if tight else "")
-    free = next((port for port in range(settings.port_first, settings.port_last + 1) if port not in {row.port for row in rows}), None)
+    free = next((port for port in range(settings.port_first, settings.port_last + 1) if port not in known), None)
     if free is not None and not portpool.is_bindable(settings.listen_address, free):
         detail, cure = f"port {free} of {settings.listen_address} cannot be bound", "see who holds it, or correct listen_address"
         yield Finding(name="port to give", state="warning", detail=detail, cure=cure)

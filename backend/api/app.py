@@ -9,7 +9,7 @@ import secrets
 import time
 from typing import Any, Final
 
-from flask import Response, g, jsonify, request
+from flask import Response, current_app, g, jsonify, request
 from flask.json.provider import DefaultJSONProvider
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
@@ -95,12 +95,11 @@ def _read_body() -> None:
     """A JSON object where one belongs, and nothing elsewhere. Read here, whole and bounded, so that a limit is met before any work."""
     if request.endpoint is None or request.method not in _WITH_BODY:
         return
-    try:
-        body = request.get_data(cache=True)
-    except OSError as error:  # the client went, or was too slow
-        raise ServiceError("bad_http", why="the body did not arrive") from error
-    if len(body) > request.max_content_length:  # type: ignore[operator]
-        raise RequestEntityTooLarge
+    body = request.get_data(cache=True)
+    if request.content_length is None and len(body) >= current_app.config["MAX_CONTENT_LENGTH"]:
+        raise RequestEntityTooLarge  # werkzeug reads no further than the limit, where a body does not say its length
+    if len(body) < (request.content_length or 0):
+        raise ServiceError("bad_http", why="the body did not arrive")
     if request.endpoint not in _HAVE_BODY:
         if body:
             raise problems.InvalidRequestError({}, i18n.translate("this request has no body", g.language))

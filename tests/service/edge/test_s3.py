@@ -167,7 +167,11 @@ def silent(connection: socket.socket) -> None:
         (says("403 Forbidden", "no", "text/plain"), "storage_not_s3", "it answers with status 403 and no error of S3"),
         (says("503 Busy", xml("SlowDown"), "application/xml"), "storage_unreachable", "it answers with status 503"),
         (says("500 Broken", "oops", "text/plain"), "storage_unreachable", "it answers with status 500"),
-        (says("400 Bad", xml("InvalidArgument<script>"), "application/xml"), "storage_not_s3", "it answers with status 400 and no error of S3"),
+        (
+            says("400 Bad", xml("InvalidArgument<script>"), "application/xml"),
+            "storage_not_s3",
+            "it answers with status 400 and no error of S3",
+        ),
         (says("400 Bad", xml("MethodNotAllowed"), "application/xml"), "storage_not_s3", "it refuses with MethodNotAllowed"),
         (lambda connection: connection.sendall(b"220 smtp.example.org ESMTP\r\n"), "storage_not_s3", "its answer cannot be read"),
         (lambda _connection: None, "storage_unreachable", "it closed the connection"),

@@ -1,0 +1,227 @@
+"""`aihub`: every command as an admin uses it; exit status 2 for wrong use, 1 for a failure, each told in one sentence."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import select
+
+from backend import __version__
+from backend.cli.main import _COMMANDS, aihub
+from backend.domain import Status
+from backend.keyring import Keyring
+from backend.registry.models import AuditEntry, now
+from backend.secret import Secret
+from tests.service.edge.live import AIHUB
+from tests.service.edge.world import World, make_world
+
+ROOT = Path(__file__).parents[3]
+
+
+class Admin:
+    """Runs the command in this process, on the world's state."""
+
+    def __init__(self, world: World, home: Path) -> None:
+        self.world = world
+        settings = world.service.settings
+        self.file = home / "settings.yml"
+        names = ("state_dir", "envs_dir", "allow_unisolated", "port_first", "port_last", "inside_host")
+        self.file.write_text("".join(f"{name}: {json.dumps(getattr(settings, name), default=str)}\n" for name in names))
+
+    def run(self, *argv: str, code: int = 0, text: str = "") -> Result:
+        result = CliRunner().invoke(aihub, ["--settings", str(self.file), *argv], input=text)
+        assert result.exit_code == code, f"{result.output}{result.exception!r}"
+        return result
+
+    def json(self, *argv: str) -> Any:
+        return json.loads(self.run(*argv, "--json").stdout)
+
+
+@pytest.fixture
+def admin(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Admin:
+    monkeypatch.setattr("backend.wiring.make_directory", lambda _settings: world.directory)
+    return Admin(world, tmp_path)
+
+
+def told(*argv: str, file: Path, code: int) -> str:
+    """What a real run says on standard error."""
+    environment = {"PATH": os.environ["PATH"], "AIHUB_SETTINGS": str(file), "LANG": "C.UTF-8"}
+    done = subprocess.run([AIHUB, *argv], env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("name", ["", *_COMMANDS, "servers list", "servers delete", "keys rotate"])
+def test_help_teaches(name: str) -> None:
+    result = CliRunner().invoke(aihub, [*name.split(), "--help"])
+    assert result.exit_code == 0
+    assert len(result.output.splitlines()) > 4
+
+
+def test_help_is_quick() -> None:
+    """Nothing heavy is imported for it; the time is the best of three, since the machine has other work."""
+    script = "import sys; from backend.cli import main; sys.argv = ['aihub', '--help']\ntry: main()\nexcept SystemExit: pass\n"
+    script += "print([m for m in ('sqlalchemy', 'flask', 'pydantic', 'boto3', 'yaml', 'rich', 'cryptography') if m in sys.modules])"
+    times, output = [], ""
+    for _ in range(3):
+        began = time.monotonic()
+        output = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        times.append(time.monotonic() - began)
+    assert output.splitlines()[-1] == "[]"
+    assert min(times) < 1.0
+
+
+def test_wrong_use_is_2_and_a_failure_is_1(admin: Admin, tmp_path: Path) -> None:
+    assert "No such command" in told("nonsense", file=admin.file, code=2)
+    assert "write GROUP/ENV_NAME" in told("servers", "start", "wine", file=admin.file, code=2)
+    assert "There is no tracking server wine in group g" in told("servers", "start", "g/wine", file=admin.file, code=1)
+    assert "did you mean state_dir?" in told("check", file=_written(tmp_path, "state_dri: /x\n"), code=1)
+    assert "run `aihub init` first" in told("servers", "list", file=_written(tmp_path, f"state_dir: {tmp_path}/none\n"), code=1)
+    assert "there is no such file" in told("settings", file=tmp_path / "nothing.yml", code=1)
+
+
+def _written(folder: Path, text: str) -> Path:
+    file = folder / "other.yml"
+    file.write_text(text)
+    return file
+
+
+def test_init_again_keeps_what_is_there(admin: Admin, world: World) -> None:
+    stored = world.service.keyring.encrypt(Secret("x"))
+    output = admin.run("init").output
+    assert "made" not in output
+    assert Keyring(world.service.settings.keys_file).decrypt(stored) == Secret("x")
+    assert world.service.settings.state_dir.stat().st_mode & 0o777 == 0o700
+
+
+def test_listing_and_showing(admin: Admin, world: World) -> None:
+    assert "none" in admin.run("servers", "list").output
+    server_id = world.made()
+    assert "wine" in admin.run("servers", "list").output
+    (listed,) = admin.json("servers", "list")
+    shown = json.loads(admin.run("servers", "show", "gaa50000/wine").output)
+    assert listed == shown
+    assert (shown["id"], shown["storage"]["bucket"]) == (server_id, "wine-bucket")
+    admin.run("servers", "show", "gaa50000/none", code=1)
+    assert "the-secret-key-of-the-test" not in json.dumps(listed)
+
+
+def test_an_admins_wishes_are_written_and_audited(admin: Admin, world: World) -> None:
+    server_id = world.made()
+    output = admin.run("servers", "stop", "gaa50000/wine").output
+    assert "asked for" in output
+    assert "it does this when it is started" in output
+    assert world.row(server_id).desired == "stopped"
+    with world.registry.reading() as session:
+        entry = session.scalars(select(AuditEntry).order_by(AuditEntry.id.desc())).first()
+        assert entry is not None
+        assert (entry.scheme, entry.action, entry.uid) == ("cli", "stop", os.geteuid())
+    operation = admin.json("operations")[0]
+    assert (operation["kind"], operation["state"]) == ("stop", "pending")
+    world.finish(operation["id"], status=Status.STOPPED)
+    assert "so already" in admin.run("servers", "stop", "gaa50000/wine").output
+    assert [row["action"] for row in admin.json("audit")] == ["stop", "stop", "create"]
+    assert [row["user"] for row in admin.json("audit", "--user", "alice")] == ["alice"]
+    assert admin.json("operations", "--state", "failed") == []
+
+
+def test_delete_and_purge_ask_first(admin: Admin, world: World) -> None:
+    server_id = world.made()
+    admin.run("servers", "delete", "gaa50000/wine", text="n\n", code=1)
+    assert world.row(server_id).desired == "running"
+    admin.run("servers", "delete", "gaa50000/wine", text="y\n")
+    (operation,) = admin.json("operations", "--state", "pending")
+    world.finish(operation["id"], status=Status.DELETED, deleted_at=now(), restorable_until=now())
+    assert admin.json("servers", "list") == []
+    assert admin.json("servers", "list", "--deleted")[0]["allowed"] == ["restore"]
+    admin.run("servers", "purge", "gaa50000/wine", "--yes", "--no-wait")
+    assert admin.json("operations", "--state", "pending")[0]["kind"] == "purge"
+
+
+def test_keys_rotate(admin: Admin, world: World) -> None:
+    world.made()
+    keyring = world.service.keyring
+    first = keyring.newest
+    assert "2 stored secrets" in admin.run("keys", "rotate").output
+    assert keyring.newest != first
+    keyring.rotate()  # as if the last run had been killed after this
+    output = admin.run("keys", "rotate").output
+    assert "is there already" in output
+    assert keyring.is_settled(world.registry)
+
+
+def test_check(admin: Admin, world: World) -> None:
+    admin.run("init")
+    world.made()
+    found = {each["name"]: each for each in admin.json("check")}
+    failures = [each for each in found.values() if each["state"] == "failure"]
+    assert failures == []
+    assert {"state", "disk", "socket", "registry", "keys", "admins", "nginx", "MLflow", "ports", "somaxconn", "orphans", "service"} <= set(
+        found
+    )
+    assert found["service"]["cure"].startswith("run `aihub serve`")
+    assert all(each["cure"] for each in found.values() if each["state"] != "ok")
+
+
+def test_check_finds_what_is_wrong(admin: Admin, world: World) -> None:
+    admin.run("init")
+    settings = world.service.settings
+    world.made()
+    (settings.servers_dir / "zzzzzzzzzzzz").mkdir()
+    (settings.envs_dir / "mlflow-3.17.2" / "version.json").unlink()
+    settings.state_dir.chmod(0o755)
+    settings.keys_file.chmod(0o644)
+    found = {each["name"]: each for each in json.loads(admin.run("check", "--json", code=1).stdout)}
+    assert found["state"]["cure"] == "chmod 0700 it"
+    assert "open to others" in found["keys"]["detail"]
+    assert "servers have 3.17.2" in found["MLflow in use"]["detail"]
+    assert "zzzzzzzzzzzz" in found["orphans"]["detail"]
+    settings.state_dir.chmod(0o700)
+    settings.keys_file.chmod(0o600)
+    admin.run("check", "--remove-orphans", code=1)
+    assert not (settings.servers_dir / "zzzzzzzzzzzz").exists()
+
+
+def test_backup_and_restore_on_an_empty_machine(admin: Admin, world: World, tmp_path: Path) -> None:
+    server_id = world.made()
+    world.finish(world.client.post("/api/v1/servers/gaa50000/wine/stop").json["id"], status=Status.STOPPED)
+    admin.run("init")
+    assert "files" in admin.run("backup", str(tmp_path / "copy")).output
+    admin.run("backup", str(tmp_path / "copy"), code=1)
+    other = make_world(tmp_path / "other") if (tmp_path / "other").mkdir() is None else None
+    assert other is not None
+    elsewhere = Admin(other, tmp_path / "other")
+    elsewhere.run("restore", str(tmp_path / "copy"), code=1)  # not empty
+    empty = elsewhere.file
+    empty.write_text(empty.read_text().replace(str(tmp_path / "other" / "state"), str(tmp_path / "empty")))
+    elsewhere.run("restore", str(tmp_path / "copy"))
+    elsewhere.run("init")
+    (row,) = elsewhere.json("servers", "list")
+    assert row["id"] == server_id
+    assert (
+        Keyring(tmp_path / "empty" / "keys.json").decrypt(world.row(server_id).secret_access_key).reveal() == "the-secret-key-of-the-test"
+    )
+
+
+def test_settings_and_openapi(admin: Admin) -> None:
+    assert admin.json("settings")["inside_host"] == "mlflow01.example.org"
+    assert "inside_host: " in admin.run("settings").output
+    assert json.loads(admin.run("openapi").output)["openapi"] == "3.1.0"
+
+
+def test_versions_agree() -> None:
+    assert f'version = "{__version__}"' in (ROOT / "pyproject.toml").read_text()
+    assert __version__ in CliRunner().invoke(aihub, ["--version"]).output
+
+
+def test_the_page_names_every_command() -> None:
+    page = (ROOT / "docs/reference/aihub.md").read_text()
+    for name in _COMMANDS:
+        assert f"`aihub {name}" in page, name

@@ -1,0 +1,120 @@
+"""`aihub serve`: one per state, its parts started again, one signal ends all, and no request refused meanwhile."""
+
+import os
+import signal
+import stat
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.service.edge.live import Live, live_service, until
+
+
+@pytest.fixture
+def live() -> Iterator[Live]:
+    with live_service() as service:
+        yield service
+
+
+def test_it_says_what_it_needs(live: Live) -> None:
+    live.configure(allow_unisolated=False)
+    refused = live.aihub("serve", check=False)
+    assert refused.returncode == 1
+    assert "one group could read another's keys; choose another runtime, or set allow_unisolated: true" in refused.stderr
+    live.configure(allow_unisolated=True, state_dir=str(live.home / "other"))
+    assert "run `aihub init` first" in live.aihub("serve", check=False).stderr
+    live.configure(state_dir=str(live.home / "state"))
+    keys = live.state / "keys.json"
+    keys.rename(live.state / "keys.away")
+    assert "there is no key file" in live.aihub("serve", check=False).stderr
+    (live.state / "keys.away").rename(keys)
+    (live.state / "registry.db").unlink()
+    assert "this version needs" in live.aihub("serve", check=False).stderr
+
+
+def test_a_second_one_is_refused_and_one_signal_ends_all(live: Live) -> None:
+    live.start()
+    second = live.aihub("serve", check=False)
+    assert second.returncode == 1
+    assert f"another aihub serve (process {live.process.pid if live.process else 0}) runs on {live.state}" in second.stderr
+    assert "Traceback" not in second.stderr
+    parts = live.parts()
+    assert len(parts) == 5  # supervisor, gunicorn and its two workers, reconciler
+    assert stat.S_IMODE(live.socket.stat().st_mode) == 0o666
+    assert live.stop() == 0
+    assert [part.pid for part in parts if part.is_running()] == []
+    assert not live.socket.exists()
+    assert "Traceback" not in live.log
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_either_signal(live: Live, number: int) -> None:
+    live.start()
+    assert live.stop(number) == 0
+
+
+def test_killed_and_started_again(live: Live) -> None:
+    """The supervisor's death is the parts' death; what it leaves (a socket) is in nobody's way."""
+    live.start()
+    parts = live.parts()
+    live.stop(signal.SIGKILL)
+    until(lambda: not any(part.is_running() for part in parts), what="the end of the parts")
+    assert live.socket.is_socket()
+    live.start()
+    assert live.ask("GET", "/me")[0] == 200
+
+
+def test_a_part_that_dies_is_started_again(live: Live) -> None:
+    live.start()
+    reconciler = live.part("reconciler")
+    reconciler.kill()
+    until(lambda: live.other_part(reconciler, "reconciler"), what="a new reconciler")
+    until(live.is_well)
+    api = live.part("api")
+    answers: list[int] = []
+    for part in (api, *api.children()):
+        part.kill()
+    asking = threading.Thread(target=lambda: answers.append(live.ask("GET", "/me")[0]))
+    asking.start()
+    asking.join(30)
+    assert answers == [200]  # it waited in the socket's queue
+    assert "it is started again in" in live.log
+
+
+def test_what_lies_in_the_sockets_place(live: Live) -> None:
+    live.socket.write_text("something else")
+    refused = live.aihub("serve", check=False)
+    assert refused.returncode == 1
+    assert f"{live.socket} is there and no socket; remove it" in refused.stderr
+    assert live.socket.read_text() == "something else"
+
+
+def test_a_folder_too_deep_for_a_sockets_name(live: Live) -> None:
+    deep = live.home / ("d" * 60) / ("e" * 60)
+    deep.mkdir(parents=True, mode=0o755)
+    live.configure(socket=str(deep / "service.sock"))
+    live.process = None
+    with live.client() as client:
+        live.is_well = lambda: (deep / "service.sock").exists() and client.health().status == "ok"  # type: ignore[method-assign]
+        live.start()
+        assert client.me().uid == os.geteuid()
+
+
+def test_a_group_of_its_own(live: Live) -> None:
+    live.configure(socket_group="no-such-group-here")
+    assert "there is no group no-such-group-here" in live.aihub("serve", check=False).stderr
+    if os.geteuid() == 0:
+        live.configure(socket_group="daemon")
+        live.start()
+        assert stat.S_IMODE(live.socket.stat().st_mode) == 0o660
+        assert live.socket.group() == "daemon"
+
+
+def test_logs_are_single_lines(live: Live) -> None:
+    live.start()
+    live.ask("POST", "/servers", {"group": "x"})
+    live.stop()
+    for line in live.log.splitlines():
+        assert line[:4].isdigit(), line
+        assert line.split()[2] in {"INFO", "WARNING", "ERROR"}, line
