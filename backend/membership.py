@@ -7,13 +7,13 @@ it was set: those whom NSS lists, and callers who were seen as members (NSS need
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from sqlalchemy import select
 from sqlalchemy.orm.attributes import flag_modified
 
-from backend.domain import Group
+from backend.domain import Caller, Group
 from backend.errors import ServiceError
 from backend.ports import Directory
 from backend.registry.database import Registry
@@ -38,6 +38,23 @@ def changed_group(directory: Directory, server: Server) -> ServiceError | None:
     return ServiceError("group_changed", group=server.group_name, now="none" if group is None else group.gid, then=server.gid)
 
 
+def saw(registry: Registry, servers: Iterable[Server], caller: Caller) -> None:
+    """Note that the caller, who is a member now, may know the passwords of those servers. Writes once per caller and password."""
+    fresh = [server.id for server in servers if _may_know(server, caller) and caller.user not in server.known_to]
+    if not fresh:
+        return
+    with registry.session() as session:
+        for row in session.scalars(select(Server).where(Server.id.in_(fresh))):
+            if _may_know(row, caller) and caller.user not in row.known_to:
+                row.known_to = sorted({*row.known_to, caller.user})
+                flag_modified(row, "updated_at")  # nobody changed the server: it keeps its time
+
+
+def _may_know(server: Server, caller: Caller) -> bool:
+    group = caller.group(server.group_name)
+    return bool(server.users) and server.deleted_at is None and group is not None and group.gid == server.gid
+
+
 def update_all(registry: Registry, directory: Directory) -> None:
     """Bring ``known_to`` and ``former_members`` of every server up to date. What NSS does not answer stays as it is."""
     view = _View(directory)
@@ -49,7 +66,7 @@ def update_all(registry: Registry, directory: Directory) -> None:
             continue
         try:
             present = view.present(server)
-            gone = {user for user in server.known_to if not view.is_member(user, server.gid)} - present
+            gone = {user for user in server.known_to if user not in present and not view.is_member(user, server.gid)}
         except ServiceError as error:
             log.warning("server %s: members are not known now: %s", server.id, error)
             continue

@@ -118,6 +118,8 @@ class Reconciler:
         """Hand out the work. Nothing here waits for a box or an object store."""
         asked = self._unfinished()
         for key, operations in asked.items():
+            if not self._world.backoff.is_due(_trouble(key)):
+                continue
             self._lanes.slow(key, lambda key=key, operations=operations: self._operate(key, operations))  # type: ignore[misc]
         if not full:
             return
@@ -141,12 +143,18 @@ class Reconciler:
         return asked
 
     def _operate(self, key: str, operations: list[str]) -> None:
-        self._world.backoff.forget(key)
+        """Bring them to their ends. What is in the way of that, a key file that is missing or a registry that is full, is waited out."""
+        backoff = self._world.backoff
+        backoff.forget(key)
         try:
             for operation_id in operations:
                 run_operation(self._world, operation_id)
         except StoppingError:
             log.info("the work on %s is left to the next start", key)
+        except Exception:
+            backoff.tried(_trouble(key))
+            raise
+        backoff.forget(_trouble(key))
 
     def _look_at_members(self) -> None:
         membership.update_all(self._world.registry, self._world.directory)
@@ -186,3 +194,8 @@ class Reconciler:
                         told = True
                     stop.wait(0.2)
             yield
+
+
+def _trouble(key: str) -> str:
+    """Under which name the trouble with a server's operations is remembered, beside the trouble with the server itself."""
+    return f"operations of {key}"

@@ -2,6 +2,7 @@ import pytest
 from sqlalchemy import select
 
 from backend import membership
+from backend.domain import Caller, Group
 from backend.registry.models import Server
 from tests.service.engine.support import GROUP, Site
 
@@ -87,3 +88,25 @@ def test_a_password_that_is_new_since_the_look_began_is_not_judged_by_it(site: S
     site.directory.listed[GROUP.gid] = ["alice"]
     monkeypatch.setattr(site.directory, "members", members)
     assert look(site) == (["alice"], [])
+
+
+def test_callers_seen_as_members_are_taken_to_know_it(site: Site, server: Server):
+    primary = Caller(user="primary", uid=1009, groups=(GROUP,))
+    before = site.one().updated_at
+    for _ in range(2):
+        membership.saw(site.registry, [site.one()], primary)
+    assert site.one().known_to == ["alice", "bob", "primary"]
+    assert site.one().updated_at == before
+    assert look(site)[1] == ["primary"], "NSS knows nothing of that one"
+
+
+@pytest.mark.parametrize("groups", [(), (Group(name=GROUP.name, gid=30001),), (Group(name="another", gid=GROUP.gid),)])
+def test_who_is_no_member_by_name_and_id_is_not_noted(site: Site, server: Server, groups: tuple[Group, ...]):
+    membership.saw(site.registry, [site.one()], Caller(user="eve", uid=1010, groups=groups, admin=True))
+    assert site.one().known_to == ["alice", "bob"]
+
+
+def test_a_server_without_users_has_nothing_to_know(site: Site):
+    site.made()
+    membership.saw(site.registry, [site.one()], Caller(user="primary", uid=1009, groups=(GROUP,)))
+    assert site.one().known_to == []

@@ -376,3 +376,20 @@ def test_nothing_secret_is_logged(site: Site, caplog: pytest.LogCaptureFixture):
         assert state(site, operation) == "succeeded"
     assert SECRET not in caplog.text
     assert "the new secret" not in caplog.text
+
+
+def test_an_operation_that_cannot_even_begin_waits_for_its_cure(site: Site, caplog: pytest.LogCaptureFixture):
+    site.made()
+    operation = site.set_users("alice")
+    keys = site.settings.keys_file
+    keys.rename(keys.with_suffix(".away"))
+    reconciler = site.reconciler()
+    reconciler.reconcile_all()
+    assert state(site, operation) == "pending"
+    assert "put it back from the backup" in caplog.text
+    tries = caplog.text.count("Traceback")
+    reconciler.reconcile_all()
+    assert caplog.text.count("Traceback") == tries, "not tried again at every look"
+    keys.with_suffix(".away").rename(keys)
+    site.reconciler().reconcile_all()
+    assert state(site, operation) == "succeeded"
