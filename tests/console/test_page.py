@@ -406,3 +406,15 @@ def test_another_key_is_given_in_a_dialog(service: FakeService, open_page: Opene
     expect(page.get_by_role("dialog")).to_have_count(0)
     expect(page.locator(".operation")).to_contain_text("Storage key changed")
     assert service.received[0][2] == {"access_key_id": "AKIANEW", "secret_access_key": "new-secret"}
+
+
+def test_a_row_rests_as_soon_as_something_was_asked(service: FakeService, open_page: Opener) -> None:
+    service.add("gaa50000", "wine")
+    service.paused = True
+    page = open_page()
+    expect(row(page, "wine")).to_be_visible()
+    page.route("**/api/state*", lambda route: route.abort())
+    page.get_by_role("button", name="Stop").click()
+    for name in ("Start", "Stop", "Delete"):
+        expect(page.get_by_role("button", name=name)).to_be_disabled()
+    expect(page.locator("tr.notes .progress-line")).to_contain_text("Stop the server (1/1)")

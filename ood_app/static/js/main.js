@@ -85,6 +85,12 @@ function banner(name, content) {
 function accepted(operation) {
   banner("refused", null);
   operations.update([operation], ended);
+  // The row rests at once, not at the next look: its buttons would only be refused.
+  const server = servers?.find((each) => each.id === operation.server_id);
+  if (server && !operations.finished(operation)) {
+    Object.assign(server, { operation: operation.id, allowed: [] });
+    list.draw(servers, act);
+  }
   refresh();
 }
 
