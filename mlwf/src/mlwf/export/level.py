@@ -39,7 +39,8 @@ class LevelChooser:
             self._sample(block)
         self._seen += 1
         self._reference += self._reference_ratio * len(block)
-        level = FAST if self._expected + self._ratio[FAST] * len(block) <= LIMIT * self._reference else DENSE
+        affordable = self._expected + self._ratio[FAST] * len(block) <= LIMIT * self._reference
+        level = FAST if affordable or self._ratio[FAST] <= self._ratio[DENSE] else DENSE
         self._expected += self._ratio[level] * len(block)
         return level
 
