@@ -1,9 +1,13 @@
 """Artifacts through the box: to the object store, streamed, bounded, harmless."""
 
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import requests
 
-from tests.support.box import Box
+from tests.support.box import Box, until
 from tests.support.s3 import S3Store
 
 pytestmark = pytest.mark.box
@@ -48,3 +52,79 @@ def test_uploaded_pages_are_sandboxed_however_the_path_is_spelled(box: Box, path
     assert answer.content == b"<script>1</script>", answer.text
     assert answer.headers["Content-Security-Policy"] == "sandbox"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_direct_access_gives_new_experiments_the_bucket_itself(
+    own_box: Callable[..., Box], s3_store: S3Store, store_settings: dict[str, Any]
+) -> None:
+    box = own_box(artifact_access="direct", idle_seconds=0, **store_settings)
+    box.write_credentials(s3_store.owner.access_key, s3_store.owner.secret_key)
+    box.start()
+    own = f"s3://{box.settings['bucket']}/{box.settings['prefix']}"
+    run_id, uri = new_run(box)
+    assert uri == f"{own}/0/{run_id}/artifacts"
+    made = box.api("POST", "experiments/create", json={"name": "mine"})["experiment_id"]
+    assert box.api("GET", "experiments/get", params={"experiment_id": made})["experiment"]["artifact_location"] == f"{own}/{made}"
+    key = f"{box.settings['prefix']}/0/{run_id}/artifacts/x.txt"
+    s3_store.client().put_object(Bucket=box.settings["bucket"], Key=key, Body=b"direct")
+    assert box.request("GET", "/get-artifact", params={"run_id": run_id, "path": "x.txt"}).content == b"direct"
+
+
+def test_a_full_disk_is_507_and_leaves_no_part(own_box: Callable[..., Box], s3_store: S3Store, store_settings: dict[str, Any]) -> None:
+    """A file system of 40 MB under `tmp/`: an upload that does not fit there, though the setting would let it."""
+    box = own_box(idle_seconds=0, **store_settings)
+    box.write_credentials(s3_store.owner.access_key, s3_store.owner.secret_key)
+    tmp = box.home / "tmp"
+    tmp.mkdir(mode=0o700)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m,mode=700", "tmpfs", tmp], capture_output=True, check=False).returncode:
+        pytest.skip("only root can mount")
+    try:
+        box.start()
+        _, uri = new_run(box)
+        answer = box.request("PUT", f"{artifact_path(uri)}/big.bin", data=b"x" * 50_000_000)
+        assert answer.status_code == 507, answer.text
+        assert answer.json()["error_code"] == "RESOURCE_EXHAUSTED"
+        prefix = f"{box.settings['prefix']}/{uri.removeprefix('mlflow-artifacts:/')}"
+        assert s3_store.client().list_objects_v2(Bucket=box.settings["bucket"], Prefix=prefix)["KeyCount"] == 0
+        assert box.request("PUT", f"{artifact_path(uri)}/small.bin", data=b"x" * 1000).status_code == 200
+    finally:
+        box.stop()
+        subprocess.run(["umount", tmp], check=True)
+
+
+def test_a_bounded_spool_and_a_bounded_upload(own_box: Callable[..., Box], s3_store: S3Store, store_settings: dict[str, Any]) -> None:
+    box = own_box(idle_seconds=0, tmp_bytes=1_000_000, max_upload_bytes=3_000_000, **store_settings)
+    box.write_credentials(s3_store.owner.access_key, s3_store.owner.secret_key)
+    box.start()
+    _, uri = new_run(box)
+    sizes = {
+        size: box.request("PUT", f"{artifact_path(uri)}/{size}", data=b"x" * size).status_code for size in (900_000, 1_100_000, 3_100_000)
+    }
+    assert sizes == {900_000: 200, 1_100_000: 507, 3_100_000: 413}
+
+
+def test_an_object_store_that_is_gone_is_said(own_box: Callable[..., Box], own_s3_store: S3Store) -> None:
+    box = own_box(idle_seconds=0, bucket=own_s3_store.make_bucket(), endpoint_url=own_s3_store.endpoint_url)
+    box.write_credentials(own_s3_store.owner.access_key, own_s3_store.owner.secret_key)
+    box.start()
+    run_id, uri = new_run(box)
+    own_s3_store.stop()
+    answer = box.request("PUT", f"{artifact_path(uri)}/x", data=b"x")
+    assert (answer.status_code, answer.json()["error_code"]) == (503, "TEMPORARILY_UNAVAILABLE")
+    assert "object store" in answer.json()["message"]
+    box.api("POST", "runs/log-metric", json={"run_id": run_id, "key": "m", "value": 1, "timestamp": 1})
+    own_s3_store.start()
+    assert box.request("PUT", f"{artifact_path(uri)}/x", data=b"x").status_code == 200
+
+
+def test_a_wrong_key_is_said_until_a_right_one_comes(
+    own_box: Callable[..., Box], s3_store: S3Store, store_settings: dict[str, Any]
+) -> None:
+    box = own_box(idle_seconds=0, **store_settings)
+    box.start()
+    _, uri = new_run(box)
+    answer = box.request("PUT", f"{artifact_path(uri)}/x", data=b"x")
+    assert (answer.status_code, answer.json()["error_code"]) == (502, "TEMPORARILY_UNAVAILABLE"), answer.text
+    assert "key" in answer.json()["message"]
+    box.write_credentials(s3_store.owner.access_key, s3_store.owner.secret_key)
+    until(lambda: box.request("PUT", f"{artifact_path(uri)}/x", data=b"x").status_code == 200, what="the right key in use")

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.box import Box, until
+from tests.support.box import Box, alive, until
 
 pytestmark = pytest.mark.box
 MakeBox = Callable[..., Box]
@@ -131,3 +131,16 @@ def test_new_keys_drain_and_restart_mlflow(own_box: MakeBox) -> None:
     box.api("POST", "runs/create", json={"experiment_id": "0", "run_name": "after"})
     assert box.mlflow_process().pid != before
     assert run_names(box) == Counter({"after": 1})
+
+
+def test_two_workers_sleep_and_wake_together(own_box: MakeBox) -> None:
+    box = own_box(idle_seconds=0.5, workers=2)
+    box.start()
+    names = [uuid.uuid4().hex for _ in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: box.api("POST", "runs/create", json={"experiment_id": "0", "run_name": name}), names))
+    pids = [each.pid for each in box.processes() if "mlflow_process" in " ".join(each.cmdline())]
+    assert len(pids) == 3
+    box.wait_state("asleep")
+    assert not alive(pids)
+    assert run_names(box) == Counter(names)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.box import ROOT, users_document
 from tracking_server.guard.identity import Principal, parse_basic
+from tracking_server.guard.logs import LogKeeper
 from tracking_server.guard.users import UsersError, parse_users
 from tracking_server.mlflow_process import database
 from tracking_server.mlflow_process.plan import Plan
@@ -219,3 +220,28 @@ def test_an_upload_without_a_length_is_stopped_when_it_fills_the_spool(tmp_path:
     with pytest.raises(NoRoomError):
         asyncio.run(transfer())
     assert place.stat().st_size <= 20 * 1024 * 1024
+
+
+def test_logs_are_bounded(tmp_path: Path) -> None:
+    reopened = []
+    keeper = LogKeeper(NoLoop(), tmp_path, reopen=lambda: reopened.append(True), limit=10)  # type: ignore[arg-type]
+    for name in ("access.log", "mlflow.log", "guard.log"):
+        (tmp_path / name).write_text("x" * 11)
+    (tmp_path / "nginx-error.log").write_text("short")
+    keeper.bound()
+    assert reopened == [True]
+    assert {path.name: path.stat().st_size for path in tmp_path.iterdir()} == {
+        "access.log.1": 11,
+        "guard.log": 0,
+        "guard.log.1": 11,
+        "mlflow.log": 0,
+        "mlflow.log.1": 11,
+        "nginx-error.log": 5,
+    }
+
+
+class NoLoop:
+    """Timers that never come."""
+
+    def later(self, seconds: float, call: Any) -> None:
+        return None

@@ -20,6 +20,7 @@ from tracking_server.guard.answers import Answers
 from tracking_server.guard.http import accept_all
 from tracking_server.guard.identity import BasicScheme
 from tracking_server.guard.log import Log
+from tracking_server.guard.logs import LogKeeper
 from tracking_server.guard.loop import READ, Loop
 from tracking_server.guard.mlflow import Launch, MlflowProcess
 from tracking_server.guard.nginx_process import NginxError, NginxProcess
@@ -78,6 +79,7 @@ class Guard:
             self._box.keys: lambda: self._restart_mlflow("new keys"),
         }
         self._watch = Watch(self._loop, calls)
+        self._logs = LogKeeper(self._loop, self._box.log, reopen=self._nginx.reopen_logs)
         self._mlflow.sleep()
         if not self._box.database.exists():
             self._mlflow.wake()

@@ -138,6 +138,11 @@ class NginxProcess:
             os.close(self._leash_pipe)
             self._leash_pipe = -1
 
+    def reopen_logs(self) -> None:
+        """After they were renamed."""
+        if self._master:
+            child.send(self._master, signal.SIGUSR1)
+
     def stop(self, done: Callable[[], None]) -> None:
         """Stop accepting, let requests finish, call `done` when it is gone."""
         self._stopping = done

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import os
-import signal
 import socket
 import sys
 from typing import TYPE_CHECKING
 
 from tracking_server.mlflow_process import database, environment
 from tracking_server.mlflow_process.plan import Plan, environment_directory, read_plan
+from tracking_server.mlflow_process.workers import SharedActivity, Workers, die_with
 
 if TYPE_CHECKING:
     import uvicorn
 
 _LISTENER, _STATUS = 3, 4
-_PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
     plan = read_plan(sys.stdin.buffer.read())
-    _die_with(plan.guard)
+    die_with(plan.guard)
     for descriptor in (_LISTENER, _STATUS):
         os.set_inheritable(descriptor, False)
     os.umask(0o077)
@@ -34,15 +32,7 @@ def main() -> int:
         _tell({"reason": str(error)})
         return 1
     environment.apply(plan)
-    _serve(plan)
-    return 0
-
-
-def _die_with(guard: int) -> None:
-    """Nothing of a box outlives its guard, however that ended."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != guard:
-        sys.exit(1)
+    return _serve(plan)
 
 
 def _tell(word: dict[str, str]) -> None:
@@ -65,7 +55,7 @@ def _config(plan: Plan) -> uvicorn.Config:
     )
 
 
-def _serve(plan: Plan) -> None:
+def _serve(plan: Plan) -> int:
     # Importing makes hundreds of thousands of objects that stay: the collector would look at them over and over, now and later.
     gc.disable()
     config = _config(plan)
@@ -73,15 +63,24 @@ def _serve(plan: Plan) -> None:
 
     gc.freeze()
     gc.enable()
-    settings = plan.settings
-    server = SleepyServer(
-        config,
-        socket.socket(fileno=_LISTENER),
-        idle_seconds=settings.idle_seconds,
-        drain_seconds=settings.drain_seconds,
-        told=lambda state: _tell({"state": state}),
-    )
-    server.run_until_idle()
+    settings, listener = plan.settings, socket.socket(fileno=_LISTENER)
+    activity = SharedActivity(settings.workers)
+
+    def serve(worker: int) -> None:
+        SleepyServer(
+            config,
+            listener,
+            idle_seconds=settings.idle_seconds,
+            drain_seconds=settings.drain_seconds,
+            told=lambda state: _tell({"state": state}),
+            activity=activity,
+            worker=worker,
+        ).run_until_idle()
+
+    if settings.workers == 1:
+        serve(0)
+        return 0
+    return Workers(settings.workers, serve).run()
 
 
 sys.exit(main())

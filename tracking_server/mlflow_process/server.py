@@ -15,6 +15,8 @@ from collections.abc import Callable
 
 import uvicorn
 
+from tracking_server.mlflow_process.workers import SharedActivity
+
 BACKLOG = 4096
 _SETTLE_SECONDS = 0.05
 
@@ -23,15 +25,25 @@ class SleepyServer(uvicorn.Server):
     """`told` hears of `ready` and `draining`. `idle_seconds` 0: never sleeps."""
 
     def __init__(
-        self, config: uvicorn.Config, listener: socket.socket, *, idle_seconds: float, drain_seconds: float, told: Callable[[str], None]
+        self,
+        config: uvicorn.Config,
+        listener: socket.socket,
+        *,
+        idle_seconds: float,
+        drain_seconds: float,
+        told: Callable[[str], None],
+        activity: SharedActivity,
+        worker: int = 0,
     ) -> None:
         super().__init__(config)
         self._listener = listener
         self._idle_seconds = idle_seconds
         self._drain_seconds = drain_seconds
         self._told = told
-        self._active_at = time.monotonic()
+        self._activity = activity
+        self._worker = worker
         self._requests_seen = 0
+        self._active_now()
 
     def run_until_idle(self) -> None:
         """Serve until idle or SIGTERM."""
@@ -45,7 +57,7 @@ class SleepyServer(uvicorn.Server):
         self.lifespan = self.config.lifespan_class(self.config)
         await self.startup(sockets=[self._listener.dup()])
         self._told("ready")
-        self._active_at = time.monotonic()
+        self._active_now()
         await self.main_loop()
         await self._drain()
         await self.lifespan.shutdown()
@@ -64,15 +76,18 @@ class SleepyServer(uvicorn.Server):
         now = time.monotonic()
         if self.server_state.connections or self.server_state.total_requests != self._requests_seen:
             self._requests_seen = self.server_state.total_requests
-            self._active_at = now
-        return 0 < self._idle_seconds <= now - self._active_at
+            self._active_now()
+        return 0 < self._idle_seconds <= now - self._activity.latest()
+
+    def _active_now(self) -> None:
+        self._activity.note(self._worker, time.monotonic())
 
     async def _fell_asleep(self) -> bool:
         await self._stop_accepting()
         if not self.server_state.connections:
             return True
         await self._accept_again()
-        self._active_at = time.monotonic()
+        self._active_now()
         return False
 
     async def _stop_accepting(self) -> None:

@@ -1,0 +1,303 @@
+"""What the box costs and saves, against MLflow as it comes: `python benchmarks/box.py [--rounds N] [--json FILE]`.
+
+Every round measures each thing once, ours and MLflow's own in turn, so that a busy moment of the machine hits both. Printed are the median
+of the rounds and the spread. Needs nginx, and the environment of `make envs`.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import platform
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from demo.ports import LOOPBACK, free_ports
+from tests.support.box import MLFLOW_VERSION, Box, environment, make_box, until
+
+REQUESTS = 150
+BCRYPT_COST = 12
+IDLE_BEFORE_MEMORY = 12.0
+SEARCH = ("/api/2.0/mlflow/experiments/search", {"max_results": 1})
+
+
+class Client:
+    """One kept connection, as MLflow's own client has; a request's time is until its whole answer is read."""
+
+    def __init__(self, port: int, prefix: str, auth: tuple[str, str] | None = None) -> None:
+        self._connection = http.client.HTTPConnection(LOOPBACK, port, timeout=300)
+        self._prefix = prefix
+        self._headers = {"Content-Type": "application/json"}
+        if auth:
+            self._headers["Authorization"] = "Basic " + b64encode(":".join(auth).encode()).decode()
+
+    def close(self) -> None:
+        """The next request opens it again: servers close what was quiet for some seconds."""
+        self._connection.close()
+
+    def post(self, path: str, document: object) -> dict[str, object]:
+        self._connection.request("POST", self._prefix + path, json.dumps(document), self._headers)
+        answer = self._connection.getresponse()
+        body = answer.read()
+        if answer.status != 200:
+            raise RuntimeError(f"{path}: {answer.status} {body[:300]!r}")
+        found: dict[str, object] = json.loads(body)
+        return found
+
+    def seconds(self, path: str, document: object) -> float:
+        started = time.perf_counter()
+        self.post(path, document)
+        return time.perf_counter() - started
+
+    def first_answer(self, *, seconds: float = 180) -> None:
+        """Ask until the first 200; a refused connection is tried again."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                self.post(*SEARCH)
+            except (OSError, http.client.HTTPException, RuntimeError):
+                self.close()
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
+
+
+@dataclass
+class Measured:
+    """One number a round, by name."""
+
+    rounds: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, name: str, value: float) -> None:
+        self.rounds.setdefault(name, []).append(value)
+
+    def median(self, name: str) -> float:
+        return statistics.median(self.rounds[name])
+
+    def ratio(self, above: str, below: str) -> list[float]:
+        """Round by round."""
+        return [high / low for high, low in zip(self.rounds[above], self.rounds[below], strict=True)]
+
+
+def pss_megabytes(pid: int) -> float:
+    """Of a process and all under it."""
+    total = 0
+    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+        rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+        total += int(next(line for line in rollup.splitlines() if line.startswith("Pss:")).split()[1])
+    return total / 1024
+
+
+@contextmanager
+def started(argv: list[str | Path], folder: Path, variables: dict[str, str]) -> Iterator[int]:
+    """A program in a group of its own, ended with it."""
+    usual = {"PATH": f"{Path(argv[0]).parent}:/usr/bin:/bin", "HOME": str(folder), "MLFLOW_DISABLE_TELEMETRY": "true", "LANG": "C.UTF-8"}
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(argv, cwd=folder, env={**usual, **variables}, stdout=log, stderr=log, start_new_session=True)
+    try:
+        yield process.pid
+    finally:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if process.poll() is None or number is signal.SIGKILL:
+                try:
+                    os.killpg(process.pid, number)
+                except ProcessLookupError:
+                    break
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                continue
+
+
+@contextmanager
+def default_server(place: Path, folder: Path) -> Iterator[tuple[int, Client]]:
+    """`mlflow server` with its defaults (4 workers, job execution), on a new database."""
+    (port,) = free_ports(1)
+    argv: list[str | Path] = [place / "bin" / "mlflow", "server", "--host", LOOPBACK, "--port", str(port)]
+    argv += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", f"{folder}/artifacts"]
+    with started(argv, folder, {}) as pid:
+        yield pid, Client(port, "")
+
+
+@contextmanager
+def alone(place: Path, folder: Path) -> Iterator[Client]:
+    """MLflow's application by itself: one uvicorn worker on a TCP port, the box's own template as database, nothing in front."""
+    (port,) = free_ports(1)
+    shutil.copyfile(place / "template.db", folder / "mlflow.db")
+    subprocess.run(
+        [
+            place / "bin" / "python",
+            "-c",
+            "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('pragma journal_mode=wal')",
+            folder / "mlflow.db",
+        ],
+        check=True,
+    )
+    variables = {
+        "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{folder}/mlflow.db",
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+        "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(folder / "artifacts"),
+        "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    argv: list[str | Path] = [place / "bin" / "python", "-m", "uvicorn", "--host", LOOPBACK, "--port", str(port)]
+    argv += ["--log-level", "warning", "--no-access-log", "mlflow.server.fastapi_app:app"]
+    with started(argv, folder, variables):
+        client = Client(port, "")
+        client.first_answer()
+        yield client
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="bench-", dir="/tmp"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def new_box(place: Path, **settings: object) -> Iterator[Box]:
+    box = make_box(place, cost=BCRYPT_COST, **settings)
+    try:
+        yield box
+    finally:
+        if box.process is not None and box.process.poll() is None:
+            box.stop()
+        box.remove()
+
+
+def measure_default(place: Path, measured: Measured) -> None:
+    with scratch() as folder:
+        began = time.perf_counter()
+        with default_server(place, folder) as (pid, client):
+            client.first_answer()
+            measured.add("mlflow server: cold start, s", time.perf_counter() - began)
+            time.sleep(IDLE_BEFORE_MEMORY)  # the same pause before each memory reading
+            measured.add("mlflow server: idle, MB PSS", pss_megabytes(pid))
+
+
+def measure_box(place: Path, measured: Measured) -> None:
+    with new_box(place, idle_seconds=IDLE_BEFORE_MEMORY + 3) as box:
+        client = Client(box.port, "/mlflow", box.auth)
+        began = time.perf_counter()
+        box.spawn()
+        client.first_answer()
+        measured.add("box: start to first answer, s", time.perf_counter() - began)
+        assert box.process is not None
+        time.sleep(IDLE_BEFORE_MEMORY)
+        measured.add("box: awake and idle, MB PSS", pss_megabytes(box.process.pid))
+        box.wait_state("asleep")
+        measured.add("box: asleep, MB PSS", pss_megabytes(box.process.pid))
+        client = Client(box.port, "/mlflow", box.auth)
+        measured.add("box: wake to first answer, s", client.seconds(*SEARCH))
+
+
+def logging_calls(client: Client) -> dict[str, Callable[[int], float]]:
+    """Each takes a step's number and gives the seconds of one call."""
+    client.close()
+    made = client.post("/api/2.0/mlflow/runs/create", {"experiment_id": "0"})
+    run_id = made["run"]["info"]["run_id"]  # type: ignore[index]
+
+    def metric(step: int) -> dict[str, object]:
+        return {"key": "m", "value": step / 7, "timestamp": 1_700_000_000_000 + step, "step": step}
+
+    def batch(step: int) -> dict[str, object]:
+        return {"run_id": run_id, "metrics": [{**metric(step), "key": f"m{number}"} for number in range(10)]}
+
+    return {
+        "log_metric": lambda step: client.seconds("/api/2.0/mlflow/runs/log-metric", {"run_id": run_id, **metric(step)}),
+        "log_batch": lambda step: client.seconds("/api/2.0/mlflow/runs/log-batch", batch(step)),
+    }
+
+
+def measure_logging(place: Path, measured: Measured) -> None:
+    """One call here, one there, and so on: the medians of the round."""
+    with scratch() as folder, alone(place, folder) as bare, new_box(place, idle_seconds=0) as box:
+        box.start()
+        box.wait_state("awake")
+        sides = {"alone": logging_calls(bare), "box": logging_calls(Client(box.port, "/mlflow", box.auth))}
+        for call in ("log_metric", "log_batch"):
+            times: dict[str, list[float]] = {side: [] for side in sides}
+            for step in range(REQUESTS + 10):
+                for side in sorted(sides, reverse=step % 2 == 1):
+                    times[side].append(sides[side][call](step))
+            for side, values in times.items():
+                measured.add(f"{side}: {call}, ms", statistics.median(values[10:]) * 1000)
+
+
+def report(measured: Measured, rounds: int) -> dict[str, object]:
+    targets: dict[str, tuple[bool, str]] = {}
+    for call in ("log_metric", "log_batch"):
+        ratio = statistics.median(measured.ratio(f"alone: {call}, ms", f"box: {call}, ms"))
+        added = measured.median(f"box: {call}, ms") - measured.median(f"alone: {call}, ms")
+        targets[f"{call}: alone/box >= 0.95, or < 0.5 ms added"] = (ratio >= 0.95 or added < 0.5, f"{ratio:.3f}, {added:+.2f} ms")
+    cold = "mlflow server: cold start, s"
+    for name, limit in (("box: start to first answer, s", 0.5), ("box: wake to first answer, s", 0.25)):
+        part = statistics.median(measured.ratio(name, cold))
+        targets[f"{name}: at most {limit} of `mlflow server`"] = (part <= limit, f"{part:.3f}")
+    for name, limit in (("box: asleep, MB PSS", 30), ("box: awake and idle, MB PSS", 300)):
+        targets[f"{name}: at most {limit}"] = (measured.median(name) <= limit, f"{measured.median(name):.1f}")
+    nginx = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=True).stderr.strip().rpartition("/")[2]
+    machine = {
+        "cpus": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "mlflow": MLFLOW_VERSION,
+        "nginx": nginx,
+    }
+    return {
+        "machine": {**machine, "load": os.getloadavg()[0], "memory_gb": round(psutil.virtual_memory().total / 1024**3)},
+        "rounds": rounds,
+        "bcrypt_cost": BCRYPT_COST,
+        "measured": measured.rounds,
+        "targets": {name: {"met": met, "value": value} for name, (met, value) in targets.items()},
+    }
+
+
+def show(document: dict[str, object], measured: Measured) -> None:
+    out = sys.stdout.write
+    out(f"{document['machine']}, bcrypt cost {BCRYPT_COST}, {document['rounds']} rounds\n")
+    for name, values in measured.rounds.items():
+        out(f"{name:38} {statistics.median(values):9.2f}  [{min(values):.2f} .. {max(values):.2f}]\n")
+    for name, target in document["targets"].items():  # type: ignore[attr-defined]
+        out(f"{'met    ' if target['met'] else 'NOT MET'} {name}: {target['value']}\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--json", type=Path, help="write every number to this file")
+    options = parser.parse_args()
+    place, measured = environment(), Measured()
+    parts = [measure_default, measure_box, measure_logging]
+    for number in range(options.rounds):
+        for part in parts if number % 2 == 0 else parts[::-1]:
+            part(place, measured)
+        sys.stderr.write(f"round {number + 1} of {options.rounds} done\n")
+    document = report(measured, options.rounds)
+    show(document, measured)
+    if options.json:
+        options.json.write_text(json.dumps(document, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""More than one worker: MLflow is imported once and forked, so that the workers share what it takes.
+
+Idle is what all of them are: each tells in shared memory when it was last active, and sleeps when nobody was for long enough. One that
+found a connection in that moment serves on, and the others are forked anew.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import signal
+import struct
+import sys
+import time
+from collections.abc import Callable
+
+_PR_SET_PDEATHSIG = 1
+_REFORK_SECONDS = 1.0
+_SLOT = struct.Struct("d")
+
+
+class SharedActivity:
+    """When each worker was last active, on the machine's monotonic clock."""
+
+    def __init__(self, workers: int) -> None:
+        self._memory = mmap.mmap(-1, _SLOT.size * workers)
+        self._workers = workers
+
+    def note(self, worker: int, when: float) -> None:
+        _SLOT.pack_into(self._memory, worker * _SLOT.size, when)
+
+    def latest(self) -> float:
+        return float(max(_SLOT.unpack_from(self._memory, worker * _SLOT.size)[0] for worker in range(self._workers)))
+
+
+def die_with(parent: int) -> None:
+    """Nothing of a box outlives its guard, however that ended."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+class Workers:
+    """Forks `count` workers, each of which calls `serve(number)` and ends; `run` returns when all of them have ended in order."""
+
+    def __init__(self, count: int, serve: Callable[[int], None]) -> None:
+        self._count = count
+        self._serve = serve
+        self._numbers: dict[int, int] = {}
+        self._stopping = False
+
+    def run(self) -> int:
+        """The exit status: 0 when the workers fell asleep or were told to end, else that of the first that failed."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: self._stop())
+        for number in range(self._count):
+            self._fork(number)
+        while self._numbers:
+            pid, status = os.waitpid(-1, 0)
+            code = os.waitstatus_to_exitcode(status)
+            number = self._numbers.pop(pid)
+            if code != 0 and not self._stopping:
+                self._stop()
+                return 1
+            self._serve_on(number)
+        return 0
+
+    def _serve_on(self, number: int) -> None:
+        """The others go to sleep in the same moment; where one does not, it gets its company back."""
+        deadline = time.monotonic() + _REFORK_SECONDS
+        while self._numbers and not self._stopping and time.monotonic() < deadline:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid:
+                self._numbers.pop(pid)
+                if os.waitstatus_to_exitcode(status) != 0:
+                    return
+            time.sleep(0.02)
+        if self._numbers and not self._stopping:
+            missing = set(range(self._count)) - set(self._numbers.values()) | {number}
+            for each in sorted(missing):
+                self._fork(each)
+
+    def _fork(self, number: int) -> None:
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                for signal_number in (signal.SIGTERM, signal.SIGINT):
+                    signal.signal(signal_number, signal.SIG_DFL)
+                die_with(parent)
+                self._serve(number)
+                status = 0
+            finally:
+                sys.stderr.flush()
+                os._exit(status)
+        self._numbers[pid] = number
+
+    def _stop(self) -> None:
+        self._stopping = True
+        for pid in self._numbers:
+            os.kill(pid, signal.SIGTERM)
