@@ -69,7 +69,7 @@ FAILURES: Final[dict[str, Failure]] = {
         409, "Group {group} has {count} tracking servers, which is the site's limit", "Delete one that is not used, or ask the admins."
     ),
     "ports_exhausted": Failure(
-        503, "No port is free in the service's range {range}", "Tell the admins to widen port_first to port_last, or to purge deleted servers."
+        503, "No port is free in the service's range {range}", "Tell the admins to widen port_first to port_last, or to purge servers."
     ),
     "port_taken": Failure(
         409,

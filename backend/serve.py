@@ -46,6 +46,7 @@ def main(argv: list[str]) -> int:
     """One part, by name."""
     name, file, *rest = argv
     _end_with_the_supervisor()
+    os.umask(0o077)  # nothing that the service makes is for others, whatever makes it
     logs.configure()
     try:
         settings = settings_module.load(Path(file))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Final
@@ -14,13 +15,13 @@ _FOLDER: Final = re.compile(r"mlflow-(\d+(?:\.\d+)*\S*)")
 
 
 def installed(settings: Settings) -> dict[str, str]:
-    """Version to schema revision of every environment in ``envs_dir`` whose ``version.json`` says both, newest first."""
+    """Version to schema revision of every whole environment in ``envs_dir`` (with Python and ``version.json``), newest first."""
     found: dict[str, str] = {}
     if settings.envs_dir.is_dir():
         for folder in settings.envs_dir.iterdir():
             match = _FOLDER.fullmatch(folder.name)
             about = _about(folder / "version.json") if match else None
-            if match and about and about[0] == match[1]:
+            if match and about and about[0] == match[1] and os.access(folder / "bin" / "python", os.X_OK):
                 found[about[0]] = about[1]
     return dict(sorted(found.items(), key=lambda item: _order(item[0]), reverse=True))
 

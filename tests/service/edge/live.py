@@ -23,6 +23,7 @@ import yaml
 from mlwf.client import Client
 
 from demo.ports import free_range
+from tests.service.edge.world import fake_environment
 
 AIHUB = str(Path(sys.executable).with_name("aihub"))
 SECONDS = 40.0
@@ -179,9 +180,7 @@ def live_service(**changes: Any) -> Iterator[Live]:
     home = Path(tempfile.mkdtemp(prefix="hub-", dir="/tmp"))
     home.chmod(0o755)
     (home / "open").mkdir(mode=0o755)
-    envs = home / "envs" / "mlflow-3.17.2"
-    envs.mkdir(parents=True)
-    (envs / "version.json").write_text(json.dumps({"mlflow_version": "3.17.2", "schema_revision": "abc123"}))
+    fake_environment(home / "envs")
     first = free_range(8)
     live = Live(home)
     live.configure(

@@ -131,11 +131,16 @@ class World:
         return answer.json
 
 
+def fake_environment(folder: Path, version: str = "3.17.2") -> None:
+    """What `tracking_server/install` would leave, as far as the edge looks."""
+    environment = folder / f"mlflow-{version}"
+    (environment / "bin").mkdir(parents=True, exist_ok=True)
+    (environment / "bin" / "python").touch(mode=0o755)
+    (environment / "version.json").write_text(json.dumps({"mlflow_version": version, "schema_revision": "abc123"}))
+
+
 def make_settings(home: Path, **changes: Any) -> Settings:
-    envs = home / "envs" / "mlflow-3.17.2"
-    if not envs.exists():
-        envs.mkdir(parents=True)
-        (envs / "version.json").write_text(json.dumps({"mlflow_version": "3.17.2", "schema_revision": "abc123"}))
+    fake_environment(home / "envs")
     given = {
         "state_dir": home / "state",
         "envs_dir": home / "envs",

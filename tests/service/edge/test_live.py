@@ -1,0 +1,148 @@
+"""The service with real boxes and a real object store, through its API alone: a server's whole life, and no secret where none belongs."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+from mlwf.client import Client, OperationFailedError, User
+from mlwf.secret import Secret
+
+from tests.service.edge.live import Live, live_service, until
+from tests.support.box import MLFLOW_VERSION, environment
+from tests.support.s3 import S3Store
+
+pytestmark = [pytest.mark.box, pytest.mark.timeout(400), pytest.mark.skipif(os.geteuid() != 0, reason="the caller's group is root's")]
+GROUP = "root"
+PASSWORDS = {"alice": "first-password-of-alice", "job": "second-password-of-job"}
+NEXT_PASSWORD = "third-password-of-alice"
+
+
+@pytest.fixture(scope="module")
+def live(s3_store: S3Store) -> Iterator[Live]:
+    with live_service(
+        envs_dir=str(environment().parent), mlflow_versions=[MLFLOW_VERSION], endpoint_url=s3_store.endpoint_url, idle_seconds=3
+    ) as service:
+        service.start()
+        yield service
+
+
+@pytest.fixture
+def client(live: Live) -> Iterator[Client]:
+    with live.client() as made:
+        yield made
+
+
+def wish(store: S3Store, **changes: Any) -> dict[str, Any]:
+    user = store.owner
+    given = {"group": GROUP, "env_name": "w" * 255, "bucket": store.make_bucket(), "access_key_id": user.access_key}
+    return {**given, "secret_access_key": Secret(user.secret_key), **changes}
+
+
+def status_of(url: str, auth: tuple[str, str] | None) -> int:
+    session = requests.Session()
+    session.trust_env = False
+    with session:
+        return session.post(f"{url}api/2.0/mlflow/experiments/search", json={"max_results": 1}, auth=auth, timeout=60).status_code
+
+
+def test_a_key_that_is_wrong_leaves_nothing(live: Live, client: Client, s3_store: S3Store) -> None:
+    with pytest.raises(OperationFailedError) as caught:
+        client.wait(client.create(**wish(s3_store, env_name="wrong", secret_access_key=Secret("not-the-secret-of-it"))))
+    assert caught.value.problem.code == "storage_secret_wrong"
+    assert client.servers(deleted=True) == []
+    assert not list((live.state / "servers").iterdir())
+
+
+def test_a_whole_life(live: Live, client: Client, s3_store: S3Store) -> None:
+    asked = wish(s3_store)
+    created = client.wait(client.create(**asked), timeout=200)
+    assert created.message == "Service created"
+    assert [step.state for step in created.steps] == ["succeeded"] * 4
+    (server,) = client.servers()
+    assert (len(server.env_name), len(server.id)) == (255, 12)
+    assert status_of(server.inside_url, ("alice", PASSWORDS["alice"])) == 401  # nobody is registered
+
+    client.wait(client.set_users(GROUP, server.env_name, [User(name, Secret(word)) for name, word in PASSWORDS.items()]))
+    assert [status_of(server.inside_url, pair) for pair in PASSWORDS.items()] == [200, 200]
+    client.wait(client.set_users(GROUP, server.env_name, [User("alice", Secret(NEXT_PASSWORD))]))
+    assert status_of(server.inside_url, ("alice", NEXT_PASSWORD)) == 200
+    assert [status_of(server.inside_url, pair) for pair in PASSWORDS.items()] == [401, 401]
+
+    with pytest.raises(OperationFailedError) as caught:
+        client.wait(
+            client.set_storage(GROUP, server.env_name, access_key_id="AKNOBODYKNOWS", secret_access_key=Secret("nothing-at-all-here"))
+        )
+    assert caught.value.problem.code == "storage_key_unknown"
+    assert client.server(GROUP, server.env_name).storage.access_key_id == s3_store.owner.access_key
+
+    live.stop()  # the box goes on without the service
+    assert status_of(server.inside_url, ("alice", NEXT_PASSWORD)) == 200
+    live.start()
+    until(lambda: client.server(GROUP, server.env_name).status in {"running", "sleeping"})
+
+    client.wait(client.stop(GROUP, server.env_name))
+    assert client.server(GROUP, server.env_name).status == "stopped"
+    client.wait(client.delete(GROUP, server.env_name))
+    assert client.servers() == []
+    (deleted,) = client.servers(deleted=True)
+    assert deleted.port == server.port
+    client.wait(client.restore(GROUP, server.env_name), timeout=200)
+    assert client.server(GROUP, server.env_name).inside_url == server.inside_url
+    assert status_of(server.inside_url, ("alice", NEXT_PASSWORD)) == 200
+    check = live.aihub("check", "--json", check=False)
+    assert check.returncode == 0, check.stdout
+
+
+def test_no_secret_is_where_none_belongs(live: Live, client: Client, s3_store: S3Store) -> None:
+    """After all that: not in a log, an argument list, the service's environment, the registry, a folder that others read, or an answer."""
+    secrets = {s3_store.owner.secret_key, *PASSWORDS.values(), NEXT_PASSWORD, "not-the-secret-of-it", "nothing-at-all-here"}
+    keys = (live.state / "keys.json").read_text()
+    assert len(secrets) == 6
+    served = {s3_store.owner.secret_key: "config/s3/credentials"}  # what the box needs, 0600
+    for path in (path for path in live.home.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        allowed = {secret for secret, where in served.items() if str(path).endswith(where)}
+        assert not {secret for secret in secrets - allowed if secret.encode() in content}, path
+        inside = live.state in path.parents
+        assert not inside or path.stat().st_mode & 0o077 == 0, f"{path} is open to others"
+        if path.name != "keys.json":
+            assert all(part.encode() not in content for part in _key_texts(keys)), path
+    assert not any(secret in live.log for secret in secrets)
+    for process in [*live.parts(), *_boxes(live)]:
+        assert not any(secret in " ".join(process.cmdline()) for secret in secrets), process
+    for part in live.parts():
+        assert not any(secret in str(part.environ()) for secret in secrets), part
+    answers = (
+        str([each.raw for each in client.servers(deleted=True)])
+        + live.aihub("operations", "--json").stdout
+        + live.aihub("audit", "--json").stdout
+    )
+    assert not any(secret in answers for secret in secrets)
+    assert "$2b$" not in answers
+    assert _operations_with_payload(live.state / "registry.db") == 0
+
+
+def _key_texts(keys: str) -> list[str]:
+    import json
+
+    return [str(each["key"]) for each in json.loads(keys)["keys"]]
+
+
+def _boxes(live: Live) -> list[psutil.Process]:
+    found = []
+    for lock in live.state.glob("servers/*/run/guard.lock"):
+        guard = psutil.Process(int(lock.read_text()))
+        found += [guard, *guard.children(recursive=True)]
+    return found
+
+
+def _operations_with_payload(database: Path) -> int:
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+        (count,) = connection.execute("SELECT count(*) FROM operations WHERE payload IS NOT NULL").fetchone()
+    connection.close()
+    return int(count)

@@ -1,0 +1,33 @@
+"""The MLflow versions on offer are those that are installed, whole."""
+
+from pathlib import Path
+
+import pytest
+
+from backend import versions
+from backend.errors import ServiceError
+from tests.service.edge.world import fake_environment, make_settings
+
+
+def test_newest_first_and_only_whole_ones(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path)
+    for version in ("3.9.1", "3.18.0"):
+        fake_environment(settings.envs_dir, version)
+    fake_environment(settings.envs_dir, "9.0.0")
+    (settings.envs_dir / "mlflow-9.0.0" / "version.json").write_text("{")
+    fake_environment(settings.envs_dir, "9.0.1")
+    (settings.envs_dir / "mlflow-9.0.1" / "bin" / "python").chmod(0o644)
+    fake_environment(settings.envs_dir, "9.0.2")
+    (settings.envs_dir / "mlflow-9.0.2").rename(settings.envs_dir / "mlflow-9.0.3")
+    (settings.envs_dir / "mlflow-3.17.2.lock").touch()
+    assert list(versions.installed(settings)) == ["3.18.0", "3.17.2", "3.9.1"]
+    assert versions.schema_revision(settings, None) == ("3.18.0", "abc123")
+    assert versions.schema_revision(settings, "3.9.1") == ("3.9.1", "abc123")
+
+
+def test_the_site_may_choose(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, mlflow_versions=("3.16.0", "3.17.2"))
+    fake_environment(settings.envs_dir, "3.18.0")
+    assert versions.offered(settings) == ["3.17.2"]
+    with pytest.raises(ServiceError, match=r"MLflow 3\.18\.0 is not installed"):
+        versions.schema_revision(settings, "3.18.0")
