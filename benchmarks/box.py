@@ -27,7 +27,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from demo.ports import LOOPBACK, free_ports
-from tests.support.box import MLFLOW_VERSION, Box, environment, make_box, until
+from tests.support.box import MLFLOW_VERSION, Box, environment, make_box
 
 REQUESTS = 150
 BCRYPT_COST = 12

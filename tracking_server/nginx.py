@@ -6,6 +6,7 @@ nginx runs in `run/`, so that sockets and files have short relative names. Every
 
 from __future__ import annotations
 
+import json
 import re
 
 from tracking_server.settings import Settings
@@ -144,26 +145,26 @@ http {{
             add_header WWW-Authenticate $aihub_challenge always;
             add_header Retry-After $aihub_retry_after always;
             if ($aihub_refusal = 429) {{
-                return 429 '{{"error_code": "RESOURCE_EXHAUSTED", "message": "Too many wrong passwords for this user: wait some seconds and try again."}}\\n';
+                {reply_429}
             }}
-            return 401 '{{"error_code": "UNAUTHENTICATED", "message": "Unknown user or wrong password: use the user name and password that were registered for this server."}}\\n';
+            {reply_401}
         }}
         location @forbidden {{
             default_type application/json;
-            return 403 '{{"error_code": "PERMISSION_DENIED", "message": "This server does not offer this part of MLflow: ask its administrator."}}\\n';
+            {reply_403}
         }}
         location @unknown {{
             default_type application/json;
-            return 404 '{{"error_code": "ENDPOINT_NOT_FOUND", "message": "Nothing is here: MLflow is under /mlflow/."}}\\n';
+            {reply_404}
         }}
         location @too_large {{
             default_type application/json;
-            return 413 '{{"error_code": "INVALID_PARAMETER_VALUE", "message": "The request is larger than this server takes: send less at once."}}\\n';
+            {reply_413}
         }}
         location @failed {{
             default_type application/json;
             add_header Retry-After 2 always;
-            return 503 '{{"error_code": "TEMPORARILY_UNAVAILABLE", "message": "MLflow stopped while it answered, and starts again by itself: try again."}}\\n';
+            {reply_503}
         }}
     }}
 }}
@@ -196,6 +197,16 @@ _SANDBOX = """\
             add_header Content-Security-Policy sandbox always;
             add_header X-Content-Type-Options nosniff always;"""
 
+# In MLflow's own error shape, so that its client shows the message.
+_REPLIES = {
+    401: ("UNAUTHENTICATED", "Unknown user or wrong password: use the user name and password that were registered for this server."),
+    403: ("PERMISSION_DENIED", "This server does not offer this part of MLflow: ask its administrator."),
+    404: ("ENDPOINT_NOT_FOUND", "Nothing is here: MLflow is under /mlflow/."),
+    413: ("INVALID_PARAMETER_VALUE", "The request is larger than this server takes: send less at once."),
+    429: ("RESOURCE_EXHAUSTED", "Too many wrong passwords for this user: wait some seconds and try again."),
+    503: ("TEMPORARILY_UNAVAILABLE", "MLflow stopped while it answered, and starts again by itself: try again."),
+}
+
 
 def nginx_text(settings: Settings, *, user: str | None) -> str:
     """The whole configuration. `user`: the account of the workers, said only where the master is root."""
@@ -213,7 +224,13 @@ def nginx_text(settings: Settings, *, user: str | None) -> str:
         refused="\n".join(f"        location ~ {_quoted(pattern)} {{\n            return 403;\n        }}" for pattern in refused),
         artifact=_quoted(_ARTIFACT),
         upload=settings.max_upload_bytes,
+        **{f"reply_{status}": _reply(status) for status in _REPLIES},
     )
+
+
+def _reply(status: int) -> str:
+    code, message = _REPLIES[status]
+    return f"return {status} '{json.dumps({'error_code': code, 'message': message})}\\n';"
 
 
 def _quoted(pattern: str) -> str:

@@ -120,7 +120,7 @@ def _program(value: object) -> object:
 
 
 def _boolean(value: object) -> object:
-    if not isinstance(value, bool):
+    if value is not True and value is not False:
         raise ValueError("true or false")
     return value
 
@@ -150,7 +150,8 @@ TABLE = (
         "origins",
         [],
         _list_of(_ORIGIN, "a list of origins such as https://portal.example.org", least=0),
-        "browser origins that may write, e.g. `https://portal.example.org` (MLflow's CORS check); each `http://` + public host is added by itself",
+        "browser origins that may write, e.g. `https://portal.example.org` (MLflow's CORS check); each `http://` + public host is added "
+        "by itself",
     ),
     Setting("bucket", REQUIRED, _matching(_BUCKET, "a bucket's name"), "the bucket where the artifacts live: `s3://BUCKET/PREFIX`"),
     Setting("prefix", REQUIRED, _prefix, "the keys' beginning in the bucket; no slash at either end"),

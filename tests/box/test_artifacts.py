@@ -38,9 +38,14 @@ def test_an_artifact_lands_under_the_servers_own_prefix(box: Box, s3_store: S3St
 
 @pytest.mark.parametrize(
     "path",
-    ["/get-artifact?run_id={run}&path=x.html", "//get-artifact?run_id={run}&path=x.html", "/./%67et-artifact?run_id={run}&path=x.html"]
-    + ["/api/2.0/mlflow-artifacts/artifacts/0/{run}/artifacts/x.html", "/ajax-api/2.0/mlflow-artifacts/artifacts/0/{run}/artifacts/x.html"]
-    + ["/%61jax-api//2.0/mlflow-artifacts/artifacts/0/{run}/artifacts/x.html"],
+    [
+        "/get-artifact?run_id={run}&path=x.html",
+        "//get-artifact?run_id={run}&path=x.html",
+        "/./%67et-artifact?run_id={run}&path=x.html",
+        "/api/2.0/mlflow-artifacts/artifacts/0/{run}/artifacts/x.html",
+        "/ajax-api/2.0/mlflow-artifacts/artifacts/0/{run}/artifacts/x.html",
+        "/%61jax-api//2.0/mlflow-artifacts/artifacts/0/{run}/artifacts/x.html",
+    ],
 )
 def test_uploaded_pages_are_sandboxed_however_the_path_is_spelled(box: Box, path: str) -> None:
     run_id, uri = new_run(box)

@@ -103,12 +103,13 @@ def test_an_upload_opened_by_its_address_cannot_act(box: Box, context: BrowserCo
             const answer = await fetch(`/mlflow/get-artifact?run_id=${run}&path=${name}`);
             const frame = document.createElement('iframe');
             // As the answer would be shown without its `attachment`: same policy, same content, framed by the origin.
-            frame.setAttribute('sandbox', answer.headers.get('Content-Security-Policy') === 'sandbox' ? '' : 'allow-scripts allow-same-origin');
+            const policy = answer.headers.get('Content-Security-Policy');
+            frame.setAttribute('sandbox', policy === 'sandbox' ? '' : 'allow-scripts allow-same-origin');
             frame.srcdoc = await answer.text();
             const loaded = new Promise(done => frame.addEventListener('load', done));
             document.body.append(frame);
             await loaded;
-            return answer.headers.get('Content-Security-Policy');
+            return policy;
         }""",
         [run_id, name],
     )

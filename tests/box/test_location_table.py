@@ -15,7 +15,10 @@ import inspect, json, re
 from google.protobuf.descriptor import FieldDescriptor as Field
 from mlflow.protos import mlflow_artifacts_pb2, model_registry_pb2, service_pb2, webhooks_pb2
 from mlflow.server import handlers
-LOCATION_LIKE = re.compile("uri|url|location|path|(^|_)source($|_[^r]|_type)|(^|_)root($|_[^c])|dir|dest|bucket|storage|(^|_)schema$|profile|table")
+LOCATION_LIKE = re.compile(
+    "uri|url|location|path|(^|_)source($|_[^r]|_type)|(^|_)root($|_[^c])|dir"
+    "|dest|bucket|storage|(^|_)schema$|profile|table"
+)
 def walk(descriptor, trail, seen, found):
     for field in descriptor.fields:
         here = [*trail, field.name]
@@ -24,7 +27,8 @@ def walk(descriptor, trail, seen, found):
                 walk(field.message_type, here, {*seen, field.message_type.full_name}, found)
         elif field.type in (Field.TYPE_STRING, Field.TYPE_BYTES) and LOCATION_LIKE.search(field.name):
             found.add(".".join(here))
-services = [service_pb2.MlflowService, model_registry_pb2.ModelRegistryService, mlflow_artifacts_pb2.MlflowArtifactsService, webhooks_pb2.WebhookService]
+services = [service_pb2.MlflowService, model_registry_pb2.ModelRegistryService]
+services += [mlflow_artifacts_pb2.MlflowArtifactsService, webhooks_pb2.WebhookService]
 fields = set()
 for service in services:
     for method in service.DESCRIPTOR.methods:
@@ -32,7 +36,9 @@ for service in services:
 own_parsers = set()
 for path, handler, methods in handlers.get_endpoints():
     source = inspect.getsource(inspect.unwrap(handler))
-    reads = re.search(r"request\.(json|data|get_json|form|files|values)|_get_request_json|_get_normalized_request_json|_get_validated_flask|_get_workspace_request_message", source)
+    own_reading = r"request\.(json|data|get_json|form|files|values)|_get_(normalized_|validated_flask_)?request_json"
+    own_reading += "|_get_workspace_request_message"
+    reads = re.search(own_reading, source)
     if reads and "_get_request_message(" not in source:
         own_parsers.add(handler.__name__)
 print(json.dumps({"fields": sorted(fields), "own_parsers": sorted(own_parsers)}))

@@ -135,7 +135,8 @@ def test_a_trace_cannot_say_that_its_data_is_elsewhere(box: Box) -> None:
 @pytest.mark.box
 def test_a_location_that_is_in_the_database_already_is_not_used(box: Box, box_environment: Path) -> None:
     """Whatever way it came there: the server's key does not follow it."""
-    code = "import sqlite3, sys\nwith sqlite3.connect(sys.argv[1]) as d: d.execute('update runs set artifact_uri = ? where run_uuid = ?', sys.argv[2:])"
+    statement = "update runs set artifact_uri = ? where run_uuid = ?"
+    code = f"import sqlite3, sys\nwith sqlite3.connect(sys.argv[1]) as database: database.execute({statement!r}, sys.argv[2:])"
     run = box.api("POST", "runs/create", json={"experiment_id": "0"})["run"]["info"]["run_id"]
     python = box_environment / "bin" / "python"
     subprocess.run([python, "-c", code, box.home / "data" / "mlflow.db", "s3://other/x", run], check=True)

@@ -98,7 +98,7 @@ class Box:
         until(self.answers, what="the box's health answer")
 
     def spawn(self) -> None:
-        argv = [self.environment / "bin" / "python", "-P", "-m", "tracking_server", self.home]
+        argv: list[str | Path] = [self.environment / "bin" / "python", "-P", "-m", "tracking_server", self.home]
         with (self.home / "guard.stderr").open("ab") as output:
             self.process = subprocess.Popen(argv, cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
@@ -106,7 +106,7 @@ class Box:
         assert self.process is not None
         assert self.process.poll() is None, self.last_words()
         try:
-            return self.health()["server_id"] == self.settings["server_id"]
+            return bool(self.health()["server_id"] == self.settings["server_id"])
         except (requests.ConnectionError, KeyError):
             return False
 
@@ -129,8 +129,8 @@ class Box:
     def request(self, method: str, path: str, **options: Any) -> requests.Response:
         """A request as the registered user; `path` counts from /mlflow."""
         options.setdefault("auth", self.auth)
-        options.setdefault("timeout", 120)
-        return requests.request(method, f"{self.url}{path}", **options)
+        timeout = options.pop("timeout", 120)
+        return requests.request(method, f"{self.url}{path}", timeout=timeout, **options)
 
     def api(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         """As `request`, under /api/2.0/mlflow; the answer must be 200 and JSON."""

@@ -6,6 +6,7 @@ import fcntl
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 _DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP)
 _ABOVE_TARGETS = 64
@@ -24,7 +25,9 @@ def spawn(argv: Sequence[str], *, environment: Mapping[str, str], files: Mapping
     high = {target: fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, _ABOVE_TARGETS) for target, source in files.items()}
     try:
         actions = [(os.POSIX_SPAWN_DUP2, source, target) for target, source in high.items()]
-        return os.posix_spawnp(argv[0], argv, environment, file_actions=actions, setpgroup=group, setsigdef=_DEFAULT_SIGNALS, setsigmask=())
+        return os.posix_spawnp(
+            argv[0], list(argv), environment, file_actions=actions, setpgroup=group, setsigdef=_DEFAULT_SIGNALS, setsigmask=()
+        )
     finally:
         for descriptor in high.values():
             os.close(descriptor)
@@ -32,18 +35,14 @@ def spawn(argv: Sequence[str], *, environment: Mapping[str, str], files: Mapping
 
 def kill_group(group: int, number: int = signal.SIGKILL) -> None:
     """Signal every process of a group; gone already is fine."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(group, number)
-    except ProcessLookupError:
-        pass  # gone already
 
 
 def send(pid: int, number: int) -> None:
     """Signal one process that we have not reaped yet; gone already is fine."""
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass  # gone already
 
 
 def environment(temporary: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
@@ -57,10 +58,8 @@ class Loop:
 
     def unwatch(self, file: socket.socket | int) -> None:
         """Watched or not, it is not watched afterwards. To be called before the file is closed."""
-        try:
+        with suppress(KeyError):
             self._selector.unregister(file)
-        except KeyError:
-            pass  # was not watched
 
     def later(self, seconds: float, call: Callable[[], None]) -> Timer:
         timer = Timer(time.monotonic() + seconds, call)
@@ -70,10 +69,8 @@ class Loop:
     def post(self, call: Callable[[], None]) -> None:
         """From any thread: make the call soon, in the loop's thread."""
         self._posted.append(call)
-        try:
+        with suppress(BlockingIOError):  # it rings already
             self._bell_in.send(b"\0")
-        except BlockingIOError:
-            pass  # it rings already
 
     def on_signal(self, number: int, call: Callable[[], None]) -> None:
         self._signals[number] = call

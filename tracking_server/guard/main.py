@@ -125,7 +125,7 @@ class Guard:
         return listener
 
     def _check_port(self) -> None:
-        """nginx tries for seconds and then says it in its own way."""
+        """Before nginx does: that tries for seconds and then says it in its own way."""
         address, _, port = self._settings.listen.rpartition(":")
         family = socket.AF_INET6 if address.startswith("[") else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -147,7 +147,7 @@ class Guard:
             "box": str(self._box.home),
             "tmp": str(self._box.tmp),
             "guard": os.getpid(),
-            "settings": {**self._settings._asdict(), "nginx": self._settings.nginx},
+            "settings": self._settings._asdict(),
             "keys": json.loads(self._box.keys.read_bytes()),
         }
         return Launch(plan, self._settings.drain_seconds)
@@ -168,10 +168,7 @@ class Guard:
 
     def _read_settings(self) -> None:
         try:
-            settings = parse(self._box.settings.read_bytes())
-            changed = [name for name in _FIXED if getattr(settings, name) != getattr(self._settings, name)]
-            if changed:
-                raise SettingsError(f"{changed[0]} cannot change while the box runs: stop it first")
+            settings = self._changed_settings()
             before, self._settings = self._settings, settings
             try:
                 self._nginx.install(settings, self._nginx_text())
@@ -184,6 +181,13 @@ class Guard:
         if settings != before:
             self._restart_mlflow("new settings")
 
+    def _changed_settings(self) -> Settings:
+        settings = parse(self._box.settings.read_bytes())
+        changed = [name for name in _FIXED if getattr(settings, name) != getattr(self._settings, name)]
+        if changed:
+            raise SettingsError(f"{changed[0]} cannot change while the box runs: stop it first")
+        return settings
+
     def _restart_mlflow(self, why: str) -> None:
         self.log(f"{why}: MLflow is drained and started again")
         self._mlflow.restart()
@@ -194,7 +198,7 @@ class Guard:
         self._stop()
 
     def _stop(self) -> None:
-        """nginx first, so that what it has accepted can still be answered by MLflow."""
+        """First nginx, so that what it has accepted can still be answered by MLflow."""
         self._ending += 1
         if self._ending == 1:
             self.log("the guard stops")

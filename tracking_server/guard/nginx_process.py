@@ -13,7 +13,7 @@ from tracking_server.guard import child
 from tracking_server.guard.loop import Loop
 from tracking_server.settings import Settings
 
-# The leash leads nginx's process group. It reads a pipe that only the guard holds: when that ends, so does the group, however the guard died.
+# The leash leads nginx's process group and reads a pipe that only the guard holds: however the guard dies, the group ends with it.
 _LEASH = "read -r _; kill -KILL 0"
 _LONGEST_BACKOFF = 10.0
 _STEADY_SECONDS = 10.0

@@ -13,6 +13,7 @@ No lane is by address alone, since a portal is one address for all.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import threading
 import time
@@ -72,7 +73,7 @@ class _Lane:
         self.served_at = 0.0
 
     def recent_failures(self, now: float) -> float:
-        return self.failures * 0.5 ** ((now - self.failures_at) / _FORGET_SECONDS)
+        return self.failures * math.exp2((self.failures_at - now) / _FORGET_SECONDS)
 
     def failed(self, now: float) -> None:
         self.failures = self.recent_failures(now) + 1
@@ -190,7 +191,7 @@ class Verifier:
             right = self._check(job.password, job.line)
             self._loop.post(lambda lane=lane, job=job, right=right: self._checked(lane, job, right))  # type: ignore[misc]
 
-    def _checked(self, lane: _Lane, job: _Job, right: bool) -> None:  # noqa: FBT001  # a result, not an option
+    def _checked(self, lane: _Lane, job: _Job, right: bool) -> None:
         self._busy_users.discard(lane.user)
         self._pending.pop(job.digest, None)
         # The line may have changed while bcrypt ran: what counts is the one in force now.

@@ -14,7 +14,7 @@ from tracking_server.mlflow_process.plan import Plan, environment_directory, rea
 from tracking_server.mlflow_process.workers import SharedActivity, Workers, die_with
 
 if TYPE_CHECKING:
-    import uvicorn
+    import uvicorn  # type: ignore[import-not-found]  # it is in the box's environment only
 
 _LISTENER, _STATUS = 3, 4
 

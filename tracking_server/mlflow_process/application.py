@@ -12,8 +12,8 @@ from tracking_server.mlflow_process.spool import Spool, SpoolMiddleware
 
 def application(plan: Plan) -> Any:
     """To be made after `environment.apply`: MLflow reads its environment when it is imported."""
-    from mlflow.server import app as wsgi
-    from mlflow.server.fastapi_app import app as asgi
+    from mlflow.server import app as wsgi  # type: ignore[import-not-found]
+    from mlflow.server.fastapi_app import app as asgi  # type: ignore[import-not-found]
 
     checks.install(Locations(plan.settings.bucket, plan.settings.prefix))
     failures.install(asgi, wsgi)

@@ -16,16 +16,16 @@ from tracking_server.mlflow_process.locations import CHECKED_FIELDS, CHECKED_TAG
 
 def install(locations: Locations) -> None:
     """Into this process's MLflow, once, before it serves."""
-    from mlflow.exceptions import MlflowException
-    from mlflow.server import handlers
-    from mlflow.store.artifact.artifact_repository_registry import ArtifactRepositoryRegistry
+    from mlflow.exceptions import MlflowException  # type: ignore[import-not-found]  # MLflow is in the box's environment only
+    from mlflow.server import handlers  # type: ignore[import-not-found]
+    from mlflow.store.artifact.artifact_repository_registry import ArtifactRepositoryRegistry  # type: ignore[import-not-found]
 
     def check(location: str) -> None:
         reason = locations.refusal(location)
         if reason is not None:
             raise MlflowException.invalid_parameter_value(reason)
 
-    parse = handlers._get_request_message
+    parse = handlers._get_request_message  # noqa: SLF001  # the one place where MLflow reads requests; its version is pinned
     make_repository = ArtifactRepositoryRegistry.get_artifact_repository
 
     @functools.wraps(parse)
@@ -40,8 +40,8 @@ def install(locations: Locations) -> None:
         check(artifact_uri)
         return make_repository(self, artifact_uri, *arguments, **options)
 
-    handlers._get_request_message = parse_checked
-    ArtifactRepositoryRegistry.get_artifact_repository = make_checked  # type: ignore[method-assign]
+    handlers._get_request_message = parse_checked  # noqa: SLF001  # as above
+    ArtifactRepositoryRegistry.get_artifact_repository = make_checked
 
 
 def locations_in(message: Any) -> Iterator[str]:

@@ -10,7 +10,7 @@ AWS_CONFIG = "aws-config"
 
 
 def variables(plan: Plan) -> dict[str, str]:
-    """Names and values for MLflow, boto3 and what they use. Those that begin with `_MLFLOW` are MLflow's private ones: pinned by its version."""
+    """Names and values for MLflow, boto3 and what they use. `_MLFLOW…` are MLflow's private ones: pinned with its version."""
     settings, box = plan.settings, plan.box
     origins = [*settings.origins, *(f"http://{host}" for host in settings.public_hosts)]
     values = {

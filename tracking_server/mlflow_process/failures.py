@@ -51,7 +51,7 @@ def install(asgi: Any, wsgi: Any) -> None:
     """Into MLflow's two applications."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
-    from fastapi.responses import JSONResponse
+    from fastapi.responses import JSONResponse  # type: ignore[import-not-found]  # in the box's environment only
     from flask import jsonify
 
     async def asgi_answer(_request: Any, error: Exception) -> Any:

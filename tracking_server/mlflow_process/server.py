@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Callable
 
-import uvicorn
+import uvicorn  # type: ignore[import-not-found]
 
 from tracking_server.mlflow_process.workers import SharedActivity
 
@@ -21,7 +21,7 @@ BACKLOG = 4096
 _SETTLE_SECONDS = 0.05
 
 
-class SleepyServer(uvicorn.Server):
+class SleepyServer(uvicorn.Server):  # type: ignore[misc]  # uvicorn is in the box's environment only
     """`told` hears of `ready` and `draining`. `idle_seconds` 0: never sleeps."""
 
     def __init__(
@@ -100,7 +100,7 @@ class SleepyServer(uvicorn.Server):
         config, loop = self.config, asyncio.get_running_loop()
 
         def protocol() -> asyncio.Protocol:
-            made: asyncio.Protocol = config.http_protocol_class(  # type: ignore[assignment, call-arg]
+            made: asyncio.Protocol = config.http_protocol_class(
                 config=config, server_state=self.server_state, app_state=self.lifespan.state
             )
             return made
@@ -111,5 +111,6 @@ class SleepyServer(uvicorn.Server):
         """Not uvicorn's own shutdown: that closes connections whose request it has not read yet."""
         await self._stop_accepting()
         deadline = time.monotonic() + self._drain_seconds
-        while (self.server_state.connections or self.server_state.tasks) and time.monotonic() < deadline:
+        # uvicorn has no event for it.
+        while (self.server_state.connections or self.server_state.tasks) and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)

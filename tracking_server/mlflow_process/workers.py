@@ -52,8 +52,8 @@ class Workers:
 
     def run(self) -> int:
         """The exit status: 0 when the workers fell asleep or were told to end, else that of the first that failed."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda _number, _frame: self._stop())
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, lambda _number, _frame: self._stop())
         for number in range(self._count):
             self._fork(number)
         while self._numbers:
