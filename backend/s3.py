@@ -19,6 +19,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from backend.domain import Probe, Storage, StorageKey
+from backend.s3_bounds import bound_answers
 from backend.s3_errors import Target, from_answer, from_connection, not_s3
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class S3:
         session = botocore.session.Session()
         for name in ("config_file", "credentials_file"):  # the account's own files have no say
             session.set_config_variable(name, "/dev/null")
-        return boto3.session.Session(botocore_session=session).client(
+        client = boto3.session.Session(botocore_session=session).client(
             "s3",
             endpoint_url=storage.endpoint_url,
             region_name=storage.region,
@@ -79,6 +80,8 @@ class S3:
                 max_pool_connections=1,
             ),
         )
+        bound_answers(client)
+        return client
 
 
 @dataclass

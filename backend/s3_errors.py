@@ -81,6 +81,7 @@ _SILENCES: Final[tuple[tuple[tuple[type[BaseException], ...], frozenset[str], st
     ((socket.gaierror,), frozenset({"NameResolutionError"}), "storage_unreachable", "its name is not known"),
     ((ConnectionRefusedError,), frozenset(), "storage_unreachable", "nobody listens there"),
     ((TimeoutError,), frozenset({"ConnectTimeoutError", "ReadTimeoutError"}), "storage_unreachable", "it did not answer in time"),
+    ((), frozenset({"EndlessAnswerError"}), "storage_not_s3", "its answer does not end"),
     ((), frozenset({"ResponseParserError", "BadStatusLine", "LineTooLong"}), "storage_not_s3", "its answer cannot be read"),
     ((ConnectionError,), frozenset({"ConnectionClosedError", "IncompleteRead"}), "storage_unreachable", "it closed the connection"),
 )

@@ -1,5 +1,7 @@
 """The object store's probe, against a real store and against all sorts of things that are none."""
 
+import contextlib
+import select
 import socket
 import ssl
 import threading
@@ -152,6 +154,29 @@ def xml(code: str) -> str:
     return f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>m</Message></Error>'
 
 
+def endless(connection: socket.socket) -> None:
+    connection.recv(65536)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nConnection: close\r\n\r\n<a>")
+    while True:
+        connection.sendall(b"x" * 65536)
+
+
+def stalled(connection: socket.socket) -> None:
+    connection.recv(65536)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nContent-Length: 500\r\n\r\n<a>")
+    silent(connection)
+
+
+def dripping(connection: socket.socket) -> None:
+    connection.recv(65536)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nConnection: close\r\n\r\n<a>")
+    while select.select([], [connection], [], 1)[1]:
+        connection.sendall(b"x")
+        connection.settimeout(0.1)
+        with contextlib.suppress(TimeoutError):
+            connection.recv(1)
+
+
 def silent(connection: socket.socket) -> None:
     while connection.recv(65536):
         pass
@@ -176,12 +201,21 @@ def silent(connection: socket.socket) -> None:
         (lambda connection: connection.sendall(b"220 smtp.example.org ESMTP\r\n"), "storage_not_s3", "its answer cannot be read"),
         (lambda _connection: None, "storage_unreachable", "it closed the connection"),
         (silent, "storage_unreachable", "it did not answer in time"),
+        (stalled, "storage_unreachable", "it did not answer in time"),
+        (endless, "storage_not_s3", "its answer does not end"),
     ],
 )
 def test_what_is_no_store(talk: Talk, code: str, why: str) -> None:
     with listener(talk) as port:
         error = failure(storage(f"http://127.0.0.1:{port}"), key(), S3(connect_seconds=0.5, read_seconds=0.5))
     assert (error.code, error.params["why"]) == (code, why)
+
+
+def test_an_answer_that_drips_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.s3_bounds.ANSWER_SECONDS", 1.0)
+    with listener(dripping) as port:
+        error = failure(storage(f"http://127.0.0.1:{port}"), key())
+    assert (error.code, error.params["why"]) == ("storage_not_s3", "its answer does not end")
 
 
 @pytest.mark.parametrize(
