@@ -5,8 +5,12 @@ Plain mlflow: the server and the login come from MLFLOW_TRACKING_URI, MLFLOW_TRA
 
 import argparse
 import io
+import os
 import urllib.request
 from pathlib import Path
+
+# Run inside a checkout that has a uv.lock (this one has), MLflow would record that project's packages as the model's.
+os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")
 
 import mlflow
 import mlflow.sklearn
