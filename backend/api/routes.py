@@ -9,7 +9,7 @@ from flask_openapi3.blueprint import APIBlueprint
 from sqlalchemy import or_, select
 
 import backend
-from backend import policy
+from backend import membership, policy
 from backend.api.answers import Answer, Health, Me, OperationView, ReconcilerView, ServerList, ServerView
 from backend.api.inputs import OperationPath, ServerCreate, ServerPath, ServersQuery, StorageChange, UsersPut
 from backend.api.present import Presenter, me_view, operation_view
@@ -91,6 +91,7 @@ def list_servers(query: ServersQuery) -> Response:
         rows = session.scalars(wanted).all()
         under_way = unfinished(session, [row.id for row in rows])
         session.expunge_all()  # they are presented after the transaction, since NSS may take its time
+    membership.saw(service.registry, rows, caller)
     presenter = _presenter([row.group_name for row in rows], under_way)
     return _json(ServerList(servers=[presenter.server(row) for row in rows]))
 
@@ -110,6 +111,7 @@ def get_server(path: ServerPath) -> Response:
         session.expunge_all()
     if row is None or not policy.is_visible(_caller(), row):
         raise not_there(_caller(), path.group, path.env)
+    membership.saw(_service().registry, [row], _caller())
     return _json(_presenter([row.group_name], under_way).server(row))
 
 
