@@ -2,6 +2,7 @@
 MLFLOW_VERSION := 3.17.2
 ENV := var/envs/mlflow-$(MLFLOW_VERSION)
 PYTEST := .venv/bin/pytest
+ROUNDS := 10
 SHELL_FILES = $(shell git ls-files -co --exclude-standard | xargs grep -lIE '^\#!/bin/(ba)?sh' 2>/dev/null)
 
 .DEFAULT_GOAL := help
@@ -28,10 +29,11 @@ lint:                ## ruff, mypy, shellcheck
 	.venv/bin/mypy
 	shellcheck $(SHELL_FILES)
 
-bench:               ## the measurements of docs/explanation/benchmarks.md; half an hour on a quiet machine
+bench:               ## the measurements of docs/explanation/benchmarks.md, for a quiet machine (ROUNDS=10)
 	@bin/setup test
 	@$(MAKE) --no-print-directory envs
-	.venv/bin/python -m benchmarks
+	.venv/bin/python -m benchmarks.box --rounds $(ROUNDS)
+	.venv/bin/python -m benchmarks.export --rounds $(ROUNDS)
 
 envs:                ## the tracking servers' environment, from its lock
 	@bin/setup

@@ -29,7 +29,7 @@ RULES = [
     Rule(("docker",), ("backend/runtimes/docker.py",), "one file speaks Docker; the rest knows runtimes"),
     Rule(
         ("boto3", "botocore", "s3transfer"),
-        ("backend/s3.py", "backend/s3_errors.py", "mlwf/*", "demo/*", "tracking_server/mlflow_process/*"),
+        ("backend/s3*.py", "mlwf/*", "demo/*", "tracking_server/mlflow_process/*"),
         "S3 is spoken at the object-store edges only",
     ),
     Rule(
