@@ -287,12 +287,12 @@ class Site:
 
 
 def install_version(envs: Path, version: str, python: str | None = None) -> Path:
-    """The note of an installed MLflow version; with ``python`` also the program that stands for its interpreter."""
+    """What stands for an installed MLflow version. ``python``: the program that stands for its interpreter; one that is there stays."""
     environment = envs / f"mlflow-{version}"
     (environment / "bin").mkdir(parents=True, exist_ok=True)
     (environment / "version.json").write_text(f'{{"mlflow_version": "{version}", "schema_revision": "abc"}}')
-    if python is not None:
-        program = environment / "bin" / "python"
-        program.write_text(python)
+    program = environment / "bin" / "python"
+    if python is not None or not program.exists():
+        program.write_text(python or "#!/bin/false\n")
         program.chmod(0o755)
     return environment
