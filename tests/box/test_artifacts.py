@@ -106,6 +106,12 @@ def test_a_bounded_spool_and_a_bounded_upload(own_box: Callable[..., Box], s3_st
         size: box.request("PUT", f"{artifact_path(uri)}/{size}", data=b"x" * size).status_code for size in (900_000, 1_100_000, 3_100_000)
     }
     assert sizes == {900_000: 200, 1_100_000: 507, 3_100_000: 413}
+    key = f"{box.settings['prefix']}/{uri.removeprefix('mlflow-artifacts:/')}/big"
+    s3_store.client().put_object(Bucket=box.settings["bucket"], Key=key, Body=b"x" * 1_100_000)
+    run_id = uri.split("/")[-2]
+    big = box.request("GET", f"{artifact_path(uri)}/big"), box.request("GET", "/get-artifact", params={"run_id": run_id, "path": "big"})
+    assert [(answer.status_code, answer.json()["error_code"]) for answer in big] == [(507, "RESOURCE_EXHAUSTED")] * 2
+    assert len(box.request("GET", f"{artifact_path(uri)}/900000").content) == 900_000
 
 
 def test_an_object_store_that_is_gone_is_said(own_box: Callable[..., Box], own_s3_store: S3Store) -> None:

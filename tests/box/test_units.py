@@ -194,6 +194,7 @@ def test_promises_count_until_they_arrive_or_end(tmp_path: Path) -> None:
     async def receive() -> Any:
         return {"type": "http.request", "body": b"x" * 30}
 
+    assert spool.promise(80)
     upload = Upload(spool, receive, 80)
     assert not spool.has_room(21)
     asyncio.run(upload.receive())
@@ -224,7 +225,7 @@ def test_an_upload_without_a_length_is_stopped_when_it_fills_the_spool(tmp_path:
 
 def test_logs_are_bounded(tmp_path: Path) -> None:
     reopened = []
-    keeper = LogKeeper(NoLoop(), tmp_path, reopen=lambda: reopened.append(True), limit=10)  # type: ignore[arg-type]
+    keeper = LogKeeper(NoLoop(), tmp_path, reopen=lambda: reopened.append(True), log=print, limit=10)  # type: ignore[arg-type]
     for name in ("access.log", "mlflow.log", "guard.log"):
         (tmp_path / name).write_text("x" * 11)
     (tmp_path / "nginx-error.log").write_text("short")

@@ -16,16 +16,22 @@ SECONDS = 60.0
 class LogKeeper:
     """`reopen` makes nginx open its logs anew. The others write to the end of a file that they hold, so those are copied and emptied."""
 
-    def __init__(self, loop: Loop, folder: Path, *, reopen: Callable[[], None], limit: int = LIMIT_BYTES) -> None:
+    def __init__(
+        self, loop: Loop, folder: Path, *, reopen: Callable[[], None], log: Callable[[str], None], limit: int = LIMIT_BYTES
+    ) -> None:
         self._loop = loop
         self._folder = folder
         self._reopen = reopen
+        self._log = log
         self._limit = limit
         self._loop.later(SECONDS, self._look)
 
     def _look(self) -> None:
         self._loop.later(SECONDS, self._look)
-        self.bound()
+        try:
+            self.bound()
+        except OSError as error:  # a full disk: another time
+            self._log(f"the logs stay as they are: {error.strerror}")
 
     def bound(self) -> None:
         """One look at every log now."""

@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 from tracking_server import layout
@@ -32,6 +33,7 @@ from tracking_server.settings import Settings, SettingsError, parse
 
 BACKLOG = 4096
 FILES = 16384
+PORT_SECONDS = 2.0
 _SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
 _FIXED = ("server_id", "mlflow_version", "listen")
 
@@ -79,7 +81,7 @@ class Guard:
             self._box.keys: lambda: self._restart_mlflow("new keys"),
         }
         self._watch = Watch(self._loop, calls)
-        self._logs = LogKeeper(self._loop, self._box.log, reopen=self._nginx.reopen_logs)
+        self._logs = LogKeeper(self._loop, self._box.log, reopen=self._nginx.reopen_logs, log=self.log)
         self._mlflow.sleep()
         if not self._box.database.exists():
             self._mlflow.wake()
@@ -125,18 +127,16 @@ class Guard:
         return listener
 
     def _check_port(self) -> None:
-        """Before nginx does: that tries for seconds and then says it in its own way."""
+        """Before nginx does, which says it in its own way. A killed guard's nginx may need a moment to be gone."""
         address, _, port = self._settings.listen.rpartition(":")
-        family = socket.AF_INET6 if address.startswith("[") else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((address.strip("[]"), int(port)))
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise CannotRunError(f"cannot listen on {self._settings.listen}: {error.strerror}") from None
+        deadline = time.monotonic() + PORT_SECONDS
+        while (error := _bind_error(address, int(port))) is not None:
+            if error.errno != errno.EADDRINUSE:
+                raise CannotRunError(f"cannot listen on {self._settings.listen}: {error.strerror}")
+            if time.monotonic() > deadline:
                 taken = f"port {port} of {address} is taken by another program: stop that one or give the server another port"
-                raise CannotRunError(taken) from None
+                raise CannotRunError(taken)
+            time.sleep(0.05)
 
     def _nginx_text(self) -> str:
         user = pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() == 0 else None
@@ -229,6 +229,17 @@ def main(directory: str) -> int:
     except (CannotRunError, OSError) as error:
         Log(box.log / "guard.log").last_words(str(error))
         return 1
+
+
+def _bind_error(address: str, port: int) -> OSError | None:
+    family = socket.AF_INET6 if address.startswith("[") else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address.strip("[]"), port))
+        except OSError as error:
+            return error
+    return None
 
 
 def _take_lock() -> int | None:

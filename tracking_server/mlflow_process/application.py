@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tracking_server.mlflow_process import checks, failures
+from tracking_server.mlflow_process import checks, downloads, failures
 from tracking_server.mlflow_process.locations import Locations
 from tracking_server.mlflow_process.plan import Plan
 from tracking_server.mlflow_process.spool import Spool, SpoolMiddleware
@@ -17,4 +17,6 @@ def application(plan: Plan) -> Any:
 
     checks.install(Locations(plan.settings.bucket, plan.settings.prefix))
     failures.install(asgi, wsgi)
-    return SpoolMiddleware(asgi, Spool(plan.box.tmp, plan.settings.tmp_bytes))
+    spool = Spool(plan.box.tmp, plan.settings.tmp_bytes)
+    downloads.install(spool)
+    return SpoolMiddleware(asgi, spool)

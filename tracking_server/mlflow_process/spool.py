@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,26 @@ class NoRoomError(Exception):
 
 
 class Spool:
-    """`limit` bytes may be in `folder` at once. `promised`: what uploads under way have said and not yet sent."""
+    """`limit` bytes may be in `folder` at once. `promised`: what transfers under way have said and not yet written."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         self._folder = folder
         self._limit = limit
         self.promised = 0
+        self._lock = threading.Lock()  # uploads are on the event loop, downloads on other threads
+
+    def promise(self, size: int) -> bool:
+        """Hold room for a transfer of this size, to be let go by `keep`; False when there is none."""
+        with self._lock:
+            if not self.has_room(max(1, size)):
+                return False
+            self.promised += size
+            return True
+
+    def keep(self, size: int) -> None:
+        """So much of what was promised is written, or will not come."""
+        with self._lock:
+            self.promised -= size
 
     def has_room(self, more: int) -> bool:
         return self._used() + self.promised + more <= self._limit
@@ -53,21 +68,20 @@ class Spool:
 
 
 class Upload:
-    """One upload's share: what it promised shrinks as it arrives; without a promise its growth is looked at."""
+    """One upload's share: what was promised for it shrinks as it arrives; without a promise its growth is looked at."""
 
     def __init__(self, spool: Spool, receive: Receive, declared: int) -> None:
         self._spool = spool
         self._receive = receive
         self._left = declared
         self._unseen = 0
-        spool.promised += declared
 
     async def receive(self) -> Message:
         message = await self._receive()
         size = len(message.get("body", b""))
         taken = min(size, self._left)
         self._left -= taken
-        self._spool.promised -= taken
+        self._spool.keep(taken)
         self._unseen += size - taken
         if self._unseen >= _LOOK_EVERY:
             self._unseen = 0
@@ -76,7 +90,7 @@ class Upload:
         return message
 
     def end(self) -> None:
-        self._spool.promised -= self._left
+        self._spool.keep(self._left)
         self._left = 0
 
 
@@ -88,11 +102,11 @@ class SpoolMiddleware:
         self._spool = spool
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] not in ("PUT", "GET") or not _ARTIFACT.match(scope["path"]):
+        if scope["type"] != "http" or scope["method"] != "PUT" or not _ARTIFACT.match(scope["path"]):
             await self._app(scope, receive, send)
             return
-        declared = _content_length(scope) if scope["method"] == "PUT" else 0
-        if not self._spool.has_room(max(1, declared)):
+        declared = _content_length(scope)
+        if not self._spool.promise(declared):
             await answer_no_room(send)
             return
         upload = Upload(self._spool, receive, declared)

@@ -1,0 +1,51 @@
+"""tracking_server/install: finished environments are left alone, unfinished ones never used."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.box import MLFLOW_VERSION, ROOT
+
+INSTALL = ROOT / "tracking_server" / "install"
+
+
+def run(*arguments: str | Path, **variables: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, **variables}
+    return subprocess.run([INSTALL, *arguments], env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.box
+def test_a_finished_one_is_left_alone_and_says_what_it_is(box_environment: Path) -> None:
+    before = (box_environment / "version.json").stat()
+    assert run(MLFLOW_VERSION, box_environment, PATH="/usr/bin:/bin").returncode == 0
+    after = (box_environment / "version.json").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    note = json.loads((box_environment / "version.json").read_text())
+    assert note["mlflow_version"] == MLFLOW_VERSION
+    assert len(note["schema_revision"]) == 12
+    assert (box_environment / "template.db").exists()
+
+
+def test_an_unknown_version_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    done = run("1.2.3", tmp_path / "env")
+    assert done.returncode == 1
+    assert f"known are {MLFLOW_VERSION}" in done.stderr
+    assert not (tmp_path / "env").exists()
+
+
+def test_a_failed_build_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:
+    broken = tmp_path / "bin"
+    broken.mkdir()
+    (broken / "uv").write_text("#!/bin/sh\necho no network >&2\nexit 3\n")
+    (broken / "uv").chmod(0o755)
+    done = run(MLFLOW_VERSION, tmp_path / "env", PATH=f"{broken}:/usr/bin:/bin")
+    assert done.returncode == 1
+    assert "no network" in done.stderr
+    assert not (tmp_path / "env").exists()
+
+
+def test_wrong_use_is_status_2() -> None:
+    assert run().returncode == 2
