@@ -72,7 +72,7 @@ class Requests:
         exists = ServiceError("server_exists", group=group.name, env_name=wish.env_name)
         try:
             with self._registry.session() as session:
-                if _named(session, group.name, wish.env_name) is not None:
+                if find(session, group.name, wish.env_name) is not None:
                     raise exists
                 self._check_count(session, group.name)
                 server.port = portpool.allocate(session, self._settings, server.id)
@@ -152,7 +152,7 @@ class Requests:
     def _change(self, ask: Ask, change: Change) -> Operation:
         group_now = self._group_now(ask)
         with self._registry.session() as session:
-            server, under_way = self._permitted(session, ask, group_now)
+            server, under_way = self._permitted(session, ask, group_now, lock=True)
             if under_way is not None:  # the same was asked already, perhaps by a client that did not hear our answer
                 return under_way
             operation = _operation(ask.kind, server, ask.caller, ask.request_id)
@@ -175,8 +175,8 @@ class Requests:
         """Looked up before any transaction begins: NSS may take its time."""
         return policy.groups_now(ask.caller, [ask.group], self._directory)[ask.group]
 
-    def _permitted(self, session: Session, ask: Ask, group_now: int | None) -> tuple[Server, Operation | None]:
-        server = find(session, ask.group, ask.env, deleted=ask.of_deleted)
+    def _permitted(self, session: Session, ask: Ask, group_now: int | None, *, lock: bool = False) -> tuple[Server, Operation | None]:
+        server = find(session, ask.group, ask.env, deleted=ask.of_deleted, lock=lock)
         if server is None:
             raise not_there(ask.caller, ask.group, ask.env, deleted=ask.of_deleted)
         under_way = unfinished(session, [server.id]).get(server.id)
@@ -184,7 +184,7 @@ class Requests:
         refused = policy.refusal(ask.caller, server, ask.kind, settings=self._settings, situation=situation)
         if refused is not None:
             raise refused
-        if ask.kind == OperationKind.RESTORE and under_way is None and _named(session, ask.group, ask.env) is not None:
+        if ask.kind == OperationKind.RESTORE and under_way is None and find(session, ask.group, ask.env) is not None:
             raise ServiceError("server_exists", group=ask.group, env_name=ask.env)
         return server, under_way
 
@@ -229,23 +229,22 @@ class Requests:
         return self._keyring.encrypt(Secret(json.dumps(payload)))
 
 
-def find(session: Session, group: str, env: str, *, deleted: bool = False) -> Server | None:
-    """The server of that name; with ``deleted`` the latest deleted one that still waits for its purge. Locked where the database can."""
-    if not deleted:
-        return _named(session, group, env)
-    query = select(Server).where(Server.group_name == group, Server.env_name == env, Server.deleted_at.is_not(None))
-    return session.scalars(query.order_by(Server.deleted_at.desc()).limit(1).with_for_update()).first()
+def find(session: Session, group: str, env: str, *, deleted: bool = False, lock: bool = False) -> Server | None:
+    """The server of that name; with ``deleted`` the latest deleted one that still waits for its purge. ``lock``: until the transaction's
+    end, where the database knows locks of rows (SQLite lets one writer in at a time).
+    """
+    query = select(Server).where(Server.group_name == group, Server.env_name == env)
+    if deleted:
+        query = query.where(Server.deleted_at.is_not(None)).order_by(Server.deleted_at.desc()).limit(1)
+    else:
+        query = query.where(Server.deleted_at.is_(None))
+    return session.scalars(query.with_for_update() if lock else query).first()
 
 
 def unfinished(session: Session, server_ids: Sequence[str]) -> dict[str, Operation]:
     """The operation that is under way on each of those servers, where there is one: one query for all."""
     query = select(Operation).where(Operation.server_id.in_(server_ids), Operation.state.in_(UNFINISHED))
     return {str(operation.server_id): operation for operation in session.scalars(query)}
-
-
-def _named(session: Session, group: str, env: str) -> Server | None:
-    query = select(Server).where(Server.group_name == group, Server.env_name == env, Server.deleted_at.is_(None))
-    return session.scalars(query.with_for_update()).first()
 
 
 def _operation(kind: OperationKind, server: Server, caller: Caller, request_id: str | None) -> Operation:

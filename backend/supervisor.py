@@ -19,9 +19,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
-from backend.settings import Settings
+from backend import log as logs
+from backend.settings import Settings, load
 
 log = logging.getLogger(__name__)
 PARTS: Final = ("api", "reconciler")
@@ -79,6 +80,23 @@ class _Part:
         """Send it a signal while it runs."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
+
+
+def become(file: Path) -> NoReturn:
+    """Turn this process into the supervisor: what it imported before (to look whether all is well) would stay in memory for months."""
+    argv = [sys.executable, "-P", "-m", "backend.supervisor", str(file.absolute())]
+    os.execv(sys.executable, argv)  # noqa: S606 (our own interpreter, no shell wanted)
+
+
+def main(argv: list[str]) -> int:
+    """Supervise by the settings of that file. Exit status 1, with a sentence, when that cannot begin."""
+    logs.configure()
+    try:
+        supervise(load(Path(argv[0])), Path(argv[0]))
+    except (AlreadyRunningError, CannotListenError) as error:
+        sys.stderr.write(f"aihub: {error}\n")
+        return 1
+    return 0
 
 
 def supervise(settings: Settings, file: Path) -> None:
@@ -189,3 +207,7 @@ def _end(parts: list[_Part]) -> None:
             log.error("%s does not end and is killed", part.name)  # noqa: TRY400 (a traceback says nothing here)
             part.process.kill()
             part.process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

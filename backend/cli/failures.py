@@ -9,7 +9,6 @@ from sqlalchemy.exc import OperationalError
 from backend.errors import ServiceError
 from backend.keyring import KeyringError
 from backend.messages import describe
-from backend.supervisor import AlreadyRunningError, CannotListenError
 
 
 class CommandError(Exception):
@@ -21,7 +20,7 @@ def sentence(error: Exception) -> str | None:
     if isinstance(error, ServiceError):
         told = describe(error.code, error.params, "en")
         return f"{told['detail'].rstrip('.')}. {told['cure']}"
-    if isinstance(error, CommandError | KeyringError | AlreadyRunningError | CannotListenError):
+    if isinstance(error, CommandError | KeyringError):
         return str(error)
     if isinstance(error, OperationalError) and isinstance(error.orig, sqlite3.OperationalError):
         return f"the registry cannot be used ({error.orig}); run `aihub init` first, and run this as the service's account or as root"

@@ -44,11 +44,10 @@ def serve(context: click.Context) -> None:
     Logs go to standard error, a line each. SIGTERM or Ctrl-C ends it within seconds; tracking servers go on running. systemd: Type=exec,
     KillMode=mixed would end the tracking servers too, so use KillMode=process.
     """
-    from backend import log
     from backend.cli.failures import CommandError
     from backend.keyring import Keyring
     from backend.registry.database import Registry
-    from backend.supervisor import supervise
+    from backend.supervisor import become
     from backend.wiring import make_runtime, open_registry
 
     settings = ready_settings(context)
@@ -59,8 +58,7 @@ def serve(context: click.Context) -> None:
     registry.close()
     if revision != Registry.newest_revision():
         raise CommandError(f"the registry has revision {revision}, and this version needs {Registry.newest_revision()}; run `aihub init`")
-    log.configure()
-    supervise(settings, file_of(context))
+    become(file_of(context))
 
 
 @click.command()
