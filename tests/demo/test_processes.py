@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,7 +41,15 @@ def test_a_stranger_with_the_number_is_left_alone(sleeper: Process) -> None:
 def test_it_lives_in_its_own_session_with_a_private_log_and_no_inherited_environment(sleeper: Process, tmp_path: Path) -> None:
     assert os.getsid(sleeper.pid) == sleeper.pid
     assert (tmp_path / "log").stat().st_mode & 0o077 == 0
-    assert Path(f"/proc/{sleeper.pid}/environ").read_bytes().split(b"\0")[:-1] == [b"PATH=/usr/bin:/bin"]
+    assert _environment(sleeper) == [b"PATH=/usr/bin:/bin"]
+
+
+def _environment(process: Process) -> list[bytes]:
+    """What it was given; for a moment after its start the kernel does not know yet."""
+    deadline = time.monotonic() + 10
+    while not (found := Path(f"/proc/{process.pid}/environ").read_bytes()):
+        assert time.monotonic() < deadline, "no environment at all"
+    return found.split(b"\0")[:-1]
 
 
 def test_one_that_will_not_end_is_killed_with_its_children(tmp_path: Path) -> None:
