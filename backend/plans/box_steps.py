@@ -49,7 +49,9 @@ def wait_users(work: Work) -> None:
 
 
 def start_box(work: Work) -> None:
-    """The box runs."""
+    """The box runs. One that says that it failed is started anew: who asks for a start does not want that one."""
+    if observe(work.world, work.server()).state is BoxState.FAILED:
+        stop_box(work)
     ensure_started(work.world, work.server())
 
 

@@ -178,7 +178,9 @@ def _terminate(directory: Path, timeout: float) -> None:
             signal.pidfd_send_signal(handle, signal.SIGTERM)
         except ProcessLookupError:
             return
-        select.select([handle], [], [], timeout)
+        ended = select.poll()
+        ended.register(handle, select.POLLIN)
+        ended.poll(timeout * 1000)
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -139,6 +139,17 @@ def test_a_start_that_fails_leaves_the_wish_and_the_reason(site: Site):
     assert (server.status, server.desired, server.reason) == ("failed", "running", done.error)
 
 
+def test_a_start_replaces_a_box_that_failed(site: Site):
+    server = site.made()
+    failed = site.runtime.boxes[server.id]
+    failed.state = BoxState.FAILED
+    with site.registry.session() as session:
+        session.get_one(Server, server.id).status = "failed"
+    assert run(site, site.ask("start")).state == "succeeded"
+    assert site.runtime.boxes[server.id] is not failed
+    assert site.one().status == "running"
+
+
 def test_delete_keeps_a_proven_copy_and_the_port_and_restore_brings_all_back(site: Site):
     server = site.made()
     site.set_users("alice")
