@@ -31,10 +31,10 @@ class Walk:
     console: ConsolePage
     work: Path
 
-    def command(self, *argv: str, **more: str) -> "subprocess.CompletedProcess[str]":
+    def command(self, *argv: str, cwd: Path | None = None, **more: str) -> "subprocess.CompletedProcess[str]":
         """A command in the user's second terminal, with what `bin/demo env` gave."""
         environment = self.demo.variables | more
-        done = subprocess.run(argv, cwd=self.work, env=environment, capture_output=True, text=True, check=False, timeout=170)
+        done = subprocess.run(argv, cwd=cwd or self.work, env=environment, capture_output=True, text=True, check=False, timeout=170)
         assert done.returncode == 0, f"{argv}\n{done.stdout}\n{done.stderr}"
         return done
 
@@ -90,7 +90,7 @@ def _register_user(walk: Walk) -> None:
 def _train_twice(walk: Walk, url: str) -> None:
     login = {"MLFLOW_TRACKING_URI": url, "MLFLOW_TRACKING_USERNAME": LOGIN[0], "MLFLOW_TRACKING_PASSWORD": LOGIN[1]}
     for version, alpha, l1_ratio in ((1, "0.5", "0.5"), (2, "0.1", "0.9")):
-        done = walk.command("python", str(ROOT / "samples/wine/train.py"), alpha, l1_ratio, **login)
+        done = walk.command("python", "samples/wine/train.py", alpha, l1_ratio, cwd=ROOT, **login)
         assert f"Created version '{version}' of model 'ElasticnetWineModel'" in done.stdout + done.stderr
 
 
@@ -124,6 +124,9 @@ def _export_version_2(walk: Walk, url: str) -> None:
     unpacked = walk.work / "unpacked"
     with tarfile.open(package / "model.tar.gz") as archive:
         archive.extractall(unpacked, filter="data")
+    requirements = (unpacked / "requirements.txt").read_text()
+    assert "scikit-learn==" in requirements
+    assert "flask-openapi3" not in requirements, "the packages of this checkout are not the model's"
     script = "import json, mlflow, pandas; m = mlflow.pyfunc.load_model('unpacked'); print(m.predict(m.input_example).shape[0])"
     assert walk.command("python", "-c", script).stdout.split()[-1] == str(len(json.loads(_input_example(unpacked))["data"]))
 
