@@ -1,5 +1,3 @@
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +13,3 @@ def site(tmp_path: Path) -> Iterator[Site]:
     yield site
     site.registry.close()
     site.kick.close()
-
-
-@pytest.fixture
-def short() -> Iterator[Path]:
-    """A folder with a short name, removed afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="eng-", dir="/tmp"))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
