@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
@@ -65,7 +65,7 @@ class Requests:
         ``version_missing``, ``ports_exhausted``, ``directory_failed``.
         """
         group = policy.check_create(caller, wish.group, self._settings, self._directory)
-        self._check_endpoint(wish.endpoint_url)
+        wish = replace(wish, endpoint_url=self._endpoint(wish.endpoint_url))
         version, revision = versions.schema_revision(self._settings, wish.mlflow_version)
         server = self._new_server(caller, group, wish, version, revision)
         operation = _operation(OperationKind.CREATE, server, caller, request_id)
@@ -134,14 +134,14 @@ class Requests:
 
     def set_storage(self, caller: Caller, group: str, env: str, wish: StorageWish, *, request_id: str | None) -> Operation:
         """Other keys or another endpoint for the same bucket. Errors: as ``start``, ``endpoint_fixed``."""
-        self._check_endpoint(wish.endpoint_url)
+        endpoint = self._endpoint(wish.endpoint_url)
 
         def change(server: Server) -> str:
             return self._encrypted(
                 {
                     "access_key_id": wish.key.access_key_id,
                     "secret_access_key": wish.key.secret_access_key.reveal(),
-                    "endpoint_url": wish.endpoint_url or server.endpoint_url,
+                    "endpoint_url": endpoint or server.endpoint_url,
                     "region": wish.region or server.region,
                 }
             )
@@ -212,10 +212,14 @@ class Requests:
             box_keys=self._keyring.encrypt(new_box_keys()),
         )
 
-    def _check_endpoint(self, asked: str | None) -> None:
+    def _endpoint(self, asked: str | None) -> str | None:
+        """The endpoint asked for, as the site writes it. Error: ``endpoint_fixed``."""
         fixed = self._settings.endpoint_url
-        if asked is not None and fixed is not None and asked.rstrip("/") != fixed.rstrip("/"):
+        if asked is None or fixed is None:
+            return asked
+        if asked.rstrip("/") != fixed.rstrip("/"):
             raise ServiceError("endpoint_fixed", endpoint=fixed)
+        return fixed
 
     def _check_count(self, session: Session, group: str) -> None:
         most = self._settings.max_servers_per_group

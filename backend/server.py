@@ -112,7 +112,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "umask": 0o077,
             "keepalive": 5,
             "timeout": 60,
-            "graceful_timeout": 15,
+            "graceful_timeout": 8,
             "limit_request_line": 4094,
             "limit_request_fields": 40,
             "limit_request_field_size": 4096,
