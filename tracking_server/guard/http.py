@@ -62,6 +62,7 @@ class Connection:
         self._input = b""
         self._output = b""
         self._waiting = False  # for the handler's answer
+        self._writing = False  # watched for room to write, not for input
         self._drain_timer: Timer | None = None
         sock.setblocking(False)
         loop.watch(sock, READ, self._readable)
@@ -119,9 +120,12 @@ class Connection:
             return
         self._output = self._output[sent:]
         if self._output:
+            self._writing = True
             self._loop.watch(self._sock, WRITE, self._writable)
             return
-        self._loop.watch(self._sock, READ, self._readable)
+        if self._writing:
+            self._writing = False
+            self._loop.watch(self._sock, READ, self._readable)
         if self._once:
             self._drain()
         elif self._input:
