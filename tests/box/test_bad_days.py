@@ -69,7 +69,7 @@ def test_a_killed_leash_does_not_leave_nginx_without_one(own_box: MakeBox) -> No
     leash = box.find("kill -KILL 0")
     leash.kill()
     until(
-        lambda: [each for each in box.processes() if "kill -KILL 0" in " ".join(each.cmdline()) and each.pid != leash.pid],
+        lambda: [each for each in box.find_all("kill -KILL 0") if each.pid != leash.pid],
         what="a new leash",
     )
     until(box.answers, what="nginx back")

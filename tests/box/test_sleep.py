@@ -139,7 +139,7 @@ def test_two_workers_sleep_and_wake_together(own_box: MakeBox) -> None:
     names = [uuid.uuid4().hex for _ in range(40)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda name: box.api("POST", "runs/create", json={"experiment_id": "0", "run_name": name}), names))
-    pids = [each.pid for each in box.processes() if "mlflow_process" in " ".join(each.cmdline())]
+    pids = [each.pid for each in box.find_all("mlflow_process")]
     assert len(pids) == 3
     box.wait_state("asleep")
     assert not alive(pids)

@@ -147,8 +147,11 @@ class Box:
 
     def find(self, text: str) -> psutil.Process:
         """The one process of the box whose command line has the text."""
-        (found,) = [process for process in self.processes() if text in " ".join(process.cmdline())]
+        (found,) = self.find_all(text)
         return found
+
+    def find_all(self, text: str) -> list[psutil.Process]:
+        return [process for process in self.processes() if text in command_line(process)]
 
     def mlflow_process(self) -> psutil.Process:
         return self.find("tracking_server.mlflow_process")
@@ -192,6 +195,14 @@ def make_box(place: Path, *, cost: int = 4, **settings: Any) -> Box:
     }
     box.replace("keys.json", json.dumps(keys))
     return box
+
+
+def command_line(process: psutil.Process) -> str:
+    """Of a process that may end at any time: then nothing."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # a zombie is one, too
+        return ""
 
 
 def alive(pids: Iterable[int]) -> list[int]:
