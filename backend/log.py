@@ -14,17 +14,7 @@ class OneLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        if record.exc_info and isinstance(record.exc_info[1], Exception):
-            hide_parameters(record.exc_info[1])
         return super().format(record).replace("\r", "\\r").replace("\n", " | ")
-
-
-def hide_parameters(error: BaseException | None) -> None:
-    """SQLAlchemy's errors show the values of their statement, unless told not to; so do those that they came from."""
-    while error is not None:
-        if hasattr(error, "hide_parameters"):
-            error.hide_parameters = True
-        error = error.__cause__ or error.__context__
 
 
 def configure(level: int = logging.INFO) -> None:

@@ -177,10 +177,7 @@ def _untouched(world: World, server_id: str) -> Server | None:
     """The row of a server for which no operation is under way."""
     with world.registry.reading() as session:
         server = session.get(Server, server_id)
-        if server is None or _is_asked_for(session, server_id):
-            return None
-        session.expunge(server)
-        return server
+        return None if server is None or _is_asked_for(session, server_id) else server
 
 
 def _is_asked_for(session: Session, server_id: str) -> bool:

@@ -60,7 +60,6 @@ def update_all(registry: Registry, directory: Directory) -> None:
     view = _View(directory)
     with registry.reading() as session:
         servers = session.scalars(select(Server).where(Server.deleted_at.is_(None))).all()
-        session.expunge_all()
     for server in servers:
         if not server.users and not server.former_members:
             continue

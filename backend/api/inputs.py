@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
 from backend.domain import BUCKET_NAME, ENV_NAME, ArtifactAccess, StorageKey, bucket_name_is_valid
@@ -52,12 +52,18 @@ def _password(password: SecretStr) -> SecretStr:
     return password
 
 
+def _whole(number: object) -> object:
+    """In JSON, and so for JSON Schema, 900.0 is a whole number too."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
 Bucket = Annotated[str, Field(pattern=BUCKET_NAME, min_length=3, max_length=63), AfterValidator(_bucket)]
 AccessKey = Annotated[str, Field(pattern=ACCESS_KEY_ID, min_length=1, max_length=128)]
 SecretKey = Annotated[SecretStr, Field(min_length=1, max_length=256, json_schema_extra={"pattern": PRINTABLE}), AfterValidator(_secret_key)]
 Password = Annotated[SecretStr, Field(min_length=1, max_length=MOST_BYTES, json_schema_extra={"pattern": PLAIN}), AfterValidator(_password)]
 Endpoint = Annotated[str, Field(pattern=ENDPOINT_URL, max_length=1024)]
 Region = Annotated[str, Field(pattern=REGION)]
+IdleSeconds = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=2_592_000)]
 
 
 class ServerCreate(Input):
@@ -72,9 +78,7 @@ class ServerCreate(Input):
     region: Region | None = Field(default=None, description="null: the site's.")
     artifact_access: Literal["proxied", "direct"] | None = Field(default=None, description="null: the site's.")
     mlflow_version: str | None = Field(default=None, pattern=VERSION, description="null: the site's.")
-    idle_seconds: int | None = Field(
-        default=None, ge=0, le=2_592_000, description="Sleep after so long without activity; 0: never; null: the site's."
-    )
+    idle_seconds: IdleSeconds | None = Field(default=None, description="Sleep after so long without activity; 0: never; null: the site's.")
 
     def wish(self) -> CreateWish:
         """For ``backend.requests``."""

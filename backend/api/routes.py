@@ -90,7 +90,6 @@ def list_servers(query: ServersQuery) -> Response:
     with service.registry.reading() as session:
         rows = session.scalars(wanted).all()
         under_way = unfinished(session, [row.id for row in rows])
-        session.expunge_all()  # they are presented after the transaction, since NSS may take its time
     membership.saw(service.registry, rows, caller)
     presenter = _presenter([row.group_name for row in rows], under_way)
     return _json(ServerList(servers=[presenter.server(row) for row in rows]))
@@ -108,7 +107,6 @@ def get_server(path: ServerPath) -> Response:
     with _service().registry.reading() as session:
         row = find(session, path.group, path.env)
         under_way = unfinished(session, [row.id]) if row else {}
-        session.expunge_all()
     if row is None or not policy.is_visible(_caller(), row):
         raise not_there(_caller(), path.group, path.env)
     membership.saw(_service().registry, [row], _caller())
@@ -159,7 +157,6 @@ def get_operation(path: OperationPath) -> Response:
     with _service().registry.reading() as session:
         row = session.get(Operation, path.id)
         server = session.get(Server, row.server_id) if row is not None and row.server_id is not None else None
-        session.expunge_all()
     if row is None or not _may_see(row, server):
         raise ServiceError("no_such_operation", id=path.id)
     return _json(operation_view(row, g.language))

@@ -51,7 +51,6 @@ def audit(context: click.Context, *, limit: int, user: str | None, as_json: bool
         query = query.where(AuditEntry.user == user)
     with open_registry(ready_settings(context)).reading() as session:
         found = list(session.scalars(query))
-        session.expunge_all()
     rows: list[Row] = [
         {
             "at": row.at.isoformat(timespec="seconds"),

@@ -158,7 +158,6 @@ def _views(service: Service, *, deleted: bool) -> list[Row]:
         query = select(Server).order_by(Server.group_name, Server.env_name, Server.created_at)
         rows: list[Server] = list(session.scalars(query if deleted else query.where(Server.deleted_at.is_(None))))
         under_way = unfinished(session, [row.id for row in rows])
-        session.expunge_all()
     caller = _admin()
     groups = policy.groups_now(caller, [row.group_name for row in rows], service.directory)
     presenter = Presenter(settings=service.settings, caller=caller, language="en", groups_now=groups, under_way=under_way)
@@ -192,7 +191,6 @@ def _follow(service: Service, operation_id: str) -> None:
     while True:
         with service.registry.reading() as session:
             row = session.get(Operation, operation_id)
-            session.expunge_all()
         if row is None:
             raise CommandError(f"the operation {operation_id} is gone; see `aihub operations`")
         view = operation_view(row, "en")

@@ -70,10 +70,7 @@ class World:
     def server(self, server_id: str) -> Server | None:
         """The row as it is now, for reading only."""
         with self.registry.reading() as session:
-            row = session.get(Server, server_id)
-            if row is not None:
-                session.expunge(row)
-            return row
+            return session.get(Server, server_id)
 
     def address(self, server: Server) -> tuple[str, int]:
         """Where the server's box listens."""

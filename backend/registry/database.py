@@ -30,7 +30,7 @@ class Registry:
     def __init__(self, url: str) -> None:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self._engine = _sqlite_engine(url) if self.is_sqlite else create_engine(url, pool_pre_ping=True)
+        self._engine = _sqlite_engine(url) if self.is_sqlite else create_engine(url, pool_pre_ping=True, hide_parameters=True)
         self._reading = self._engine.execution_options(**{_READING: True})
         _forget_connections_after_fork(self._engine)
 
@@ -66,10 +66,13 @@ class Registry:
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """A transaction that only reads, from one moment's state: waits for no writer and makes none wait."""
+        """A transaction that only reads, from one moment's state: waits for no writer and makes none wait.
+
+        What was read may be used afterwards too: the rows are let go of before the end, which would otherwise empty them.
+        """
         with Session(self._reading, expire_on_commit=False) as session:
             yield session
-            session.rollback()
+            session.expunge_all()
 
     def close(self) -> None:
         """Close the connections that are kept open."""
@@ -85,7 +88,7 @@ def _sqlite_engine(url: str) -> Engine:
     """SQLite as several processes need it. The driver's own idea of transactions is off: it would begin a writer as a reader, and a
     reader that turns writer fails at once when another wrote meanwhile.
     """
-    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def _(connection: Any, _record: object) -> None:

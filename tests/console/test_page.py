@@ -217,14 +217,14 @@ def test_a_phone_shows_cards_and_never_scrolls_sideways(service: FakeService, op
 def test_in_japanese_the_labels_stay_and_the_rest_is_japanese(service: FakeService, open_page: Opener) -> None:
     service.add("gaa50000", "wine")
     page = open_page(locale="ja-JP")
-    expect(page.get_by_text("このサーバーには、まだ誰もログインできません")).to_be_visible()
+    expect(page.get_by_text("このサーバには、まだ誰もログインできません")).to_be_visible()
     for name in ("Start", "Stop", "Delete", "Service List Update", "Auth Info Registration", "Export model", "Create image"):
         expect(page.get_by_role("button", name=name)).to_be_visible()
     page.get_by_role("button", name="Delete").click()
     expect(page.get_by_role("dialog")).to_contain_text("データベースのスナップショット、設定、ポートは20")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Stop").click()
-    expect(page.locator(".steps")).to_contain_text("サーバーを停止")
+    expect(page.locator(".steps")).to_contain_text("サーバを停止")
     page.get_by_role("link", name="English").click()
     expect(page.get_by_text("Nothing was asked for yet.").or_(page.locator(".operation")).first).to_be_visible()
     assert page.evaluate("document.documentElement.lang") == "en"
