@@ -13,6 +13,7 @@ from tracking_server.settings import Settings
 
 CONNECTIONS = 4096  # a waiting client takes two, and a third while its login is checked
 BODY_MEGABYTES = 64
+KEEP_SECONDS = 1  # a connection to MLflow is kept so long for the next request: long enough for a job's stream of metrics
 _REFUSED = r"^/mlflow/(?:ajax-)?api/[0-9.]+/(?:mlflow/)?(?:assistant|jobs)(?:/|$)"
 _GATEWAY = r"^/mlflow/(?:gateway|(?:ajax-)?api/[0-9.]+/mlflow/gateway|(?:ajax-)?api/[0-9.]+/mlflow/gateway-proxy)(?:/|$)"
 _ARTIFACT = r"^/mlflow/(?:ajax-)?api/2\.0/mlflow-artifacts/artifacts/."
@@ -55,6 +56,11 @@ http {{
     map $aihub_retry_after $aihub_challenge {{
         default "";
         "" 'Basic realm="MLflow"';
+    }}
+    upstream mlflow {{
+        server unix:mlflow.sock;
+        keepalive 16;
+        keepalive_timeout {keep}s;
     }}
     upstream guard {{
         server unix:guard.sock;
@@ -182,9 +188,9 @@ _TO_GUARD = """\
 
 _TO_MLFLOW = """\
             rewrite ^ $uri break;
-            proxy_pass http://unix:mlflow.sock;
+            proxy_pass http://mlflow;
             proxy_set_header Host $http_host;
-            proxy_set_header Connection close;
+            proxy_set_header Connection "";
             proxy_set_header Authorization "";
             proxy_set_header Proxy-Authorization "";
             proxy_set_header Cookie "";
@@ -212,6 +218,7 @@ def nginx_text(settings: Settings, *, user: str | None) -> str:
     """The whole configuration. `user`: the account of the workers, said only where the master is root."""
     refused = [_REFUSED] if settings.allow_gateway else [_REFUSED, _GATEWAY]
     return _TEMPLATE.format(
+        keep=KEEP_SECONDS,
         drain=max(1, round(settings.drain_seconds)),
         user=f"user {user};\n" if user else "",
         connections=CONNECTIONS,

@@ -30,28 +30,54 @@ def run_names(box: Box) -> Counter[str]:
             return names
 
 
-def test_a_steady_stream_over_many_sleeps_is_answered_once_each(own_box: MakeBox) -> None:
-    box = own_box(idle_seconds=0.1)
-    box.start()
+def _answered_once_each(box: Box, *, pause: tuple[float, float], over: Callable[[Callable[[], bool]], None]) -> None:
+    """Two streams of POSTs with unique names while `over` happens to the box; `over` is given whether a stream broke."""
     enough = threading.Event()
 
     def stream(seed: int) -> list[str]:
         chance, sent = random.Random(seed), []  # noqa: S311  # pauses, not secrets
-        while not enough.wait(chance.uniform(0.05, 0.4)):
+        while not enough.wait(chance.uniform(*pause)):
             sent.append(uuid.uuid4().hex)
             box.api("POST", "runs/create", json={"experiment_id": "0", "run_name": sent[-1]})
         return sent
 
-    def sleeps() -> int:
-        return (box.home / "log" / "guard.log").read_text().count("MLflow ended with status 0")
-
     with ThreadPoolExecutor(2) as pool:
         streams = [pool.submit(stream, seed) for seed in (1, 2)]
         try:
-            until(lambda: sleeps() >= 6 or any(each.done() for each in streams), seconds=120, what="six sleeps")
+            over(lambda: any(each.done() for each in streams))
         finally:
             enough.set()
     assert run_names(box) == Counter(name for each in streams for name in each.result())
+
+
+def _ended(box: Box) -> int:
+    return (box.home / "log" / "guard.log").read_text().count("MLflow ended with status 0")
+
+
+def test_a_steady_stream_over_many_sleeps_is_answered_once_each(own_box: MakeBox) -> None:
+    """The pauses are about as long as MLflow waits, so that requests come while it goes to sleep."""
+    box = own_box(idle_seconds=0.1)
+    box.start()
+
+    def many_sleeps(broken: Callable[[], bool]) -> None:
+        until(lambda: _ended(box) >= 6 or broken(), seconds=120, what="six sleeps")
+
+    _answered_once_each(box, pause=(1.0, 2.2), over=many_sleeps)
+
+
+def test_a_dense_stream_over_restarts_is_answered_once_each(own_box: MakeBox) -> None:
+    """nginx uses its kept connections again and again: a drain must end nevertheless, and lose nothing."""
+    box = own_box(idle_seconds=0)
+    box.start()
+    box.wait_state("awake")
+
+    def restarts(broken: Callable[[], bool]) -> None:
+        for number in range(1, 5):
+            box.write_credentials("key", f"secret-{number}")
+            until(lambda number=number: _ended(box) >= number or broken(), seconds=30, what=f"restart {number}")  # type: ignore[misc]
+            until(lambda: box.health()["state"] == "awake" or broken(), seconds=60, what="awake again")
+
+    _answered_once_each(box, pause=(0.0, 0.02), over=restarts)
 
 
 def _raw_request(box: Box, name: str) -> bytes:

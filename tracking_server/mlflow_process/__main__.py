@@ -43,12 +43,14 @@ def _config(plan: Plan) -> uvicorn.Config:
     import uvicorn
 
     from tracking_server.mlflow_process.application import application
+    from tracking_server.mlflow_process.server import KEEP_SECONDS
 
     return uvicorn.Config(
         application(plan),
         log_level="warning",
         access_log=False,
         backlog=4096,
+        timeout_keep_alive=KEEP_SECONDS,
         proxy_headers=False,
         server_header=False,
         h11_max_incomplete_event_size=128 * 1024,

@@ -1,8 +1,9 @@
 """uvicorn on a socket that the guard holds, and the rule by which it goes to sleep.
 
-Going to sleep must lose nobody. nginx opens one connection per request and writes at once, so a connection that was accepted is a request
-that is here. Hence: stop accepting (newcomers queue in the guard's socket), look whether somebody was accepted meanwhile; if so, accept
-again, else end. On SIGTERM the same, but those who are here are served to their end, for a limited time.
+Going to sleep must lose nobody. nginx keeps a connection for a second after a request and may send the next one on it at any moment, so a
+connection is never closed from here without having said so in the answer before. Hence: stop accepting (newcomers queue in the guard's
+socket), look whether a connection is open; if so, accept again, else end. On SIGTERM the same, but those who are here are served to their
+end, for a limited time; every answer then says that it is the connection's last, and nginx lets go of the quiet ones by itself.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import uvicorn  # type: ignore[import-not-found]
 
 from tracking_server.mlflow_process.workers import SharedActivity
 
 BACKLOG = 4096
+KEEP_SECONDS = 3600
+"""Only nginx ends a quiet connection, after `tracking_server.nginx.KEEP_SECONDS`; this is for a client that is not nginx."""
 _SETTLE_SECONDS = 0.05
 
 
@@ -43,6 +47,7 @@ class SleepyServer(uvicorn.Server):  # type: ignore[misc]  # uvicorn is in the b
         self._activity = activity
         self._worker = worker
         self._requests_seen = 0
+        self._closing = False
         self._active_now()
 
     def run_until_idle(self) -> None:
@@ -54,6 +59,7 @@ class SleepyServer(uvicorn.Server):  # type: ignore[misc]  # uvicorn is in the b
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._asked_to_stop)
         self.config.load()
+        self.config.loaded_app = self._saying_when_last(self.config.loaded_app)
         self.lifespan = self.config.lifespan_class(self.config)
         await self.startup(sockets=[self._listener.dup()])
         self._told("ready")
@@ -61,6 +67,19 @@ class SleepyServer(uvicorn.Server):  # type: ignore[misc]  # uvicorn is in the b
         await self.main_loop()
         await self._drain()
         await self.lifespan.shutdown()
+
+    def _saying_when_last(self, app: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        """The application, whose answers end their connection while nobody is accepted."""
+
+        async def wrapped(scope: dict[str, Any], receive: Any, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+            async def send_last(message: dict[str, Any]) -> None:
+                if self._closing and message["type"] == "http.response.start":
+                    message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+                await send(message)
+
+            await app(scope, receive, send_last)
+
+        return wrapped
 
     def _asked_to_stop(self) -> None:
         self.should_exit = True
@@ -92,6 +111,7 @@ class SleepyServer(uvicorn.Server):  # type: ignore[misc]  # uvicorn is in the b
 
     async def _stop_accepting(self) -> None:
         """Afterwards every connection that was accepted is in `server_state.connections`, unless it is answered already."""
+        self._closing = True
         for server in self.servers:
             server.close()
         await asyncio.sleep(_SETTLE_SECONDS)
@@ -105,10 +125,11 @@ class SleepyServer(uvicorn.Server):  # type: ignore[misc]  # uvicorn is in the b
             )
             return made
 
+        self._closing = False
         self.servers = [await loop.create_server(protocol, sock=self._listener.dup(), backlog=BACKLOG)]
 
     async def _drain(self) -> None:
-        """Not uvicorn's own shutdown: that closes connections whose request it has not read yet."""
+        """Not uvicorn's own shutdown: that closes connections whose next request may be on its way."""
         await self._stop_accepting()
         deadline = time.monotonic() + self._drain_seconds
         # uvicorn has no event for it.
