@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +14,7 @@ from backend.domain import Box, StorageKey
 _ID: Final = re.compile(r"[a-z][a-z0-9]{11}")
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]+")
 _REMOVED: Final = ".removed-"
+_KEYS, _CREDENTIALS, _SETTINGS, _USERS = "keys.json", "s3/credentials", "settings.json", "users.json"
 
 
 class BoxDirectories:
@@ -45,6 +46,10 @@ class BoxDirectories:
                 discard_unfinished(path)
         return changed
 
+    def config(self, server_id: str) -> Mapping[str, int | None]:
+        """Each file of ``config/`` with the time (ns) at which it was replaced; None: it is not there."""
+        return config_of(self.directory(server_id))
+
     def remove(self, server_id: str) -> None:
         """Remove the whole directory, the database included. It goes from sight in one rename: no half of it is ever taken for a box."""
         directory = self.directory(server_id)
@@ -64,10 +69,15 @@ class BoxDirectories:
         return sorted(name for name in names if _ID.fullmatch(name))
 
 
+def config_of(directory: Path) -> dict[str, int | None]:
+    """See ``BoxDirectories.config``."""
+    return {name: _replaced_at(directory / "config" / name) for name in (_KEYS, _CREDENTIALS, _SETTINGS, _USERS)}
+
+
 def _files(box: Box) -> Iterator[tuple[str, bytes]]:
     """Settings last but users: a box that finds its settings finds all that they need, and nobody gets in before all is there."""
     yield (
-        "keys.json",
+        _KEYS,
         _json(
             {
                 "webhook_secret_encryption_key": box.keys.webhook_secret_encryption_key.reveal(),
@@ -76,9 +86,9 @@ def _files(box: Box) -> Iterator[tuple[str, bytes]]:
             }
         ),
     )
-    yield "s3/credentials", _credentials(box.key)
-    yield "settings.json", _json(box.settings)
-    yield "users.json", _json({"users": [{"name": user.name, "bcrypt": user.bcrypt} for user in box.users]})
+    yield _CREDENTIALS, _credentials(box.key)
+    yield _SETTINGS, _json(box.settings)
+    yield _USERS, _json({"users": [{"name": user.name, "bcrypt": user.bcrypt} for user in box.users]})
 
 
 def _json(value: object) -> bytes:
@@ -92,6 +102,13 @@ def _credentials(key: StorageKey) -> bytes:
         if not _PRINTABLE.fullmatch(value):
             raise ValueError(f"{name} has characters that a credentials file cannot hold")
     return ("[default]\n" + "".join(f"{name} = {value}\n" for name, value in values.items())).encode()
+
+
+def _replaced_at(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
 
 
 def _content(path: Path) -> bytes | None:

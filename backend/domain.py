@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -164,12 +165,15 @@ class Box:
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """What a runtime sees of one box. ``detail`` is one sentence where something is wrong; ``stranger``: another program has its port."""
+    """What a runtime sees of one box. ``detail`` is one sentence where something is wrong; ``stranger``: another program has its port;
+    ``config``: the files of its ``config/`` that it has taken over, each by the time at which it was replaced (ns; None: not there).
+    """
 
     state: BoxState
     detail: str | None = None
     mlflow_version: str | None = None
     stranger: bool = False
+    config: Mapping[str, int | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ Every method names its errors. "Gone already" is success for stop and remove.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -75,6 +75,9 @@ class BoxFiles(Protocol):
         """Make the directory and its ``config/`` say what ``box`` says; each file by rename,
         only where it differs. True if something changed.
         """
+
+    def config(self, server_id: str) -> Mapping[str, int | None]:
+        """The files of ``config/`` as they are now, as ``Observation.config`` has them."""
 
     def remove(self, server_id: str) -> None:
         """Remove the whole directory, the database included."""

@@ -17,20 +17,24 @@ class Box(NamedTuple):
     home: Path
 
     @property
+    def config(self) -> Path:
+        return self.home / "config"
+
+    @property
     def settings(self) -> Path:
-        return self.home / "config" / "settings.json"
+        return self.config / "settings.json"
 
     @property
     def users(self) -> Path:
-        return self.home / "config" / "users.json"
+        return self.config / "users.json"
 
     @property
     def s3_credentials(self) -> Path:
-        return self.home / "config" / "s3" / "credentials"
+        return self.config / "s3" / "credentials"
 
     @property
     def keys(self) -> Path:
-        return self.home / "config" / "keys.json"
+        return self.config / "keys.json"
 
     @property
     def data(self) -> Path:

@@ -14,10 +14,8 @@ from backend.registry.models import Port, Server
 from backend.snapshots import database_of
 
 POLL_SECONDS: Final = 0.1
-USERS_SECONDS: Final = 2.0
-"""Within this a box has taken over a new users.json (docs/reference/box.md)."""
-CONFIG_SECONDS: Final = 2.0
-"""Within this it has seen any other new file and begun to drain."""
+CONFIG_SECONDS: Final = 10.0
+"""A box takes over a new file within two (docs/reference/box.md); this is for a busy host."""
 PORT_TRIES: Final = 5
 LOG_LINES: Final = 40
 _ANSWERING: Final = (BoxState.AWAKE, BoxState.ASLEEP)
@@ -43,9 +41,8 @@ def write_new_users(work: Work) -> None:
 
 
 def wait_users(work: Work) -> None:
-    """A box that runs is given the time in which it takes over new users."""
-    if observe(work.world, work.server()).state is not BoxState.ABSENT:
-        work.world.pause(USERS_SECONDS)
+    """A box that runs says that it has taken over the new users; one that does not run reads them when it starts. Error: ``box_ill``."""
+    _wait_taken_over(work)
 
 
 def start_box(work: Work) -> None:
@@ -101,11 +98,9 @@ def wait_new_ready(work: Work) -> None:
 
 def wait_restarted(work: Work) -> None:
     """A box that runs has drained and is well with its new settings; one that does not run has nothing to wait for."""
-    if observe(work.world, work.server()).state is BoxState.ABSENT:
-        return
-    work.world.pause(CONFIG_SECONDS)
-    _wait_drained(work)
-    wait_ready(work)
+    if _wait_taken_over(work):
+        _wait_drained(work)
+        wait_ready(work)
 
 
 def stop_box(work: Work) -> None:
@@ -165,6 +160,21 @@ def _move_port(work: Work) -> None:
         if row is not None and row.server_id == server.id:
             portpool.release(session, old, None)
     write_box(work)
+
+
+def _wait_taken_over(work: Work) -> bool:
+    """True when the box has taken over all of ``config/`` as it is on disk; False when it does not run. Error: ``box_ill``."""
+    world, server = work.world, work.server()
+    deadline = time.monotonic() + CONFIG_SECONDS
+    while True:
+        seen = observe(world, server)
+        if seen.state is BoxState.ABSENT:
+            return False
+        if seen.config == world.boxes.config(server.id):
+            return True
+        if time.monotonic() > deadline:
+            raise ServiceError("box_ill", why=seen.detail or f"it did not take over its new settings within {CONFIG_SECONDS:g} seconds")
+        world.pause(POLL_SECONDS)
 
 
 def _wait_drained(work: Work) -> None:

@@ -160,8 +160,13 @@ def ask(server_id: str, address: tuple[str, int]) -> Observation:
         state = BoxState(answer["state"])
     except (KeyError, ValueError):
         return Observation(state=BoxState.SILENT, detail="its health answer is not understood")
-    reason, version = answer.get("reason"), answer.get("mlflow_version")
-    return Observation(state=state, detail=reason and str(reason), mlflow_version=version and str(version))
+    reason, version, config = answer.get("reason"), answer.get("mlflow_version"), answer.get("config")
+    return Observation(
+        state=state,
+        detail=reason and str(reason),
+        mlflow_version=version and str(version),
+        config=config if isinstance(config, dict) else {},
+    )
 
 
 def _terminate(directory: Path, timeout: float) -> None:

@@ -14,10 +14,18 @@ _NOT_STORED = (("Cache-Control", "no-store"),)
 
 
 class Answers:
-    """A handler for requests that nginx sends. `settings` gives those in force now."""
+    """A handler for requests that nginx sends. `settings` gives those in force now, `config` the files that were taken over."""
 
-    def __init__(self, *, settings: Callable[[], Settings], mlflow: MlflowProcess, schemes: Sequence[Scheme]) -> None:
+    def __init__(
+        self,
+        *,
+        settings: Callable[[], Settings],
+        config: Callable[[], dict[str, int | None]],
+        mlflow: MlflowProcess,
+        schemes: Sequence[Scheme],
+    ) -> None:
         self._settings = settings
+        self._config = config
         self._mlflow = mlflow
         self._schemes = schemes
         self._paths: dict[str, Callable[[Request, Respond], None]] = {
@@ -56,6 +64,7 @@ class Answers:
             "state": state.value,
             "mlflow_version": settings.mlflow_version,
             "reason": self._mlflow.reason if state is State.FAILED else None,
+            "config": self._config(),
         }
         respond(Response.of_json(document, 503 if state is State.FAILED else 200, _NOT_STORED))
 

@@ -47,10 +47,20 @@ class Guard:
         self._box = box
         self._lock = lock
         self.log = Log(box.log / "guard.log")
+        self._loop = Loop()
+        # before the first look at any of them: what is replaced meanwhile is another file afterwards
+        self._watch = Watch(
+            self._loop,
+            {
+                box.users: self._read_users,
+                box.settings: self._read_settings,
+                box.s3_credentials: lambda: self._restart_mlflow("new object store keys"),
+                box.keys: lambda: self._restart_mlflow("new keys"),
+            },
+        )
         self._settings = self._first_settings()
         self._check_version()
         self._empty_folders()
-        self._loop = Loop()
         self._exit_status = 0
         self._ending = 0
         self._verifier = Verifier(self._loop)
@@ -58,7 +68,9 @@ class Guard:
         self._mlflow = MlflowProcess(
             loop=self._loop, listener=self._listen(layout.MLFLOW_SOCKET), log=self.log, output=self._mlflow_log, launch=self._launch
         )
-        answers = Answers(settings=lambda: self._settings, mlflow=self._mlflow, schemes=[BasicScheme(self._verifier)])
+        answers = Answers(
+            settings=lambda: self._settings, config=self._config_taken_over, mlflow=self._mlflow, schemes=[BasicScheme(self._verifier)]
+        )
         guard_socket = self._listen(layout.GUARD_SOCKET)
         self._loop.watch(guard_socket, READ, lambda: accept_all(self._loop, guard_socket, answers))
         self._nginx = NginxProcess(self._loop, self.log, box.log / "nginx-error.log", child.environment(str(box.tmp)))
@@ -74,13 +86,6 @@ class Guard:
             self._nginx.start()
         except NginxError as error:
             raise CannotRunError(str(error)) from None
-        calls = {
-            self._box.users: self._read_users,
-            self._box.settings: self._read_settings,
-            self._box.s3_credentials: lambda: self._restart_mlflow("new object store keys"),
-            self._box.keys: lambda: self._restart_mlflow("new keys"),
-        }
-        self._watch = Watch(self._loop, calls)
         self._logs = LogKeeper(self._loop, self._box.log, reopen=self._nginx.reopen_logs, log=self.log)
         self._mlflow.sleep()
         if not self._box.database.exists():
@@ -187,6 +192,9 @@ class Guard:
         if changed:
             raise SettingsError(f"{changed[0]} cannot change while the box runs: stop it first")
         return settings
+
+    def _config_taken_over(self) -> dict[str, int | None]:
+        return {path.relative_to(self._box.config).as_posix(): when for path, when in self._watch.replaced_at().items()}
 
     def _restart_mlflow(self, why: str) -> None:
         self.log(f"{why}: MLflow is drained and started again")

@@ -22,7 +22,7 @@ def mark_of(path: Path) -> Mark:
 
 
 class Watch:
-    """Calls a file's function when the file is another than last time (made, replaced, removed)."""
+    """Calls a file's function when the file is another than last time (made, replaced, removed); the first time is when this is made."""
 
     def __init__(self, loop: Loop, calls: Mapping[Path, Callable[[], None]]) -> None:
         self._loop = loop
@@ -30,10 +30,14 @@ class Watch:
         self._marks = {path: mark_of(path) for path in calls}
         self._loop.later(SECONDS, self._look)
 
+    def replaced_at(self) -> dict[Path, int | None]:
+        """The files that were taken over, each with its time (ns) of modification; None: it was not there."""
+        return {path: mark and mark[1] for path, mark in self._marks.items()}
+
     def _look(self) -> None:
         self._loop.later(SECONDS, self._look)
         for path, call in self._calls.items():
             mark = mark_of(path)
             if mark != self._marks[path]:
-                self._marks[path] = mark
                 call()
+                self._marks[path] = mark

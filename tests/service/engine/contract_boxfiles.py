@@ -26,6 +26,15 @@ class BoxFilesContract:
         assert boxes.ids() == [box.server_id]
         assert boxes.install(replace(box, users=(User(name="a", bcrypt="$2b$"),))) is True
 
+    def test_what_was_replaced_is_seen_by_its_time(self, boxes: BoxFiles):
+        box = box_of(new_server_id())
+        assert set(boxes.config(box.server_id).values()) == {None}
+        boxes.install(box)
+        before = boxes.config(box.server_id)
+        boxes.install(replace(box, users=(User(name="a", bcrypt="$2b$"),)))
+        after = boxes.config(box.server_id)
+        assert [name for name in before if before[name] != after[name]] == ["users.json"]
+
     def test_removing_removes_all_and_gone_already_is_fine(self, boxes: BoxFiles):
         box = box_of(new_server_id())
         boxes.install(box)

@@ -28,6 +28,7 @@ class Health(BaseHTTPRequestHandler):
             "state": ways.get("state", "asleep"),
             "mlflow_version": "9.9.9",
             "reason": ways.get("reason"),
+            "config": {name: replaced_at(name) for name in ("keys.json", "s3/credentials", "settings.json", "users.json")},
         }
         body = json.dumps(answer).encode()
         self.send_response(503 if answer["state"] == "failed" else 200)
@@ -48,6 +49,11 @@ def ways_now() -> dict:
     """Of this box, else of all boxes of this environment."""
     files = [file for file in (BOX / "fake.json", Path(sys.argv[0]).parent / "fake.json") if file.exists()]
     return json.loads(files[0].read_text()) if files else {}
+
+
+def replaced_at(name: str) -> int | None:
+    file = BOX / "config" / name
+    return file.stat().st_mtime_ns if file.exists() else None
 
 
 def open_files() -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from backend.boxfiles import BoxDirectories
+from backend.boxfiles import BoxDirectories, config_of
 from backend.domain import BoxState, Caller, Group, Observation, Probe, Storage, StorageKey
 from backend.errors import ServiceError
 from backend.keyring import Keyring
@@ -91,6 +91,8 @@ class FakeBox:
     state: BoxState = BoxState.AWAKE
     detail: str | None = None
     stranger: bool = False
+    rigid: bool = False
+    """Takes over no new file."""
 
 
 @dataclass
@@ -139,7 +141,8 @@ class FakeRuntime:
         box = self.boxes.get(server_id)
         if box is None:
             return Observation(state=BoxState.ABSENT)
-        return Observation(state=box.state, detail=box.detail, mlflow_version=VERSION, stranger=box.stranger)
+        config = {} if box.rigid else config_of(box.directory)
+        return Observation(state=box.state, detail=box.detail, mlflow_version=VERSION, stranger=box.stranger, config=config)
 
     def kill(self, server_id: str) -> None:
         del self.boxes[server_id]

@@ -14,9 +14,8 @@ from tests.service.engine.support import SECRET, Site, make_database, runs_in
 
 
 @pytest.fixture
-def two(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+def two(site: Site) -> Site:
     """Two servers that run, with users and runs, and a third that was deleted."""
-    monkeypatch.setattr("backend.plans.box_steps.USERS_SECONDS", 0.01)
     for env in ("one", "two", "gone"):
         make_database(site.database(site.made(env)), runs=[f"a run of {env}"])
         site.set_users(f"user-of-{env}", env=env)

@@ -8,8 +8,7 @@ from tests.service.engine.support import GROUP, Site
 
 
 @pytest.fixture
-def server(site: Site, monkeypatch: pytest.MonkeyPatch) -> Server:
-    monkeypatch.setattr("backend.plans.box_steps.USERS_SECONDS", 0.01)
+def server(site: Site) -> Server:
     site.made()
     site.set_users("job")
     site.reconciler().reconcile_all()
