@@ -33,6 +33,7 @@ bench:               ## the measurements of docs/explanation/benchmarks.md, for 
 	@bin/setup test
 	@$(MAKE) --no-print-directory envs
 	.venv/bin/python -m benchmarks.box --rounds $(ROUNDS)
+	.venv/bin/python -m benchmarks.service --rounds $(ROUNDS)
 	.venv/bin/python -m benchmarks.export --rounds $(ROUNDS)
 
 envs:                ## the tracking servers' environment, from its lock
