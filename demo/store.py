@@ -83,10 +83,12 @@ class Store:
     def command(self, weed: str) -> list[str]:
         """The argv that runs the store in the foreground. It holds no secret; run it in `home` with `environment()`."""
         port = self.ports
+        # Each bucket takes a volume of its own, and there are as many as the free disk holds of this size: they are small, so that a run
+        # with hundreds of buckets does not run out of them.
         return [
             weed, "-logtostderr=true", "server",
             f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}", "-dir=data", "-disableHttp",
-            f"-master.port={port['master']}", f"-master.port.grpc={port['master_grpc']}", "-master.volumeSizeLimitMB=1024",
+            f"-master.port={port['master']}", f"-master.port.grpc={port['master_grpc']}", "-master.volumeSizeLimitMB=64",
             "-master.telemetry=false", "-master.resumeState=false",
             f"-volume.port={port['volume']}", f"-volume.port.grpc={port['volume_grpc']}", "-volume.max=0", "-volume.preStopSeconds=0",
             "-filer", f"-filer.port={port['filer']}", f"-filer.port.grpc={port['filer_grpc']}", "-filer.localSocket=filer.sock",

@@ -63,7 +63,7 @@ SecretKey = Annotated[SecretStr, Field(min_length=1, max_length=256, json_schema
 Password = Annotated[SecretStr, Field(min_length=1, max_length=MOST_BYTES, json_schema_extra={"pattern": PLAIN}), AfterValidator(_password)]
 Endpoint = Annotated[str, Field(pattern=ENDPOINT_URL, max_length=1024)]
 Region = Annotated[str, Field(pattern=REGION)]
-IdleSeconds = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=2_592_000)]
+IdleSeconds = Annotated[int, Field(ge=0, le=2_592_000), BeforeValidator(_whole)]
 
 
 class ServerCreate(Input):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import weakref
 from collections.abc import Iterator
@@ -41,9 +42,10 @@ class Registry:
 
     def migrate(self) -> None:
         """Bring the tables to the newest form, from nothing or from any older form. Two that migrate at once do it one after the other."""
-        self._create_file()
-        with self._engine.begin() as connection:
-            command.upgrade(_alembic(connection), "head")
+        with self._alone():
+            self._create_file()
+            with self._engine.begin() as connection:
+                command.upgrade(_alembic(connection), "head")
 
     def revision(self) -> str | None:
         """The form that the tables have now; None before the first migration."""
@@ -77,6 +79,19 @@ class Registry:
     def close(self) -> None:
         """Close the connections that are kept open."""
         self._engine.dispose()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """SQLite waits for no other while a new file turns to WAL: it says "locked" at once. Hence a lock of our own, beside the file."""
+        if self.path is None:
+            yield
+            return
+        lock = os.open(f"{self.path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
 
     def _create_file(self) -> None:
         """Made by us rather than by SQLite, so that it is 0600 from its first moment; SQLite gives its WAL the same mode."""

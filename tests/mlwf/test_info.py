@@ -54,6 +54,8 @@ TEXTS = st.text(max_size=200) | st.text(alphabet=" \n\t:#-'\"|>\\\x85\u2028é日
 @settings(max_examples=150, deadline=None)
 @given(TEXTS, TEXTS, st.lists(TEXTS, max_size=4))
 @example(HOSTILE, HOSTILE, [HOSTILE])
+@example("\n", "\n", ["\n"])
+@example("a\n\n", "a\n\n", ["a\n", "\n\n"])
 def test_any_text_comes_back(description: str, contact: str, keywords: list[str]) -> None:
     form = info.empty() | {"Description": description, "Keywords": keywords, "AdditionalInfo": description}
     form["Creator"]["ContactPoint"]["Email"] = contact

@@ -121,7 +121,8 @@ class _Dumper(yaml.SafeDumper):
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
     # Line ends that YAML would turn into newlines in a block; in double quotes they are escaped.
-    odd = any(mark in text for mark in "\x85\u2028\u2029\r\ufeff")
+    # A block that keeps several newlines at its end would be followed by a document's end (`...`), in the middle of the form.
+    odd = any(mark in text for mark in "\x85\u2028\u2029\r\ufeff") or text == "\n" or text.endswith("\n\n")
     style = '"' if odd else "|" if "\n" in text else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 

@@ -57,9 +57,10 @@ class TestRealStore:
 
     def test_a_key_that_opens_one_bucket(self, s3_store: S3Store) -> None:
         s3_store.make_bucket(s3_store.limited_bucket) if self.missing(s3_store, s3_store.limited_bucket) else None
+        before = self.objects(s3_store, s3_store.limited_bucket)
         probe = S3().probe(storage=storage(s3_store.endpoint_url, s3_store.limited_bucket), key=key(s3_store.limited))
         assert not probe.other_buckets
-        self.nothing_is_left(s3_store, s3_store.limited_bucket)
+        assert self.objects(s3_store, s3_store.limited_bucket) == before
 
     def test_objects_of_others_stay(self, s3_store: S3Store) -> None:
         bucket = s3_store.make_bucket()
@@ -105,6 +106,10 @@ class TestRealStore:
         monkeypatch.setattr(s3._Trial, step, failing)
         assert failure(storage(s3_store.endpoint_url, bucket), key(s3_store.owner), S3()).code == "storage_unreachable"
         self.nothing_is_left(s3_store, bucket)
+
+    @staticmethod
+    def objects(store: S3Store, bucket: str) -> list[str]:
+        return [each["Key"] for each in store.client().list_objects_v2(Bucket=bucket).get("Contents", ())]
 
     @staticmethod
     def nothing_is_left(store: S3Store, bucket: str) -> None:

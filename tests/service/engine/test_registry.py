@@ -41,7 +41,7 @@ def test_the_file_is_the_accounts_own_from_the_first_moment(registry: Registry):
     with registry.session() as session:
         session.add(Port(port=21000, server_id="a"))
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in registry.path.parent.iterdir()}
-    assert len(modes) == 3, "the database with its WAL and shared memory"
+    assert len(modes) == 4, "the database with its WAL, shared memory and lock"
     assert set(modes.values()) == {0o600}
 
 
