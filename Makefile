@@ -19,6 +19,7 @@ test: lint           ## every test but the heavy ones
 	$(PYTEST) -m "not heavy"
 
 test-all: lint       ## every test, the heavy ones too
+	@bin/setup heavy
 	@$(MAKE) --no-print-directory envs
 	$(PYTEST)
 
