@@ -78,7 +78,7 @@ class Store:
 
     def client_of(self, user: StoreUser) -> "S3Client":
         """The same for keys that the store need not know."""
-        return _client(self.endpoint_url, user)
+        return s3_client(self.endpoint_url, user)
 
     def command(self, weed: str) -> list[str]:
         """The argv that runs the store in the foreground. It holds no secret; run it in `home` with `environment()`."""
@@ -113,7 +113,7 @@ class Store:
             StoreError: it ended or did not become ready in time.
         """
         deadline = time.monotonic() + seconds
-        client = _client(self.endpoint_url, self.keeper)
+        client = s3_client(self.endpoint_url, self.keeper)
         while True:
             problem = _probe(client)
             if problem is None:
@@ -158,7 +158,7 @@ def save_ports(store: Store) -> None:
     write_private(store.home / "ports.json", json.dumps(store.ports))
 
 
-def _client(endpoint_url: str, user: StoreUser) -> "S3Client":
+def s3_client(endpoint_url: str, user: StoreUser) -> "S3Client":
     settings = Config(
         signature_version="s3v4",
         s3={"addressing_style": "path"},

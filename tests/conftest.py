@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from tests.support.ceph import Ceph, running_ceph
 from tests.support.s3 import S3Store, start_s3_store
 
 CHROMIUM = "/usr/bin/chromium"
@@ -35,3 +36,10 @@ def own_s3_store() -> Iterator[S3Store]:
     store = start_s3_store()
     yield store
     store.remove()
+
+
+@pytest.fixture(scope="session")
+def ceph() -> Iterator[Ceph]:
+    """A real Ceph with its object gateway, for heavy tests (20 s to start). Make your own bucket, and your own users."""
+    with running_ceph() as running:
+        yield running

@@ -14,6 +14,7 @@ import requests
 
 from demo.ports import LOOPBACK, free_ports
 from tests.support.box import PASSWORD, USER, Box, until
+from tests.support.ceph import Ceph
 from tests.support.s3 import S3Store
 
 MLMODEL = b"""flavors:
@@ -29,7 +30,7 @@ class Tracking:
     """A box with the store behind it. `environ` is what a user who may read the bucket has set."""
 
     box: Box
-    store: S3Store
+    store: S3Store | Ceph
 
     @property
     def url(self) -> str:
