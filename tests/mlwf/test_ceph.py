@@ -38,7 +38,7 @@ def test_export(on_ceph: Tracking, way: str, tmp_path: Path) -> None:
 def test_an_upload_through_the_server_arrives_whole(on_ceph: Tracking) -> None:
     content = bytes(range(256)) * (24 << 12)
     run_id = on_ceph.box.api("POST", "runs/create", json={"experiment_id": "0"})["run"]["info"]["run_id"]
-    done = on_ceph.box.request("PUT", f"/mlflow/api/2.0/mlflow-artifacts/artifacts/0/{run_id}/artifacts/big.bin", data=content)
+    done = on_ceph.box.request("PUT", f"/api/2.0/mlflow-artifacts/artifacts/0/{run_id}/artifacts/big.bin", data=content)
     assert done.status_code == 200, done.text
     settings = on_ceph.box.settings
     key = f"{settings['prefix']}/0/{run_id}/artifacts/big.bin"
