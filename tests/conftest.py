@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.support.ceph import Ceph, running_ceph
+from tests.support.docker import Docker, running_docker
 from tests.support.s3 import S3Store, start_s3_store
 
 CHROMIUM = "/usr/bin/chromium"
@@ -42,4 +43,11 @@ def own_s3_store() -> Iterator[S3Store]:
 def ceph() -> Iterator[Ceph]:
     """A real Ceph with its object gateway, for heavy tests (20 s to start). Make your own bucket, and your own users."""
     with running_ceph() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def docker() -> Iterator[Docker]:
+    """A real Docker daemon, for heavy tests. Its containers, images and networks are shared: make your own and remove them."""
+    with running_docker() as running:
         yield running

@@ -1,0 +1,76 @@
+"""A real Docker daemon for heavy tests: the one of `bin/dockerd` that runs already, else one that is started and stopped here.
+
+Needs root and Debian's docker.io and mmdebstrap (`bin/dockerd` installs them). `AIHUB_DOCKER_DIR` names the folder of a daemon that runs;
+by default that is /tmp/aihub-docker. A test makes its own containers, named or labelled as its own, and removes them.
+"""
+
+import contextlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+BASE_IMAGE = "aihub-base:bookworm"
+DOCKERD = Path(__file__).resolve().parents[2] / "bin" / "dockerd"
+SECONDS = 300.0
+
+
+class DockerError(Exception):
+    """A command of docker's or of `bin/dockerd` failed; the text is what it said."""
+
+
+@dataclass(frozen=True)
+class Docker:
+    """A running daemon. `home`: its folder, with `docker.sock` in it."""
+
+    home: Path
+
+    @property
+    def host(self) -> str:
+        """For DOCKER_HOST and for the SDK's `base_url`."""
+        return f"unix://{self.home}/docker.sock"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """This process's environment, for commands that call docker."""
+        return {**os.environ, "DOCKER_HOST": self.host}
+
+    def run(self, *argv: str, seconds: float = SECONDS) -> str:
+        """`docker ARGV…`; what it wrote, without the last line break. Raises DockerError."""
+        return _run("docker", *argv, environment=self.environment, seconds=seconds).rstrip("\n")
+
+    def base_image(self) -> str:
+        """The name of a Debian image, made by `bin/dockerd base` when it is not there (about 20 s the first time on a machine)."""
+        _run(str(DOCKERD), "base", str(self.home))
+        return BASE_IMAGE
+
+
+@contextlib.contextmanager
+def running_docker() -> Iterator[Docker]:
+    """The daemon that runs already, or a new one for the time of the context."""
+    shared = Path(os.environ.get("AIHUB_DOCKER_DIR", "/tmp/aihub-docker"))
+    if subprocess.run([DOCKERD, "status", shared], capture_output=True, check=False).returncode == 0:
+        yield Docker(shared)
+        return
+    with own_docker() as docker:
+        yield docker
+
+
+@contextlib.contextmanager
+def own_docker() -> Iterator[Docker]:
+    """A daemon for this context alone, to be stopped and started at will (`bin/dockerd stop FOLDER`). Its images are empty."""
+    home = Path(tempfile.mkdtemp(prefix="dockerd-", dir="/tmp"))
+    try:
+        _run(str(DOCKERD), "start", str(home))
+        yield Docker(home)
+    finally:
+        _run(str(DOCKERD), "remove", str(home))
+
+
+def _run(*argv: str, environment: dict[str, str] | None = None, seconds: float = SECONDS) -> str:
+    done = subprocess.run(argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False)
+    if done.returncode:
+        raise DockerError(f"{' '.join(argv)} ended with status {done.returncode}: {(done.stderr or done.stdout).strip()[-3000:]}")
+    return done.stdout
