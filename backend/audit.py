@@ -8,8 +8,10 @@ from backend.domain import Caller
 from backend.registry.models import AuditEntry, Operation, Server
 
 
-def record(session: Session, *, caller: Caller, action: str, server: Server, operation: Operation) -> None:
-    """Append the entry. Rows are never changed and hold no secret."""
+def record(
+    session: Session, *, caller: Caller, action: str, server: Server, operation: Operation | None = None, request_id: str | None = None
+) -> None:
+    """Append the entry. Rows are never changed and hold no secret. Without an operation, ``request_id`` says which request it was."""
     session.add(
         AuditEntry(
             user=caller.user,
@@ -19,7 +21,7 @@ def record(session: Session, *, caller: Caller, action: str, server: Server, ope
             group_name=server.group_name,
             env_name=server.env_name,
             server_id=server.id,
-            operation_id=operation.id,
-            request_id=operation.request_id,
+            operation_id=operation.id if operation else None,
+            request_id=operation.request_id if operation else request_id,
         )
     )

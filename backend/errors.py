@@ -80,6 +80,8 @@ FAILURES: Final[dict[str, Failure]] = {
         409, "MLflow {version} is not installed on the service's host", "Ask the admins to install it, or choose another version."
     ),
     "endpoint_fixed": Failure(403, "This site's tracking servers use the object store {endpoint} only", "Leave endpoint_url out."),
+    "lease_of_other": Failure(409, "The lease {id} belongs to {user}", "Choose another id for yours."),
+    "too_many_leases": Failure(409, "This server has {count} leases, which is the limit", "End those that are not needed any more."),
     # the box
     "box_failed_to_start": Failure(
         502, "The tracking server did not start: {why}", "The lines of its log tell more; try Start again, or give them to the admins."

@@ -18,6 +18,7 @@ from backend.domain import OperationState
 from backend.keyring import Keyring
 from backend.kick import Kick
 from backend.lanes import Lanes
+from backend.leases import Sweeper, listens
 from backend.look import UNFINISHED, Looker
 from backend.orphans import Orphans, find_orphans
 from backend.plans.run import run_operation
@@ -70,6 +71,7 @@ class Reconciler:
             at=at,
         )
         self._looker = Looker(self._world)
+        self._sweeper = Sweeper(registry=registry, can_renew=lambda: listens(settings.socket))
         self._woken = threading.Event()
         self._lanes = Lanes(quick=settings.reconciler_threads, slow=SLOW_THREADS, wake=self._wake)
         self._tidied_at = float("-inf")
@@ -116,6 +118,7 @@ class Reconciler:
 
     def _pass(self, *, full: bool) -> None:
         """Hand out the work. Nothing here waits for a box or an object store."""
+        self._lanes.quick("leases", self._look_at_leases)
         asked = self._unfinished()
         for key, operations in asked.items():
             if not self._world.backoff.is_due(_trouble(key)):
@@ -155,6 +158,10 @@ class Reconciler:
             backoff.tried(_trouble(key))
             raise
         backoff.forget(_trouble(key))
+
+    def _look_at_leases(self) -> None:
+        if self._sweeper.sweep():
+            self._wake()
 
     def _look_at_members(self) -> None:
         membership.update_all(self._world.registry, self._world.directory)

@@ -8,6 +8,7 @@ from typing import Final
 
 from backend import heartbeat
 from backend.keyring import Keyring
+from backend.leases import Leases
 from backend.ports import Directory
 from backend.registry.database import Registry
 from backend.registry.models import now
@@ -27,6 +28,7 @@ class Service:
     directory: Directory
     keyring: Keyring
     requests: Requests
+    leases: Leases
     runtime_name: str
     runtime_isolates: bool
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from backend.boxfiles import BoxDirectories
 from backend.keyring import Keyring
 from backend.kick import Kick
+from backend.leases import Leases
 from backend.nss import Nss
 from backend.passwords import Hasher
 from backend.ports import BoxFiles, Directory, ObjectStore, Runtime
@@ -73,6 +74,7 @@ def make_service(settings: Settings, *, directory: Directory | None = None, regi
         directory=directory,
         keyring=keyring,
         requests=requests,
+        leases=Leases(registry=registry, directory=directory, settings=settings, kick=Kick(settings.kick_socket)),
         runtime_name=runtime.name,
         runtime_isolates=runtime.isolates,
     )

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 from backend.domain import ArtifactAccess, Desired, OperationKind, OperationState, Status, StepState
+from backend.leases import AtEnd
 from backend.policy import Action
 
 Time = Annotated[
@@ -86,6 +87,23 @@ class Deletion(Answer):
     kept: list[Literal["database", "settings", "port"]]
 
 
+class LeaseView(Answer):
+    """Somebody vouches for a server until a time."""
+
+    id: str
+    user: str
+    until: Time
+    at_end: AtEnd = Field(description="What becomes of the server if this is its last lease.")
+    note: str
+    created_at: Time
+
+
+class LeaseList(Answer):
+    """The leases of a server that are in force."""
+
+    leases: list[LeaseView]
+
+
 class ServerView(Answer):
     """A tracking server."""
 
@@ -113,6 +131,7 @@ class ServerView(Answer):
     updated_at: Time
     deletion: Deletion | None
     operation: str | None
+    leases: list[LeaseView]
     warnings: list[Reason]
     allowed: list[Action]
 

@@ -26,7 +26,7 @@ from backend.service import Service
 log = logging.getLogger("aihub.access")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-_HAVE_BODY: Final = frozenset({"api.create_server", "api.put_users", "api.put_storage"})
+_HAVE_BODY: Final = frozenset({"api.create_server", "api.put_users", "api.put_storage", "api.put_lease"})
 DOCUMENT: Final = f"{routes.PREFIX}/openapi.json"
 _ABOUT: Final = (
     "Self-service MLflow tracking servers. Who calls is proved by the listener (on the Unix socket by its peer credentials), never claimed "

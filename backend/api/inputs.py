@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from backend.domain import BUCKET_NAME, ENV_NAME, ArtifactAccess, StorageKey, bucket_name_is_valid
+from backend.leases import AtEnd, LeaseWish
 from backend.passwords import MOST_BYTES
 from backend.secret import Secret
 from backend.wishes import CreateWish, StorageWish
@@ -21,6 +22,9 @@ ENDPOINT_URL: Final = r"^https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-
 VERSION: Final = r"^[0-9A-Za-z.+-]{1,32}$"
 USER_NAME: Final = r"^[^:\x00-\x1f\x7f]{1,255}$"
 PLAIN: Final = r"^[^\x00-\x1f\x7f]{1,72}$"
+LEASE_ID: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+NOTE: Final = r"^[^\x00-\x1f\x7f]{0,255}$"
+LEAST_LEASE, MOST_LEASE = 5, 2_678_400
 OPERATION_ID: Final = r"^op_[0-9a-f]{16}$"
 MOST_USERS: Final = 16
 
@@ -133,11 +137,31 @@ class UsersPut(Input):
         return [(user.user_name, Secret(user.password.get_secret_value())) for user in self.users]
 
 
+class LeasePut(Input):
+    """A lease that is taken or renewed."""
+
+    seconds: Annotated[int, Field(ge=LEAST_LEASE, le=MOST_LEASE), BeforeValidator(_whole)] = Field(
+        description="It holds so long from now, by the service's clock."
+    )
+    at_end: Literal["keep", "stop"] = Field(default="keep", description="What becomes of the server if this is its last lease.")
+    note: str = Field(default="", pattern=NOTE, description="For people: which job this is.")
+
+    def wish(self) -> LeaseWish:
+        """For ``backend.leases``."""
+        return LeaseWish(seconds=self.seconds, at_end=AtEnd(self.at_end), note=self.note)
+
+
 class ServerPath(Input):
     """Which server."""
 
     group: str = Field(pattern=GROUP_NAME)
     env: str = Field(pattern=ENV_NAME)
+
+
+class LeasePath(ServerPath):
+    """Which lease."""
+
+    lease_id: str = Field(pattern=LEASE_ID)
 
 
 class OperationPath(Input):
@@ -185,6 +209,8 @@ _PATTERNS: Final[dict[str, str]] = {
     "mlflow_version": "Not a version",
     "user_name": "1 to 255 characters, neither a colon nor control characters",
     "id": "Not an operation's id",
+    "lease_id": "1 to 64 letters, digits, '.', '_' and '-', a letter or digit first",
+    "note": "At most 255 characters, no control characters",
 }
 OTHER: Final = "Not valid"
 

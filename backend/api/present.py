@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from backend import policy, versions
@@ -13,6 +13,7 @@ from backend.api.answers import (
     Deletion,
     FailureReason,
     GroupView,
+    LeaseView,
     Me,
     OperationProblem,
     OperationView,
@@ -26,22 +27,24 @@ from backend.api.answers import (
 from backend.api.problems import standard_members
 from backend.domain import ArtifactAccess, Caller, Desired, OperationKind, OperationState, Status
 from backend.i18n import translate
+from backend.leases import AtEnd
 from backend.messages import describe, describe_stored, operation_message
 from backend.plans.labels import LABELS
-from backend.registry.models import Operation, Server
+from backend.registry.models import Lease, Operation, Server
 from backend.service import Service
 from backend.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Presenter:
-    """``groups_now``: the gid that each group name has now; ``under_way``: operations by server id."""
+    """``groups_now``: the gid that each group name has now; ``under_way``, ``leases``: by server id."""
 
     settings: Settings
     caller: Caller
     language: str
     groups_now: Mapping[str, int | None]
     under_way: Mapping[str, Operation]
+    leases: Mapping[str, Sequence[Lease]] = field(default_factory=dict)
 
     def server(self, row: Server) -> ServerView:
         """One server, as this caller may see it."""
@@ -73,6 +76,7 @@ class Presenter:
             updated_at=row.updated_at,
             deletion=_deletion(row),
             operation=situation.under_way.id if situation.under_way else None,
+            leases=[lease_view(lease) for lease in self.leases.get(row.id, ())],
             warnings=self._warnings(row, situation),
             allowed=allowed,
         )
@@ -102,6 +106,11 @@ class Presenter:
         if row.other_buckets:
             found.append(("key_opens_more", {"count": row.other_buckets, "bucket": row.bucket}))
         return [Reason(**describe(code, params, self.language)) for code, params in found]
+
+
+def lease_view(row: Lease) -> LeaseView:
+    """A lease."""
+    return LeaseView(id=row.lease_id, user=row.user, until=row.until, at_end=AtEnd(row.at_end), note=row.note, created_at=row.created_at)
 
 
 def operation_view(row: Operation, language: str) -> OperationView:

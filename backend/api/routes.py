@@ -9,15 +9,15 @@ from flask_openapi3.blueprint import APIBlueprint
 from sqlalchemy import or_, select
 
 import backend
-from backend import membership, policy
-from backend.api.answers import Answer, Health, Me, OperationView, ReconcilerView, ServerList, ServerView
-from backend.api.inputs import OperationPath, ServerCreate, ServerPath, ServersQuery, StorageChange, UsersPut
-from backend.api.present import Presenter, me_view, operation_view
+from backend import leases, membership, policy
+from backend.api.answers import Answer, Health, LeaseList, LeaseView, Me, OperationView, ReconcilerView, ServerList, ServerView
+from backend.api.inputs import LeasePath, LeasePut, OperationPath, ServerCreate, ServerPath, ServersQuery, StorageChange, UsersPut
+from backend.api.present import Presenter, lease_view, me_view, operation_view
 from backend.api.problems import CONTENT_TYPE
 from backend.domain import Caller
 from backend.errors import ServiceError
 from backend.messages import TITLES
-from backend.registry.models import Operation, Server
+from backend.registry.models import Lease, Operation, Server
 from backend.requests import find, not_there, unfinished
 from backend.service import Service, reconciler_seen
 
@@ -89,9 +89,10 @@ def list_servers(query: ServersQuery) -> Response:
         wanted = wanted.where(Server.deleted_at.is_(None))
     with service.registry.reading() as session:
         rows = session.scalars(wanted).all()
-        under_way = unfinished(session, [row.id for row in rows])
+        found = [row.id for row in rows]
+        under_way, held = unfinished(session, found), leases.in_force(session, found)
     membership.saw(service.registry, rows, caller)
-    presenter = _presenter([row.group_name for row in rows], under_way)
+    presenter = _presenter([row.group_name for row in rows], under_way, held)
     return _json(ServerList(servers=[presenter.server(row) for row in rows]))
 
 
@@ -106,11 +107,12 @@ def get_server(path: ServerPath) -> Response:
     """One server."""
     with _service().registry.reading() as session:
         row = find(session, path.group, path.env)
-        under_way = unfinished(session, [row.id]) if row else {}
+        ids = [row.id] if row else []
+        under_way, held = unfinished(session, ids), leases.in_force(session, ids)
     if row is None or not policy.is_visible(_caller(), row):
         raise not_there(_caller(), path.group, path.env)
     membership.saw(_service().registry, [row], _caller())
-    return _json(_presenter([row.group_name], under_way).server(row))
+    return _json(_presenter([row.group_name], under_way, held).server(row))
 
 
 @api.delete("/servers/<group>/<env>", responses=_answers(202, OperationView, *_CHANGE))
@@ -151,6 +153,20 @@ def put_storage(path: ServerPath, body: StorageChange) -> Response:
     return _accepted(requests.set_storage(_caller(), path.group, path.env, body.wish(), request_id=g.request_id))
 
 
+@api.put("/servers/<group>/<env>/leases/<lease_id>", responses=_answers(200, LeaseView, *_CHANGE))
+def put_lease(path: LeasePath, body: LeasePut) -> Response:
+    """Vouch for a server for some time, or renew that."""
+    held = _service().leases.hold(_caller(), path.group, path.env, path.lease_id, body.wish(), request_id=g.request_id)
+    return _json(lease_view(held))
+
+
+@api.delete("/servers/<group>/<env>/leases/<lease_id>", responses=_answers(200, LeaseList, *_CHANGE))
+def end_lease(path: LeasePath) -> Response:
+    """Vouch no longer; the leases that are left. Where there is none, the server is stopped soon, if this lease says so."""
+    left = _service().leases.end(_caller(), path.group, path.env, path.lease_id, request_id=g.request_id)
+    return _json(LeaseList(leases=[lease_view(each) for each in left]))
+
+
 @api.get("/operations/<id>", responses=_answers(200, OperationView, *_READ))
 def get_operation(path: OperationPath) -> Response:
     """An operation: poll it until it has ended."""
@@ -169,7 +185,7 @@ def _may_see(row: Operation, server: Server | None) -> bool:
     return policy.is_visible(caller, server) if server is not None else caller.group(row.group_name) is not None
 
 
-def _presenter(names: list[str], under_way: dict[str, Operation]) -> Presenter:
+def _presenter(names: list[str], under_way: dict[str, Operation], held: dict[str, list[Lease]]) -> Presenter:
     service, caller = _service(), _caller()
     return Presenter(
         settings=service.settings,
@@ -177,4 +193,5 @@ def _presenter(names: list[str], under_way: dict[str, Operation]) -> Presenter:
         language=g.language,
         groups_now=policy.groups_now(caller, names, service.directory),
         under_way=under_way,
+        leases=held,
     )

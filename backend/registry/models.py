@@ -128,6 +128,26 @@ class Operation(Base):
     server: Mapped[Server | None] = relationship(back_populates="operations")
 
 
+class Lease(Base):
+    """Somebody vouches for a server until a time (backend.leases)."""
+
+    __tablename__ = "leases"
+
+    server_id: Mapped[str] = mapped_column(ForeignKey("servers.id", ondelete="CASCADE"), primary_key=True)
+    lease_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    user: Mapped[str] = mapped_column(String(255))
+    uid: Mapped[int] = mapped_column(BigInteger)
+    scheme: Mapped[str] = mapped_column(String(16))
+    seconds: Mapped[int] = mapped_column(Integer)
+    """How long it holds from each renewal."""
+    until: Mapped[datetime]
+    at_end: Mapped[str] = mapped_column(String(8))
+    note: Mapped[str] = mapped_column(String(255), default="")
+    ended: Mapped[bool] = mapped_column(default=False)
+    """Its holder ended it; the row goes when the reconciler has drawn the consequence."""
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
 class Port(Base):
     """A port that a server has, or that rests: job scripts out there still hold it, with a password."""
 

@@ -97,6 +97,8 @@ class FakeService:
         key = "/".join(parts[1:3])
         if parts[0] == "operations":
             return 200, self._operation("create", key, self.polls + 1)
+        if len(parts) > 4 and parts[3] == "leases":
+            return self._lease(request.method, key, parts[4], body)
         if request.method != "GET":
             return self._change(request.method, parts, key, body)
         return self._look(parts, key)
@@ -118,10 +120,23 @@ class FakeService:
         if kind == "create":
             key = f"{body['group']}/{body['env_name']}"
             self.add(body["group"], body["env_name"])
+        if kind in {"start", "stop"} and key in self.servers:
+            self.servers[key]["status"] = {"start": "running", "stop": "stopped"}[kind]
         if kind == "delete":
             until = {"deleted_at": "2026-11-24T09:00:00+00:00", "restorable_until": "2026-12-08T09:00:00+00:00", "kept": ["database"]}
             self.servers[key] |= {"status": "deleted", "deletion": until}
         return 202, self._operation(kind, key, 0)
+
+    def _lease(self, method: str, key: str, lease_id: str, body: Any) -> tuple[int, Json]:
+        if key not in self.servers:
+            return 404, {"status": 404, "code": "no_such_server", "detail": "There is none", "cure": "Look."}
+        leases = self.servers[key].setdefault("leases", [])
+        leases[:] = [each for each in leases if each["id"] != lease_id]
+        if method == "DELETE":
+            return 200, {"leases": leases}
+        lease = {"id": lease_id, "user": "alice", "until": "2026-11-24T10:00:00+00:00", "created_at": "2026-11-24T09:00:00+00:00"}
+        leases.append({**lease, "at_end": body["at_end"], "note": body["note"]})
+        return 200, leases[-1]
 
     def _operation(self, kind: str, key: str, poll: int) -> Json:
         """Pending, then its first step runs, then all is done (or failed, where `error` says so)."""

@@ -107,6 +107,18 @@ class Deletion(Answer):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lease(Answer):
+    """Somebody vouches for a server until a time; `at_end`: `keep` or `stop`, what becomes of it if this is its last one."""
+
+    id: str
+    user: str = ""
+    until: str | None = None
+    at_end: str = "keep"
+    note: str = ""
+    created_at: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Server(Answer):
     """One tracking server. `status`: `creating`, `running`, `sleeping`, `stopped`, `failed`, `deleting`, `deleted`."""
 
@@ -131,6 +143,7 @@ class Server(Answer):
     updated_at: str | None = None
     deletion: Deletion | None = None
     operation: str | None = None
+    leases: list[Lease] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
     allowed: list[str] = field(default_factory=list)
     nested: ClassVar[dict[str, type[Answer]]] = {
@@ -138,6 +151,7 @@ class Server(Answer):
         "storage": Storage,
         "users": Users,
         "deletion": Deletion,
+        "leases": Lease,
         "warnings": Problem,
     }
 

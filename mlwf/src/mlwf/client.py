@@ -8,7 +8,7 @@ from urllib.parse import quote
 import requests
 from requests.auth import AuthBase
 
-from mlwf.answers import Answer, Health, Json, Me, Operation, Server
+from mlwf.answers import Answer, Health, Json, Lease, Me, Operation, Server
 from mlwf.i18n import _, current_language, use_language
 from mlwf.secret import Secret
 from mlwf.service_errors import (
@@ -144,6 +144,18 @@ class Client:
             "PUT", f"{_server_path(group, env)}/storage", {name: value for name, value in body.items() if value is not None}
         )
 
+    def hold_lease(self, group: str, env: str, lease_id: str, *, seconds: int, at_end: str = "keep", note: str = "") -> Lease:
+        """Vouches for the server for `seconds` from now, or renews that; `at_end`: `keep` or `stop` it when its last lease is over."""
+        answer = self._request("PUT", _lease_path(group, env, lease_id), body={"seconds": seconds, "at_end": at_end, "note": note})
+        with self._understanding():
+            return Lease.from_json(answer)
+
+    def end_lease(self, group: str, env: str, lease_id: str) -> list[Lease]:
+        """Vouches no longer, and answers the leases that are left. One that is not there has ended."""
+        answer = self._request("DELETE", _lease_path(group, env, lease_id))
+        with self._understanding():
+            return [Lease.from_json(each) for each in answer["leases"]]
+
     def operation(self, id: str) -> Operation:  # noqa: A002  # the API's own word
         return self._get(Operation, f"/operations/{quote(id, safe='')}")
 
@@ -224,6 +236,10 @@ def _read(response: requests.Response) -> Json:
             fields=answer.get("fields") if isinstance(answer.get("fields"), dict) else None,
         )
     return answer
+
+
+def _lease_path(group: str, env: str, lease_id: str) -> str:
+    return f"{_server_path(group, env)}/leases/{quote(lease_id, safe='')}"
 
 
 def _server_path(group: str, env: str) -> str:

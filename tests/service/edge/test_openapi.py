@@ -66,6 +66,8 @@ def test_the_paths_are_those_of_the_contract() -> None:
         ("POST", f"{server}/restore"),
         ("PUT", f"{server}/users"),
         ("PUT", f"{server}/storage"),
+        ("PUT", f"{server}/leases/{{lease_id}}"),
+        ("DELETE", f"{server}/leases/{{lease_id}}"),
         ("GET", "/api/v1/operations/{id}"),
     }
 

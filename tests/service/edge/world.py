@@ -15,6 +15,7 @@ from backend.domain import Caller, Group, OperationState, Status
 from backend.errors import ServiceError
 from backend.keyring import Keyring
 from backend.kick import Kick
+from backend.leases import Leases
 from backend.passwords import Hasher
 from backend.registry.database import Registry
 from backend.registry.models import Operation, Server, now
@@ -176,6 +177,7 @@ def make_world(home: Path, **changes: Any) -> World:
         directory=directory,
         keyring=keyring,
         requests=requests,
+        leases=Leases(registry=registry, directory=directory, settings=settings, kick=Kick(settings.kick_socket)),
         runtime_name="process",
         runtime_isolates=False,
     )

@@ -1,0 +1,214 @@
+"""Leases: somebody, mostly a job, vouches for a server until a time. When the last one of a server is over, that one says whether the
+server is stopped or kept. A job that dies without a word is noticed by the time that it did not renew.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from backend import audit, policy
+from backend.domain import Caller, Desired, OperationKind, OperationState, new_operation_id
+from backend.errors import ServiceError
+from backend.kick import Kick
+from backend.ports import Directory
+from backend.registry.database import Registry
+from backend.registry.models import Lease, Operation, Server, now
+from backend.requests import find, not_there, unfinished
+from backend.settings import Settings
+
+log = logging.getLogger(__name__)
+
+MOST_LEASES: Final = 64
+"""Of one server: enough for everybody's sessions, too few to fill a table."""
+GRACE_SECONDS: Final = 900.0
+"""After the API was away (an upgrade, a reboot), nobody could renew: a lease then has its own length again, but at most this."""
+
+
+class AtEnd(enum.StrEnum):
+    """What becomes of the server when its last lease is over."""
+
+    KEEP = "keep"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaseWish:
+    """A lease as somebody wants it. ``seconds`` count by the service's clock, so that a job's clock need not be right."""
+
+    seconds: int
+    at_end: AtEnd
+    note: str
+
+
+class Leases:
+    """What can be asked for. Nothing here waits for a tracking server."""
+
+    def __init__(self, *, registry: Registry, directory: Directory, settings: Settings, kick: Kick) -> None:
+        self._registry = registry
+        self._directory = directory
+        self._settings = settings
+        self._kick = kick
+
+    def hold(self, caller: Caller, group: str, env: str, lease_id: str, wish: LeaseWish, *, request_id: str | None) -> Lease:
+        """Take the lease, or renew one's own. Errors: as ``policy.refusal``, ``no_such_server``, ``server_deleting``, ``lease_of_other``,
+        ``too_many_leases``.
+        """
+        group_now = self._group_now(caller, group)
+        with self._registry.session() as session:
+            server = self._permitted(session, caller, group, env, group_now)
+            lease = session.get(Lease, (server.id, lease_id))
+            if lease is None:
+                self._check_count(session, server)
+                lease = Lease(server_id=server.id, lease_id=lease_id, user=caller.user, uid=caller.uid, scheme=caller.scheme)
+                session.add(lease)
+                audit.record(session, caller=caller, action="lease", server=server, request_id=request_id)
+            elif lease.user != caller.user:
+                raise ServiceError("lease_of_other", id=lease_id, user=lease.user)
+            lease.seconds, lease.at_end, lease.note = wish.seconds, wish.at_end, wish.note
+            lease.until, lease.ended = now() + timedelta(seconds=wish.seconds), False
+        return lease
+
+    def end(self, caller: Caller, group: str, env: str, lease_id: str, *, request_id: str | None) -> list[Lease]:
+        """End the lease; one that is not there has ended. The leases that are left. Errors: as ``hold``."""
+        group_now = self._group_now(caller, group)
+        with self._registry.session() as session:
+            server = self._permitted(session, caller, group, env, group_now)
+            lease = session.get(Lease, (server.id, lease_id))
+            if lease is not None and not lease.ended:
+                if lease.user != caller.user and not caller.admin:
+                    raise ServiceError("lease_of_other", id=lease_id, user=lease.user)
+                lease.ended, lease.until = True, now()
+                audit.record(session, caller=caller, action="end_lease", server=server, request_id=request_id)
+            session.flush()
+            left = in_force(session, [server.id]).get(server.id, [])
+        self._kick.send()
+        return left
+
+    def _group_now(self, caller: Caller, group: str) -> int | None:
+        return policy.groups_now(caller, [group], self._directory)[group]
+
+    def _permitted(self, session: Session, caller: Caller, group: str, env: str, group_now: int | None) -> Server:
+        server = find(session, group, env, lock=True)
+        if server is None:
+            raise not_there(caller, group, env)
+        # Whatever is under way, a lease is renewed: it says nothing about it.
+        refused = policy.refusal(caller, server, "lease", settings=self._settings, situation=policy.Situation(group_now=group_now))
+        if refused is not None:
+            raise refused
+        if server.desired == Desired.ABSENT:
+            raise ServiceError("server_deleting")
+        return server
+
+    @staticmethod
+    def _check_count(session: Session, server: Server) -> None:
+        if len(in_force(session, [server.id]).get(server.id, [])) >= MOST_LEASES:
+            raise ServiceError("too_many_leases", count=MOST_LEASES)
+
+
+def in_force(session: Session, server_ids: Sequence[str]) -> dict[str, list[Lease]]:
+    """The leases that are not over, by server, the longest last: one query for all."""
+    query = select(Lease).where(Lease.server_id.in_(server_ids), Lease.ended.is_(False), Lease.until > now())
+    found: dict[str, list[Lease]] = {}
+    for lease in session.scalars(query.order_by(Lease.until, Lease.lease_id)):
+        found.setdefault(lease.server_id, []).append(lease)
+    return found
+
+
+class Sweeper:
+    """Draws the consequence of leases that are over: one transaction for each server, so a service that is killed does it again or not.
+
+    ``can_renew`` tells whether leases can be renewed now. Only the time since it could counts against a lease.
+    """
+
+    def __init__(self, *, registry: Registry, can_renew: Callable[[], bool], clock: Callable[[], float] = time.monotonic) -> None:
+        self._registry = registry
+        self._can_renew = can_renew
+        self._clock = clock
+        self._renewable_since: float | None = None
+
+    def sweep(self) -> bool:
+        """Look at all leases that are over. True when a stop was asked for: then the reconciler has work."""
+        renewable_for = self._renewable_for()
+        with self._registry.reading() as session:
+            over = [lease.server_id for lease in session.scalars(select(Lease)) if is_over(lease, renewable_for)]
+        stopped = [server_id for server_id in sorted(set(over)) if self._conclude(server_id, renewable_for)]
+        return bool(stopped)
+
+    def _renewable_for(self) -> float:
+        if not self._can_renew():
+            self._renewable_since = None
+            return 0.0
+        if self._renewable_since is None:
+            self._renewable_since = self._clock()
+        return self._clock() - self._renewable_since
+
+    def _conclude(self, server_id: str, renewable_for: float) -> bool:
+        with self._registry.session() as session:
+            server = session.get(Server, server_id, with_for_update=True)
+            if server is None or unfinished(session, [server_id]):
+                return False  # what is under way ends first; the next sweep looks again
+            leases = session.scalars(select(Lease).where(Lease.server_id == server_id)).all()
+            over = [lease for lease in leases if is_over(lease, renewable_for)]
+            if not over:
+                return False
+            last = max(over, key=lambda lease: (lease.until, lease.lease_id)) if len(over) == len(leases) else None
+            for lease in over:
+                session.delete(lease)
+            if last is None or last.at_end != AtEnd.STOP or server.desired != Desired.RUNNING or server.deleted_at is not None:
+                return False
+            _ask_for_stop(session, server, last)
+        log.info("server %s: its last lease (%s of %s) is over, so it is stopped", server_id, last.lease_id, last.user)
+        return True
+
+
+def is_over(lease: Lease, renewable_for: float) -> bool:
+    """Whether the lease was ended, or ran out although its holder could have renewed it."""
+    if lease.ended:
+        return True
+    return lease.until <= now() and renewable_for >= min(float(lease.seconds), GRACE_SECONDS)
+
+
+def listens(path: Path) -> bool:
+    """Whether somebody answers on the API's socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(2)
+        try:
+            folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            client.connect(f"/proc/self/fd/{folder}/{path.name}")  # a socket's own name holds 107 bytes only
+        except OSError:
+            return False
+        finally:
+            os.close(folder)
+    return True
+
+
+def _ask_for_stop(session: Session, server: Server, lease: Lease) -> None:
+    operation = Operation(
+        id=new_operation_id(),
+        server_id=server.id,
+        kind=OperationKind.STOP,
+        group_name=server.group_name,
+        env_name=server.env_name,
+        requested_by=lease.user,
+        state=OperationState.PENDING,
+        steps=[],
+    )
+    server.desired = Desired.STOPPED
+    session.add(operation)
+    holder = Caller(user=lease.user, uid=lease.uid, groups=(), scheme=lease.scheme)
+    audit.record(session, caller=holder, action="stop_at_lease_end", server=server, operation=operation)

@@ -1,0 +1,114 @@
+"""Holding a lease: a server that must be there while something runs, and what becomes of it afterwards (docs/reference/api.md)."""
+
+import contextlib
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from typing import Self
+
+from mlwf.answers import Operation, Server
+from mlwf.client import Client
+from mlwf.errors import MlwfError
+from mlwf.i18n import _
+from mlwf.service_errors import OperationFailedError, ServiceError, ServiceUnavailable
+
+UP = frozenset({"running", "sleeping"})
+RETRY_SECONDS = 10.0
+START_SECONDS = 600.0
+_FINAL = frozenset({403, 404, 409, 422})
+
+
+def new_lease_id() -> str:
+    """An id that nobody else has, which says where it was taken."""
+    host = re.sub(r"[^A-Za-z0-9.-]", "-", os.uname().nodename).strip("-.")[:40]
+    return f"{host or 'host'}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+class HeldLease:
+    """A lease that is taken at `with`, renewed by a thread, and ended at the end.
+
+    `warn` is told of trouble with a renewal, once for each time of trouble: whatever the lease is for goes on. A lease whose end the
+    service does not hear runs out by itself. `open_client` makes the thread's own connection. Raises, at `with`, what the client raises.
+    """
+
+    def __init__(
+        self,
+        open_client: Callable[[], Client],
+        group: str,
+        env: str,
+        *,
+        seconds: int,
+        at_end: str,
+        note: str = "",
+        lease_id: str | None = None,
+        warn: Callable[[str], None] = lambda _text: None,
+    ) -> None:
+        self.lease_id = lease_id or new_lease_id()
+        self._open_client = open_client
+        self._place = (group, env)
+        self._seconds = seconds
+        self._at_end = at_end
+        self._note = note
+        self._warn = warn
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+
+    def __enter__(self) -> Self:
+        with self._open_client() as client:
+            self._hold(client)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._ended.set()
+        self._thread.join(RETRY_SECONDS)
+        try:
+            with self._open_client() as client:
+                client.end_lease(*self._place, self.lease_id)
+        except MlwfError as error:
+            words = _("The lease could not be ended ({error}); it runs out within {seconds} seconds.")
+            self._warn(words.format(error=error, seconds=self._seconds))
+
+    def _hold(self, client: Client) -> None:
+        client.hold_lease(*self._place, self.lease_id, seconds=self._seconds, at_end=self._at_end, note=self._note)
+
+    def _renew(self) -> None:
+        pause, troubled = self._seconds / 3, False
+        while not self._ended.wait(pause):
+            try:
+                with self._open_client() as client:
+                    self._hold(client)
+                pause, troubled = self._seconds / 3, False
+            except MlwfError as error:
+                if not troubled:
+                    self._warn(_("The lease could not be renewed: {error}").format(error=error))
+                if isinstance(error, ServiceError) and error.status in _FINAL:
+                    return
+                pause, troubled = min(RETRY_SECONDS, self._seconds / 3), True
+
+
+def ensure_up(client: Client, group: str, env: str, *, on_change: Callable[[Operation], None] | None = None) -> Server:
+    """The server, running or asleep; started where it is not, after whatever is under way. Raises MlwfError."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        server = client.server(group, env)
+        if server.operation is not None:
+            _wait_for_other(client, server.operation, deadline)
+        elif server.status in UP:
+            return server
+        else:
+            try:
+                client.wait(client.start(group, env), on_change)
+            except ServiceError as error:
+                if error.code != "server_busy" or time.monotonic() > deadline:
+                    raise
+
+
+def _wait_for_other(client: Client, operation_id: str, deadline: float) -> None:
+    """Let what somebody else asked for come to its end, good or bad."""
+    left = max(deadline - time.monotonic(), 1.0)
+    with contextlib.suppress(OperationFailedError, ServiceUnavailable):
+        client.wait(client.operation(operation_id), timeout=left)

@@ -1,0 +1,94 @@
+"""`mlwf lease`: taken before the command, renewed while it runs, ended with it."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from mlwf.client import Client
+from mlwf.lease import HeldLease
+
+from tests.mlwf.fake_service import FakeService
+from tests.support.box import until
+
+Run = Callable[..., int]
+
+
+def calls(service: FakeService) -> list[str]:
+    """The leases' requests and the start, in order, without repetition."""
+    found: list[str] = []
+    for method, path, _body, _headers in service.requests:
+        kind = method if "/leases/" in path else "start" if path.endswith("/start") else ""
+        if kind and found[-1:] != [kind]:
+            found.append(kind)
+    return found
+
+
+def test_a_command_runs_between_start_and_end(service: FakeService, mlwf: Run) -> None:
+    service.add("g", "wine")["status"] = "stopped"
+    command = [sys.executable, "-c", "raise SystemExit(7)"]
+    assert mlwf("lease", "hold", "g/wine", "--at-end", "stop", "--note", "job 17", "--", *command) == 7
+    assert calls(service) == ["PUT", "start", "DELETE"]
+    (body,) = [body for method, path, body, _headers in service.requests if method == "PUT"]
+    assert body == {"seconds": 900, "at_end": "stop", "note": "job 17"}
+    assert service.servers["g/wine"]["leases"] == []
+
+
+def test_a_command_that_is_not_there(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    service.add("g", "wine")
+    assert mlwf("lease", "hold", "g/wine", "--", "/no/such/program") == 2
+    assert "/no/such/program cannot be run" in capsys.readouterr().err
+    assert calls(service) == ["PUT", "DELETE"]
+
+
+def test_no_server_no_lease(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mlwf("lease", "hold", "g/none", "--", "true") == 1
+    assert "There is none" in capsys.readouterr().err
+
+
+def test_sigterm_reaches_the_command_and_ends_the_lease(service: FakeService) -> None:
+    service.add("g", "wine")
+    script = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(9)); print('up', flush=True); time.sleep(60)"
+    program = "from mlwf.cli import main; main()"
+    argv = [sys.executable, "-c", program, "lease", "hold", "g/wine", "--seconds", "6", "--", sys.executable, "-c", script]
+    environment = {**os.environ, "MLWF_SERVICE": service.address}
+    with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        until(lambda: len([1 for method, path, *_rest in service.requests if method == "PUT"]) >= 2, what="a renewal")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 9
+    assert service.servers["g/wine"]["leases"] == []
+
+
+def test_a_service_that_is_away_is_told_once_and_waited_for(service: FakeService) -> None:
+    service.add("g", "wine")
+    told: list[str] = []
+
+    def renewals() -> int:
+        return len([1 for method, *_rest in service.requests if method == "PUT"])
+
+    held = HeldLease(lambda: Client(service.address), "g", "wine", seconds=1, at_end="keep", warn=told.append)
+    with held:
+        away: tuple[int, dict[str, Any]] = (503, {"code": "directory_failed", "detail": "NSS is away", "cure": "Wait."})
+        service.refuse = away
+        before = renewals()
+        until(lambda: renewals() >= before + 2, what="two tries")
+        service.refuse = None
+        before = renewals()
+        until(lambda: renewals() > before, what="a renewal that went well")
+    assert len(told) == 1
+    assert "NSS is away" in told[0]
+
+
+def test_list_and_end(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    service.add("g", "wine")
+    with Client(service.address) as client:
+        client.hold_lease("g", "wine", "left-by-a-job", seconds=60, at_end="stop", note="job 3")
+    assert mlwf("lease", "list", "g/wine") == 0
+    assert capsys.readouterr().out.split("\t")[::3] == ["left-by-a-job", "stop"]
+    assert mlwf("lease", "end", "g/wine", "left-by-a-job") == 0
+    assert service.servers["g/wine"]["leases"] == []

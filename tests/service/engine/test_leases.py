@@ -1,0 +1,181 @@
+"""What becomes of a server when its leases are over."""
+
+import os
+import socket
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from backend.domain import Desired
+from backend.kick import Kick
+from backend.leases import GRACE_SECONDS, AtEnd, Leases, LeaseWish, Sweeper, listens
+from backend.registry.models import AuditEntry, Lease, Operation, now
+from tests.service.engine.support import ALICE, GROUP, Site
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    time = 0.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+class Leased:
+    """A site with one server, its leases, and a sweeper whose world a test rules."""
+
+    def __init__(self, home: Path) -> None:
+        self.site = Site(home)
+        self.server_id = self.site.made().id
+        self.leases = Leases(
+            registry=self.site.registry,
+            directory=self.site.directory,
+            settings=self.site.settings,
+            kick=Kick(self.site.settings.kick_socket),
+        )
+        self.clock, self.can_renew = Clock(), True
+        self.sweeper = Sweeper(registry=self.site.registry, can_renew=lambda: self.can_renew, clock=self.clock)
+        self.sweeper.sweep()
+
+    def hold(self, name: str, at_end: AtEnd = AtEnd.STOP, *, seconds: int = 600) -> None:
+        wish = LeaseWish(seconds=seconds, at_end=at_end, note="")
+        self.leases.hold(ALICE, GROUP.name, "wine", name, wish, request_id=None)
+
+    def end(self, name: str) -> None:
+        self.leases.end(ALICE, GROUP.name, "wine", name, request_id=None)
+
+    def run_out(self, name: str, *, ago: float = 1.0) -> None:
+        """Its holder died: the time passed, and nobody renewed."""
+        with self.site.registry.session() as session:
+            session.get_one(Lease, (self.server_id, name)).until = now() - timedelta(seconds=ago)
+        self.clock.time += GRACE_SECONDS
+
+    @property
+    def names(self) -> list[str]:
+        with self.site.registry.reading() as session:
+            return sorted(session.scalars(select(Lease.lease_id)))
+
+    @property
+    def stops(self) -> list[Operation]:
+        with self.site.registry.reading() as session:
+            return list(session.scalars(select(Operation).where(Operation.kind == "stop")))
+
+
+@pytest.fixture
+def leased(tmp_path: Path) -> Leased:
+    return Leased(tmp_path / "s")
+
+
+def test_the_end_of_the_last_lease_stops_the_server(leased: Leased) -> None:
+    leased.hold("a")
+    leased.hold("b")
+    leased.end("a")
+    assert not leased.sweeper.sweep()
+    assert leased.names == ["b"]
+    leased.end("b")
+    assert leased.sweeper.sweep()
+    assert (leased.names, leased.site.one().desired) == ([], Desired.STOPPED)
+    leased.site.reconciler().reconcile_all()
+    assert leased.site.one().status == "stopped"
+    (stop,) = leased.stops
+    assert (stop.requested_by, stop.state) == ("alice", "succeeded")
+    with leased.site.registry.reading() as session:
+        entry = session.scalars(select(AuditEntry).order_by(AuditEntry.id.desc())).first()
+        assert entry is not None
+        assert (entry.action, entry.user, entry.uid, entry.operation_id) == ("stop_at_lease_end", "alice", ALICE.uid, stop.id)
+
+
+@pytest.mark.parametrize(("first", "last", "stops"), [("stop", "keep", 0), ("keep", "stop", 1)])
+def test_the_last_lease_says_what_happens(leased: Leased, first: str, last: str, stops: int) -> None:
+    leased.hold("a", AtEnd(first))
+    leased.hold("b", AtEnd(last))
+    leased.end("a")
+    leased.end("b")
+    assert leased.sweeper.sweep() == bool(stops)
+    assert (len(leased.stops), leased.names) == (stops, [])
+
+
+def test_a_holder_that_died_is_noticed_by_the_time(leased: Leased) -> None:
+    leased.hold("a")
+    assert not leased.sweeper.sweep()
+    leased.run_out("a")
+    assert leased.sweeper.sweep()
+    assert len(leased.stops) == 1
+
+
+def test_time_in_which_nobody_could_renew_does_not_count(leased: Leased) -> None:
+    leased.hold("a", seconds=300)
+    leased.can_renew = False
+    leased.run_out("a", ago=86400)
+    assert not leased.sweeper.sweep()
+    leased.can_renew = True
+    leased.clock.time += 86400
+    assert not leased.sweeper.sweep(), "the service has just come back"
+    leased.clock.time += 299
+    assert not leased.sweeper.sweep()
+    leased.hold("a", seconds=300)
+    leased.clock.time += 2
+    assert not leased.sweeper.sweep(), "its holder renewed it"
+    leased.run_out("a")
+    assert leased.sweeper.sweep()
+
+
+def test_what_is_under_way_ends_first(leased: Leased) -> None:
+    leased.hold("a")
+    leased.site.set_users("alice")
+    leased.end("a")
+    assert not leased.sweeper.sweep()
+    assert leased.names == ["a"]
+    leased.site.reconciler().reconcile_all()
+    leased.sweeper.sweep()
+    assert (leased.names, leased.site.one().desired) == ([], Desired.STOPPED)
+
+
+def test_a_server_that_was_stopped_or_deleted_meanwhile_is_left_alone(leased: Leased) -> None:
+    leased.hold("a")
+    leased.site.ask("delete")
+    leased.site.reconciler().reconcile_all()
+    leased.run_out("a")
+    assert not leased.sweeper.sweep()
+    assert leased.names == []
+    leased.site.ask("restore")
+    leased.site.reconciler().reconcile_all()
+    assert leased.site.one().status in {"running", "sleeping"}
+
+
+def test_a_purged_servers_leases_go_with_it(leased: Leased) -> None:
+    leased.hold("a")
+    leased.site.ask("delete")
+    leased.site.reconciler().reconcile_all()
+    with leased.site.registry.session() as session:
+        session.delete(session.get_one(type(leased.site.one()), leased.server_id))
+    assert leased.names == []
+
+
+def test_the_reconciler_sweeps(leased: Leased) -> None:
+    leased.hold("a")
+    leased.end("a")
+    leased.site.reconciler().reconcile_all()
+    assert (leased.names, leased.site.one().status) == ([], "stopped")
+
+
+@pytest.fixture
+def listening(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / ("long" * 30) / "s.sock"
+    place.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as server:
+        folder = os.open(place.parent, os.O_PATH)
+        server.bind(f"/proc/self/fd/{folder}/s.sock")
+        os.close(folder)
+        server.listen()
+        yield place
+
+
+def test_whether_the_api_answers_is_seen(listening: Path, tmp_path: Path) -> None:
+    assert listens(listening)
+    assert not listens(tmp_path / "none.sock")
+    assert not listens(tmp_path / "no-folder" / "none.sock")
