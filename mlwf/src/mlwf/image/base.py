@@ -1,0 +1,164 @@
+"""The base image as a SIF in the cache: converted once for each content, the same bytes on every machine with the same tools."""
+
+import json
+import os
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mlwf.errors import MlwfError
+from mlwf.i18n import _
+from mlwf.image import sif
+from mlwf.image.process import Runner
+from mlwf.image.squash import Squash
+from mlwf.image.tool import ContainerTool
+
+BASE_OBJECT = "mlwf-base.json"
+INSPECT_OBJECT = "inspect-metadata.json"
+# A path that no base may have: everything that we add is below it.
+OURS = "mlwf"
+LABEL_DATE = "org.label-schema.build-date"
+LABEL_FROM = "org.label-schema.usage.singularity.deffile.from"
+ENVIRONMENT_HOOK = """\
+#!/bin/sh
+# The model's environment, where the image has one.
+if [ -f /mlwf/env.sh ]; then . /mlwf/env.sh; fi
+"""
+RUNSCRIPT = """\
+#!/bin/sh
+# Runs the command that it is given, in the model's environment; without one it says what there is.
+if [ $# -eq 0 ] && [ -f /mlwf/README ]; then exec cat /mlwf/README; fi
+if [ $# -eq 0 ]; then exec /bin/sh; fi
+exec "$@"
+"""
+PROBE = """\
+uname -m
+getconf GNU_LIBC_VERSION 2>/dev/null || echo none
+for python in python3 /usr/local/bin/python3 /usr/bin/python3 /opt/conda/bin/python3; do
+    command -v "$python" >/dev/null 2>&1 || continue
+    "$python" -c 'import sys, venv; print("%d.%d.%d" % sys.version_info[:3], sys._base_executable or sys.executable)' 2>/dev/null
+done
+"""
+MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64le", "riscv64": "riscv64"}
+
+
+@dataclass(frozen=True)
+class BaseFacts:
+    """What must be known of a base to build on it. `glibc`: "2.36", empty where it has none; `pythons`: version → path in it."""
+
+    source: str
+    digest: str
+    architecture: str
+    glibc: str
+    pythons: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A converted base: the SIF, where its squashfs is, what `inspect` says of it, and the facts."""
+
+    file: Path
+    partition: sif.Partition
+    inspected: dict[str, object]
+    facts: BaseFacts
+
+
+def load_base(file: Path) -> Base:
+    """Reads a base that `convert` made. Raises MlwfError for another file."""
+    objects = sif.read_objects(file)
+    try:
+        facts = BaseFacts(**json.loads(objects[BASE_OBJECT]))
+        inspected = json.loads(objects[INSPECT_OBJECT])
+    except (KeyError, ValueError, TypeError) as error:
+        raise MlwfError(_("{file} is no base image of ours").format(file=file), cure=_("Run 'mlwf cache prune' and try again.")) from error
+    return Base(file, sif.read_partition(file), inspected, facts)
+
+
+def convert(
+    tool: ContainerTool, runner: Runner, squash: Squash, source: str, *, named: str, digest: str, folder: Path, http: bool = False
+) -> Path:
+    """Makes `folder`/base.sif from what the tool calls `source`. `named`: how the labels call it. Raises MlwfError."""
+    started = time.time()
+    root = folder / "base"
+    tool.build_sandbox(runner, source, root, tmpdir=folder, http=http)
+    if os.path.lexists(root / OURS):
+        raise MlwfError(
+            _("The base image has a /{name} already").format(name=OURS), cure=_("Take a base image that was not made by this tool.")
+        )
+    facts = _probe(tool, runner, root, named, digest)
+    inspected = _prepare(root, named)
+    _settle_times(root, started)
+    objects = [
+        sif.Described(sif.DEFINITION, "", f"bootstrap: docker\nfrom: {named}\n".encode()),
+        sif.Described(sif.JSON, INSPECT_OBJECT, canonical(inspected)),
+        sif.Described(sif.JSON, BASE_OBJECT, canonical(asdict(facts))),
+    ]
+    target = folder / "base.sif"
+    size = squash.create(runner, root, target, offset=sif.partition_offset(objects))
+    with target.open("r+b") as file:
+        sif.write_front(file.fileno(), objects, size=size, architecture=facts.architecture, identity=digest.encode())
+    return target
+
+
+def canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _probe(tool: ContainerTool, runner: Runner, root: Path, named: str, digest: str) -> BaseFacts:
+    said = runner.run(tool.argv(root, ["/bin/sh", "-c", PROBE]), _("The base image cannot be run"), timeout=300)
+    lines = said.splitlines() + ["", ""]
+    architecture = MACHINES.get(lines[0].strip())
+    libc = lines[1].removeprefix("glibc ").strip()
+    if architecture is None:
+        raise MlwfError(_("The base image is for unknown processors: {machine}").format(machine=lines[0]), cure=_("Use another base image."))
+    pythons: dict[str, str] = {}
+    for line in lines[2:]:
+        version, _space, path = line.partition(" ")
+        if path.startswith("/"):
+            pythons.setdefault(version, path)
+    return BaseFacts(named, digest, architecture, libc if libc[:1].isdigit() else "", pythons)
+
+
+def _prepare(root: Path, named: str) -> dict[str, object]:
+    """Puts our two hooks into the unpacked base, takes away what differs from run to run, and answers what `inspect` shall say."""
+    meta = root / ".singularity.d"
+    _write(meta / "env/92-mlwf.sh", ENVIRONMENT_HOOK)
+    _write(meta / "runscript", RUNSCRIPT)
+    _write(meta / "Singularity", f"bootstrap: docker\nfrom: {named}\n", 0o644)
+    try:
+        labels = json.loads((meta / "labels.json").read_bytes())
+    except (OSError, ValueError):
+        labels = {}
+    labels = {str(name): str(value) for name, value in labels.items() if name != LABEL_DATE}
+    labels[LABEL_FROM] = named
+    _write(meta / "labels.json", json.dumps(labels, indent=1, sort_keys=True) + "\n", 0o644)
+    scripts = sorted(each for each in (meta / "env").glob("*.sh") if each.name[:3] in {"10-", "90-", "92-"} and each.stat().st_size)
+    return {
+        "labels": labels,
+        "environment": {f"/.singularity.d/env/{each.name}": each.read_text("utf-8", "replace").rstrip("\n") for each in scripts},
+        "runscript": RUNSCRIPT.rstrip("\n"),
+    }
+
+
+def _write(path: Path, text: str, mode: int = 0o755) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)  # never through a link that the base put there
+    path.write_text(text)
+    path.chmod(mode)
+
+
+def _settle_times(root: Path, started: float) -> None:
+    """Gives what the conversion itself made or touched a fixed time; the base's own files keep theirs."""
+    for path in _tree(root):
+        state = path.lstat()
+        if state.st_mtime >= started - 2 and not stat.S_ISSOCK(state.st_mode):
+            os.utime(path, (sif.EPOCH, sif.EPOCH), follow_symlinks=False)
+
+
+def _tree(root: Path) -> Iterator[Path]:
+    for folder, _folders, files in os.walk(root, topdown=False):
+        for name in files:
+            yield Path(folder, name)
+        yield Path(folder)

@@ -1,0 +1,135 @@
+"""The digest behind a tag, asked of a container registry (the OCI distribution API), so that a base is converted once for each content."""
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+from mlwf.errors import MlwfError, WrongUseError
+from mlwf.i18n import _
+from mlwf.network import system_error
+from mlwf.secret import Secret
+
+DOCKER_HUB = "docker.io"
+HUB_ADDRESS = "registry-1.docker.io"
+TIMEOUT = (10.0, 60.0)
+MANIFESTS = ", ".join(
+    f"application/vnd.{kind}+json"
+    for kind in (
+        "oci.image.index.v1",
+        "docker.distribution.manifest.list.v2",
+        "oci.image.manifest.v1",
+        "docker.distribution.manifest.v2",
+    )
+)
+REFERENCE = re.compile(
+    r"docker://(?:(?P<host>[A-Za-z0-9.-]+(?::[0-9]{1,5})?)/)?(?P<name>[a-z0-9]+(?:[._/-]+[a-z0-9]+)*)"
+    r"(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
+)
+
+
+@dataclass(frozen=True)
+class DockerReference:
+    host: str
+    name: str
+    tag: str
+    digest: str
+
+    @classmethod
+    def parse(cls, text: str) -> "DockerReference":
+        """Raises WrongUseError."""
+        match = REFERENCE.fullmatch(text)
+        if not match:
+            raise WrongUseError(
+                _("{text} is no address of a container image").format(text=repr(text)),
+                cure=_("Write docker://[HOST[:PORT]/]NAME[:TAG], in lower-case letters."),
+            )
+        host, name = match["host"] or "", match["name"]
+        if host and not re.search(r"[.:]|^localhost$", host):
+            # As Docker reads it: without a dot or a port, the first part belongs to the name.
+            host, name = "", f"{host}/{name}"
+        if host in {"", "index.docker.io"}:
+            host = DOCKER_HUB
+        if host == DOCKER_HUB and "/" not in name:
+            name = f"library/{name}"
+        digest = match["digest"] or ""
+        return cls(host, name, match["tag"] or ("" if digest else "latest"), digest)
+
+    def pinned(self, digest: str) -> str:
+        return f"docker://{self.host}/{self.name}@{digest}"
+
+
+def registry_digest(reference: DockerReference, environ: Mapping[str, str], *, http: bool = False) -> str:
+    """The digest of what the tag names now. Raises MlwfError. A digest that the user wrote is believed: the tool checks it when it pulls."""
+    if reference.digest:
+        return reference.digest
+    host = HUB_ADDRESS if reference.host == DOCKER_HUB else reference.host
+    url = f"{'http' if http else 'https'}://{host}/v2/{reference.name}/manifests/{reference.tag}"
+    session = requests.Session()
+    session.headers["Accept"] = MANIFESTS
+    what = _("The base image {name} cannot be looked up").format(name=f"{reference.host}/{reference.name}:{reference.tag}")
+    try:
+        answer = session.head(url, timeout=TIMEOUT, allow_redirects=True)
+        if answer.status_code == 401:
+            answer = _with_credentials(session, url, answer, reference, environ)
+    except requests.RequestException as error:
+        why = system_error(error)
+        raise MlwfError(
+            what,
+            _("the registry does not answer ({reason})").format(reason=(why.strerror if why else None) or type(error).__name__),
+            _("Check the name and the network; on a node without internet name a file (docker-archive:, SIF) or use --offline."),
+        ) from error
+    digest = answer.headers.get("Docker-Content-Digest", "")
+    if answer.ok and re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+        return digest
+    raise MlwfError(what, _("the registry answers {status}").format(status=answer.status_code), _cure(answer.status_code))
+
+
+def _cure(status: int) -> str:
+    if status in {401, 403}:
+        return _("Log in with 'docker login' or set APPTAINER_DOCKER_USERNAME and APPTAINER_DOCKER_PASSWORD, and check the name.")
+    return _("Check the name and the tag.")
+
+
+def _with_credentials(
+    session: requests.Session, url: str, answer: requests.Response, reference: DockerReference, environ: Mapping[str, str]
+) -> requests.Response:
+    """Asks again as the registry's 401 says: with the user's password, or with a token from where it points to."""
+    known = _credentials(reference.host, environ)
+    kind, _space, rest = answer.headers.get("WWW-Authenticate", "").partition(" ")
+    if kind.lower() == "basic" and known:
+        return session.head(url, timeout=TIMEOUT, auth=(known[0], known[1].reveal()), allow_redirects=True)
+    told = dict(re.findall(r'(\w+)="([^"]*)"', rest))
+    realm = told.get("realm", "")
+    if kind.lower() != "bearer" or not realm.startswith(("https://", "http://") if url.startswith("http://") else "https://"):
+        return answer
+    query = {"scope": f"repository:{reference.name}:pull"} | {name: told[name] for name in ("service",) if name in told}
+    token = session.get(realm, params=query, timeout=TIMEOUT, auth=(known[0], known[1].reveal()) if known else None)
+    if not token.ok:
+        return token
+    body = token.json()
+    bearer = str(body.get("token") or body.get("access_token") or "")
+    return session.head(url, timeout=TIMEOUT, headers={"Authorization": f"Bearer {bearer}"}, allow_redirects=True)
+
+
+def _credentials(host: str, environ: Mapping[str, str]) -> tuple[str, Secret] | None:
+    """User and password for the registry: the variables of the container tools, then the files that a login writes."""
+    for prefix in ("APPTAINER", "SINGULARITY"):
+        user, password = environ.get(f"{prefix}_DOCKER_USERNAME"), environ.get(f"{prefix}_DOCKER_PASSWORD")
+        if user and password:
+            return user, Secret(password)
+    names = (host, "https://index.docker.io/v1/") if host == DOCKER_HUB else (host, f"https://{host}")
+    for file in (".apptainer/docker-config.json", ".singularity/docker-config.json", ".docker/config.json"):
+        try:
+            auths = json.loads(Path(environ.get("HOME", ""), file).read_bytes()).get("auths", {})
+            entry = next(auths[name]["auth"] for name in names if auths.get(name, {}).get("auth"))
+            user, colon, password = base64.b64decode(entry).decode().partition(":")
+        except (OSError, ValueError, AttributeError, TypeError, StopIteration):
+            continue
+        if colon:
+            return user, Secret(password)
+    return None

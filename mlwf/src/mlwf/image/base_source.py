@@ -1,0 +1,151 @@
+"""What --base-container-url can name, and the digest that stands for its content."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+from mlwf.errors import MlwfError, WrongUseError
+from mlwf.i18n import _
+from mlwf.image.base_registry import DockerReference, registry_digest
+from mlwf.transport import UnixAdapter
+
+FORMS = "docker://…, docker-archive:FILE.tar, oci:FOLDER:TAG, oci-archive:FILE.tar, docker-daemon:NAME:TAG, library://…, oras://…, FILE.sif"
+PULLED = ("library", "oras", "shub")
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class BaseSource:
+    """A base image as the user named it. `path` for what lies on this machine."""
+
+    text: str
+    kind: str
+    path: Path | None = None
+    reference: DockerReference | None = None
+
+    @property
+    def is_remote(self) -> bool:
+        return self.path is None and self.kind != "docker-daemon"
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A base image whose content can be named: what the container tool is given, and the digest. `exact`: the address holds it too."""
+
+    source: str
+    digest: str
+    exact: str
+
+
+def parse_base(text: str) -> BaseSource:
+    """Raises WrongUseError for what is no base image's address."""
+    if not text or not text.isprintable() or text.startswith("-"):
+        raise _unknown(text)
+    if text.startswith("docker://"):
+        return BaseSource(text, "docker", reference=DockerReference.parse(text))
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme in PULLED and rest.startswith("//") and len(rest) > 2:
+        return BaseSource(text, scheme)
+    if colon and scheme == "docker-daemon" and re.fullmatch(r"[\w./-]+(?::[\w.-]+)?|sha256:[0-9a-f]{64}", rest):
+        return BaseSource(text, scheme)
+    if colon and scheme in {"docker-archive", "oci-archive", "oci"}:
+        return BaseSource(text, scheme, path=_existing(_file_part(rest), text))
+    if colon and re.fullmatch(r"[a-z][a-z0-9+-]*", scheme) and not Path(text).exists():
+        raise _unknown(text)
+    path = _existing(text, text)
+    if not path.is_file():
+        raise _unknown(text)
+    return BaseSource(text, "sif", path=path)
+
+
+def pin(base: BaseSource, environ: Mapping[str, str], *, http: bool, digest_of: Callable[[Path], str]) -> Pinned:
+    """The base's digest, asked of its registry or daemon, or of `digest_of` its file. Raises MlwfError.
+
+    What the container tool pulls by itself (library://, oras://) has no digest before it is a file: it is not pinned here.
+    """
+    if base.reference:
+        digest = registry_digest(base.reference, environ, http=http)
+        exact = base.reference.pinned(digest)
+        return Pinned(exact, digest, exact)
+    if base.kind == "docker-daemon":
+        digest = _daemon_digest(base.text.removeprefix("docker-daemon:"), environ)
+        return Pinned(base.text, digest, base.text)
+    assert base.path is not None  # noqa: S101  # the other kinds have a path
+    if base.kind == "oci":
+        return Pinned(base.text, _oci_digest(base), base.text)
+    return Pinned(str(base.path) if base.kind == "sif" else base.text, digest_of(base.path), base.text)
+
+
+def _file_part(rest: str) -> str:
+    """The path in `path[:reference]`, where the path itself may hold colons."""
+    parts = rest.split(":")
+    for count in range(len(parts), 0, -1):
+        if Path(":".join(parts[:count])).exists():
+            return ":".join(parts[:count])
+    return parts[0]
+
+
+def _existing(name: str, text: str) -> Path:
+    path = Path(name)
+    if not name or not path.exists():
+        raise WrongUseError(
+            _("There is no base image {text}").format(text=text),
+            _("{path} does not exist").format(path=name or "''"),
+            _("A base image is one of: {forms}.").format(forms=FORMS),
+        )
+    return path.resolve()
+
+
+def _unknown(text: str) -> WrongUseError:
+    return WrongUseError(_("{text} is no base image").format(text=repr(text)), cure=_("A base image is one of: {forms}.").format(forms=FORMS))
+
+
+def _oci_digest(base: BaseSource) -> str:
+    """The manifest's digest in a folder of the OCI image layout."""
+    assert base.path is not None  # noqa: S101
+    tag = base.text.removeprefix("oci:").removeprefix(str(_file_part(base.text.removeprefix("oci:")))).removeprefix(":")
+    try:
+        manifests = json.loads((base.path / "index.json").read_bytes())["manifests"]
+        chosen = [each for each in manifests if not tag or (each.get("annotations") or {}).get("org.opencontainers.image.ref.name") == tag]
+        if len(chosen) == 1 and DIGEST.fullmatch(chosen[0]["digest"]):
+            return str(chosen[0]["digest"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        chosen = []
+    raise MlwfError(
+        _("{folder} does not hold one image {tag}").format(folder=base.path, tag=tag or "''"),
+        cure=_("Name a folder of the OCI image layout, and a tag of it: oci:FOLDER:TAG."),
+    )
+
+
+def _daemon_digest(name: str, environ: Mapping[str, str]) -> str:
+    """The image's id, by the Docker daemon on this machine."""
+    address = environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    session = requests.Session()
+    session.trust_env = False
+    why = _("{address} is no Unix socket").format(address=address)
+    if address.startswith("unix://"):
+        session.mount("http://", UnixAdapter(Path(address.removeprefix("unix://"))))
+        try:
+            answer = session.get(f"http://localhost/images/{name}/json", timeout=30)
+            found = answer.json().get("Id", "") if answer.ok else ""
+            if DIGEST.fullmatch(found):
+                return str(found)
+            why = _("the daemon answers {status}").format(status=answer.status_code)
+        except (requests.RequestException, ValueError) as error:
+            why = _("the Docker daemon does not answer ({kind})").format(kind=type(error).__name__)
+    raise MlwfError(
+        _("The image {name} cannot be read from the Docker daemon").format(name=name),
+        why,
+        _("Look with 'docker images', or save it: 'docker save NAME -o FILE.tar' and docker-archive:FILE.tar."),
+    )
+
+
+def file_digest(path: Path) -> str:
+    """`sha256:…` of a file's content."""
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()

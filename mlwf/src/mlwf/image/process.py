@@ -1,0 +1,97 @@
+"""The one place that starts other programs: their output goes to the build log, and they end with us."""
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from mlwf.errors import MlwfError
+from mlwf.i18n import _
+
+TAIL_LINES = 12
+GRACE_SECONDS = 5.0
+
+
+class ProgramError(MlwfError):
+    """A program ended with a failure. `output`: the last lines that it said; `status`: its exit status, negative for a signal."""
+
+    def __init__(self, what: str, status: int, output: str, cure: str = "") -> None:
+        super().__init__(what, _last_words(output) or _("it ended with status {status}").format(status=status), cure)
+        self.status = status
+        self.output = output
+
+
+class Runner:
+    """Starts programs with `environ` and writes what they do into `log` (None: nowhere).
+
+    Each program leads a process group of its own, which is ended when the wait for it is broken off (Ctrl-C, SIGTERM, a timeout).
+    """
+
+    def __init__(self, environ: Mapping[str, str], log: IO[bytes] | None = None) -> None:
+        self.environ = dict(environ)
+        self.log = log
+
+    def note(self, text: str) -> None:
+        """A line of our own in the log."""
+        if self.log:
+            self.log.write(text.encode() + b"\n")
+            self.log.flush()
+
+    def run(self, argv: Sequence[str | Path], what: str, *, extra: Mapping[str, str] | None = None, timeout: float | None = None) -> str:
+        """What the program wrote to stdout. `what` says in the user's words what failed. Raises ProgramError."""
+        status, out, err = self._finish(argv, what, extra or {}, timeout)
+        if status:
+            raise ProgramError(what, status, err or out)
+        return out
+
+    def ask(self, argv: Sequence[str | Path], what: str) -> str:
+        """All that the program says, whatever its status: for `--help` and its like. Raises MlwfError when it does not end."""
+        _status, out, err = self._finish(argv, what, {}, 60.0)
+        return out + err
+
+    def _finish(
+        self, argv: Sequence[str | Path], what: str, extra: Mapping[str, str], timeout: float | None
+    ) -> tuple[int, str, str]:
+        words = [str(word) for word in argv]
+        self.note("$ " + " ".join(words))
+        process = subprocess.Popen(
+            words,
+            env={**self.environ, **extra},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            raise MlwfError(what, _("no end after {seconds:.0f} seconds").format(seconds=error.timeout)) from error
+        finally:
+            end_group(process)
+        for part in (out, err):
+            if part and self.log:
+                self.log.write(part if part.endswith(b"\n") else part + b"\n")
+                self.log.flush()
+        return process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
+
+
+def end_group(process: "subprocess.Popen[bytes]") -> None:
+    """Ends a program that is still running, and everything that it started."""
+    if process.poll() is not None:
+        return
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=GRACE_SECONDS)
+            return
+
+
+def _last_words(output: str) -> str:
+    """The lines that most likely say why: Apptainer's FATAL and ERROR, uv's and Python's last ones."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    loud = [line for line in lines if line.startswith(("FATAL:", "ERROR:", "error:"))]
+    return " / ".join((loud or lines)[-3:])[:600]
