@@ -11,9 +11,7 @@ from pathlib import Path
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.image import sif
-from mlwf.image.process import Runner
-from mlwf.image.squash import Squash
-from mlwf.image.tool import ContainerTool
+from mlwf.image.kit import Kit
 
 BASE_OBJECT = "mlwf-base.json"
 INSPECT_OBJECT = "inspect-metadata.json"
@@ -76,18 +74,16 @@ def load_base(file: Path) -> Base:
     return Base(file, sif.read_partition(file), inspected, facts)
 
 
-def convert(
-    tool: ContainerTool, runner: Runner, squash: Squash, source: str, *, named: str, digest: str, folder: Path, http: bool = False
-) -> Path:
+def convert(kit: Kit, source: str, *, named: str, digest: str, folder: Path, http: bool = False) -> Path:
     """Makes `folder`/base.sif from what the tool calls `source`. `named`: how the labels call it. Raises MlwfError."""
     started = time.time()
     root = folder / "base"
-    tool.build_sandbox(runner, source, root, tmpdir=folder, http=http)
+    kit.tool.build_sandbox(kit.runner, source, root, tmpdir=folder, http=http)
     if os.path.lexists(root / OURS):
         raise MlwfError(
             _("The base image has a /{name} already").format(name=OURS), cure=_("Take a base image that was not made by this tool.")
         )
-    facts = _probe(tool, runner, root, named, digest)
+    facts = _probe(kit, root, named, digest)
     inspected = _prepare(root, named)
     _settle_times(root, started)
     objects = [
@@ -96,7 +92,7 @@ def convert(
         sif.Described(sif.JSON, BASE_OBJECT, canonical(asdict(facts))),
     ]
     target = folder / "base.sif"
-    size = squash.create(runner, root, target, offset=sif.partition_offset(objects))
+    size = kit.squash.create(kit.runner, root, target, offset=sif.partition_offset(objects))
     with target.open("r+b") as file:
         sif.write_front(file.fileno(), objects, size=size, architecture=facts.architecture, identity=digest.encode())
     return target
@@ -106,13 +102,15 @@ def canonical(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def _probe(tool: ContainerTool, runner: Runner, root: Path, named: str, digest: str) -> BaseFacts:
-    said = runner.run(tool.argv(root, ["/bin/sh", "-c", PROBE]), _("The base image cannot be run"), timeout=300)
-    lines = said.splitlines() + ["", ""]
+def _probe(kit: Kit, root: Path, named: str, digest: str) -> BaseFacts:
+    said = kit.runner.run(kit.tool.argv(root, ["/bin/sh", "-c", PROBE]), _("The base image cannot be run"), timeout=300)
+    lines = [*said.splitlines(), "", ""]
     architecture = MACHINES.get(lines[0].strip())
     libc = lines[1].removeprefix("glibc ").strip()
     if architecture is None:
-        raise MlwfError(_("The base image is for unknown processors: {machine}").format(machine=lines[0]), cure=_("Use another base image."))
+        raise MlwfError(
+            _("The base image is for unknown processors: {machine}").format(machine=lines[0]), cure=_("Use another base image.")
+        )
     pythons: dict[str, str] = {}
     for line in lines[2:]:
         version, _space, path = line.partition(" ")

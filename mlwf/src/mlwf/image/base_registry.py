@@ -64,7 +64,7 @@ class DockerReference:
 
 
 def registry_digest(reference: DockerReference, environ: Mapping[str, str], *, http: bool = False) -> str:
-    """The digest of what the tag names now. Raises MlwfError. A digest that the user wrote is believed: the tool checks it when it pulls."""
+    """The digest of what the tag names now. Raises MlwfError. The user's own digest is believed: the tool checks it."""
     if reference.digest:
         return reference.digest
     host = HUB_ADDRESS if reference.host == DOCKER_HUB else reference.host

@@ -102,7 +102,9 @@ def _existing(name: str, text: str) -> Path:
 
 
 def _unknown(text: str) -> WrongUseError:
-    return WrongUseError(_("{text} is no base image").format(text=repr(text)), cure=_("A base image is one of: {forms}.").format(forms=FORMS))
+    return WrongUseError(
+        _("{text} is no base image").format(text=repr(text)), cure=_("A base image is one of: {forms}.").format(forms=FORMS)
+    )
 
 
 def _oci_digest(base: BaseSource) -> str:

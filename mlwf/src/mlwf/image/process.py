@@ -52,9 +52,7 @@ class Runner:
         _status, out, err = self._finish(argv, what, {}, 60.0)
         return out + err
 
-    def _finish(
-        self, argv: Sequence[str | Path], what: str, extra: Mapping[str, str], timeout: float | None
-    ) -> tuple[int, str, str]:
+    def _finish(self, argv: Sequence[str | Path], what: str, extra: Mapping[str, str], timeout: float | None) -> tuple[int, str, str]:
         words = [str(word) for word in argv]
         self.note("$ " + " ".join(words))
         process = subprocess.Popen(

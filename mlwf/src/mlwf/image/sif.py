@@ -65,11 +65,11 @@ def write_front(file: int, objects: Sequence[Described], *, size: int, architect
         raise MlwfError(_("A SIF cannot be made for {architecture}").format(architecture=architecture), cure=_("Use another base image."))
     at, table = DATA_AT, b""
     for number, each in enumerate(objects, 1):
-        table += _descriptor(each.kind, number, at, len(each.content), len(each.content), each.name, b"")
+        table += _descriptor(each.kind, number, at, len(each.content), len(each.content), each.name)
         at += len(each.content)
     start = partition_offset(objects)
     extra = struct.pack("<ii4s", SQUASHFS, SYSTEM_PARTITION, arch)
-    table += _descriptor(PARTITION, len(objects) + 1, start, size, start + size - at, "", extra)
+    table += _descriptor(PARTITION, len(objects) + 1, start, size, start + size - at, extra=extra)
     free = DESCRIPTORS - len(objects) - 1
     head = HEADER.pack(
         LAUNCH, MAGIC, b"01", arch, uuid.uuid5(uuid.NAMESPACE_OID, identity.hex()).bytes, EPOCH, EPOCH,
@@ -121,6 +121,6 @@ def _descriptors(path: Path) -> list[tuple[int, str, int, int, bytes]]:
     return found
 
 
-def _descriptor(kind: int, number: int, at: int, size: int, padded: int, name: str, extra: bytes) -> bytes:
+def _descriptor(kind: int, number: int, at: int, size: int, padded: int, name: str = "", extra: bytes = b"") -> bytes:  # noqa: PLR0917
     # Owner 0 and no group link, as the tools themselves write them.
     return DESCRIPTOR.pack(kind, True, number, GROUP, 0, at, size, padded, EPOCH, EPOCH, 0, 0, name.encode(), extra)

@@ -7,7 +7,7 @@ from pathlib import Path
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.image import sif
-from mlwf.image.process import ProgramError, Runner
+from mlwf.image.process import Runner
 from mlwf.image.tool import Squasher
 
 MAGIC = b"hsqs"

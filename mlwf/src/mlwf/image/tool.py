@@ -107,7 +107,12 @@ class Squasher:
 def find_mksquashfs(environ: Mapping[str, str], tool: ContainerTool) -> Squasher:
     """The machine's mksquashfs, else the one that Apptainer or Singularity brings. Raises MlwfError."""
     beside = tool.path.resolve().parent.parent
-    paths = [environ.get("PATH", ""), "/usr/sbin", "/sbin", *(str(beside / part) for part in ("libexec/apptainer/bin", "libexec/singularity/bin"))]
+    paths = [
+        environ.get("PATH", ""),
+        "/usr/sbin",
+        "/sbin",
+        *(str(beside / part) for part in ("libexec/apptainer/bin", "libexec/singularity/bin")),
+    ]
     found = shutil.which("mksquashfs", path=":".join(paths))
     if not found:
         raise MlwfError(

@@ -1,0 +1,138 @@
+"""The exact Python that the model recorded: the base's own, one that the site keeps, or one that uv fetches."""
+
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlwf.errors import MlwfError
+from mlwf.i18n import _
+from mlwf.image.base import Base
+from mlwf.image.cache import remove_tree
+from mlwf.image.kit import Kit
+from mlwf.image.lock import uv_program
+from mlwf.image.process import ProgramError, Runner
+from mlwf.image.tool import Bind
+
+INSIDE = "/mlwf/python"
+VERSION = re.compile(r"3\.[0-9]{1,2}\.[0-9]{1,2}")
+COMPILE = (
+    "import compileall, py_compile, sys\n"
+    "compileall.compile_dir('/mlwf/python/lib', quiet=2, force=True, workers=int(sys.argv[1]),"
+    " invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)\n"
+)
+
+
+@dataclass(frozen=True)
+class Python:
+    """`inside`: its path in the image; `folder`: what is put at /mlwf/python, None when the base has it; `origin`: base, site or uv."""
+
+    version: str
+    inside: str
+    folder: Path | None
+    origin: str
+
+    def binds(self) -> list[Bind]:
+        return [Bind(self.folder, INSIDE)] if self.folder else []
+
+
+@dataclass(frozen=True)
+class PythonWishes:
+    """`allow_minor`: another patch of the same minor version will do; `mirror`: where uv fetches; `offline`: it does not."""
+
+    allow_minor: bool = False
+    mirror: str = ""
+    offline: bool = False
+
+
+def find_python(wanted: str, base: Base, kit: Kit, *, wishes: PythonWishes) -> Python:
+    """The Python `wanted` ("3.11.7") for this base. Raises MlwfError when there is none, saying what would do."""
+    if wanted in base.facts.pythons:
+        return Python(wanted, base.facts.pythons[wanted], None, "base")
+    key = f"{wanted}-{base.facts.architecture}"
+    with kit.cache.lock(f"python-{key}"):
+        kept = kit.cache.root / "pythons" / key
+        origin = _origin(kept)
+        if not origin:
+            origin = _provide(wanted, kept, base, kit, wishes)
+    if origin:
+        return Python(wanted, f"{INSIDE}/bin/python{wanted.rpartition('.')[0]}", kept, origin)
+    if wishes.allow_minor:
+        minor = wanted.rpartition(".")[0] + "."
+        near = [version for version in base.facts.pythons if version.startswith(minor)]
+        if near:
+            return Python(near[0], base.facts.pythons[near[0]], None, "base")
+    raise MlwfError(
+        _("Python {version}, which the model recorded, is not to be had").format(version=wanted),
+        _("the base image has {found}, the site keeps none, and uv fetched none").format(
+            found=", ".join(base.facts.pythons) or _("no Python")
+        ),
+        _(
+            "Take a base image with Python {version}, set --python-mirror or MLWF_PYTHONS, or allow another patch: --allow-python-minor."
+        ).format(version=wanted),
+    )
+
+
+def _origin(folder: Path) -> str:
+    try:
+        return (folder.parent / f"{folder.name}.origin").read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def _provide(wanted: str, kept: Path, base: Base, kit: Kit, wishes: PythonWishes) -> str:
+    """Puts the Python at `kept` and answers where it came from; empty when nobody has it."""
+    with kit.cache.work() as work:
+        made = work / "python"
+        origin = "site" if _from_site(wanted, made, kit.runner.environ) else ""
+        if not origin and not wishes.offline and _from_uv(wanted, made, work, kit.runner, wishes.mirror):
+            origin = "uv"
+        if not origin:
+            return ""
+        # Its own .pyc compare times, which an image does not keep: they are made anew, unchecked.
+        program = f"{INSIDE}/bin/python{wanted.rpartition('.')[0]}"
+        said = kit.runner.run(
+            kit.tool.argv(
+                base.file,
+                [program, "-I", "-S", "-c", f"{COMPILE}print('%d.%d.%d' % sys.version_info[:3])", str(kit.processors)],
+                binds=[Bind(made, INSIDE, writable=True)],
+                network=False,
+            ),
+            _("Python {version} does not run in the base image").format(version=wanted),
+        ).strip()
+        if said != wanted:
+            raise MlwfError(
+                _("What should be Python {version} is {found}").format(version=wanted, found=said[:40] or "''"),
+                cure=_("Correct the folder that MLWF_PYTHONS names, or the mirror."),
+            )
+        kept.parent.mkdir(0o700, exist_ok=True)
+        if kept.exists():
+            remove_tree(kept)
+        made.rename(kept)
+        (kept.parent / f"{kept.name}.origin").write_text(origin)
+    return origin
+
+
+def _from_site(wanted: str, into: Path, environ: Mapping[str, str]) -> bool:
+    """A folder VERSION below the one that MLWF_PYTHONS names, whole and movable (python-build-standalone and its like)."""
+    above = environ.get("MLWF_PYTHONS")
+    if not above or not VERSION.fullmatch(wanted) or not Path(above, wanted, "bin").is_dir():
+        return False
+    shutil.copytree(Path(above, wanted), into, symlinks=True)
+    return True
+
+
+def _from_uv(wanted: str, into: Path, work: Path, runner: Runner, mirror: str) -> bool:
+    fetched = work / "fetched"
+    argv: list[str | Path] = [uv_program(), "python", "install", "--no-config", "--no-bin", "--install-dir", fetched, "--no-cache"]
+    try:
+        runner.run([*argv, *(["--mirror", mirror] if mirror else []), wanted], _("uv cannot fetch Python {version}").format(version=wanted))
+    except ProgramError as error:
+        runner.note(str(error))
+        return False
+    found = [each for each in fetched.iterdir() if (each / "bin").is_dir() and not each.is_symlink()]
+    if len(found) != 1:
+        return False
+    found[0].rename(into)
+    return True
