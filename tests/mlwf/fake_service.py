@@ -113,7 +113,14 @@ class FakeService:
             return 200, {"servers": list(self.servers.values())}
         if key in self.servers:
             return 200, self.servers[key]
-        return 404, {"type": "x", "title": "t", "status": 404, "code": "no_server", "detail": f"There is no {key}.", "cure": "Create it."}
+        return 404, {
+            "type": "x",
+            "title": "t",
+            "status": 404,
+            "code": "no_such_server",
+            "detail": f"There is no {key}.",
+            "cure": "Create it.",
+        }
 
     def _change(self, method: str, parts: list[str], key: str, body: Any) -> tuple[int, Json]:
         kind = parts[3] if len(parts) > 3 else {"POST": "create", "DELETE": "delete"}[method]

@@ -21,10 +21,13 @@ def show_failure(error: BaseException, *, stacktrace: bool) -> int:
     if isinstance(error, MlwfError):
         text, status = str(error), error.exit_status
     else:
-        kind = type(error).__name__
-        text = _("This is a fault of the tool ({kind}). Run it again with --stacktrace and send the output to the administrators.").format(
-            kind=kind
-        )
-        status = 1
+        text, status = fault_of(error), 1
     stderr().print(f"[bold red]{_('Error')}:[/] {escape(text)}")
     return status
+
+
+def fault_of(error: BaseException) -> str:
+    """What is said of an error that nobody foresaw."""
+    return _("This is a fault of the tool ({kind}). Run it again with --stacktrace and send the output to the administrators.").format(
+        kind=type(error).__name__
+    )

@@ -1,0 +1,58 @@
+"""`mlwf job`: what the forms of Open OnDemand, and the console where there is none, run as the user."""
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from mlwf.cli_support import stacktrace_option
+from mlwf.client import Client
+from mlwf.i18n import _
+from mlwf.job.progress import Progress
+from mlwf.job.request import read_request
+from mlwf.job.tasks import Terminated, run
+from mlwf.report import stderr
+from mlwf.settings import environment
+
+
+@click.command(
+    help=_(
+        """Do what a request file asks for: hold a server, export a model, create an image. Forms write such files.
+
+    \b
+    Example:
+      mlwf job request.json --progress progress.json
+    """
+    )
+)
+@click.argument("request_file", metavar="REQUEST", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--progress", "progress_file", type=click.Path(path_type=Path, dir_okay=False), help=_("Where to tell how it goes, as JSON."))
+@click.option("--note", default="", help=_("What others see beside the lease, such as the job's number."))
+@stacktrace_option
+def job(*, request_file: Path, progress_file: Path | None, note: str) -> int:
+    signal.signal(signal.SIGTERM, _on_terminate)
+    out = stderr()
+    request = read_request(request_file)
+    if note:
+        request = replace(request, note=note)
+    try:
+        with Progress(progress_file, request.task) as progress:
+            run(
+                request,
+                environ=environment(),
+                open_client=Client.from_environment,
+                progress=progress,
+                warn=lambda text: out.print(text, markup=False),
+            )
+    except Terminated:
+        out.print(_("Terminated; nothing was kept."), markup=False)
+        return 128 + signal.SIGTERM
+    return 0
+
+
+def _on_terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows tidies up
+    raise Terminated

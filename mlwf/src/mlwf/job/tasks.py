@@ -1,0 +1,195 @@
+"""The tasks of `mlwf job`: a server session, an export, an image."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlwf import auth_file
+from mlwf.answers import Operation, Server
+from mlwf.aws_profiles import key_pair
+from mlwf.client import Client
+from mlwf.errors import MlwfError, WrongUseError
+from mlwf.export.registry import ModelVersion
+from mlwf.export.run import Wanted, export
+from mlwf.i18n import _
+from mlwf.job.progress import Progress
+from mlwf.job.request import JobRequest
+from mlwf.lease import HeldLease, ensure_up
+from mlwf.service_errors import ServiceError
+
+LEASE_SECONDS = 900
+LAST_SECONDS = 60
+"""A session ends so long before the scheduler would kill it, so that its lease is ended and not left to run out."""
+KEPT_LINES = 20
+Open = Callable[[], Client]
+
+
+class Terminated(BaseException):
+    """SIGTERM, as an exception, so that everything is tidied up on the way out."""
+
+
+def run(request: JobRequest, *, environ: Mapping[str, str], open_client: Open, progress: Progress, warn: Callable[[str], None]) -> None:
+    """Does what was asked for. Raises MlwfError."""
+    if request.task == "image":
+        _image(request, environ, open_client, progress)
+        return
+    with open_client() as client:
+        server = _find(client, request, progress)
+    held = HeldLease(
+        open_client,
+        server.group,
+        server.env_name,
+        seconds=LEASE_SECONDS,
+        at_end=request.at_end or "keep",
+        note=request.note,
+        warn=warn,
+    )
+    with held:
+        with progress.step("start", _("Start the server")), open_client() as client:
+            server = ensure_up(client, server.group, server.env_name, on_change=lambda operation: _say(progress, operation))
+            progress.tell(server=card(server))
+        if request.task == "export":
+            _export(request, server, environ, progress)
+        else:
+            _session(request, progress)
+
+
+def card(server: Server) -> dict[str, Any]:
+    """What people need of a server: never a secret."""
+    names = ("group", "env_name", "status", "inside_url", "outside_url", "auth_file")
+    facts: dict[str, Any] = {name: getattr(server, name) for name in names}
+    return {**facts, "users": server.users.names, "warnings": [f"{each.detail}. {each.cure}" for each in server.warnings]}
+
+
+def _find(client: Client, request: JobRequest, progress: Progress) -> Server:
+    """The server; made where there is none and a bucket was chosen."""
+    with progress.step("find", _("Find the server")):
+        try:
+            return client.server(request.group_name, request.env_name)
+        except ServiceError as error:
+            if error.code != "no_such_server" or request.task != "server":
+                raise
+        if not request.cloud_storage_bucket_name or not request.profile:
+            what = _("There is no server {name} yet").format(name=f"{request.group_name}/{request.env_name}")
+            raise WrongUseError(what, cure=_("Choose a bucket and a profile too, and it is created."))
+    with progress.step("create", _("Create the server")):
+        pair = key_pair(request.profile)
+        operation = client.create(
+            group=request.group_name,
+            env_name=request.env_name,
+            bucket=request.cloud_storage_bucket_name,
+            access_key_id=pair.access_key_id,
+            secret_access_key=pair.secret_access_key,
+        )
+        client.wait(operation, lambda latest: _say(progress, latest))
+        server = client.server(request.group_name, request.env_name)
+    path = Path(server.auth_file)
+    if path.exists():
+        with progress.step("users", _("Register the users of basic_auth.yml")):
+            client.wait(client.set_users(server.group, server.env_name, auth_file.read_auth_file(path)))
+    return server
+
+
+def _say(progress: Progress, operation: Operation) -> None:
+    running = [step.label or step.name for step in operation.steps if step.state == "running"]
+    progress.detail(running[-1] if running else operation.message)
+
+
+def _session(request: JobRequest, progress: Progress) -> None:
+    """Vouch for the server until the hours are over, or somebody ends the session: both are good ends."""
+    with progress.step("hold", _("The server is vouched for")):
+        try:
+            threading.Event().wait(max(int(request.hours) * 3600 - LAST_SECONDS, 1))
+        except (Terminated, KeyboardInterrupt):
+            progress.detail(_("The session was ended."))
+
+
+class _Reporter:
+    """Tells an export's way to the progress file."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def found(self, version: ModelVersion) -> None:
+        self._progress.detail(_("Found {name}, version {number}").format(name=version.name, number=version.number))
+
+    def begins(self, files: int, size: int | None, through: str) -> None:
+        words = {"store": _("{files} files, from the object store"), "server": _("{files} files, through the server")}[through]
+        self._progress.tell(bytes=0, total=size)
+        self._progress.detail(words.format(files=files))
+
+    def arrived(self, count: int) -> None:
+        self._progress.arrived(count)
+
+
+def _export(request: JobRequest, server: Server, environ: Mapping[str, str], progress: Progress) -> None:
+    with progress.step("export", _("Export the model")):
+        wanted = Wanted(server.inside_url or "", request.model_name, request.model_version, None, _output(request))
+        done = export(wanted, {**environ, **_login(server)}, _Reporter(progress))
+        progress.tell(result=str(done.folder.resolve()))
+
+
+def _login(server: Server) -> dict[str, str]:
+    """User and password from the server's auth file, read as the caller; nothing where there is none: then MLflow's own places count."""
+    try:
+        user = auth_file.read_auth_file(Path(server.auth_file))[0]
+    except auth_file.AuthFileError as error:
+        if not error.missing:
+            raise
+        return {}
+    return {"MLFLOW_TRACKING_USERNAME": user.user_name, "MLFLOW_TRACKING_PASSWORD": user.password.reveal()}
+
+
+def _output(request: JobRequest) -> Path:
+    folder = Path(request.output_dir or ".")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MlwfError(
+            _("{where} cannot be made").format(where=folder), error.strerror or "", _("Choose another folder for the result.")
+        ) from error
+    return folder
+
+
+def _image(request: JobRequest, environ: Mapping[str, str], open_client: Open, progress: Progress) -> None:
+    """`mlwf_create_image` as a program: it is long, and may be killed, without this one's progress being lost."""
+    more: dict[str, str] = {}
+    if request.group_name and request.env_name and request.model_package.startswith("s3://"):
+        with open_client() as client:
+            endpoint = client.server(request.group_name, request.env_name).storage.endpoint_url
+        more = {"MLFLOW_S3_ENDPOINT_URL": endpoint} if endpoint else {}
+    with progress.step("image", _("Create the image")):
+        argv = [str(Path(sys.executable).parent / "mlwf_create_image")]
+        argv += ["--model-pkg-url", request.model_package, "--base-container-url", request.base_container_url]
+        argv += ["--output-dir", str(_output(request))]
+        progress.tell(result=_follow(argv, {**environ, **more}, progress))
+
+
+def _follow(argv: list[str], environ: Mapping[str, str], progress: Progress) -> str:
+    """Runs the program, tells its words, and answers the last line of its output, which names the folder."""
+    try:
+        process = subprocess.Popen(argv, env=dict(environ), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
+    except OSError as error:
+        what = _("{command} cannot be run: {why}").format(command=Path(argv[0]).name, why=error.strerror)
+        raise MlwfError(what, cure=_("Update mlwf, or tell the administrators.")) from error
+    printed: list[str] = []
+    reader = threading.Thread(target=lambda: printed.extend(process.stdout or ()), daemon=True)
+    reader.start()
+    last: list[str] = []
+    try:
+        for line in process.stderr or ():
+            sys.stderr.write(line)
+            last = [*last, line.strip()][-KEPT_LINES:]
+            progress.detail(line.strip())
+        status = process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    reader.join()
+    if status != 0:
+        raise MlwfError(_("The image was not created"), " ".join(last[-3:]), _("The job's output has all of it."))
+    return printed[-1].strip() if printed else ""

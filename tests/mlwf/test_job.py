@@ -1,0 +1,151 @@
+"""`mlwf job`: a request is checked whoever wrote it, and its way is told in a file that may be shown to everybody."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mlwf.errors import MlwfError, WrongUseError
+from mlwf.job.progress import Progress
+from mlwf.job.request import RULES, JobRequest, read_request
+
+from tests.mlwf.fake_service import FakeService
+from tests.mlwf.tracking import Tracking
+from tests.support.box import PASSWORD, USER, until
+
+Run = Callable[..., int]
+SERVER = {"task": "server", "group_name": "gaa50000", "env_name": "wine", "at_end": "stop", "hours": "2"}
+SECRET = "s3cr3t-of-the-profile"
+
+
+def write(folder: Path, **fields: str) -> str:
+    path = folder / "request.json"
+    path.write_text(json.dumps(fields))
+    return str(path)
+
+
+def progress_of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "progress.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"task": "delete"}, "task"),
+        ({"group_name": "../x"}, "group_name"),
+        ({"env_name": "Wine"}, "env_name"),
+        ({"env_name": "wine\n"}, "env_name"),
+        ({"env_name": "$(id)"}, "env_name"),
+        ({"at_end": "delete"}, "at_end"),
+        ({"hours": "-1"}, "hours"),
+        ({"hours": "1e3"}, "hours"),
+        ({"cloud_storage_bucket_name": "a b"}, "cloud_storage_bucket_name"),
+        ({"profile": "a\nb"}, "profile"),
+        ({"task": "export", "model_name": "m", "model_version": "latest"}, "model_version"),
+        ({"task": "export", "model_name": "", "model_version": "1"}, "model_name"),
+        ({"task": "image", "model_package": "m.tar.gz", "base_container_url": "docker://x"}, "model_package"),
+        ({"task": "image", "model_package": "/m.tar.gz", "base_container_url": "docker://x y"}, "base_container_url"),
+        ({"task": "image", "model_package": "/m.tar.gz", "base_container_url": "--help"}, "base_container_url"),
+        ({"secret": "x"}, "secret"),
+    ],
+)
+def test_a_request_that_cannot_be_meant_names_its_field(change: dict[str, str], field: str) -> None:
+    with pytest.raises(WrongUseError, match=field):
+        JobRequest.from_json({**SERVER, **change})
+
+
+@given(name=st.sampled_from(sorted(RULES)), value=st.text())
+def test_whatever_a_field_holds_it_is_refused_or_one_line(name: str, value: str) -> None:
+    try:
+        found = JobRequest.from_json({**SERVER, name: value})
+    except WrongUseError:
+        return
+    assert getattr(found, name) == value
+    assert "\n" not in value
+    assert "\x00" not in value
+
+
+def test_a_request_file_is_one_object_of_small_size(tmp_path: Path) -> None:
+    path = tmp_path / "request.json"
+    for text in ("", "[]", '{"task": 1}', "{" + " " * 70_000 + "}"):
+        path.write_text(text)
+        with pytest.raises(WrongUseError):
+            read_request(path)
+    with pytest.raises(WrongUseError, match="none"):
+        read_request(tmp_path / "none")
+
+
+def test_a_session_creates_what_is_missing_and_holds_it_until_it_is_ended(service: FakeService, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"[wine]\naws_access_key_id=AKIAEXAMPLE\naws_secret_access_key={SECRET}\n")
+    request = write(tmp_path, **SERVER, cloud_storage_bucket_name="wine-models", profile="wine")
+    program = "from mlwf.cli import main; main()"
+    argv = [sys.executable, "-c", program, "job", request, "--progress", str(tmp_path / "progress.json"), "--note", "job 17"]
+    environment = {**os.environ, "MLWF_SERVICE": service.address, "AWS_SHARED_CREDENTIALS_FILE": str(keys)}
+    with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        until(lambda: "hold" in (tmp_path / "progress.json").read_text() if (tmp_path / "progress.json").exists() else False)
+        (lease,) = service.servers["gaa50000/wine"]["leases"]
+        assert (lease["at_end"], lease["note"]) == ("stop", "job 17")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    told = progress_of(tmp_path)
+    assert [(step["name"], step["state"]) for step in told["steps"]] == [
+        ("find", "succeeded"),
+        ("create", "succeeded"),
+        ("start", "succeeded"),
+        ("hold", "succeeded"),
+    ]
+    assert told["state"] == "succeeded"
+    assert told["server"]["inside_url"] == "http://mlflow01:21000/mlflow/"
+    assert SECRET not in json.dumps(told)
+    assert (tmp_path / "progress.json").stat().st_mode & 0o777 == 0o600
+    assert service.servers["gaa50000/wine"]["leases"] == []
+
+
+def test_a_session_without_a_bucket_does_not_create(service: FakeService, mlwf: Run, tmp_path: Path) -> None:
+    assert mlwf("job", write(tmp_path, **SERVER), "--progress", str(tmp_path / "progress.json")) == 2
+    told = progress_of(tmp_path)
+    assert (told["state"], told["error"]["detail"]) == ("failed", "There is no server gaa50000/wine yet")
+    assert [method for method, *_rest in service.requests] == ["GET"]
+
+
+def test_an_export_is_told_with_its_bytes(service: FakeService, mlwf: Run, tracking: Tracking, tmp_path: Path) -> None:
+    server = service.add("gaa50000", "wine")
+    server["inside_url"] = f"{tracking.box.url}/"
+    auth = Path(server["auth_file"])
+    auth.parent.mkdir(parents=True)
+    auth.write_text(f"{{'user_name': '{USER}', 'pass': '{PASSWORD}'}}")
+    auth.chmod(0o600)
+    tracking.register("job-model", {"MLmodel": b"flavors: {}\n", "data.bin": b"x" * 5000})
+    request = write(
+        tmp_path,
+        task="export",
+        group_name="gaa50000",
+        env_name="wine",
+        model_name="job-model",
+        model_version="1",
+        output_dir=str(tmp_path / "out"),
+    )
+    assert mlwf("job", request, "--progress", str(tmp_path / "progress.json")) == 0
+    told = progress_of(tmp_path)
+    assert told["bytes"] == told["total"] == 5012
+    assert (Path(told["result"]) / "model.tar.gz").exists()
+    assert PASSWORD not in json.dumps(told)
+    assert server["leases"] == []
+
+
+def test_a_failure_is_told_with_its_cure(tmp_path: Path) -> None:
+    path = tmp_path / "progress.json"
+    with pytest.raises(MlwfError), Progress(path, "image") as progress, progress.step("one", "One"):
+        raise MlwfError("It broke", "for a reason", "Mend it.")
+    told = progress_of(tmp_path)
+    assert told["error"] == {"detail": "It broke: for a reason", "cure": "Mend it."}
+    assert told["steps"][0]["state"] == "failed"
