@@ -15,6 +15,8 @@ _ID: Final = re.compile(r"[a-z][a-z0-9]{11}")
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]+")
 _REMOVED: Final = ".removed-"
 _KEYS, _CREDENTIALS, _SETTINGS, _USERS = "keys.json", "s3/credentials", "settings.json", "users.json"
+_TICKET_KEYS, _TOKENS, _REVOKED = "ticket_keys.json", "tokens.json", "revoked.json"
+_ALL: Final = (_KEYS, _CREDENTIALS, _SETTINGS, _TICKET_KEYS, _TOKENS, _REVOKED, _USERS)
 
 
 class BoxDirectories:
@@ -71,11 +73,13 @@ class BoxDirectories:
 
 def config_of(directory: Path) -> dict[str, int | None]:
     """See ``BoxDirectories.config``."""
-    return {name: _replaced_at(directory / "config" / name) for name in (_KEYS, _CREDENTIALS, _SETTINGS, _USERS)}
+    return {name: _replaced_at(directory / "config" / name) for name in _ALL}
 
 
 def _files(box: Box) -> Iterator[tuple[str, bytes]]:
-    """Settings last but users: a box that finds its settings finds all that they need, and nobody gets in before all is there."""
+    """Settings before those who may in: a box that finds its settings finds all that they need, and nobody gets in before all is there.
+    Who left goes before the tokens, so that nothing is open for a moment.
+    """
     yield (
         _KEYS,
         _json(
@@ -88,6 +92,12 @@ def _files(box: Box) -> Iterator[tuple[str, bytes]]:
     )
     yield _CREDENTIALS, _credentials(box.key)
     yield _SETTINGS, _json(box.settings)
+    yield _TICKET_KEYS, _json({"keys": [{"id": key.id, "key": key.key.reveal()} for key in box.ticket_keys]})
+    yield _REVOKED, _json({"revoked": [{"user": user, "at": at} for user, at in box.revoked]})
+    yield (
+        _TOKENS,
+        _json({"tokens": [{"id": token.id, "sha256": token.sha256, "user": token.user, "expires": token.expires} for token in box.tokens]}),
+    )
     yield _USERS, _json({"users": [{"name": user.name, "bcrypt": user.bcrypt} for user in box.users]})
 
 

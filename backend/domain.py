@@ -144,6 +144,25 @@ class User:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TicketKey:
+    """A key with which sign-in tickets for one tracking server are signed: 32 bytes in base64url. ``made_at``: seconds since 1970."""
+
+    id: str
+    key: Secret
+    made_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxToken:
+    """A bearer token as a box knows it: never the token, but its SHA-256. ``expires``: seconds since 1970."""
+
+    id: str
+    sha256: str
+    user: str
+    expires: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class BoxKeys:
     """The keys that a server's MLflow needs for life (docs/reference/box.md, ``config/keys.json``)."""
 
@@ -161,6 +180,11 @@ class Box:
     key: StorageKey
     keys: BoxKeys
     users: tuple[User, ...] = ()
+    ticket_keys: tuple[TicketKey, ...] = ()
+    """The newest first."""
+    tokens: tuple[BoxToken, ...] = ()
+    revoked: tuple[tuple[str, float], ...] = ()
+    """Users whose sign-ins from before that time (seconds since 1970) count no more."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ MLFLOW_SOCKET = "mlflow.sock"
 GUARD_SOCKET = "guard.sock"
 NGINX_CONF = "nginx.conf"
 LOCK = "guard.lock"
+SPENT = "spent"
 
 
 class Box(NamedTuple):
@@ -27,6 +28,18 @@ class Box(NamedTuple):
     @property
     def users(self) -> Path:
         return self.config / "users.json"
+
+    @property
+    def ticket_keys(self) -> Path:
+        return self.config / "ticket_keys.json"
+
+    @property
+    def tokens(self) -> Path:
+        return self.config / "tokens.json"
+
+    @property
+    def revoked(self) -> Path:
+        return self.config / "revoked.json"
 
     @property
     def s3_credentials(self) -> Path:

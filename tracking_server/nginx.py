@@ -31,7 +31,7 @@ worker_shutdown_timeout {drain}s;
 http {{
     server_tokens off;
     default_type application/octet-stream;
-    log_format box '$remote_addr $aihub_principal [$time_iso8601] $request_method $uri $status $body_bytes_sent $request_time';
+    log_format box '$remote_addr $aihub_who [$time_iso8601] $request_method $uri $status $body_bytes_sent $request_time';
     access_log ../log/access.log box;
     client_body_temp_path ../tmp/nginx-body;
     proxy_temp_path nginx-proxy;
@@ -53,9 +53,25 @@ http {{
         default 429;
         "" 401;
     }}
-    map $aihub_retry_after $aihub_challenge {{
+    map $http_x_forwarded_user $aihub_portal {{
+        default 1;
+        "" "";
+    }}
+    map "$aihub_retry_after:$aihub_portal" $aihub_challenge {{
         default "";
-        "" 'Basic realm="MLflow"';
+        ":" 'Basic realm="MLflow"';
+    }}
+    map "$request_method:$aihub_portal:$http_accept" $aihub_page {{
+        default "";
+        "~^GET:1:.*text/html" 1;
+    }}
+    map $upstream_http_x_aihub_principal $aihub_answered {{
+        default $upstream_http_x_aihub_principal;
+        "" -;
+    }}
+    map $aihub_principal $aihub_who {{
+        default $aihub_principal;
+        - $aihub_answered;
     }}
     upstream mlflow {{
         server unix:mlflow.sock;
@@ -71,6 +87,7 @@ http {{
         server_name _;
         set $aihub_principal -;
         set $aihub_retry_after "";
+        set $aihub_foreign "";
         error_page 401 = @refused;
         error_page 403 = @forbidden;
         error_page 404 = @unknown;
@@ -101,6 +118,16 @@ http {{
             proxy_pass http://guard/-/info;
 {to_guard}
             proxy_set_header X-Aihub-Principal $aihub_principal;
+        }}
+        location = /mlflow/-/sign-in {{
+            proxy_pass http://guard/-/sign-in;
+{sign_in}
+{to_guard}
+        }}
+        location = /mlflow/-/sign-out {{
+            proxy_pass http://guard/-/sign-out;
+{sign_in}
+{to_guard}
         }}
         location ^~ /mlflow/-/ {{
             return 404;
@@ -153,10 +180,23 @@ http {{
             if ($aihub_refusal = 429) {{
                 {reply_429}
             }}
+            proxy_pass_request_body off;
+            proxy_set_header Content-Length "";
+{to_guard}
+            if ($aihub_page) {{
+                rewrite ^ /-/refused break;
+                proxy_pass http://guard;
+            }}
+            if ($aihub_portal) {{
+                {reply_401_portal}
+            }}
             {reply_401}
         }}
         location @forbidden {{
             default_type application/json;
+            if ($aihub_foreign) {{
+                {reply_403_foreign}
+            }}
             {reply_403}
         }}
         location @unknown {{
@@ -180,7 +220,13 @@ _AUTH = """\
             auth_request /auth;
             auth_request_set $aihub_principal $upstream_http_x_aihub_principal;
             auth_request_set $aihub_server $upstream_http_x_aihub_server;
-            auth_request_set $aihub_retry_after $upstream_http_x_aihub_retry_after;"""
+            auth_request_set $aihub_retry_after $upstream_http_x_aihub_retry_after;
+            auth_request_set $aihub_foreign $upstream_http_x_aihub_foreign;"""
+
+_SIGN_IN = """\
+            client_max_body_size 8k;
+            client_body_buffer_size 8k;
+            proxy_hide_header X-Aihub-Principal;"""
 
 _TO_GUARD = """\
             proxy_set_header Connection "";
@@ -204,13 +250,18 @@ _SANDBOX = """\
             add_header X-Content-Type-Options nosniff always;"""
 
 # In MLflow's own error shape, so that its client shows the message.
-_REPLIES = {
-    401: ("UNAUTHENTICATED", "Unknown user or wrong password: use the user name and password that were registered for this server."),
-    403: ("PERMISSION_DENIED", "This server does not offer this part of MLflow: ask its administrator."),
-    404: ("ENDPOINT_NOT_FOUND", "Nothing is here: MLflow is under /mlflow/."),
-    413: ("INVALID_PARAMETER_VALUE", "The request is larger than this server takes: send less at once."),
-    429: ("RESOURCE_EXHAUSTED", "Too many wrong passwords for this user: wait some seconds and try again."),
-    503: ("TEMPORARILY_UNAVAILABLE", "MLflow stopped while it answered, and starts again by itself: try again."),
+_REPLIES: dict[str, tuple[str, str]] = {
+    "401": (
+        "UNAUTHENTICATED",
+        "Unknown user, wrong password, or a token that is no longer good: use what was registered for this server, or make a new token.",
+    ),
+    "401_portal": ("UNAUTHENTICATED", "You are not signed in to this server, or no longer: press Open in the console."),
+    "403": ("PERMISSION_DENIED", "This server does not offer this part of MLflow: ask its administrator."),
+    "403_foreign": ("PERMISSION_DENIED", "The request came from a page of another site, so nothing was done: use the pages of the portal."),
+    "404": ("ENDPOINT_NOT_FOUND", "Nothing is here: MLflow is under /mlflow/."),
+    "413": ("INVALID_PARAMETER_VALUE", "The request is larger than this server takes: send less at once."),
+    "429": ("RESOURCE_EXHAUSTED", "Too many wrong passwords for this user: wait some seconds and try again."),
+    "503": ("TEMPORARILY_UNAVAILABLE", "MLflow stopped while it answered, and starts again by itself: try again."),
 }
 
 
@@ -225,19 +276,20 @@ def nginx_text(settings: Settings, *, user: str | None) -> str:
         body=BODY_MEGABYTES,
         listen=settings.listen,
         auth=_AUTH,
+        sign_in=_SIGN_IN,
         to_guard=_TO_GUARD,
         to_mlflow=_TO_MLFLOW,
         sandbox=_SANDBOX,
         refused="\n".join(f"        location ~ {_quoted(pattern)} {{\n            return 403;\n        }}" for pattern in refused),
         artifact=_quoted(_ARTIFACT),
         upload=settings.max_upload_bytes,
-        **{f"reply_{status}": _reply(status) for status in _REPLIES},
+        **{f"reply_{name}": _reply(name) for name in _REPLIES},
     )
 
 
-def _reply(status: int) -> str:
-    code, message = _REPLIES[status]
-    return f"return {status} '{json.dumps({'error_code': code, 'message': message})}\\n';"
+def _reply(name: str) -> str:
+    code, message = _REPLIES[name]
+    return f"return {name[:3]} '{json.dumps({'error_code': code, 'message': message})}\\n';"
 
 
 def _quoted(pattern: str) -> str:

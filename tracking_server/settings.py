@@ -30,6 +30,9 @@ class Settings(NamedTuple):
     listen: str
     public_hosts: tuple[str, ...]
     origins: tuple[str, ...]
+    sign_in_origins: tuple[str, ...]
+    console_url: str | None
+    session_seconds: float
     bucket: str
     prefix: str
     endpoint_url: str | None
@@ -153,6 +156,14 @@ TABLE = (
         "browser origins that may write, e.g. `https://portal.example.org` (MLflow's CORS check); each `http://` + public host is added "
         "by itself",
     ),
+    Setting(
+        "sign_in_origins",
+        [],
+        _list_of(_ORIGIN, "a list of origins such as https://portal.example.org", least=0),
+        "origins of the pages from which a ticket may come; empty: `origins`",
+    ),
+    Setting("console_url", None, _optional(_matching(_URL, "an http(s) URL or null")), "the console, for who must sign in (anew)"),
+    Setting("session_seconds", 43200, _number(60, "seconds, 60 or more"), "for how long a sign-in through the portal lasts"),
     Setting("bucket", REQUIRED, _matching(_BUCKET, "a bucket's name"), "the bucket where the artifacts live: `s3://BUCKET/PREFIX`"),
     Setting("prefix", REQUIRED, _prefix, "the keys' beginning in the bucket; no slash at either end"),
     Setting("endpoint_url", None, _optional(_matching(_URL, "an http(s) URL or null")), "the object store's URL; null: Amazon's"),

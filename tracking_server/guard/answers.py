@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from tracking_server.guard.http import Request, Respond, Response
+from tracking_server.guard.http import Handler, Request, Respond, Response
 from tracking_server.guard.identity import Outcome, Principal, Scheme, identify
 from tracking_server.guard.mlflow import MlflowProcess, State
 from tracking_server.settings import Settings
@@ -14,7 +14,9 @@ _NOT_STORED = (("Cache-Control", "no-store"),)
 
 
 class Answers:
-    """A handler for requests that nginx sends. `settings` gives those in force now, `config` the files that were taken over."""
+    """A handler for requests that nginx sends. `settings` gives those in force now, `config` the files that were taken over; `paths`: what
+    others answer.
+    """
 
     def __init__(
         self,
@@ -23,12 +25,14 @@ class Answers:
         config: Callable[[], dict[str, int | None]],
         mlflow: MlflowProcess,
         schemes: Sequence[Scheme],
+        paths: Mapping[str, Handler],
     ) -> None:
         self._settings = settings
         self._config = config
         self._mlflow = mlflow
         self._schemes = schemes
-        self._paths: dict[str, Callable[[Request, Respond], None]] = {
+        self._paths: dict[str, Handler] = {
+            **paths,
             "/auth": self._auth,
             "/health": lambda _request, respond: respond(Response(200, b"OK", _TEXT)),
             "/version": lambda _request, respond: respond(Response(200, self._settings().mlflow_version.encode(), _TEXT)),
@@ -49,6 +53,8 @@ class Answers:
         def tell(outcome: Outcome) -> None:
             if isinstance(outcome, Principal):
                 respond(Response(200, b"", (("X-Aihub-Principal", outcome.as_header()), server)))
+            elif outcome.foreign:
+                respond(Response(403, b"", (("X-Aihub-Foreign", "1"),)))
             elif outcome.retry_after is None:
                 respond(Response(401))
             else:

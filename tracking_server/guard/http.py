@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server for requests without a body, on the guard's loop."""
+"""A small HTTP/1.1 server for requests without a body, or with a short one, on the guard's loop."""
 
 from __future__ import annotations
 
@@ -10,15 +10,29 @@ from typing import NamedTuple
 from tracking_server.guard.loop import READ, WRITE, Loop, Timer
 
 HEAD_BYTES = 256 * 1024  # more than nginx lets through
+BODY_BYTES = 16 * 1024  # likewise, for what the guard itself takes
 DRAIN_SECONDS = 30.0
-_PHRASES = {200: "OK", 401: "Unauthorized", 404: "Not Found", 400: "Bad Request", 503: "Service Unavailable"}
+_PHRASES = {
+    200: "OK",
+    303: "See Other",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    413: "Content Too Large",
+    503: "Service Unavailable",
+    507: "Insufficient Storage",
+}
 
 
 class Request(NamedTuple):
-    """A request's head; header names in lower case, repeated headers joined by commas."""
+    """A request; header names in lower case, repeated headers joined by commas."""
 
     path: str
     headers: Mapping[str, str]
+    method: str = "GET"
+    body: bytes = b""
 
 
 class Response(NamedTuple):
@@ -48,7 +62,15 @@ def parse_head(head: bytes) -> Request:
             raise ValueError("a header without a colon")
         name = name.lower()
         headers[name] = f"{headers[name]},{value.strip()}" if name in headers else value.strip()
-    return Request(target.partition("?")[0], headers)
+    return Request(target.partition("?")[0], headers, method)
+
+
+def body_length(request: Request) -> int:
+    """How many bytes follow the head. Raises ValueError for what is no length; nginx always gives one."""
+    text = request.headers.get("content-length", "0")
+    if not text.isdecimal() or "transfer-encoding" in request.headers:
+        raise ValueError("a body of unknown length")
+    return int(text)
 
 
 class Connection:
@@ -89,15 +111,23 @@ class Connection:
             if len(self._input) > HEAD_BYTES:
                 self._close()
             return
-        self._input = b"" if self._once else rest
-        self._waiting = True
         try:
             request = parse_head(head)
+            length = 0 if self._once else body_length(request)
         except ValueError:
-            self._once = True
-            self._respond(Response(400))
+            self._refuse(400)
             return
-        self._handler(request, self._respond)
+        if length > BODY_BYTES:
+            self._refuse(413)
+        elif len(rest) >= length:
+            self._input = b"" if self._once else rest[length:]
+            self._waiting = True
+            self._handler(request._replace(body=rest[:length]), self._respond)
+
+    def _refuse(self, status: int) -> None:
+        """An answer after which nothing of this connection can be understood."""
+        self._once, self._input = True, b""
+        self._respond(Response(status))
 
     def _respond(self, response: Response) -> None:
         if self._sock.fileno() < 0:

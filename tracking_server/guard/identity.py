@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from tracking_server.guard.access_files import Token
 from tracking_server.guard.http import Request
+from tracking_server.guard.sessions import Sessions
 from tracking_server.guard.verifier import RETRY_AFTER_SECONDS, Verdict, Verifier
 
 
@@ -24,9 +28,10 @@ class Principal(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """Nobody. `retry_after`: seconds after which to ask again, where that may help."""
+    """Nobody. `retry_after`: seconds after which to ask again, where that may help. `foreign`: known, but sent by another site's page."""
 
     retry_after: int | None = None
+    foreign: bool = False
 
 
 Outcome = Principal | Refused
@@ -36,6 +41,47 @@ Tell = Callable[[Outcome], None]
 class Scheme(Protocol):
     def attempt(self, request: Request, tell: Tell) -> bool:
         """False when the request carries nothing for this scheme; else the outcome is told, now or later, once."""
+
+
+class SessionScheme:
+    """The cookie of who signed in through the portal. One that is nobody's counts as none: the request may carry something better."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def attempt(self, request: Request, tell: Tell) -> bool:
+        headers = request.headers
+        session = self._sessions.find(headers.get("cookie", ""), headers.get("x-forwarded-user", ""))
+        if session is None:
+            return False
+        if self._sessions.may_write(headers.get("x-original-method", ""), headers.get("origin", "")):
+            tell(Principal("portal", session.user))
+        else:
+            tell(Refused(foreign=True))
+        return True
+
+
+class BearerScheme:
+    """`Authorization: Bearer`, against the tokens that were given for this server."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._tokens: dict[str, Token] = {}
+
+    def set_tokens(self, tokens: Mapping[str, Token]) -> None:
+        """By the SHA-256 of their text. A token is 256 bits of chance: nothing slower is needed to keep it from being guessed."""
+        self._tokens = dict(tokens)
+
+    def attempt(self, request: Request, tell: Tell) -> bool:
+        kind, _, text = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer":
+            return False
+        token = self._tokens.get(hashlib.sha256(text.strip().encode("latin-1")).hexdigest())
+        if token is None or self._clock() >= token.expires:
+            tell(Refused())
+        else:
+            tell(Principal("token", f"{token.id}:{token.user}"))
+        return True
 
 
 class BasicScheme:

@@ -17,16 +17,15 @@ from pathlib import Path
 
 from tracking_server import layout
 from tracking_server.guard import child
+from tracking_server.guard.access import Access
 from tracking_server.guard.answers import Answers
 from tracking_server.guard.http import accept_all
-from tracking_server.guard.identity import BasicScheme
 from tracking_server.guard.log import Log
 from tracking_server.guard.logs import LogKeeper
 from tracking_server.guard.loop import READ, Loop
 from tracking_server.guard.mlflow import Launch, MlflowProcess
 from tracking_server.guard.nginx_process import NginxError, NginxProcess
-from tracking_server.guard.users import UsersError, parse_users
-from tracking_server.guard.verifier import Verifier
+from tracking_server.guard.sign_in import SignIn
 from tracking_server.guard.watch import Watch
 from tracking_server.nginx import nginx_text
 from tracking_server.settings import Settings, SettingsError, parse
@@ -48,11 +47,12 @@ class Guard:
         self._lock = lock
         self.log = Log(box.log / "guard.log")
         self._loop = Loop()
+        self._access = Access(self._loop, box, settings=lambda: self._settings, log=self.log)
         # before the first look at any of them: what is replaced meanwhile is another file afterwards
         self._watch = Watch(
             self._loop,
             {
-                box.users: self._read_users,
+                **self._access.files,
                 box.settings: self._read_settings,
                 box.s3_credentials: lambda: self._restart_mlflow("new object store keys"),
                 box.keys: lambda: self._restart_mlflow("new keys"),
@@ -63,13 +63,16 @@ class Guard:
         self._empty_folders()
         self._exit_status = 0
         self._ending = 0
-        self._verifier = Verifier(self._loop)
-        self._read_users()
+        self._access.read()
         self._mlflow = MlflowProcess(
             loop=self._loop, listener=self._listen(layout.MLFLOW_SOCKET), log=self.log, output=self._mlflow_log, launch=self._launch
         )
         answers = Answers(
-            settings=lambda: self._settings, config=self._config_taken_over, mlflow=self._mlflow, schemes=[BasicScheme(self._verifier)]
+            settings=lambda: self._settings,
+            config=self._config_taken_over,
+            mlflow=self._mlflow,
+            schemes=self._access.schemes,
+            paths=SignIn(self._access.sessions, settings=lambda: self._settings, log=self.log).paths,
         )
         guard_socket = self._listen(layout.GUARD_SOCKET)
         self._loop.watch(guard_socket, READ, lambda: accept_all(self._loop, guard_socket, answers))
@@ -159,17 +162,6 @@ class Guard:
 
     def _mlflow_log(self) -> int:
         return os.open(self._box.log / "mlflow.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-
-    def _read_users(self) -> None:
-        try:
-            users = parse_users(self._box.users.read_bytes())
-        except FileNotFoundError:
-            users = {}
-        except (OSError, UsersError) as error:
-            self.log(f"the users stay as they were: {error}")
-            return
-        self._verifier.set_users(users)
-        self.log(f"{len(users)} users may in")
 
     def _read_settings(self) -> None:
         try:

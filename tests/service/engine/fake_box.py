@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 BOX = Path(sys.argv[-1])
+CONFIG = ("keys.json", "s3/credentials", "settings.json", "users.json", "ticket_keys.json", "tokens.json", "revoked.json")
 
 
 class Health(BaseHTTPRequestHandler):
@@ -28,7 +29,7 @@ class Health(BaseHTTPRequestHandler):
             "state": ways.get("state", "asleep"),
             "mlflow_version": "9.9.9",
             "reason": ways.get("reason"),
-            "config": {name: replaced_at(name) for name in ("keys.json", "s3/credentials", "settings.json", "users.json")},
+            "config": {name: replaced_at(name) for name in CONFIG},
         }
         body = json.dumps(answer).encode()
         self.send_response(503 if answer["state"] == "failed" else 200)

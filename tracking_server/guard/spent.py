@@ -1,0 +1,72 @@
+"""What may not be used again: tickets that were used, sessions that were signed out. Kept until they would have expired anyway.
+
+A file in `run/` remembers it over a restart of the guard. It is not forced to the disk at each use, so after a reboot of the machine (the
+kernel's boot id, its first line, is another) it counts as lost, and tickets from before the guard's start are refused.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_UNKNOWN = "unknown"
+_TIDY_LINES = 4096
+
+
+class Spent:
+    """`survived`: whether everything that was spent before is known."""
+
+    def __init__(self, path: Path, *, now: float) -> None:
+        self._path = path
+        self._until: dict[str, float] = {}
+        self.survived = self._load(now)
+        self._lines = 0
+        self._file = -1
+        self._tidy(now)
+
+    def add(self, name: str, until: float, *, now: float) -> bool:
+        """Spend it; False when it was spent before.
+
+        Raises:
+            OSError: it cannot be written down, so it must not be taken as spent.
+        """
+        if name in self:
+            return False
+        if self._lines > _TIDY_LINES:
+            self._tidy(now)
+        os.write(self._file, f"{name} {until:.3f}\n".encode())
+        self._lines += 1
+        self._until[name] = until
+        return True
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._until
+
+    def _load(self, now: float) -> bool:
+        try:
+            status = self._path.stat()
+            boot, *lines = self._path.read_text(encoding="ascii").splitlines()
+            entries = [line.split(" ") for line in lines]
+            self._until = {name: float(until) for name, until in entries if float(until) > now}
+        except (OSError, ValueError):
+            return False
+        return status.st_uid == os.geteuid() and boot != _UNKNOWN and boot == _boot_id()
+
+    def _tidy(self, now: float) -> None:
+        """Write the file anew with what still counts."""
+        self._until = {name: until for name, until in self._until.items() if until > now}
+        fresh = self._path.with_name(self._path.name + ".new")
+        file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        os.write(file, "\n".join([_boot_id(), *(f"{name} {until:.3f}" for name, until in self._until.items()), ""]).encode())
+        fresh.replace(self._path)
+        if self._file >= 0:
+            os.close(self._file)
+        self._file, self._lines = file, len(self._until)
+
+
+def _boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return _UNKNOWN
