@@ -16,6 +16,9 @@ import yaml
 from backend.settings import ENVIRONMENT_NAME, Settings, SettingsError
 
 EPHEMERAL_PORTS: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+SITE_PART: Final = "service"
+SITE_PARTS: Final = (SITE_PART, "console", "batch_connect")
+"""The parts of a site's file (deploy/site.yml.example)."""
 _PREFIX: Final = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
 
@@ -87,11 +90,26 @@ def _parse(path: Path) -> dict[str, tuple[int, Any]]:
             return {}
         if not isinstance(node, yaml.MappingNode):
             raise SettingsError([f"{path} line {node.start_mark.line + 1}: the file must be `name: value` lines; write it so"])
-        return _entries(path, node, yaml.safe_load(text))
+        return _entries(path, *_part(path, node, yaml.safe_load(text)))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
         raise SettingsError([f"{path}{where}: not valid YAML ({getattr(error, 'problem', error)}); correct that line"]) from None
+
+
+def _part(path: Path, node: yaml.MappingNode, values: Mapping[Any, Any]) -> tuple[yaml.MappingNode, Mapping[Any, Any]]:
+    """The service's part of a site's file, whose other parts are the portal's business; a file without parts is the service's alone."""
+    if SITE_PART not in values:
+        return node, values
+    for key, value in node.value:
+        if key.value not in SITE_PARTS:
+            parts = ", ".join(SITE_PARTS)
+            raise SettingsError(
+                [f"{path} line {key.start_mark.line + 1}: {key.value} is no part of a site's file ({parts}); put it into one"]
+            )
+        if key.value == SITE_PART and not isinstance(value, yaml.MappingNode):
+            raise SettingsError([f"{path} line {value.start_mark.line + 1}: {SITE_PART} must hold `name: value` lines; write it so"])
+    return next(value for key, value in node.value if key.value == SITE_PART), values[SITE_PART]
 
 
 def _entries(path: Path, node: yaml.MappingNode, values: Mapping[Any, Any]) -> dict[str, tuple[int, Any]]:

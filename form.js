@@ -1,0 +1,24 @@
+// Fills the form from the address, as the console's buttons ask for it. What comes by an address is a stranger's word: only these fields, only a
+// choice that is there, only what the field's own pattern takes; the user still presses Launch, and submit.yml.erb checks again.
+"use strict";
+
+(() => {
+  const FIELDS = ["group_name", "env_name", "model_name", "model_version", "model_package", "base_container_url"];
+  const asked = new URLSearchParams(window.location.search);
+  const fields = FIELDS.filter((name) => asked.has(name))
+    .map((name) => [document.getElementById(`batch_connect_session_context_${name}`), asked.get(name)])
+    .filter(([field, value]) => field && value.length <= 2048 && !/[\u0000-\u001f\u007f]/.test(value));
+
+  const suits = (field, value) =>
+    field.tagName === "SELECT"
+      ? [...field.options].some((option) => option.value === value)
+      : !field.pattern || new RegExp(`^(?:${field.pattern})$`, "v").test(value);
+
+  // Choices first: a change of theirs may set other fields.
+  fields.sort(([a], [b]) => (b.tagName === "SELECT") - (a.tagName === "SELECT"));
+  for (const [field, value] of fields) {
+    if (!suits(field, value)) continue;
+    field.value = value;
+    field.dispatchEvent(new Event("change", { bubbles: true }));
+  }
+})();

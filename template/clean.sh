@@ -1,0 +1,5 @@
+# shellcheck shell=bash
+# Sourced by Open OnDemand at the end: the program ends its lease when it is told to.
+if [ -n "${SCRIPT_PID:-}" ] && kill -TERM "$SCRIPT_PID" 2>/dev/null; then
+    wait "$SCRIPT_PID" || :
+fi

@@ -1,0 +1,257 @@
+"""The batch-connect app: its form, its submission and the service agree, and whatever is typed reaches nothing but a JSON file."""
+
+import base64
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from mlwf.errors import WrongUseError
+from mlwf.job.request import NEEDED, JobRequest
+from pydantic import ValidationError
+
+from backend.api.inputs import LeasePut, ServerCreate
+from backend.domain import BUCKET_NAME, ENV_NAME
+from backend.settings import load
+from tests.ood.rendering import EXAMPLE, EXPORT, IMAGE, ROOT, SERVER, form, render, submit, template
+
+TASKS = {"server": SERVER, "export": EXPORT, "image": IMAGE}
+SUB_APPS = {"server": "server.yml", "export": "export_model.yml.erb", "image": "create_image.yml.erb"}
+HOSTILE = [
+    "a'b",
+    'a"b',
+    "a`id`b",
+    "$(touch /tmp/owned)",
+    "${HOME}",
+    "a\nb: c",
+    "a\r\nb",
+    "--- !ruby/object:Gem::Installer",
+    "{a: b}",
+    "*anchor",
+    "a\\nb",
+    "<%= 7 * 7 %>",
+    "<script>alert(1)</script>",
+    "モデル 🍷",
+    "a\u2028b",
+    "a\u202eb",
+    "-rf",
+    "../../etc/passwd",
+    "/etc/passwd; id",
+    "null",
+    "0123",
+    "a\tb",
+    "%s%n",
+    "~root",
+    "x" * 5000,
+]
+TYPED = ["group_name", "env_name", "cloud_storage_bucket_name", "profile", "model_name", "model_version", "model_package"]
+TYPED += ["base_container_url", "output_dir", "bc_num_hours", "bc_queue", "at_end", "mlflow_task"]
+
+
+@pytest.fixture(scope="module")
+def forms() -> dict[str, dict[str, Any]]:
+    rendered = render([form(name) for name in SUB_APPS.values()])
+    return {task: each["result"] for task, each in zip(SUB_APPS, rendered, strict=True)}
+
+
+def test_each_form_asks_for_what_its_task_needs(forms: dict[str, dict[str, Any]]) -> None:
+    for task, found in forms.items():
+        assert found["attributes"]["mlflow_task"] == task
+        needed = {"bc_num_hours" if name == "hours" else name for name in NEEDED[task]} | {"mlflow_task", "bc_num_hours", "bc_queue"}
+        assert needed <= set(found["form"]), task
+        assert set(found["form"]) <= {*found["attributes"]}, "each field is described"
+        assert set(found["form"]) == set(TASKS[task]) - {"cluster"}, "the tests' own values are a whole form"
+
+
+def test_no_form_has_a_place_for_a_secret(forms: dict[str, dict[str, Any]]) -> None:
+    for found in forms.values():
+        for name, attribute in found["attributes"].items():
+            assert not re.search(r"secret|key|pass|token", name)
+            assert not isinstance(attribute, dict) or attribute.get("widget") not in {"password_field", "text_area"}
+    assert "Never type a key here" in forms["server"]["attributes"]["profile"]["help"]
+    assert "(/pun/sys/mlflow-console)" in forms["server"]["attributes"]["profile"]["help"]
+
+
+def test_the_forms_patterns_are_the_services(forms: dict[str, dict[str, Any]]) -> None:
+    attributes = forms["server"]["attributes"]
+    for name, rule in (("env_name", ENV_NAME), ("cloud_storage_bucket_name", BUCKET_NAME)):
+        # In a browser's patterns a hyphen in brackets is escaped, and both ends are anchored.
+        assert attributes[name]["pattern"].replace("\\-", "-") == rule.strip("^$")
+
+
+def test_choices_come_from_the_sites_file(tmp_path: Path) -> None:
+    site = tmp_path / "site.yml"
+    offer = {"clusters": ["hpc"], "queues": ["a", "b"], "hours": {"default": 3, "max": 5}, "base_containers": ["docker://x", "docker://y"]}
+    site.write_text(yaml.safe_dump({"service": {"allowed_groups": ["no-such-group*"]}, "batch_connect": offer}))
+    (found,) = render([form("create_image.yml.erb")], site=site)
+    attributes = found["result"]["attributes"]
+    assert found["result"]["cluster"] == ["hpc"]
+    assert attributes["group_name"]["options"] == []
+    assert (attributes["bc_queue"]["widget"], attributes["bc_queue"]["options"]) == ("select", ["a", "b"])
+    assert (attributes["bc_num_hours"]["value"], attributes["bc_num_hours"]["max"]) == (3, 5)
+    assert (attributes["base_container_url"]["widget"], attributes["base_container_url"]["options"]) == (
+        "select",
+        ["docker://x", "docker://y"],
+    )
+
+
+def test_the_form_is_japanese_where_the_portal_is() -> None:
+    (found,) = render([form("server.yml")], locale="ja_JP")
+    assert "グループ" in found["result"]["attributes"]["group_name"]["help"]
+    (refused,) = render([submit({**SERVER, "env_name": "Wine"})], locale="ja_JP")
+    assert refused["error"].startswith("RuntimeError: env_name の値は使えません")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_good_form_is_submitted_without_any_of_its_values(task: str) -> None:
+    (found,) = render([submit(TASKS[task])])
+    assert found["result"] == {
+        "batch_connect": {"template": "basic", "conn_params": ["card"]},
+        "script": {"job_name": f"mlflow-{task}"},
+    }
+
+
+def as_request(values: dict[str, str]) -> dict[str, str]:
+    names = {"mlflow_task": "task", "bc_num_hours": "hours"}
+    return {names.get(name, name): value.strip() for name, value in values.items() if name not in {"cluster", "bc_queue"}}
+
+
+def takes(values: dict[str, str]) -> bool:
+    try:
+        JobRequest.from_json(as_request(values))
+    except WrongUseError:
+        return False
+    return True
+
+
+def test_submission_and_job_refuse_the_same() -> None:
+    tried = [(task, name, word) for task, values in TASKS.items() for name in values if name in TYPED for word in [*HOSTILE, ""]]
+    tried = [each for each in tried if each[1] != "bc_queue"]
+    changed = [{**TASKS[task], name: word} for task, name, word in tried]
+    # What a portal's form needs besides: both of a new server's fields or none, and the hours for the scheduler.
+    portals = [("server", "cloud_storage_bucket_name", ""), ("server", "profile", "")]
+    portals += [(task, "bc_num_hours", "") for task in ("export", "image")]
+    for each, values, answer in zip(tried, changed, render([submit(values) for values in changed]), strict=True):
+        assert ("result" in answer) == (takes(values) and each not in portals), (each, answer)
+        assert "result" in answer or answer["error"].startswith("RuntimeError: "), answer
+
+
+def test_submission_and_service_refuse_the_same_names() -> None:
+    words = [*HOSTILE, "wine", "w", "Wine", "-wine", "a_b-c", "a" * 255, "a" * 256, "ab"]
+    answers = render([submit({**SERVER, "env_name": word}) for word in words])
+    for word, answer in zip(words, answers, strict=True):
+        body = {"group": "g", "env_name": word.strip(), "bucket": "bbb", "access_key_id": "k", "secret_access_key": "s"}
+        try:
+            ServerCreate.model_validate(body)
+            good = True
+        except ValidationError:
+            good = False
+        assert ("result" in answer) == good, word
+    assert set(LeasePut.model_json_schema()["properties"]["at_end"]["enum"]) == {"keep", "stop"}
+
+
+@pytest.mark.parametrize("queue", ["gpu; id", "-p x", "a b", "$(id)"])
+def test_a_queue_is_a_word(queue: str) -> None:
+    (answer,) = render([submit({**SERVER, "bc_queue": queue})])
+    assert "bc_queue" in answer["error"]
+
+
+def test_whatever_was_typed_the_scripts_are_the_same_and_the_request_is_what_was_typed() -> None:
+    names = [name for name in TYPED if name not in {"mlflow_task", "bc_queue"}]
+    jobs = [{**dict.fromkeys(names, word), "mlflow_task": "server", "bc_queue": word} for word in HOSTILE]
+    scripts = render([template("script.sh.erb", values) for values in jobs])
+    assert len({each["result"] for each in scripts}) == 1
+    for values, answer in zip(jobs, render([template("request.json.erb", values) for values in jobs]), strict=True):
+        request = json.loads(answer["result"])
+        assert request["task"] == "server"
+        assert {request["env_name"], request["profile"], request["output_dir"]} == {values["env_name"].strip()}
+
+
+def test_the_rendered_scripts_pass_shellcheck_and_quote_the_sites_words(tmp_path: Path) -> None:
+    site = tmp_path / "site.yml"
+    offer = {
+        "mlwf": "/apps/ai hub/$(id)/mlwf",
+        "environment": {"MLWF_SERVICE": "https://x;id", "A": "two words"},
+        "setup": ["module load s"],
+    }
+    site.write_text(yaml.safe_dump({"batch_connect": offer}))
+    (found,) = render([template("script.sh.erb", SERVER)], site=site)
+    script = tmp_path / "script.sh"
+    script.write_text(found["result"])
+    subprocess.run(["shellcheck", script, *(ROOT / "template").glob("*.sh")], check=True)
+    lines = found["result"].splitlines()
+    assert "module load s" in lines
+    words = [shlex.split(line) for line in lines if line.startswith(("export", "exec"))]
+    assert ["export", "MLWF_SERVICE=https://x;id"] in words
+    assert words[-1][:4] == ["exec", "/apps/ai hub/$(id)/mlwf", "job", "request.json"]
+
+
+def test_the_example_is_a_site_of_the_service() -> None:
+    settings = load(EXAMPLE)
+    assert settings.portal_url == "https://portal.example.org"
+    assert settings.allowed_groups == ("gaa*", "gbb*")
+
+
+def view(card: dict[str, Any] | str) -> dict[str, Any]:
+    text = card if isinstance(card, str) else base64.urlsafe_b64encode(json.dumps(card).encode()).decode()
+    return {"what": "view", "file": str(ROOT / "view.html.erb"), "values": {"card": text, "host": "h", "port": None}}
+
+
+def test_the_card_shows_addresses_and_lines_to_copy() -> None:
+    server = {
+        "group": "gaa50000",
+        "env_name": "wine",
+        "inside_url": "http://h:21000/mlflow/",
+        "outside_url": "https://p/rnode/h/21000/mlflow/",
+        "auth_file": "/groups/gaa50000/aihub/wine/yml/basic_auth.yml",
+        "users": ["alice"],
+        "warnings": ["Nobody can log in. Register."],
+    }
+    (found,) = render([view({"server": server})])
+    page = found["result"]
+    assert 'href="/pun/sys/mlflow-console/open/gaa50000/wine"' in page
+    assert "export MLFLOW_TRACKING_URI=http://h:21000/mlflow/\nexport MLFLOW_TRACKING_USERNAME=alice\n" in page
+    assert "https://p/rnode/h/21000/mlflow/" in page
+    assert "Nobody can log in. Register." in page
+    assert "\n\n" not in page.strip(), "a blank line would end the block for Markdown"
+
+
+def test_a_hostile_card_is_text() -> None:
+    bad = "<script>alert(1)</script>'\"$(id)"
+    server = dict.fromkeys(("group", "env_name", "auth_file"), bad) | {
+        "inside_url": "javascript:alert(1)",
+        "users": [bad],
+        "warnings": [bad],
+    }
+    (page, empty, none) = render([view({"server": server}), view("!!not base64"), view("")])
+    assert "<script" not in page["result"]
+    assert "javascript:" not in page["result"]
+    assert "steps above" in empty["result"]
+    assert "steps above" in none["result"]
+
+
+def test_the_steps_are_shown_as_they_are_told(tmp_path: Path) -> None:
+    def info(folder: Path) -> dict[str, Any]:
+        return {"what": "info", "file": str(ROOT / "info.html.erb"), "values": {"staged_root": str(folder)}}
+
+    told = {
+        "state": "failed",
+        "updated_at": "2026-11-24T09:00:00.000+00:00",
+        "bytes": 5_000_000,
+        "total": 10_000_000,
+        "steps": [{"label": "Export <b>", "state": "failed", "detail": "wine & co"}],
+        "error": {"detail": "It broke", "cure": "Mend it."},
+    }
+    (tmp_path / "progress.json").write_text(json.dumps(told))
+    (tmp_path / "lost").mkdir()
+    (tmp_path / "lost" / "progress.json").write_text(json.dumps({**told, "state": "running", "error": None}))
+    page, lost, none = render([info(tmp_path), info(tmp_path / "lost"), info(tmp_path / "none")])
+    assert "✗ Export &lt;b&gt;: wine &amp; co" in page["result"]
+    assert '<progress max="10000000" value="5000000">' in page["result"]
+    assert "It broke.</strong> Mend it." in page["result"]
+    assert "no sign of life" in lost["result"]
+    assert "<li>" not in none["result"]
