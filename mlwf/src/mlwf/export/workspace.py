@@ -1,4 +1,4 @@
-"""The folder of an export: made hidden, shown complete, gone when anything fails."""
+"""The folder of an export, or of an image: made hidden, shown complete, gone when anything fails."""
 
 import datetime as dt
 import os
@@ -26,8 +26,11 @@ class Workspace:
     The name is the local time; where that is taken, the next second is waited for. Raises MlwfError.
     """
 
-    def __init__(self, parent: Path, *, clock: Callable[[], dt.datetime] = now, sleep: Callable[[float], object] = time.sleep) -> None:
+    def __init__(
+        self, parent: Path, *, prefix: str = PREFIX, clock: Callable[[], dt.datetime] = now, sleep: Callable[[float], object] = time.sleep
+    ) -> None:
         self._parent = parent
+        self._prefix = prefix
         self._clock = clock
         self._sleep = sleep
         self.target = parent
@@ -36,7 +39,7 @@ class Workspace:
     def __enter__(self) -> Self:
         while True:
             moment = self._clock()
-            self.target = self._parent / f"{PREFIX}{moment:%Y%m%d%H%M%S}"
+            self.target = self._parent / f"{self._prefix}{moment:%Y%m%d%H%M%S}"
             self.path = self._parent / f".{self.target.name}.partial"
             if not os.path.lexists(self.target):
                 try:
@@ -83,7 +86,7 @@ class Workspace:
                     raise
                 # Somebody took the name meanwhile; a rename never replaces a folder that holds something.
                 self._sleep(1.0)
-                self.target = self._parent / f"{PREFIX}{self._clock():%Y%m%d%H%M%S}"
+                self.target = self._parent / f"{self._prefix}{self._clock():%Y%m%d%H%M%S}"
             else:
                 self.path = self.target
                 return self.target

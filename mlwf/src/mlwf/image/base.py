@@ -133,11 +133,12 @@ def _prepare(root: Path, named: str) -> dict[str, object]:
     labels[LABEL_FROM] = named
     _write(meta / "labels.json", json.dumps(labels, indent=1, sort_keys=True) + "\n", 0o644)
     scripts = sorted(each for each in (meta / "env").glob("*.sh") if each.name[:3] in {"10-", "90-", "92-"} and each.stat().st_size)
-    return {
+    attributes = {
         "labels": labels,
         "environment": {f"/.singularity.d/env/{each.name}": each.read_text("utf-8", "replace").rstrip("\n") for each in scripts},
         "runscript": RUNSCRIPT.rstrip("\n"),
     }
+    return {"data": {"attributes": attributes}, "type": "container"}
 
 
 def _write(path: Path, text: str, mode: int = 0o755) -> None:

@@ -48,11 +48,15 @@ class ContainerTool:
         options = ["--no-https"] if http else []
         runner.run([self.path, "pull", *options, file, source], _("The base image {source} cannot be fetched").format(source=source))
 
-    def argv(self, image: Path, command: Sequence[str], *, binds: Sequence[Bind] = (), network: bool = True) -> list[str]:
+    def argv(
+        self, image: Path, command: Sequence[str], *, binds: Sequence[Bind] = (), network: bool = True, nvidia: bool = False
+    ) -> list[str]:
         """A command in the container that sees nothing of the user's home, environment and files but `binds`."""
         options = ["--containall", "--no-home", "--cleanenv", "--pwd", "/"]
         if not network:
             options += ["--net", "--network", "none"]
+        if nvidia:
+            options.append("--nv")
         for bind in binds:
             options += ["--bind", bind.text()]
         return [str(self.path), "--silent", "exec", *options, str(image), *command]

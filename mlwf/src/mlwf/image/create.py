@@ -1,0 +1,228 @@
+"""One image, from the model package to the finished, tested folder."""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlwf.errors import MlwfError
+from mlwf.export.tarball import DIRECTORY_MODE, FILE_MODE
+from mlwf.export.workspace import Workspace
+from mlwf.i18n import _
+from mlwf.image import sif
+from mlwf.image.allocation import megabytes, processors
+from mlwf.image.base import INSPECT_OBJECT, canonical
+from mlwf.image.cache import Cache
+from mlwf.image.environment import Environments, make_or_fetch
+from mlwf.image.kit import Kit
+from mlwf.image.pack import pack
+from mlwf.image.package import ModelPackage, fetch_package
+from mlwf.image.plan import FORMAT, Plan, Wanted, make_plan
+from mlwf.image.process import Runner
+from mlwf.image.proof import Verdict, prove
+from mlwf.image.recipe import ENV_SH, README, Recipe
+from mlwf.image.software_list import software_list
+from mlwf.image.squash import Squash
+from mlwf.image.steps import Reporter, Steps
+from mlwf.image.tool import find_mksquashfs, find_tool
+
+PREFIX = "MLWFCreateImage_"
+IMAGE = "container.simg"
+IMAGE_MODE = 0o750
+SOFTWARE_OBJECT, PROVENANCE_OBJECT = "mlwf-software.cdx.json", "mlwf-provenance.json"
+FICLONE = 0x40049409
+
+
+@dataclass(frozen=True)
+class Created:
+    """What came of it. `folder`: None after --fetch-only; `cached`: the image was there already; `seconds`: by step."""
+
+    folder: Path | None
+    key: str
+    size: int
+    cached: bool
+    verdict: Verdict | None
+    seconds: dict[str, float]
+    python: str
+
+
+def create(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Created:
+    """Makes the folder and answers what it holds. Raises MlwfError; nothing half-made is left then, nor after an interrupt."""
+    tool = find_tool(environ)
+    squash = Squash(find_mksquashfs(environ, tool), processors(environ), megabytes())
+    cache = Cache.open(environ)
+    with (
+        Workspace(wanted.output, prefix=PREFIX) as workspace,
+        _disk_errors(),
+        (workspace.path / "build.log").open("ab", buffering=0) as log,
+    ):
+        kit = Kit(tool, Runner(environ, log), squash, cache, Steps(report))
+        with kit.steps.step("package"):
+            package = fetch_package(wanted.package_url, workspace.path / "model")
+        with cache.work() as work:
+            plan = make_plan(kit, wanted, package, work)
+            recipe = Recipe(plan.source, plan.pinned, plan.python.version, not wanted.allow_source_builds)
+            if wanted.fetch_only:
+                with kit.steps.step("environment"):
+                    _environments(kit, plan, wanted).fetch(plan.lock, work / "layer", offline=wanted.offline)
+                return Created(None, plan.key, 0, False, None, kit.steps.seconds, plan.python.version)
+            image, cached = _image(kit, plan, wanted, recipe, work)
+            target = workspace.path / IMAGE
+            hand_out(image, target, copy=wanted.copy)
+            verdict = _proof(kit, plan, package, target, work) if wanted.test else None
+        _write_beside(workspace.path, plan, recipe, package, verdict)
+        size = target.stat().st_size
+        _open_modes(workspace.path)
+        folder = workspace.publish()
+    return Created(folder, plan.key, size, cached, verdict, kit.steps.seconds, plan.python.version)
+
+
+def _environments(kit: Kit, plan: Plan, wanted: Wanted) -> Environments:
+    return Environments(kit, plan.base, plan.python, only_wheels=not wanted.allow_source_builds)
+
+
+def _image(kit: Kit, plan: Plan, wanted: Wanted, recipe: Recipe, work: Path) -> tuple[Path, bool]:
+    """The image in the cache, made if need be, and whether it was there."""
+    with kit.cache.lock(f"image-{plan.key}"):
+        kept = kit.cache.get("images", plan.key)
+        if kept:
+            return kept, True
+        layer = work / "mlwf"
+        layer.mkdir()
+        with kit.steps.step("environment"):
+            make_or_fetch(_environments(kit, plan, wanted), plan.lock, layer, offline=wanted.offline)
+            objects = _describe(kit, plan, recipe, layer)
+        made = work / IMAGE
+        total = plan.base.partition.size + sum(file.stat().st_size for file in layer.rglob("*") if file.is_file() and not file.is_symlink())
+        with kit.steps.step("pack", grows=made, total=total):
+            pack(kit, plan.base, layer, objects, made, identity=plan.key.encode())
+            made.chmod(IMAGE_MODE)
+            return kit.cache.put("images", plan.key, made), False
+
+
+def _describe(kit: Kit, plan: Plan, recipe: Recipe, layer: Path) -> list[sif.Described]:
+    """Puts what explains the image into its /mlwf, and answers the objects before its squashfs."""
+    if plan.python.folder:
+        shutil.copytree(plan.python.folder, layer / "python", symlinks=True, copy_function=os.link)
+    packages = layer / "env/lib" / f"python{plan.python.version.rpartition('.')[0]}" / "site-packages"
+    software = canonical(software_list(plan.lock, packages, base=plan.base.facts.source, digest=plan.base.facts.digest))
+    (layer / "env.sh").write_text(ENV_SH)
+    (layer / "README").write_text(README)
+    (layer / "software.cdx.json").write_bytes(software)
+    definition = recipe.singularity(portable=True)
+    provenance = _provenance(kit, plan)
+    labels = {f"mlwf.{name}": str(value) for name, value in provenance.items()}
+    inspected = plan.base.inspected["data"]
+    assert isinstance(inspected, dict)  # noqa: S101  # load_base has read it
+    attributes = dict(inspected["attributes"])
+    attributes["labels"] = {**attributes["labels"], **labels}
+    attributes["deffile"] = definition
+    return [
+        sif.Described(sif.DEFINITION, "", definition.encode()),
+        sif.Described(sif.JSON, INSPECT_OBJECT, canonical({"data": {"attributes": attributes}, "type": "container"})),
+        sif.Described(sif.JSON, PROVENANCE_OBJECT, canonical(provenance)),
+        sif.Described(sif.JSON, SOFTWARE_OBJECT, software),
+    ]
+
+
+def _provenance(kit: Kit, plan: Plan) -> dict[str, str]:
+    """What the image was made from and by; no time and no folder, so that the same inputs give the same bytes."""
+    return {
+        "base": plan.base.facts.source,
+        "base-digest": plan.base.facts.digest,
+        "python": plan.python.version,
+        "python-origin": plan.python.origin,
+        "lock-sha256": plan.lock.digest,
+        "builder-format": FORMAT,
+        "container-tool": f"{kit.tool.kind} {kit.tool.version}",
+        "mksquashfs": f"{kit.squash.squasher.version} {' '.join(kit.squash.squasher.compressor)}",
+    }
+
+
+def _proof(kit: Kit, plan: Plan, package: ModelPackage, image: Path, work: Path) -> Verdict:
+    """The verdict, remembered: the same model in the same image needs no second test on this user's account."""
+    key = kit.cache.key("proof", FORMAT, plan.key, package.sha256)
+    known = kit.cache.get("proofs", key)
+    if known:
+        return Verdict(**json.loads(known.read_bytes()))
+    with kit.steps.step("proof"):
+        verdict = prove(kit, image, package, work)
+        file = work / "verdict"
+        file.write_text(json.dumps(verdict.as_json()))
+        kit.cache.put("proofs", key, file)
+    return verdict
+
+
+def hand_out(image: Path, target: Path, *, copy: bool = False) -> None:
+    """Gives the user the cached image: a clone where the file system can, else a hard link, else (or with `copy`) a copy.
+
+    A hard link shares its bytes with the cache and with the user's other folders. Whoever changes it (signs it, say) changes those too;
+    the cache finds out, and drops its own.
+    """
+    if not _clone(image, target) and (copy or not _link(image, target)):
+        shutil.copyfile(image, target)
+    target.chmod(IMAGE_MODE)
+
+
+def _clone(image: Path, target: Path) -> bool:
+    with image.open("rb") as source, target.open("xb") as clone:
+        try:
+            fcntl.ioctl(clone.fileno(), FICLONE, source.fileno())
+        except OSError:
+            target.unlink()
+            return False
+    return True
+
+
+def _link(image: Path, target: Path) -> bool:
+    try:
+        os.link(image, target)
+    except OSError:
+        return False
+    return True
+
+
+def _write_beside(folder: Path, plan: Plan, recipe: Recipe, package: ModelPackage, verdict: Verdict | None) -> None:
+    objects = sif.read_objects(folder / IMAGE)
+    provenance = json.loads(objects[PROVENANCE_OBJECT]) | {"model-sha256": package.sha256, "model": package.name, "image-key": plan.key}
+    provenance["proof"] = verdict.as_json() if verdict else None
+    files = {
+        "Singularity": recipe.singularity(),
+        "Dockerfile": recipe.dockerfile(),
+        "requirements.lock": plan.lock.text,
+        "software.cdx.json": objects[SOFTWARE_OBJECT].decode(),
+        "provenance.json": json.dumps(provenance, indent=1, ensure_ascii=False) + "\n",
+    }
+    for name, text in files.items():
+        (folder / name).write_text(text)
+
+
+def _open_modes(folder: Path) -> None:
+    """Folders 0750 and files 0640, as everything that these tools hand over; the image 0750."""
+    for where, folders, names in os.walk(folder):
+        for name in folders:
+            Path(where, name).chmod(DIRECTORY_MODE)
+        for name in names:
+            file = Path(where, name)
+            file.chmod(IMAGE_MODE if file == folder / IMAGE else FILE_MODE)
+
+
+@contextlib.contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Says what the operating system's errors mean for the user."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        raise MlwfError(
+            _("The image cannot be written"),
+            f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}",
+            _("Free some space, or choose other places with --output-dir, --tmpdir and MLWF_CACHE.")
+            if full
+            else _("Check the folder and its file system."),
+        ) from error

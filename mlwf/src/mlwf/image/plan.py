@@ -1,0 +1,155 @@
+"""What a build is made from, found out in the order that spares work: package, base, Python, lock, and the key of it all."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlwf.errors import MlwfError
+from mlwf.i18n import _
+from mlwf.image import base as bases
+from mlwf.image.base_source import BaseSource, Pinned, file_digest, parse_base, pin
+from mlwf.image.environment import INDEXES
+from mlwf.image.kit import Kit
+from mlwf.image.lock import BasePlatform, Lock, make_lock
+from mlwf.image.package import ModelPackage
+from mlwf.image.pythons import Python, PythonWishes, find_python
+
+# The layout of what we write: a change of it makes every cached image a stranger.
+FORMAT = "1"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user asked for."""
+
+    package_url: str
+    base_url: str
+    output: Path
+    tmpdir: Path | None = None
+    test: bool = True
+    offline: bool = False
+    fetch_only: bool = False
+    relock: bool = False
+    allow_python_minor: bool = False
+    allow_source_builds: bool = False
+    python_mirror: str = ""
+    http_registry: bool = False
+    copy: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides the image's bytes; `key` names them."""
+
+    source: BaseSource
+    pinned: Pinned
+    base: bases.Base
+    python: Python
+    lock: Lock
+    key: str
+
+
+def make_plan(kit: Kit, wanted: Wanted, package: ModelPackage, folder: Path) -> Plan:
+    """Raises MlwfError."""
+    source = parse_base(wanted.base_url)
+    with kit.steps.step("base"), _sif_of(kit, source, folder, wanted) as (origin, file):
+        pinned = _pin(kit, origin, wanted) if file is None else Pinned(str(file), file_digest(file), source.text)
+        base = _base(kit, source, pinned, folder, wanted)
+    with kit.steps.step("python"):
+        wishes = PythonWishes(wanted.allow_python_minor, wanted.python_mirror, wanted.offline)
+        python = find_python(package.python, base, kit, wishes=wishes)
+    with kit.steps.step("lock"):
+        lock = _lock(kit, base, python, package.requirements, folder=folder, wanted=wanted)
+    tools = (kit.tool.kind, kit.tool.version, kit.squash.squasher.version, *kit.squash.squasher.compressor)
+    key = kit.cache.key("image", FORMAT, *tools, base.facts.source, base.facts.digest, python.version, python.origin, lock.digest)
+    return Plan(source, pinned, base, python, lock, key)
+
+
+def _pin(kit: Kit, source: BaseSource, wanted: Wanted) -> Pinned:
+    """The base's digest; without network, the one that the address had when it was last asked for."""
+    remembered = kit.cache.root / "addresses" / kit.cache.key(source.text)
+    if wanted.offline and source.is_remote:
+        try:
+            digest, _space, exact = remembered.read_text().partition(" ")
+        except FileNotFoundError:
+            raise _not_fetched(source.text) from None
+        return Pinned(exact, digest, exact)
+    pinned = pin(source, kit.runner.environ, http=wanted.http_registry, digest_of=lambda file: _digest(kit, file))
+    if source.is_remote:
+        remembered.parent.mkdir(0o700, exist_ok=True)
+        fresh = remembered.with_suffix(f".{kit.cache.key(pinned.exact)[:8]}")
+        fresh.write_text(f"{pinned.digest} {pinned.exact}")
+        fresh.rename(remembered)
+    return pinned
+
+
+def _digest(kit: Kit, file: Path) -> str:
+    """A file's digest, remembered as long as the file stays as it is."""
+    state = file.stat()
+    known = kit.cache.root / "digests" / kit.cache.key(file, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
+    try:
+        return known.read_text()
+    except FileNotFoundError:
+        digest = file_digest(file)
+    known.parent.mkdir(0o700, exist_ok=True)
+    fresh = known.with_suffix(".new")
+    fresh.write_text(digest)
+    fresh.rename(known)
+    return digest
+
+
+@contextlib.contextmanager
+def _sif_of(kit: Kit, source: BaseSource, folder: Path, wanted: Wanted) -> Iterator[tuple[BaseSource, Path | None]]:
+    """For what only the container tool can fetch: the fetched SIF, which is kept only as a converted base."""
+    if source.kind not in {"library", "oras", "shub"}:
+        yield source, None
+        return
+    if wanted.offline:
+        raise _not_fetched(source.text)
+    file = folder / "pulled.sif"
+    kit.tool.pull(kit.runner, source.text, file, http=wanted.http_registry)
+    yield source, file
+    file.unlink(missing_ok=True)
+
+
+def _base(kit: Kit, source: BaseSource, pinned: Pinned, folder: Path, wanted: Wanted) -> bases.Base:
+    named = pinned.exact if source.reference else f"{source.kind}@{pinned.digest}"
+    tools = (kit.tool.kind, kit.tool.version, kit.squash.squasher.version, *kit.squash.squasher.compressor)
+    key = kit.cache.key("base", FORMAT, *tools, named, pinned.digest)
+    with kit.cache.lock(f"base-{key}"):
+        file = kit.cache.get("bases", key)
+        if file is None:
+            if wanted.offline and source.is_remote:
+                raise _not_fetched(source.text)
+            place = folder / "base"
+            place.mkdir()
+            made = bases.convert(kit, pinned.source, named=named, digest=pinned.digest, folder=place, http=wanted.http_registry)
+            file = kit.cache.put("bases", key, made)
+    return bases.load_base(file)
+
+
+def _lock(kit: Kit, base: bases.Base, python: Python, requirements: tuple[str, ...], *, folder: Path, wanted: Wanted) -> Lock:
+    platform = BasePlatform(base.facts.glibc, base.facts.architecture)
+    indexes = [kit.runner.environ.get(name, "") for name in INDEXES]
+    key = kit.cache.key("lock", FORMAT, platform.as_uv(), python.version, wanted.allow_source_builds, *indexes, *requirements)
+    kept = None if wanted.relock else kit.cache.get("locks", key)
+    if kept:
+        return Lock(kept.read_text(), python.version)
+    wheels = kit.cache.root / "wheels" / python.version.rpartition(".")[0]
+    only_wheels = not wanted.allow_source_builds
+    lock = make_lock(
+        requirements, python.version, platform, runner=kit.runner, cache=wheels, folder=folder, offline=wanted.offline,
+        only_wheels=only_wheels,
+    )  # fmt: skip
+    file = folder / "lock"
+    file.write_text(lock.text)
+    kit.cache.put("locks", key, file)
+    return lock
+
+
+def _not_fetched(text: str) -> MlwfError:
+    return MlwfError(
+        _("The base image {text} is not in the cache, and --offline forbids to fetch it").format(text=text),
+        cure=_("Run the same command with --fetch-only on a node with internet first."),
+    )

@@ -1,0 +1,147 @@
+"""The proof: the finished image serves the model and answers its own input example, without network and without the user's home."""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mlwf.errors import MlwfError
+from mlwf.i18n import _
+from mlwf.image.kit import Kit
+from mlwf.image.package import ModelPackage
+from mlwf.image.process import ProgramError
+from mlwf.image.tool import Bind
+
+SECONDS = 1800.0
+ANSWERED, LOADED, NEEDS_GPU = "answered", "loaded", "needs-gpu"
+GPU_WORDS = ("cuda", "nvidia", "gpu", "hip error", "rocm")
+# Runs in the image with its Python. The server is MLflow's own, on the loopback of a network that has nothing else.
+SCRIPT = """
+import json, os, subprocess, sys, time, urllib.error, urllib.request
+
+# A fixed port: this network is ours alone.
+URL = "http://127.0.0.1:8080"
+log = open("/tmp/server.log", "w+b")
+server = subprocess.Popen(
+    [sys.executable, "-m", "mlflow", "models", "serve", "-m", "/mlwf-model", "-h", "127.0.0.1", "-p", "8080", "--env-manager", "local"],
+    stdout=log, stderr=subprocess.STDOUT)
+
+def ask(path, body=None):
+    headers = {"Content-Type": "application/json"} if body is not None else {}
+    with urllib.request.urlopen(urllib.request.Request(URL + path, body, headers), timeout=float(sys.argv[1])) as answer:
+        return answer.read()
+
+def told():
+    log.seek(0)
+    return log.read().decode("utf-8", "replace")
+
+def end(**result):
+    server.kill()
+    with open("/tmp/result.json", "w") as file:
+        json.dump(result, file)
+    sys.exit(0)
+
+deadline = time.monotonic() + float(sys.argv[1])
+while True:
+    if server.poll() is not None:
+        end(state="failed", text=told())
+    try:
+        ask("/ping")
+        break
+    except urllib.error.HTTPError as error:
+        end(state="failed", text=told())
+    except OSError:
+        if time.monotonic() > deadline:
+            end(state="failed", text=told())
+        time.sleep(0.05)
+if len(sys.argv) < 3:
+    end(state="loaded")
+with open(sys.argv[2], "rb") as file:
+    example = file.read()
+try:
+    end(state="answered", text=ask("/invocations", example).decode())
+except urllib.error.HTTPError as error:
+    end(state="failed", text=told() + error.read().decode("utf-8", "replace"))
+"""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`state`: answered, loaded (there was no input example) or needs-gpu; `compared`: with a recorded output; `text`: the answer."""
+
+    state: str
+    compared: bool = False
+    text: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def prove(kit: Kit, image: Path, package: ModelPackage, folder: Path) -> Verdict:
+    """Serves the model in the image and sends its input example. Raises MlwfError when it does not answer, or answers otherwise."""
+    outside = folder / "proof"
+    outside.mkdir()
+    (outside / "proof.py").write_text(SCRIPT)
+    command = ["/mlwf/env/bin/python", "/tmp/proof.py", str(SECONDS)]  # noqa: S108  # the container's own
+    if package.input_example:
+        command.append(f"/mlwf-model/{package.input_example.relative_to(package.folder)}")
+    has_gpu = Path("/dev/nvidiactl").exists()
+    argv = kit.tool.argv(
+        image, command, binds=[Bind(package.folder, "/mlwf-model"), Bind(outside, "/tmp", writable=True)], network=False, nvidia=has_gpu  # noqa: S108
+    )  # fmt: skip
+    variables = {"HOME": "/tmp", "MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1"}  # noqa: S108
+    what = _("The model does not work in the image")
+    try:
+        kit.runner.run(argv, what, extra=kit.tool.inside(variables), timeout=2 * SECONDS)
+        result = json.loads((outside / "result.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise MlwfError(what, _("the test ended without a result"), _cure()) from error
+    except ProgramError as error:
+        raise MlwfError(what, error.why, _cure()) from error
+    kit.runner.note(str(result.get("text", "")))
+    return judge(result, package, has_gpu=has_gpu)
+
+
+def judge(result: dict[str, object], package: ModelPackage, *, has_gpu: bool) -> Verdict:
+    """What the result means. Raises MlwfError."""
+    state, text = str(result.get("state")), str(result.get("text", ""))
+    if state == "failed":
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        if not has_gpu and (package.needs_gpu or _speaks_of_gpu(lines)):
+            return Verdict(NEEDS_GPU)
+        last = next((line for line in reversed(lines) if "Error" in line or "error" in line), lines[-1] if lines else "")
+        raise MlwfError(_("The model does not work in the image"), last[:400], _cure())
+    if state == LOADED:
+        return Verdict(LOADED)
+    expected = package.folder / "expected_output.json"
+    if expected.is_file():
+        if not same(json.loads(expected.read_bytes()), json.loads(text)):
+            raise MlwfError(
+                _("The model answers something else than was recorded with it"),
+                _("{answer} instead of {expected}").format(answer=text[:120], expected=expected.read_text()[:120]),
+                _cure(),
+            )
+        return Verdict(ANSWERED, compared=True, text=text)
+    return Verdict(ANSWERED, text=text)
+
+
+def same(one: object, other: object) -> bool:
+    """Equal, numbers to within a millionth of their size: other processors round differently."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, (int, float)) and isinstance(other, (int, float)):
+        return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-9) or (one != one and other != other)  # noqa: PLR0124  # both not a number
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    return one == other
+
+
+def _speaks_of_gpu(lines: list[str]) -> bool:
+    errors = [line.lower() for line in lines if "Error" in line or "error" in line or "Found no" in line]
+    return any(word in line for line in errors[-3:] for word in GPU_WORDS)
+
+
+def _cure() -> str:
+    return _("build.log has all of its words; --no-test hands the image over untested.")

@@ -1,0 +1,97 @@
+"""The recipes beside an image: `Singularity` and `Dockerfile`, which build an equivalent one by hand."""
+
+from dataclasses import dataclass
+from importlib import metadata
+
+from mlwf.image.base_source import BaseSource, Pinned
+
+ENVIRONMENT = (
+    'export PATH="/mlwf/env/bin:$PATH" VIRTUAL_ENV=/mlwf/env PYTHONNOUSERSITE=1',
+    "unset PYTHONPATH PYTHONHOME",
+)
+ENV_SH = "# What the model recorded, and nothing of the machine's or the user's own Python.\n" + "\n".join(ENVIRONMENT) + "\n"
+README = """\
+The Python environment that a model recorded, at /mlwf/env. The model itself lies beside the image.
+
+  singularity shell --nv container.simg                 a shell with the exact python and packages
+  singularity exec --nv container.simg python SCRIPT    run a script in it
+  singularity run --nv container.simg mlflow models serve -m model -p 1234 --env-manager local
+                                                        serve the model; POST to http://127.0.0.1:1234/invocations
+
+/mlwf/requirements.lock names every package, /mlwf/software.cdx.json is the same as CycloneDX,
+'singularity inspect container.simg' says what the image was made from.
+"""
+SINGULARITY = """\
+# Builds by hand what mlwf_create_image made: the same base, the same Python, the same packages.
+# Before: pip install uv=={uv} && cp "$(command -v uv)" .
+# Then:   singularity build container.simg Singularity
+# The base image's content: {digest}
+Bootstrap: {bootstrap}
+From: {source}
+
+%files
+    uv /usr/local/bin/uv
+    requirements.lock /mlwf/requirements.lock
+
+%post
+    export UV_PYTHON_INSTALL_DIR=/mlwf/python UV_CACHE_DIR=/tmp/uv-cache UV_LINK_MODE=copy
+    uv venv --no-config --relocatable --python {python} /mlwf/env
+    uv pip sync --no-config --require-hashes {wheels}--compile-bytecode --python /mlwf/env /mlwf/requirements.lock
+    rm -rf /usr/local/bin/uv /tmp/uv-cache
+
+%environment
+    {environment}
+
+%runscript
+    exec "$@"
+"""
+DOCKERFILE = """\
+# Builds by hand a Docker image with what mlwf_create_image put into container.simg.
+# Before: pip install uv=={uv} && cp "$(command -v uv)" .
+# The base image's content: {digest}
+{load}FROM {source}
+COPY uv /usr/local/bin/uv
+COPY requirements.lock /mlwf/requirements.lock
+ENV UV_PYTHON_INSTALL_DIR=/mlwf/python UV_CACHE_DIR=/tmp/uv-cache UV_LINK_MODE=copy
+RUN uv venv --no-config --relocatable --python {python} /mlwf/env \\
+ && uv pip sync --no-config --require-hashes {wheels}--compile-bytecode --python /mlwf/env /mlwf/requirements.lock \\
+ && rm -rf /usr/local/bin/uv /tmp/uv-cache
+ENV PATH=/mlwf/env/bin:$PATH VIRTUAL_ENV=/mlwf/env PYTHONNOUSERSITE=1
+COPY model /model
+CMD ["mlflow", "models", "serve", "-m", "/model", "-h", "0.0.0.0", "-p", "1234", "--env-manager", "local"]
+"""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What both recipes say. `python`: the exact version."""
+
+    base: BaseSource
+    pinned: Pinned
+    python: str
+    only_wheels: bool
+
+    def singularity(self, *, portable: bool = False) -> str:
+        """`portable`: a base image that is a file is named by its content, so that the text is the same in every folder."""
+        bootstrap, source = self._bootstrap()
+        if portable and self.base.path:
+            source = self.pinned.digest
+        return SINGULARITY.format(bootstrap=bootstrap, source=source, environment="\n    ".join(ENVIRONMENT), **self._shared())
+
+    def dockerfile(self) -> str:
+        load, source = "", self.pinned.exact.removeprefix("docker://")
+        if not self.base.reference:
+            load = f"# Docker cannot start from {self.base.text}: load or import it first, with this name.\n"
+            source = f"base:{self.pinned.digest[7:19]}"
+        return DOCKERFILE.format(load=load, source=source, **self._shared())
+
+    def _bootstrap(self) -> tuple[str, str]:
+        """Apptainer's name of the kind of base, and what follows `From:`."""
+        scheme, _colon, rest = self.pinned.exact.partition(":")
+        if self.base.kind == "sif":
+            return "localimage", str(self.base.path)
+        return scheme, rest.removeprefix("//")
+
+    def _shared(self) -> dict[str, str]:
+        wheels = "--only-binary :all: " if self.only_wheels else ""
+        return {"uv": metadata.version("uv"), "digest": self.pinned.digest, "python": self.python, "wheels": wheels}

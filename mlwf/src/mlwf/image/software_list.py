@@ -1,0 +1,54 @@
+"""The list of what an image holds besides its base: CycloneDX 1.6, JSON. A page of Python; a library for it is larger than the list."""
+
+import email.parser
+import uuid
+from pathlib import Path
+from urllib.parse import quote
+
+from mlwf.image.lock import Lock
+
+
+def software_list(lock: Lock, site_packages: Path, *, base: str, digest: str) -> dict[str, object]:
+    """The same lock gives the same list: no times, and a serial number of its content. `site_packages`: where licences are read."""
+    licences = _licences(site_packages)
+    components: list[dict[str, object]] = [
+        {"type": "container", "name": base, "version": digest, "bom-ref": "base"},
+        {"type": "platform", "name": "CPython", "version": lock.python, "bom-ref": "python"},
+    ]
+    for package in sorted(lock.packages, key=lambda each: each.name):
+        purl = f"pkg:pypi/{quote(package.name)}@{quote(package.version)}"
+        entry: dict[str, object] = {
+            "type": "library",
+            "name": package.name,
+            "version": package.version,
+            "purl": purl,
+            "bom-ref": purl,
+        }
+        licence = licences.get(_plain(package.name))
+        if licence:
+            entry["licenses"] = [licence]
+        components.append(entry)
+    return {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_OID, lock.digest + digest)}",
+        "version": 1,
+        "components": components,
+    }
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-").replace(".", "-")
+
+
+def _licences(site_packages: Path) -> dict[str, dict[str, object]]:
+    """Package → its licence as it says itself: an SPDX expression, else a short name."""
+    found: dict[str, dict[str, object]] = {}
+    for file in sorted(site_packages.glob("*.dist-info/METADATA")):
+        headers = email.parser.HeaderParser().parsestr(file.read_text("utf-8", "replace"))
+        expression, name = headers.get("License-Expression"), str(headers.get("License") or "").strip()
+        if expression:
+            found[_plain(str(headers.get("Name")))] = {"expression": str(expression)}
+        elif name and "\n" not in name and len(name) < 80:
+            found[_plain(str(headers.get("Name")))] = {"license": {"name": name}}
+    return found

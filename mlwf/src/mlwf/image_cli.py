@@ -1,0 +1,212 @@
+"""mlwf_create_image: a Singularity image that serves a model, from its package and a base image."""
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn, Self
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+
+from mlwf.i18n import _
+from mlwf.image.create import IMAGE, Created, create
+from mlwf.image.plan import Wanted
+from mlwf.image.proof import ANSWERED, LOADED, NEEDS_GPU, Verdict
+from mlwf.image.steps import words
+from mlwf.report import show_failure, stderr
+from mlwf.settings import environment
+
+HELP = _(
+    """Create a Singularity image for a model: MLWFCreateImage_YYYYMMDDhhmmss/ with container.simg, Dockerfile, Singularity and model/.
+
+    The image holds the base image, the exact Python and every package that the model recorded; it is tested with the model's own
+    input example before it is handed over. What was fetched and built is kept (MLWF_CACHE), so that the next image is quick.
+
+    \b
+    Examples:
+      mlwf_create_image --model-pkg-url s3://bucket/wine/model.tar.gz --base-container-url docker://python:3.11.7-slim
+      mlwf_create_image --model-pkg-url MLWFExportModel_20261124101500 --base-container-url docker-archive:base.tar
+    """
+)
+
+
+class _Terminated(BaseException):
+    """SIGTERM, as an exception, so that everything is tidied up on the way out."""
+
+
+class TerminalReporter:
+    """The step with its bytes and the time left on a terminal, a line for each finished step elsewhere, JSON lines where asked for."""
+
+    def __init__(self, console: Console, *, as_json: bool) -> None:
+        self._console = console
+        self._json = as_json
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stop()
+
+    def begins(self, name: str, size: Callable[[], int] | None, total: int | None) -> None:
+        if self._json:
+            click.echo(json.dumps({"step": name, "state": "begins", "bytes": total}), err=True)
+        if self._json or not self._console.is_terminal:
+            return
+        columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}")]
+        if size:
+            columns += [BarColumn(), DownloadColumn(), TimeRemainingColumn()]
+        self._progress = _Watching(*columns, console=self._console, transient=True, size=size)
+        self._task = self._progress.add_task(words(name), total=total)
+        self._progress.start()
+
+    def ends(self, name: str, seconds: float) -> None:
+        self._stop()
+        if self._json:
+            click.echo(json.dumps({"step": name, "state": "ends", "seconds": seconds}), err=True)
+        else:
+            self._console.print(_("{step}: {seconds:.1f} s").format(step=words(name), seconds=seconds), markup=False)
+
+    def _stop(self) -> None:
+        if self._progress:
+            self._progress.stop()
+            self._progress = None
+
+
+class _Watching(Progress):
+    """Asks how many bytes there are whenever it draws."""
+
+    def __init__(self, *columns: ProgressColumn, console: Console, transient: bool, size: Callable[[], int] | None) -> None:
+        self._bytes = size
+        super().__init__(*columns, console=console, transient=transient, refresh_per_second=4)
+
+    def get_renderables(self):  # type: ignore[no-untyped-def]
+        if self._bytes:
+            for task in self.tasks:
+                self.update(task.id, completed=self._bytes())
+        yield from super().get_renderables()
+
+
+@click.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option(
+    "--model-pkg-url",
+    "package",
+    required=True,
+    metavar="URL",
+    help=_("The model package: a model.tar.gz, or a folder of mlwf_export_model."),
+)
+@click.option(
+    "--base-container-url",
+    "base",
+    required=True,
+    metavar="URL",
+    help=_("The base image: docker://…, docker-archive:FILE, oci:FOLDER:TAG, docker-daemon:NAME:TAG, library://…, or a SIF."),
+)
+@click.option(
+    "--output-dir",
+    "output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(),
+    help=_("Where to make the folder; here by default."),
+)
+@click.option(
+    "--tmpdir",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    help=_("Where a base image is unpacked; a local disk with three times its size."),
+)
+@click.option("--no-test", is_flag=True, help=_("Hand the image over without testing the model in it."))
+@click.option("--offline", is_flag=True, help=_("Use only what is in the cache; say at once what is missing."))
+@click.option("--fetch-only", is_flag=True, help=_("Only fill the cache (on a node with internet), for --offline in a job."))
+@click.option("--relock", is_flag=True, help=_("Resolve the packages anew, though there is a lock for them."))
+@click.option(
+    "--allow-python-minor", is_flag=True, help=_("Take another patch version of the same Python, where the exact one is not to be had.")
+)
+@click.option("--allow-source-builds", is_flag=True, help=_("Also packages without a wheel: their build runs code of theirs."))
+@click.option("--python-mirror", default="", metavar="URL", help=_("Where uv fetches Python; UV_PYTHON_INSTALL_MIRROR by default."))
+@click.option("--copy", is_flag=True, help=_("Give container.simg bytes of its own, where it would be a hard link into the cache."))
+@click.option("--no-https", is_flag=True, help=_("The registry of the base image speaks plain HTTP."))
+@click.option("--json", "as_json", is_flag=True, help=_("The result as JSON on stdout, the steps as JSON lines on stderr."))
+@click.option("--stacktrace", is_flag=True, help=_("Add the traceback to an error message."))
+def command(*, package: str, base: str, no_test: bool, no_https: bool, as_json: bool, stacktrace: bool, **options: object) -> None:
+    if options["offline"] and options["fetch_only"]:
+        raise click.UsageError(_("Give either --offline or --fetch-only."))
+    signal.signal(signal.SIGTERM, _on_terminate)
+    console = stderr()
+    wanted = Wanted(package_url=package, base_url=base, test=not no_test, http_registry=no_https, **options)  # type: ignore[arg-type]
+    try:
+        with TerminalReporter(console, as_json=as_json) as reporter:
+            created = create(wanted, environment(), reporter)
+    except KeyboardInterrupt:
+        _end(130, _("Interrupted; nothing was kept."), console)
+    except _Terminated:
+        _end(143, _("Terminated; nothing was kept."), console)
+    except Exception as error:  # noqa: BLE001  # the last frame: every failure becomes one sentence and a status
+        sys.exit(show_failure(error, stacktrace=stacktrace))
+    _summary(created, console, as_json=as_json)
+
+
+def _summary(created: Created, console: Console, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(_as_json(created)))
+        return
+    if created.folder is None:
+        console.print(_("All is in the cache: run the same command with --offline in the job."), markup=False)
+        return
+    if created.cached:
+        console.print(_("The image was in the cache."), markup=False)
+    console.print(_told(created.verdict), markup=False)
+    console.print(
+        _("{image}: {size:.1f} MB, Python {python}, built in {seconds:.1f} s").format(
+            image=IMAGE,
+            size=created.size / 1e6,
+            python=created.python,
+            seconds=sum(created.seconds.values()) - created.seconds.get("proof", 0),
+        ),
+        markup=False,
+    )
+    click.echo(str(created.folder))
+
+
+def _told(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return _("The model was not tested in the image (--no-test).")
+    if verdict.state == ANSWERED and verdict.compared:
+        return _("Tested: the model answers its input example as recorded.")
+    return {
+        ANSWERED: _("Tested: the model answers its input example."),
+        LOADED: _("Tested: the model loads; it has no input example to be asked."),
+        NEEDS_GPU: _("Not tested: the model needs a GPU, and this node has none. Run the same command on a GPU node to test it."),
+    }[verdict.state]
+
+
+def _as_json(created: Created) -> dict[str, object]:
+    return {
+        "folder": str(created.folder) if created.folder else None,
+        "image": str(created.folder / IMAGE) if created.folder else None,
+        "key": created.key,
+        "bytes": created.size,
+        "cached": created.cached,
+        "python": created.python,
+        "proof": created.verdict.as_json() if created.verdict else None,
+        "seconds": created.seconds,
+    }
+
+
+def _end(status: int, said: str, console: Console) -> NoReturn:
+    # A second Ctrl-C must not bring a traceback on top.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    console.print(said, markup=False)
+    sys.exit(status)
+
+
+def _on_terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise _Terminated
+
+
+def main() -> None:
+    command(prog_name="mlwf_create_image", windows_expand_args=False)
