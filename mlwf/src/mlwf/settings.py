@@ -36,6 +36,28 @@ SETTINGS = (
     Setting("AWS_CA_BUNDLE", "CA bundle for the object store."),
     Setting("REQUESTS_CA_BUNDLE", "CA bundle for everything else."),
     Setting("CURL_CA_BUNDLE", "See `REQUESTS_CA_BUNDLE`."),
+    Setting("PATH", "Where Apptainer or Singularity and mksquashfs are found."),
+    Setting(
+        "MLWF_CONTAINER_TOOL",
+        "The command of Apptainer or Singularity, where it is not the first of `apptainer` and `singularity` in `PATH`.",
+    ),
+    Setting(
+        "MLWF_CACHE", "Folder of bases, wheels and images for `mlwf_create_image`; `XDG_CACHE_HOME/mlwf` or `~/.cache/mlwf` by default."
+    ),
+    Setting("XDG_CACHE_HOME", "See `MLWF_CACHE`."),
+    Setting(
+        "MLWF_PYTHONS", "Folder in which the site keeps movable Pythons, each in a folder named by its version (`3.11.7/bin/python3.11`)."
+    ),
+    Setting(
+        "APPTAINER_DOCKER_USERNAME", "User of the base image's registry; also `SINGULARITY_DOCKER_USERNAME`, and what `docker login` wrote."
+    ),
+    Setting("APPTAINER_DOCKER_PASSWORD", "Its password; also `SINGULARITY_DOCKER_PASSWORD`."),
+    Setting("DOCKER_HOST", "Socket of the Docker daemon for `docker-daemon:` bases; `unix:///var/run/docker.sock` by default."),
+    Setting(
+        "UV_DEFAULT_INDEX",
+        "Package index for `mlwf_create_image`; uv's other variables of indexes (`UV_INDEX`, `UV_FIND_LINKS` …) hold too.",
+    ),
+    Setting("SLURM_CPUS_PER_TASK", "Processors for packing an image; also `NSLOTS` (Grid Engine) and `NCPUS` (PBS)."),
     Setting("HOME", "Where `.mlflow/credentials` and `.aws/credentials` are."),
 )
 
