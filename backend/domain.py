@@ -136,6 +136,22 @@ class Storage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SizeClass:
+    """How much of the host one server may take. ``memory`` in bytes, ``cpus`` in cores (fractions are fine), ``pids``: processes and
+    threads; ``workers``: MLflow's worker processes; ``genai_jobs``: whether MLflow's server-side GenAI jobs may run.
+
+    A runtime holds what it can: the process runtime knows of ``workers`` alone.
+    """
+
+    name: str
+    memory: int
+    cpus: float
+    pids: int
+    workers: int
+    genai_jobs: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class User:
     """A BASIC-auth user of one tracking server: the name and the bcrypt hash."""
 

@@ -79,6 +79,7 @@ FAILURES: Final[dict[str, Failure]] = {
     "version_missing": Failure(
         409, "MLflow {version} is not installed on the service's host", "Ask the admins to install it, or choose another version."
     ),
+    "size_unknown": Failure(422, "There is no size {size} at this site", "Choose one of: {sizes}."),
     "endpoint_fixed": Failure(403, "This site's tracking servers use the object store {endpoint} only", "Leave endpoint_url out."),
     "lease_of_other": Failure(409, "The lease {id} belongs to {user}", "Choose another id for yours."),
     "too_many_leases": Failure(409, "This server has {count} leases, which is the limit", "End those that are not needed any more."),

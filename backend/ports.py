@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from backend.domain import Box, Caller, Group, Observation, Probe, Storage, StorageKey
+from backend.domain import Box, Caller, Group, Observation, Probe, SizeClass, Storage, StorageKey
 
 
 class Runtime(Protocol):
@@ -19,8 +19,9 @@ class Runtime(Protocol):
     isolates: bool
     """Whether two groups' servers are kept apart. Where not, the service refuses it unless ``allow_unisolated`` is set."""
 
-    def start(self, *, server_id: str, directory: Path, mlflow_version: str) -> None:
-        """Start the box of ``directory``; one that runs already is left alone. Returns when it was started, not when it answers.
+    def start(self, *, server_id: str, directory: Path, mlflow_version: str, size: SizeClass) -> None:
+        """Start the box of ``directory`` with the limits of ``size``; one that runs already is left alone. Returns when it was started,
+        not when it answers.
 
         Errors: ``box_failed_to_start`` (with the log's last lines), ``version_missing``.
         """

@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from backend import audit, policy, portpool, versions
+from backend import audit, policy, portpool, sizes, versions
 from backend.domain import Caller, Desired, Group, OperationKind, OperationState, Status, new_operation_id, new_server_id, prefix_of
 from backend.errors import ServiceError
 from backend.keyring import Keyring
@@ -62,11 +62,12 @@ class Requests:
 
     def create(self, caller: Caller, wish: CreateWish, *, request_id: str | None) -> Operation:
         """Errors: ``not_a_member``, ``group_not_offered``, ``not_allowed``, ``server_exists``, ``too_many_servers``, ``endpoint_fixed``,
-        ``version_missing``, ``ports_exhausted``, ``directory_failed``.
+        ``version_missing``, ``size_unknown``, ``ports_exhausted``, ``directory_failed``.
         """
         group = policy.check_create(caller, wish.group, self._settings, self._directory)
         wish = replace(wish, endpoint_url=self._endpoint(wish.endpoint_url))
         version, revision = versions.schema_revision(self._settings, wish.mlflow_version)
+        wish = replace(wish, size=sizes.chosen(self._settings, wish.size).name)
         server = self._new_server(caller, group, wish, version, revision)
         operation = _operation(OperationKind.CREATE, server, caller, request_id)
         exists = ServiceError("server_exists", group=group.name, env_name=wish.env_name)
@@ -202,6 +203,7 @@ class Requests:
             mlflow_version=version,
             schema_revision=revision,
             idle_seconds=settings.idle_seconds if wish.idle_seconds is None else wish.idle_seconds,
+            size=wish.size,
             bucket=wish.bucket,
             prefix=prefix_of(server_id, settings.prefix_root),
             endpoint_url=wish.endpoint_url or settings.endpoint_url,

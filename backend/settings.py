@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from backend.domain import SizeClass
+
 DEFAULT_FILE: Final = Path("/etc/aihub/settings.yml")
 ENVIRONMENT_NAME: Final = "AIHUB_SETTINGS"
 
@@ -22,6 +24,14 @@ class SettingsError(Exception):
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
         super().__init__("\n".join(problems))
+
+
+_GIB: Final = 1024**3
+SIZES: Final = (
+    SizeClass(name="small", memory=1 * _GIB, cpus=1, pids=256, workers=1),
+    SizeClass(name="medium", memory=2 * _GIB, cpus=2, pids=512, workers=2),
+    SizeClass(name="large", memory=4 * _GIB, cpus=4, pids=1024, workers=4),
+)
 
 
 def _row(default: object, text: str, **rules: object) -> Any:
@@ -82,6 +92,13 @@ class Settings:
     mlflow_versions: tuple[str, ...] | None = _row(
         None, "MLflow versions on offer, the default one first; null: all installed, newest first."
     )
+    sizes: tuple[SizeClass, ...] = _row(
+        SIZES,
+        "How much of the host a server may take: names, each with `memory` (bytes, or a number with MiB or GiB), `cpus`, `pids`, `workers` "
+        "(MLflow's processes) and `genai_jobs` (MLflow's server-side jobs; only false for now).",
+        shown="small, medium, large (below)",
+    )
+    default_size: str = _row(None, "Size of a server that names none, and of one whose size is no more.", shown="the first of sizes")
     idle_seconds: int = _row(900, "Seconds without activity after which a server sleeps, unless it says otherwise; 0: never.", least=0)
     start_timeout: float = _row(120, "Seconds that a server may take to start.", least=1)
     stop_timeout: float = _row(60, "Seconds that requests under way get when a server is stopped.", least=0)
@@ -102,6 +119,7 @@ class Settings:
             ("socket", self.state_dir / "run" / "service.sock"),
             ("database_url", f"sqlite:///{self.state_dir}/registry.db"),
             ("inside_host", sockets.gethostname()),
+            ("default_size", self.sizes[0].name if self.sizes else ""),
         ):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)

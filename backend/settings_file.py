@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from backend import sizes
+from backend.domain import SizeClass
 from backend.settings import ENVIRONMENT_NAME, Settings, SettingsError
 
 EPHEMERAL_PORTS: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -71,6 +73,8 @@ def in_force(settings: Settings) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for row in fields(Settings):
         value = getattr(settings, row.name)
+        if row.name == "sizes":
+            value = sizes.plain(value)
         found[row.name] = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
     found["database_url"] = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:…@", settings.database_url)
     return found
@@ -139,7 +143,8 @@ def _converted(row: Field[Any], kind: Any, value: Any) -> Any:
             return None if row.default is None else row.default
         raise _WrongError("is null; give it a value or leave the line out")
     wanted = next((each for each in options if each is not type(None)), kind) if type(None) in options else kind
-    converted = _KINDS[typing.get_origin(wanted) or wanted](value)
+    convert = _KINDS.get(wanted) or _KINDS[typing.get_origin(wanted) or wanted]
+    converted = convert(value)
     _follow_rules(row.metadata, converted)
     return converted
 
@@ -201,6 +206,13 @@ def _yes_no(value: Any) -> bool:
     return value
 
 
+def _sizes(value: Any) -> tuple[SizeClass, ...]:
+    try:
+        return sizes.parse(value)
+    except ValueError as error:
+        raise _WrongError(str(error)) from None
+
+
 _KINDS: Final[dict[Any, Callable[[Any], Any]]] = {
     int: _whole,
     float: _number,
@@ -208,6 +220,7 @@ _KINDS: Final[dict[Any, Callable[[Any], Any]]] = {
     bool: _yes_no,
     Path: lambda value: Path(_word(value)),
     tuple: _words,
+    tuple[SizeClass, ...]: _sizes,
 }
 
 
@@ -225,6 +238,8 @@ def _together(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "inside_host", f"is {settings.inside_host!r}; write a host name or address without port"
     if not settings.allowed_groups:
         yield "allowed_groups", "is empty, so nobody could have a server; write '*' for all groups"
+    if not any(size.name == settings.default_size for size in settings.sizes):
+        yield "default_size", f"is {settings.default_size}, which is none of sizes; name one of {', '.join(sizes.names(settings.sizes))}"
     if settings.mlflow_versions == ():
         yield "mlflow_versions", "is empty; leave it out to offer all that are installed"
 
@@ -243,7 +258,7 @@ def _yaml_word(value: object) -> str:
 def _type_word(row: Field[Any], kind: Any) -> str:
     options = [each for each in typing.get_args(kind) if each is not type(None)] if type(None) in typing.get_args(kind) else [kind]
     words = {int: "whole number", float: "number", str: "text", bool: "true or false", Path: "path", tuple: "list of texts"}
-    word = words[typing.get_origin(options[0]) or options[0]]
+    word = "table" if options[0] == tuple[SizeClass, ...] else words[typing.get_origin(options[0]) or options[0]]
     if "choices" in row.metadata:
         word = " or ".join(f"`{each}`" for each in row.metadata["choices"])
     return f"{word}, or null" if type(None) in typing.get_args(kind) else word

@@ -24,6 +24,7 @@ class CreateWish:
     region: str | None = None
     artifact_access: str | None = None
     mlflow_version: str | None = None
+    size: str | None = None
     idle_seconds: int | None = None
 
 

@@ -12,7 +12,7 @@ from ood_app import caller
 from ood_app.problems import Problem
 from ood_app.texts import _
 
-OPTIONS: Final = ("endpoint_url", "region", "artifact_access", "mlflow_version")
+OPTIONS: Final = ("endpoint_url", "region", "artifact_access", "mlflow_version", "size")
 ID, SECRET, PROFILE = "cloud_storage_accesskey_ID", "cloud_storage_secret_accesskey", "profile"
 
 

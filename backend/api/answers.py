@@ -123,6 +123,7 @@ class ServerView(Answer):
     mlflow_version: str
     schema_revision: str
     idle_seconds: int
+    size: str
     storage: StorageView
     users: UsersView
     auth_file: str
@@ -187,6 +188,7 @@ class Defaults(Answer):
     region: str
     artifact_access: ArtifactAccess
     mlflow_version: str | None = Field(description="null: no MLflow is installed, so nothing can be created.")
+    size: str
     idle_seconds: int
 
 
@@ -194,7 +196,19 @@ class Choices(Answer):
     """What a form offers."""
 
     mlflow_version: list[str]
+    size: list[str]
     artifact_access: list[ArtifactAccess]
+
+
+class SizeView(Answer):
+    """How much of the host a server of that size may take."""
+
+    name: str
+    memory: int = Field(description="Bytes.")
+    cpus: float
+    pids: int
+    workers: int = Field(description="MLflow's worker processes.")
+    genai_jobs: bool = Field(description="Whether MLflow's server-side GenAI jobs may run.")
 
 
 class RuntimeView(Answer):
@@ -213,6 +227,7 @@ class Me(Answer):
     groups: list[GroupView]
     defaults: Defaults
     choices: Choices
+    sizes: list[SizeView]
     endpoint_url_fixed: bool
     group_area: str
     restore_days: int

@@ -12,6 +12,7 @@ from backend.domain import BUCKET_NAME, ENV_NAME, ArtifactAccess, StorageKey, bu
 from backend.leases import AtEnd, LeaseWish
 from backend.passwords import MOST_BYTES
 from backend.secret import Secret
+from backend.sizes import NAME as SIZE_NAME
 from backend.wishes import CreateWish, StorageWish
 
 GROUP_NAME: Final = r"^[^/:.\x00-\x1f\x7f][^/:\x00-\x1f\x7f]{0,254}$"
@@ -82,6 +83,7 @@ class ServerCreate(Input):
     region: Region | None = Field(default=None, description="null: the site's.")
     artifact_access: Literal["proxied", "direct"] | None = Field(default=None, description="null: the site's.")
     mlflow_version: str | None = Field(default=None, pattern=VERSION, description="null: the site's.")
+    size: str | None = Field(default=None, pattern=SIZE_NAME, description="One of /me's sizes; null: the site's.")
     idle_seconds: IdleSeconds | None = Field(default=None, description="Sleep after so long without activity; 0: never; null: the site's.")
 
     def wish(self) -> CreateWish:
@@ -95,6 +97,7 @@ class ServerCreate(Input):
             region=self.region,
             artifact_access=ArtifactAccess(self.artifact_access) if self.artifact_access else None,
             mlflow_version=self.mlflow_version,
+            size=self.size,
             idle_seconds=self.idle_seconds,
         )
 
@@ -207,6 +210,7 @@ _PATTERNS: Final[dict[str, str]] = {
     "endpoint_url": "http://HOST or https://HOST, with a port or path where it has one",
     "region": "1 to 64 letters, digits and -",
     "mlflow_version": "Not a version",
+    "size": "1 to 32 of a-z, 0-9, - and _",
     "user_name": "1 to 255 characters, neither a colon nor control characters",
     "id": "Not an operation's id",
     "lease_id": "1 to 64 letters, digits, '.', '_' and '-', a letter or digit first",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from backend import policy, versions
+from backend import policy, sizes, versions
 from backend.api.answers import (
     Choices,
     Defaults,
@@ -20,6 +20,7 @@ from backend.api.answers import (
     Reason,
     RuntimeView,
     ServerView,
+    SizeView,
     StepView,
     StorageView,
     UsersView,
@@ -68,6 +69,7 @@ class Presenter:
             mlflow_version=row.mlflow_version,
             schema_revision=row.schema_revision,
             idle_seconds=row.idle_seconds,
+            size=sizes.in_force(self.settings, row.size).name,
             storage=_storage(row, shorten=not self._may_change_key(row)),
             users=UsersView(names=[user["name"] for user in row.users] if may_see_all else [], updated_at=row.users_updated_at),
             auth_file=self._auth_file(row),
@@ -148,9 +150,11 @@ def me_view(service: Service, caller: Caller) -> Me:
             region=settings.region,
             artifact_access=ArtifactAccess(settings.artifact_access),
             mlflow_version=next(iter(on_offer), None),
+            size=settings.default_size,
             idle_seconds=settings.idle_seconds,
         ),
-        choices=Choices(mlflow_version=on_offer, artifact_access=list(ArtifactAccess)),
+        choices=Choices(mlflow_version=on_offer, size=sizes.names(settings.sizes), artifact_access=list(ArtifactAccess)),
+        sizes=[SizeView(**asdict(size)) for size in settings.sizes],
         endpoint_url_fixed=settings.endpoint_url_fixed,
         group_area=str(settings.group_area),
         restore_days=settings.restore_days,

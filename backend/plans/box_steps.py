@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from backend import portpool
+from backend import portpool, sizes
 from backend.domain import BoxState, Observation
 from backend.errors import ServiceError
 from backend.plans.wanted import users_of, wanted_box
@@ -128,7 +128,8 @@ def ensure_started(world: World, server: Server) -> None:
     if not port_is_free(world, server):
         raise ServiceError("port_taken", port=server.port)
     try:
-        world.runtime.start(server_id=server.id, directory=directory, mlflow_version=server.mlflow_version)
+        size = sizes.in_force(world.settings, server.size)
+        world.runtime.start(server_id=server.id, directory=directory, mlflow_version=server.mlflow_version, size=size)
     except ServiceError as error:
         if error.code == "box_failed_to_start" and not port_is_free(world, server):
             raise ServiceError("port_taken", port=server.port) from error

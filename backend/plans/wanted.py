@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+from backend import sizes
 from backend.domain import Box, BoxKeys, Storage, StorageKey, User
 from backend.keyring import Keyring
 from backend.registry.models import Server
@@ -51,6 +52,7 @@ def wanted_box(
 
 
 def _settings(server: Server, settings: Settings, storage: Storage) -> dict[str, object]:
+    size = sizes.in_force(settings, server.size)
     portal = urlsplit(settings.portal_url) if settings.portal_url else None
     return {
         "server_id": server.id,
@@ -66,6 +68,7 @@ def _settings(server: Server, settings: Settings, storage: Storage) -> dict[str,
         "artifact_access": server.artifact_access,
         "idle_seconds": server.idle_seconds,
         "drain_seconds": max(0, int(settings.stop_timeout - DRAIN_MARGIN)),
+        "workers": size.workers,
         "nginx": settings.nginx,
     }
 

@@ -76,6 +76,8 @@ class Server(Base):
     mlflow_version: Mapped[str] = mapped_column(String(32))
     schema_revision: Mapped[str] = mapped_column(String(64))
     idle_seconds: Mapped[int] = mapped_column(Integer)
+    size: Mapped[str] = mapped_column(String(32), default="", server_default=text("''"))
+    """Name of its size class; one that the settings do not know means the default one."""
 
     bucket: Mapped[str] = mapped_column(String(63))
     prefix: Mapped[str] = mapped_column(String(255))

@@ -18,7 +18,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Final
 
-from backend.domain import BoxState, Observation
+from backend.domain import BoxState, Observation, SizeClass
 from backend.errors import ServiceError
 from backend.runtimes.proctable import GUARD_MODULE, guard_pid, processes_of
 
@@ -52,8 +52,11 @@ class ProcessRuntime:
         self._environment = {name: value for name, value in environment.items() if name in _ENVIRONMENT}
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, *, server_id: str, directory: Path, mlflow_version: str) -> None:
-        """See the port. What a killed guard left behind is removed first: its nginx would hold the port, its MLflow the database."""
+    def start(self, *, server_id: str, directory: Path, mlflow_version: str, size: SizeClass) -> None:  # noqa: ARG002 (the port's)
+        """See the port. Plain processes have no limits: of ``size`` only what stands in the box's settings counts: ``workers``.
+
+        What a killed guard left behind is removed first: its nginx would hold the port, its MLflow the database.
+        """
         directory = directory.resolve()
         self._reap(server_id)
         if guard_pid(directory) is not None:

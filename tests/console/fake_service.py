@@ -55,7 +55,9 @@ class FakeService:
     stepwise: bool = False
     broken: bool = False
     wrong_secret: str = "wrong"
-    choices: dict[str, list[str]] = field(default_factory=lambda: {"mlflow_version": ["3.17.2"], "artifact_access": ["proxied", "direct"]})
+    choices: dict[str, list[str]] = field(
+        default_factory=lambda: {"mlflow_version": ["3.17.2"], "size": ["small", "medium"], "artifact_access": ["proxied", "direct"]}
+    )
     server: BaseWSGIServer | None = None
     count: Any = field(default_factory=lambda: itertools.count(1))
 
@@ -86,6 +88,7 @@ class FakeService:
             "host": "mlflow01.example.org",
             "port": port,
             "mlflow_version": "3.17.2",
+            "size": "small",
             "schema_revision": "abc",
             "idle_seconds": 900,
             "storage": {
@@ -242,9 +245,14 @@ def _reading(app: Flask, fake: FakeService) -> None:
                 "region": "us-east-1",
                 "artifact_access": "proxied",
                 "mlflow_version": "3.17.2",
+                "size": "small",
                 "idle_seconds": 900,
             },
             choices=fake.choices,
+            sizes=[
+                {"name": name, "memory": n * 2**30, "cpus": n, "pids": 256, "workers": n, "genai_jobs": False}
+                for n, name in ((1, "small"), (2, "medium"))
+            ],
             endpoint_url_fixed=False,
             group_area=str(fake.area),
             restore_days=14,

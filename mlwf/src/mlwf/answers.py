@@ -135,6 +135,7 @@ class Server(Answer):
     port: int | None = None
     mlflow_version: str = ""
     schema_revision: str | None = None
+    size: str = ""
     storage: Storage = field(default_factory=Storage)
     users: Users = field(default_factory=Users)
     auth_file: str = ""
@@ -173,6 +174,7 @@ class Me(Answer):
     groups: list[Group] = field(default_factory=list)
     defaults: Json = field(default_factory=dict)
     choices: dict[str, list[str]] = field(default_factory=dict)
+    sizes: list[Json] = field(default_factory=list)
     endpoint_url_fixed: bool = False
     group_area: str = ""
     restore_days: int | None = None

@@ -56,6 +56,7 @@ def print_server(server: Server, out: Console, *, brief: bool = False) -> None:
             (_("access key"), storage.access_key_id or "-"),
             (_("artifacts"), storage.artifact_access),
             ("MLflow", server.mlflow_version),
+            (_("size"), server.size or "-"),
             (_("created"), f"{server.created_at or '-'} ({server.created_by})"),
             (_("operation under way"), server.operation or "-"),
         ]

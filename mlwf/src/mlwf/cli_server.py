@@ -82,6 +82,7 @@ def show(*, target: Target, as_json: bool) -> None:
     "--artifact-access", type=click.Choice(["proxied", "direct"]), help=_("Artifacts through the server, or clients go to S3 themselves.")
 )
 @click.option("--mlflow-version", metavar="VERSION", help=_("MLflow version, of those that the service offers."))
+@click.option("--size", metavar="NAME", help=_("How much of the host it may take, of the sizes that the service offers."))
 @click.option("--idle-seconds", type=click.IntRange(min=0), help=_("Sleep after so many seconds without a request; 0 is never."))
 @wait_option
 @stacktrace_option
@@ -95,6 +96,7 @@ def create(
     region: str | None,
     artifact_access: str | None,
     mlflow_version: str | None,
+    size: str | None,
     idle_seconds: int | None,
     wait: bool,
 ) -> None:
@@ -111,6 +113,7 @@ def create(
             region=region,
             artifact_access=artifact_access,
             mlflow_version=mlflow_version,
+            size=size,
             idle_seconds=idle_seconds,
         )
         if follow(client, console, operation, wait=wait):

@@ -91,6 +91,7 @@ class Client:
         region: str | None = None,
         artifact_access: str | None = None,
         mlflow_version: str | None = None,
+        size: str | None = None,
         idle_seconds: int | None = None,
     ) -> Operation:
         body: Json = {
@@ -103,6 +104,7 @@ class Client:
             "region": region,
             "artifact_access": artifact_access,
             "mlflow_version": mlflow_version,
+            "size": size,
             "idle_seconds": idle_seconds,
         }
         return self._change("POST", "/servers", {name: value for name, value in body.items() if value is not None})

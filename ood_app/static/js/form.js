@@ -50,11 +50,20 @@ export function offer(me) {
   for (const [name, values] of Object.entries(me.choices)) {
     if (form.elements[name]) setOptions(form.elements[name], values, me.defaults[name]);
   }
+  describeSizes(me.sizes);
   for (const name of ["endpoint_url", "region", "idle_seconds"]) {
     form.elements[name].placeholder = me.defaults[name] ?? "";
   }
   form.querySelector('[data-field="endpoint_url"]').hidden = me.endpoint_url_fixed;
   problem.replaceChildren(...(me.groups.length ? [] : [noGroup(me)]));
+}
+
+/** Beside each size's name what it stands for. */
+function describeSizes(sizes) {
+  for (const option of form.elements.size.options) {
+    const size = sizes.find((each) => each.name === option.value);
+    if (size) option.textContent = t("{name}: {memory} GiB, {cpus} CPU, {workers} worker processes", { ...size, memory: Math.round(size.memory / 2 ** 30 * 10) / 10 });
+  }
 }
 
 function noGroup(me) {

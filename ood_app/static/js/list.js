@@ -129,6 +129,7 @@ function detailsOf(server) {
       row(t("Artifacts"), breakable(`s3://${server.bucket}/${server.prefix}`)),
       row(t("Storage address"), server.endpoint_url),
       row(t("Access key"), server.access_key_id),
+      row(t("Size"), server.size),
       row(t("Sleeps after"), idleOf(server)),
       row(t("Created"), `${momentOf(server.created_at)}, ${server.created_by}`)));
 }

@@ -72,6 +72,7 @@ def test_what_was_chosen_is_kept(world: World) -> None:
         "region": "eu-1",
         "artifact_access": "direct",
         "mlflow_version": "3.17.2",
+        "size": "large",
         "idle_seconds": 0,
     }
     row = world.row(world.made(**wish))
@@ -110,6 +111,7 @@ def test_one_of_two_creates_at_once_wins(world: World) -> None:
         ({"group": OTHER.name}, (403, "not_a_member")),
         ({"group": "no-such-group"}, (403, "not_a_member")),
         ({"mlflow_version": "1.0"}, (409, "version_missing")),
+        ({"size": "huge"}, (422, "size_unknown")),
     ],
 )
 def test_a_create_that_is_refused_writes_nothing(world: World, changes: dict[str, Any], expected: tuple[int, str]) -> None:

@@ -14,7 +14,7 @@ from backend.domain import Box, BoxKeys, BoxState, Observation, StorageKey, new_
 from backend.errors import ServiceError
 from backend.ports import Runtime
 from backend.secret import Secret
-from tests.service.engine.support import VERSION, until
+from tests.service.engine.support import SIZE, VERSION, until
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Bench:
 
     def start(self) -> tuple[str, Path, tuple[str, int]]:
         server_id, directory, address = self.box()
-        self.runtime.start(server_id=server_id, directory=directory, mlflow_version=VERSION)
+        self.runtime.start(server_id=server_id, directory=directory, mlflow_version=VERSION, size=SIZE)
         self.settled(server_id, directory, address)
         return server_id, directory, address
 
@@ -64,7 +64,7 @@ class RuntimeContract:
 
     def test_starting_again_leaves_it_alone(self, bench: Bench):
         server_id, directory, address = bench.start()
-        bench.runtime.start(server_id=server_id, directory=directory, mlflow_version=VERSION)
+        bench.runtime.start(server_id=server_id, directory=directory, mlflow_version=VERSION, size=SIZE)
         assert list(bench.runtime.running()) == [server_id]
         assert bench.settled(server_id, directory, address).state is not BoxState.ABSENT
 
@@ -84,7 +84,7 @@ class RuntimeContract:
     def test_a_version_that_is_not_there_is_said(self, bench: Bench):
         server_id, directory, _address = bench.box()
         with pytest.raises(ServiceError) as caught:
-            bench.runtime.start(server_id=server_id, directory=directory, mlflow_version="0.0.1")
+            bench.runtime.start(server_id=server_id, directory=directory, mlflow_version="0.0.1", size=SIZE)
         assert (caught.value.code, caught.value.params) == ("version_missing", {"version": "0.0.1"})
         assert list(bench.runtime.running()) == []
 
@@ -92,7 +92,7 @@ class RuntimeContract:
         server_id, directory, address = bench.start()
         bench.kill(server_id)
         until(lambda: bench.runtime.observe(server_id=server_id, directory=directory, address=address).state is BoxState.ABSENT)
-        bench.runtime.start(server_id=server_id, directory=directory, mlflow_version=VERSION)
+        bench.runtime.start(server_id=server_id, directory=directory, mlflow_version=VERSION, size=SIZE)
         assert bench.settled(server_id, directory, address).state is not BoxState.ABSENT
 
     def test_another_runtime_object_finds_what_runs(self, bench: Bench):

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import select
 
 from backend.boxfiles import BoxDirectories, config_of
-from backend.domain import BoxState, Caller, Group, Observation, Probe, Storage, StorageKey
+from backend.domain import BoxState, Caller, Group, Observation, Probe, SizeClass, Storage, StorageKey
 from backend.errors import ServiceError
 from backend.keyring import Keyring
 from backend.kick import Kick
@@ -33,6 +33,7 @@ GROUP = Group(name="ga50000", gid=20001)
 ALICE = Caller(user="alice", uid=1001, groups=(GROUP,))
 ADMIN = Caller(user="root", uid=0, groups=(), admin=True)
 VERSION = "9.9.9"
+SIZE = SizeClass(name="small", memory=1024**3, cpus=1, pids=256, workers=1)
 SECRET = "s3-secret-of-the-test"
 
 
@@ -103,6 +104,7 @@ class FakeRuntime:
     start_error: ServiceError | None = None
     stop_error: ServiceError | None = None
     starts: list[str] = field(default_factory=list)
+    sizes: dict[str, SizeClass] = field(default_factory=dict)
     hang: threading.Event | None = None
     starting: int = 0
     most_starting: int = 0
@@ -111,13 +113,14 @@ class FakeRuntime:
     isolates: bool = True
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def start(self, *, server_id: str, directory: Path, mlflow_version: str) -> None:
+    def start(self, *, server_id: str, directory: Path, mlflow_version: str, size: SizeClass) -> None:
         if server_id in self.boxes:
             return
         with self._lock:
             self.starting += 1
             self.most_starting = max(self.most_starting, self.starting)
             self.starts.append(server_id)
+            self.sizes[server_id] = size
         try:
             if self.hang is not None:
                 self.hang.wait(60)

@@ -19,7 +19,7 @@ from backend.runtimes import proctable
 from backend.runtimes.process import ProcessRuntime, ask
 from demo.ports import free_ports
 from tests.service.engine.contract_runtime import Bench, RuntimeContract
-from tests.service.engine.support import VERSION, install_version, until
+from tests.service.engine.support import SIZE, VERSION, install_version, until
 
 ENVIRONMENT = {
     "PATH": os.environ["PATH"],
@@ -94,9 +94,10 @@ def test_a_box_outlives_the_process_that_started_it(bench: Bench, tmp_path: Path
 import os
 from pathlib import Path
 from backend.runtimes.process import ProcessRuntime
+from backend.settings import SIZES
 servers, envs = Path({str(directory.parent)!r}), Path({str(tmp_path / "envs")!r})
 runtime = ProcessRuntime(servers_dir=servers, envs_dir=envs, environment=dict(os.environ))
-runtime.start(server_id={server_id!r}, directory=Path({str(directory)!r}), mlflow_version={VERSION!r})
+runtime.start(server_id={server_id!r}, directory=Path({str(directory)!r}), mlflow_version={VERSION!r}, size=SIZES[0])
 os.kill(os.getpid(), 9)
 """
     service = subprocess.run([sys.executable, "-c", code], cwd=Path.cwd(), check=False)
@@ -122,7 +123,7 @@ def test_what_a_killed_guard_left_is_ended_before_a_new_start(bench: Bench):
     until(lambda: proctable.guard_pid(directory) is None)
     assert proctable.read_process(orphan) is not None
     assert [process.pid for process in proctable.processes_of(directory)] == [orphan]
-    bench.runtime.start(server_id=server_id, directory=directory, mlflow_version=VERSION)
+    bench.runtime.start(server_id=server_id, directory=directory, mlflow_version=VERSION, size=SIZE)
     assert bench.settled(server_id, directory, address).state is BoxState.ASLEEP
     assert orphan not in [process.pid for process in proctable.processes_of(directory)]
 
@@ -174,7 +175,7 @@ def test_a_box_that_cannot_run_says_why_with_its_log(bench: Bench):
     # the guard took its lock before it found out, as the real one does, so the start itself may have looked well
     raised: ServiceError | None = None
     try:
-        bench.runtime.start(server_id=server_id, directory=directory, mlflow_version=VERSION)
+        bench.runtime.start(server_id=server_id, directory=directory, mlflow_version=VERSION, size=SIZE)
     except ServiceError as error:
         raised = error
     assert raised is None or (raised.code, raised.params) == ("box_failed_to_start", {"why": "the settings are of a newer version"})
@@ -194,7 +195,7 @@ def test_an_ill_box_says_so(bench: Bench):
 def test_a_box_that_answers_nothing_is_silent(bench: Bench):
     server_id, directory, address = bench.box()
     ways(directory, mute=True)
-    bench.runtime.start(server_id=server_id, directory=directory, mlflow_version=VERSION)
+    bench.runtime.start(server_id=server_id, directory=directory, mlflow_version=VERSION, size=SIZE)
     seen = bench.runtime.observe(server_id=server_id, directory=directory, address=address)
     assert seen.state is BoxState.SILENT
     assert not seen.stranger

@@ -17,7 +17,7 @@ from backend.orphans import find_orphans, remove_orphans
 from backend.reconciler import Reconciler
 from backend.registry.models import Operation, Server, now
 from tests.service.engine.contract_boxfiles import box_of
-from tests.service.engine.support import ADMIN, GROUP, SECRET, Site, make_database, until
+from tests.service.engine.support import ADMIN, GROUP, SECRET, SIZE, Site, make_database, until
 
 
 @contextmanager
@@ -299,7 +299,7 @@ def test_boxes_that_no_row_knows_are_said_and_removed_only_when_asked(site: Site
     box: Box = box_of(stray)
     site.boxes.install(box)
     make_database(site.boxes.directory(stray) / "data" / "mlflow.db")
-    site.runtime.start(server_id=stray, directory=site.boxes.directory(stray), mlflow_version="9.9.9")
+    site.runtime.start(server_id=stray, directory=site.boxes.directory(stray), mlflow_version="9.9.9", size=SIZE)
     (site.settings.kept_dir / stray).mkdir(parents=True)
     server = site.made()
     site.reconciler().reconcile_all()

@@ -1,0 +1,91 @@
+"""The size classes of the settings: read, shown, and found for a server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import Any, Final
+
+from backend.domain import SizeClass
+from backend.errors import ServiceError
+from backend.settings import Settings
+
+NAME: Final = r"^[a-z0-9][a-z0-9_-]{0,31}$"
+_MEMORY: Final = re.compile(r"(\d+(?:\.\d+)?) ?(MiB|GiB)")
+_UNITS: Final = {"MiB": 1024**2, "GiB": 1024**3}
+_LEAST_MEMORY: Final = 512 * 1024**2
+"""What one MLflow with one worker needs to answer at all."""
+_LEAST_PIDS: Final = 64
+
+
+def parse(value: Any) -> tuple[SizeClass, ...]:
+    """The setting ``sizes`` as values. Raises ValueError with what is wrong and the cure, as words that follow the setting's name."""
+    if not isinstance(value, dict) or not value:
+        raise ValueError("is no table; write NAME: {memory: 1GiB, cpus: 1, pids: 256, workers: 1} for each size")
+    return tuple(_size(name, row) for name, row in value.items())
+
+
+def plain(sizes: Sequence[SizeClass]) -> dict[str, dict[str, Any]]:
+    """The same as the file would hold it."""
+    return {size.name: {name: value for name, value in asdict(size).items() if name != "name"} for size in sizes}
+
+
+def names(sizes: Sequence[SizeClass]) -> list[str]:
+    """Their names, in the settings' order."""
+    return [size.name for size in sizes]
+
+
+def chosen(settings: Settings, name: str | None) -> SizeClass:
+    """The size asked for (None: the default). Error: ``size_unknown``."""
+    wanted = name or settings.default_size
+    found = _find(settings, wanted)
+    if found is None:
+        raise ServiceError("size_unknown", size=wanted, sizes=", ".join(names(settings.sizes)))
+    return found
+
+
+def in_force(settings: Settings, name: str) -> SizeClass:
+    """The size of a server that has that name stored; the default one where the site knows the name no longer."""
+    return _find(settings, name) or chosen(settings, None)
+
+
+def _find(settings: Settings, name: str) -> SizeClass | None:
+    return next((size for size in settings.sizes if size.name == name), None)
+
+
+def _size(name: Any, row: Any) -> SizeClass:
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
+        raise ValueError(f"has the name {name!r}; use 1 to 32 of a-z, 0-9, - and _")
+    if not isinstance(row, dict):
+        raise ValueError(f"{name} is {row!r}; write {{memory: 1GiB, cpus: 1, pids: 256, workers: 1}}")  # noqa: TRY004 (a value of a file)
+    known = {field.name for field in fields(SizeClass)} - {"name"}
+    wrong = sorted({str(key) for key in row} - known) or sorted(known - {"genai_jobs"} - set(row))
+    if wrong:
+        raise ValueError(f"{name} has {wrong[0]} wrong or not at all; write {', '.join(sorted(known))}")
+    jobs = row.get("genai_jobs", False)
+    if jobs is not False:
+        raise ValueError(f"{name}: genai_jobs is {jobs!r}, and tracking servers run no server-side jobs yet; write false")
+    return SizeClass(
+        name=name,
+        memory=_memory(name, row["memory"]),
+        cpus=_number(name, "cpus", row["cpus"], least=0.1),
+        pids=int(_number(name, "pids", row["pids"], least=_LEAST_PIDS, whole=True)),
+        workers=int(_number(name, "workers", row["workers"], least=1, whole=True)),
+        genai_jobs=jobs,
+    )
+
+
+def _memory(name: str, value: Any) -> int:
+    match = _MEMORY.fullmatch(value) if isinstance(value, str) else None
+    memory = int(float(match[1]) * _UNITS[match[2]]) if match else value
+    if isinstance(memory, bool) or not isinstance(memory, int) or memory < _LEAST_MEMORY:
+        raise ValueError(f"{name}: memory is {value!r}; write at least 512MiB, as bytes or with MiB or GiB")
+    return memory
+
+
+def _number(name: str, what: str, value: Any, *, least: float, whole: bool = False) -> float:
+    kinds = (int,) if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value < 1_000_000:
+        raise ValueError(f"{name}: {what} is {value!r}; write a {'whole ' if whole else ''}number of {least:g} at least")
+    return value

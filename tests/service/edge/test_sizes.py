@@ -1,0 +1,73 @@
+"""Size classes: the settings' table, the choice, and what becomes of a server whose size the site no longer has."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend import sizes
+from backend.domain import SizeClass
+from backend.plans.wanted import wanted_box
+from backend.settings import SettingsError, load
+from tests.service.edge.world import World, make_settings
+
+GIB = 1024**3
+TWO = "sizes:\n  tiny: {memory: 512MiB, cpus: 0.5, pids: 100, workers: 1}\n  big: {memory: 8 GiB, cpus: 8, pids: 2048, workers: 6}\n"
+
+
+def read(folder: Path, text: str) -> Any:
+    file = folder / "settings.yml"
+    file.write_text(text)
+    return load(file)
+
+
+def test_a_sites_own_sizes(tmp_path: Path) -> None:
+    settings = read(tmp_path, TWO)
+    assert settings.sizes == (
+        SizeClass(name="tiny", memory=GIB // 2, cpus=0.5, pids=100, workers=1),
+        SizeClass(name="big", memory=8 * GIB, cpus=8, pids=2048, workers=6),
+    )
+    assert settings.default_size == "tiny", "the first, unless one is named"
+    assert read(tmp_path, TWO + "default_size: big\n").default_size == "big"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("sizes: big", "is no table"),
+        ("sizes: {}", "is no table"),
+        ("sizes: {Big: {memory: 1GiB, cpus: 1, pids: 99, workers: 1}}", "has the name 'Big'"),
+        ("sizes: {big: 3}", "big is 3"),
+        ("sizes: {big: {memory: 1GiB, cpus: 1, pids: 99}}", "big has workers wrong or not at all"),
+        ("sizes: {big: {memory: 1GiB, cpus: 1, pids: 99, workers: 1, colour: red}}", "big has colour wrong"),
+        ("sizes: {big: {memory: 1GB, cpus: 1, pids: 99, workers: 1}}", "big: memory is '1GB'; write at least 512MiB"),
+        ("sizes: {big: {memory: 1000, cpus: 1, pids: 99, workers: 1}}", "big: memory is 1000"),
+        ("sizes: {big: {memory: 1GiB, cpus: 0, pids: 99, workers: 1}}", "big: cpus is 0; write a number of 0.1 at least"),
+        ("sizes: {big: {memory: 1GiB, cpus: 1, pids: 99, workers: 1.5}}", "big: workers is 1.5; write a whole number"),
+        ("sizes: {big: {memory: 1GiB, cpus: 1, pids: 99, workers: 1, genai_jobs: true}}", "big: genai_jobs is True"),
+        ("default_size: huge", "is huge, which is none of sizes; name one of small, medium, large"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(tmp_path, text)
+    assert said in str(caught.value)
+
+
+def test_the_size_is_stored_and_reaches_the_box(world: World) -> None:
+    row = world.row(world.made(size="medium"))
+    assert row.size == "medium"
+    assert wanted_box(row, world.service.settings, world.service.keyring).settings["workers"] == 2
+    assert world.get("/servers/gaa50000/wine")["size"] == "medium"
+    assert world.row(world.made(env_name="two")).size == "small", "the site's default"
+
+
+def test_a_size_that_the_site_has_no_longer_is_the_default(world: World) -> None:
+    row = world.row(world.made(size="medium"))
+    row.size = "gone"
+    assert wanted_box(row, world.service.settings, world.service.keyring).settings["workers"] == 1
+
+
+def test_the_table_in_force_can_be_read_back(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path)
+    assert sizes.parse(sizes.plain(settings.sizes)) == settings.sizes
