@@ -6,7 +6,7 @@ ROUNDS := 10
 SHELL_FILES = $(shell git ls-files -co --exclude-standard | grep -v '\.erb$$' | xargs grep -lIE '^\#!/bin/(ba)?sh' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint bench envs clean
+.PHONY: help demo test test-all lint bench envs image clean
 
 help:                ## this list
 	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' Makefile | expand -t 20
@@ -41,6 +41,9 @@ envs:                ## the tracking servers' environment, from its lock
 	@bin/setup
 	@[ -e $(ENV)/version.json ] || echo "Installing MLflow $(MLFLOW_VERSION) for the tracking servers …"
 	@tracking_server/install $(MLFLOW_VERSION) $(ENV)
+
+image:               ## the container image of one MLflow version (MLFLOW_VERSION=, BASE=, SITE_CA=; docs/howto/image.md)
+	@tracking_server/build-image $(MLFLOW_VERSION)
 
 clean:               ## stop the demo; remove its data, .venv and all that was made here
 	@if [ -x .venv/bin/python ]; then bin/demo down; fi

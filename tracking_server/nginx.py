@@ -33,7 +33,7 @@ http {{
     default_type application/octet-stream;
     log_format box '$remote_addr $aihub_who [$time_iso8601] $request_method $uri $status $body_bytes_sent $request_time';
     access_log ../log/access.log box;
-    client_body_temp_path ../tmp/nginx-body;
+    client_body_temp_path nginx-body;
     proxy_temp_path nginx-proxy;
     fastcgi_temp_path nginx-fastcgi;
     scgi_temp_path nginx-scgi;

@@ -32,12 +32,14 @@ def box(box_environment: Path, s3_store: S3Store, store_settings: dict[str, Any]
 
 
 @pytest.fixture
-def own_box(box_environment: Path) -> Iterator[Callable[..., Box]]:
-    """Makes boxes for this test alone, not started; without an object store unless settings name one."""
+def own_box(request: pytest.FixtureRequest, box_environment: Path) -> Iterator[Callable[..., Box]]:
+    """Makes boxes for this test alone, not started; without an object store unless settings name one. See `tests.support.box.STARTERS`."""
     boxes: list[Box] = []
+    spawned = getattr(request, "param", "child") == "spawner"
 
     def make(**settings: Any) -> Box:
         boxes.append(make_box(box_environment, **settings))
+        boxes[-1].spawned = spawned
         return boxes[-1]
 
     yield make

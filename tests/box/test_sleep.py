@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.box import Box, alive, until
+from tests.support.box import STARTERS, Box, alive, until
 
 pytestmark = pytest.mark.box
 MakeBox = Callable[..., Box]
@@ -149,6 +149,7 @@ def test_health_version_and_refused_logins_wake_nobody(own_box: MakeBox) -> None
     assert (box.home / "log" / "guard.log").read_text().count("awake") == starts
 
 
+@pytest.mark.parametrize("own_box", STARTERS, indirect=True)
 def test_new_keys_drain_and_restart_mlflow(own_box: MakeBox) -> None:
     box = own_box(idle_seconds=0)
     box.start()
@@ -161,6 +162,7 @@ def test_new_keys_drain_and_restart_mlflow(own_box: MakeBox) -> None:
     assert run_names(box) == Counter({"after": 1})
 
 
+@pytest.mark.parametrize("own_box", STARTERS, indirect=True)
 def test_two_workers_sleep_and_wake_together(own_box: MakeBox) -> None:
     box = own_box(idle_seconds=0.5, workers=2)
     box.start()

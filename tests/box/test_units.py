@@ -119,7 +119,7 @@ def test_the_file_system_of_a_path(path: str, kind: str) -> None:
 def test_a_database_on_a_network_file_system_is_refused(tmp_path: Path) -> None:
     from tracking_server.layout import Box
 
-    plan = Plan(Box(tmp_path), 1, settings(), {})
+    plan = Plan(Box(tmp_path), settings(), {}, "")
     with pytest.raises(database.DatabaseError, match="on nfs4"):
         database.prepare(plan, tmp_path, mounts=f"server:/x {tmp_path} nfs4 rw 0 0\n")
 
@@ -127,8 +127,8 @@ def test_a_database_on_a_network_file_system_is_refused(tmp_path: Path) -> None:
 def test_where_new_experiments_go() -> None:
     from tracking_server.layout import Box
 
-    assert Plan(Box(Path("/b")), 1, settings(), {}).artifact_root == "mlflow-artifacts:/"
-    assert Plan(Box(Path("/b")), 1, settings(artifact_access="direct"), {}).artifact_root == "s3://bucket/mlflow/k3v9x2m7q4ab"
+    assert Plan(Box(Path("/b")), settings(), {}, "").artifact_root == "mlflow-artifacts:/"
+    assert Plan(Box(Path("/b")), settings(artifact_access="direct"), {}, "").artifact_root == "s3://bucket/mlflow/k3v9x2m7q4ab"
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"users": {}}', '{"users": [{"name": "a"}]}', '{"users": [{"name": "a:b", "bcrypt": "x"}]}'])

@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 MLFLOW_VERSION = "3.17.2"
 USER, PASSWORD = "alice", "a right password"
 DEADLINE = 60.0
+STARTERS = ["child", "spawner"]
+"""Who starts MLflow: the guard itself, or another container's first process. For the fixture `own_box`, with `indirect=True`."""
 
 
 def environment() -> Path:
@@ -59,6 +61,8 @@ class Box:
     environment: Path
     settings: dict[str, Any] = field(default_factory=dict)
     process: "subprocess.Popen[bytes] | None" = None
+    spawned: bool = False  # MLflow is started by a spawner, as in a container, and not by the guard
+    spawner: "subprocess.Popen[bytes] | None" = None
 
     @property
     def origin(self) -> str:
@@ -98,9 +102,20 @@ class Box:
         until(self.answers, what="the box's health answer")
 
     def spawn(self) -> None:
-        argv: list[str | Path] = [self.environment / "bin" / "python", "-P", "-m", "tracking_server", self.home]
+        options: list[str | Path] = ["--spawner", self.home / "spawn" / "spawn.sock"] if self.spawned else []
+        if self.spawned and (self.spawner is None or self.spawner.poll() is not None):
+            self.start_spawner()
+        argv: list[str | Path] = [self.environment / "bin" / "python", "-P", "-m", "tracking_server", *options, self.home]
         with (self.home / "guard.stderr").open("ab") as output:
             self.process = subprocess.Popen(argv, cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
+    def start_spawner(self, guard_uid: int | None = None) -> None:
+        """As the container's entry does, for this user id unless said otherwise."""
+        (self.home / "spawn").mkdir(mode=0o711, exist_ok=True)
+        script, uid = ROOT / "tracking_server" / "spawner.py", os.getuid() if guard_uid is None else guard_uid
+        argv: list[str | Path] = [self.environment / "bin" / "python", "-I", "-S", script, str(uid), self.home]
+        with (self.home / "guard.stderr").open("ab") as output:
+            self.spawner = subprocess.Popen(argv, cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
     def answers(self) -> bool:
         assert self.process is not None
@@ -140,10 +155,9 @@ class Box:
         return document
 
     def processes(self) -> list[psutil.Process]:
-        """The guard and all under it."""
-        assert self.process is not None
-        guard = psutil.Process(self.process.pid)
-        return [guard, *guard.children(recursive=True)]
+        """The guard, the spawner where there is one, and all under them."""
+        roots = [psutil.Process(each.pid) for each in (self.process, self.spawner) if each is not None]
+        return [process for root in roots for process in (root, *root.children(recursive=True))]
 
     def find(self, text: str) -> psutil.Process:
         """The one process of the box whose command line has the text."""
@@ -163,9 +177,10 @@ class Box:
         return self.process.wait(seconds)
 
     def remove(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        for process in (self.process, self.spawner):
+            if process is not None and process.poll() is None:
+                process.kill()
+                process.wait()
         shutil.rmtree(self.home, ignore_errors=True)
 
 

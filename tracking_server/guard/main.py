@@ -26,6 +26,8 @@ from tracking_server.guard.loop import READ, Loop
 from tracking_server.guard.mlflow import Launch, MlflowProcess
 from tracking_server.guard.nginx_process import NginxError, NginxProcess
 from tracking_server.guard.sign_in import SignIn
+from tracking_server.guard.spawner_client import SpawnerStarter
+from tracking_server.guard.starters import LocalStarter, Starter
 from tracking_server.guard.watch import Watch
 from tracking_server.nginx import nginx_text
 from tracking_server.settings import Settings, SettingsError, parse
@@ -42,7 +44,7 @@ class CannotRunError(Exception):
 
 
 class Guard:
-    def __init__(self, box: layout.Box, lock: int) -> None:
+    def __init__(self, box: layout.Box, lock: int, spawner: str | None) -> None:
         self._box = box
         self._lock = lock
         self.log = Log(box.log / "guard.log")
@@ -64,8 +66,14 @@ class Guard:
         self._exit_status = 0
         self._ending = 0
         self._access.read()
+        self._starter = _starter(self._loop, box, spawner)
         self._mlflow = MlflowProcess(
-            loop=self._loop, listener=self._listen(layout.MLFLOW_SOCKET), log=self.log, output=self._mlflow_log, launch=self._launch
+            loop=self._loop,
+            listener=self._listen(layout.MLFLOW_SOCKET),
+            log=self.log,
+            output=self._mlflow_log,
+            launch=self._launch,
+            starter=self._starter,
         )
         answers = Answers(
             settings=lambda: self._settings,
@@ -76,7 +84,7 @@ class Guard:
         )
         guard_socket = self._listen(layout.GUARD_SOCKET)
         self._loop.watch(guard_socket, READ, lambda: accept_all(self._loop, guard_socket, answers))
-        self._nginx = NginxProcess(self._loop, self.log, box.log / "nginx-error.log", child.environment(str(box.tmp)))
+        self._nginx = NginxProcess(self._loop, self.log, box.log / "nginx-error.log", child.environment(str(box.run)))
         self._nginx.on_hopeless = self._hopeless
 
     def run(self) -> int:
@@ -91,8 +99,7 @@ class Guard:
             raise CannotRunError(str(error)) from None
         self._logs = LogKeeper(self._loop, self._box.log, reopen=self._nginx.reopen_logs, log=self.log)
         self._mlflow.sleep()
-        if not self._box.database.exists():
-            self._mlflow.wake()
+        self._starter.look(lambda there: None if there else self._mlflow.wake())
         self.log(f"the guard runs, process {os.getpid()}")
         self._loop.run()
         return self._exit_status
@@ -114,13 +121,9 @@ class Guard:
             raise CannotRunError(f"the server wants MLflow {wanted} and this environment has {installed}: start it with that version's")
 
     def _empty_folders(self) -> None:
-        for folder in (self._box.data, self._box.tmp):
-            folder.mkdir(mode=0o700, exist_ok=True)
-        for entry in self._box.tmp.iterdir():
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+        """Of what a killed nginx left."""
+        for entry in self._box.run.glob("nginx-*"):
+            shutil.rmtree(entry)
 
     def _listen(self, name: str) -> socket.socket:
         Path(name).unlink(missing_ok=True)  # a killed guard's; the lock says that nobody else is here
@@ -153,10 +156,9 @@ class Guard:
     def _launch(self) -> Launch:
         plan: dict[str, object] = {
             "box": str(self._box.home),
-            "tmp": str(self._box.tmp),
-            "guard": os.getpid(),
             "settings": self._settings._asdict(),
             "keys": json.loads(self._box.keys.read_bytes()),
+            "s3_credentials": self._box.s3_credentials.read_text(),
         }
         return Launch(plan, self._settings.drain_seconds)
 
@@ -209,8 +211,12 @@ class Guard:
             self._mlflow.kill()
 
 
-def main(directory: str) -> int:
-    """Run the box in this directory; returns the exit status as docs/reference/box.md says."""
+def _starter(loop: Loop, box: layout.Box, spawner: str | None) -> Starter:
+    return LocalStarter(loop, temporary=box.tmp, database=box.database) if spawner is None else SpawnerStarter(loop, spawner)
+
+
+def main(directory: str, spawner: str | None = None) -> int:
+    """Run the box in this directory; returns the exit status as docs/reference/box.md says. `spawner`: the socket of who starts MLflow."""
     box = layout.Box(Path(directory).absolute())
     if not box.settings.parent.is_dir() or not box.settings.exists():
         sys.stderr.write(f"{box.home} is not a box: it has no config/settings.json\n")
@@ -225,7 +231,7 @@ def main(directory: str) -> int:
         return 1
     _prepare_process()
     try:
-        return Guard(box, lock).run()
+        return Guard(box, lock, spawner).run()
     except (CannotRunError, OSError) as error:
         Log(box.log / "guard.log").last_words(str(error))
         return 1

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
-import sys
 from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
-from tracking_server.guard import child
 from tracking_server.guard.http import Request, Respond, Response, accept_all
 from tracking_server.guard.loop import READ, Loop, Timer
+from tracking_server.guard.starters import Ending, Files, Running, Starter
 
 START_SECONDS = 180.0
 TRIES = 3
@@ -25,7 +23,8 @@ _KILL_GRACE = 10.0
 _BETWEEN_TRIES = 1.0
 _FIRST_RETRY = 15.0
 _LONGEST_RETRY = 300.0
-_LISTENER, _STATUS = 3, 4  # the launcher's descriptors
+_WORD_BYTES = 4096
+_REASON_CHARACTERS = 500
 
 
 class State(Enum):
@@ -45,15 +44,22 @@ class Launch(NamedTuple):
 
 class MlflowProcess:
     def __init__(
-        self, *, loop: Loop, listener: socket.socket, log: Callable[[str], None], output: Callable[[], int], launch: Callable[[], Launch]
+        self,
+        *,
+        loop: Loop,
+        listener: socket.socket,
+        log: Callable[[str], None],
+        output: Callable[[], int],
+        launch: Callable[[], Launch],
+        starter: Starter,
     ) -> None:
         self._loop = loop
         self._listener = listener
         self._log = log
         self._output = output
         self._launch = launch
-        self._environment: dict[str, str] = {}
-        self._pid = 0
+        self._starter = starter
+        self._running: Running | None = None
         self._status = -1
         self._words = b""
         self._failures = 0
@@ -72,7 +78,7 @@ class MlflowProcess:
 
     def wake(self) -> None:
         """Start it now, if it is not started."""
-        if self._pid or self._stopping is not None:
+        if self._running is not None or self._stopping is not None:
             return
         self._loop.unwatch(self._listener)
         self._cancel_timers()
@@ -93,23 +99,18 @@ class MlflowProcess:
         self._status, status_writer = os.pipe()
         output = self._output()
         try:
-            argv = [sys.executable, "-P", "-m", "tracking_server.mlflow_process"]
-            files = {0: plan_reader, 1: output, 2: output, _LISTENER: self._listener.fileno(), _STATUS: status_writer}
-            self._pid = child.spawn(argv, environment=child.environment(str(launch.plan["tmp"])), files=files)
-            os.close(plan_reader)
-            plan_reader = -1
             # A plan is a few kilobytes and a pipe holds 64: this cannot block.
             os.write(plan_writer, document)
+            files = Files(plan=plan_reader, output=output, listener=self._listener.fileno(), status=status_writer)
+            self._running = self._starter.start(files, self._ended)
         except OSError:
             os.close(self._status)
             raise
         finally:
             for descriptor in (plan_reader, plan_writer, status_writer, output):
-                if descriptor >= 0:
-                    os.close(descriptor)
+                os.close(descriptor)
         os.set_blocking(self._status, False)
         self._loop.watch(self._status, READ, self._told)
-        self._loop.on_exit(self._pid, self._ended)
 
     def _told(self) -> None:
         """The launcher's words, a JSON document a line: `{"state": …}` or `{"reason": …}`."""
@@ -121,13 +122,23 @@ class MlflowProcess:
             self._loop.unwatch(self._status)
             return
         *lines, self._words = (self._words + data).split(b"\n")
+        self._words = self._words[-_WORD_BYTES:]
         for line in lines:
+            self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        """Whoever broke into MLflow writes here, too: what is no word of ours is passed over."""
+        try:
             word = json.loads(line)
-            self.reason = word.get("reason", self.reason)
-            if word.get("state") == "ready" and self.state is State.WAKING:
-                self._ready()
-            elif word.get("state") == "draining" and self.state is State.AWAKE:
-                self.state = State.DRAINING
+            state, reason = word.get("state"), word.get("reason")
+        except (ValueError, AttributeError, RecursionError):
+            return
+        if isinstance(reason, str):
+            self.reason = reason[:_REASON_CHARACTERS]
+        if state == "ready" and self.state is State.WAKING:
+            self._ready()
+        elif state == "draining" and self.state is State.AWAKE:
+            self.state = State.DRAINING
 
     def _ready(self) -> None:
         self.state = State.AWAKE
@@ -136,17 +147,17 @@ class MlflowProcess:
         self._cancel_timers()
         self._log("MLflow is awake")
 
-    def _ended(self, code: int) -> None:
+    def _ended(self, ending: Ending) -> None:
         self._told()
         self._loop.unwatch(self._status)
         os.close(self._status)
-        was, self._pid, self._status = self.state, 0, -1
+        was, self._running, self._status = self.state, None, -1
         self._cancel_timers()
-        self._log(f"MLflow ended with status {code}")
+        self._log(ending.reason or f"MLflow ended with status {ending.code}")
         if self._stopping is not None:
             self._stopping()
         elif was is State.WAKING:
-            self._start_failed(f"MLflow ended with status {code} while it started; the server's log has more")
+            self._start_failed(ending.reason or f"MLflow ended with status {ending.code} while it started; the server's log has more")
         else:
             self.sleep()
 
@@ -178,19 +189,19 @@ class MlflowProcess:
 
     def _too_slow(self) -> None:
         self.reason = f"MLflow was not ready after {START_SECONDS:.0f} seconds; the server's log has more"
-        child.kill_group(self._pid)
+        self.kill()
 
     def restart(self) -> None:
         """Something that it read has changed: drain it; the next connection (or one that waits) has the new."""
         self._failures = self._retries = 0
-        if self._pid:
-            self._drain()
+        if self._running is not None:
+            self._drain(self._running)
         elif self.state is State.FAILED:
             self._try_again()
 
-    def _drain(self) -> None:
+    def _drain(self, running: Running) -> None:
         self.state = State.DRAINING
-        child.send(self._pid, signal.SIGTERM)
+        running.drain()
         self._cancel_timers()
         self._deadline = self._loop.later(self._drain_seconds + _KILL_GRACE, self.kill)
 
@@ -198,15 +209,15 @@ class MlflowProcess:
         """Drain it and call `done` when it is gone; it is not started again."""
         self._stopping = done
         self._loop.unwatch(self._listener)
-        if self._pid:
-            self._drain()
+        if self._running is not None:
+            self._drain(self._running)
         else:
             self._cancel_timers()
             done()
 
     def kill(self) -> None:
-        if self._pid:
-            child.kill_group(self._pid)
+        if self._running is not None:
+            self._running.kill()
 
     def _cancel_timers(self) -> None:
         for timer in (self._deadline, self._retry):

@@ -1,14 +1,18 @@
-"""Started by the guard: standard input is the plan, descriptor 3 the listening socket, descriptor 4 the guard's ear."""
+"""`python -P -m tracking_server.mlflow_process PARENT`, started by the guard or, in its own container, by the spawner, which has this
+process id. Standard input is the plan, descriptor 3 the listening socket, descriptor 4 the guard's ear.
+"""
 
 from __future__ import annotations
 
 import gc
 import json
 import os
+import shutil
 import socket
 import sys
 from typing import TYPE_CHECKING
 
+from tracking_server.layout import Box
 from tracking_server.mlflow_process import database, environment
 from tracking_server.mlflow_process.plan import Plan, environment_directory, read_plan
 from tracking_server.mlflow_process.workers import SharedActivity, Workers, die_with
@@ -20,11 +24,12 @@ _LISTENER, _STATUS = 3, 4
 
 
 def main() -> int:
+    die_with(int(sys.argv[1]))
     plan = read_plan(sys.stdin.buffer.read())
-    die_with(plan.guard)
     for descriptor in (_LISTENER, _STATUS):
         os.set_inheritable(descriptor, False)
     os.umask(0o077)
+    _empty_folders(plan.box)
     os.chdir(plan.box.tmp)
     try:
         database.prepare(plan, environment_directory())
@@ -33,6 +38,17 @@ def main() -> int:
         return 1
     environment.apply(plan)
     return _serve(plan)
+
+
+def _empty_folders(box: Box) -> None:
+    """Of what a killed MLflow left of uploads and downloads."""
+    for folder in (box.data, box.tmp):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    for entry in box.tmp.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 def _tell(word: dict[str, str]) -> None:

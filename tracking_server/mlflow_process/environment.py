@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 
 from tracking_server.mlflow_process.plan import Plan
-
-AWS_CONFIG = "aws-config"
+from tracking_server.settings import Settings
 
 
 def variables(plan: Plan) -> dict[str, str]:
     """Names and values for MLflow, boto3 and what they use. `_MLFLOW…` are MLflow's private ones: pinned with its version."""
     settings, box = plan.settings, plan.box
-    origins = [*settings.origins, *(f"http://{host}" for host in settings.public_hosts)]
     values = {
         "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{box.database}",
         "_MLFLOW_SERVER_ARTIFACT_ROOT": plan.artifact_root,
@@ -28,13 +26,13 @@ def variables(plan: Plan) -> dict[str, str]:
         "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "5",
         "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "120",
         "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(settings.public_hosts),
-        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(dict.fromkeys(origins)),
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(_origins(plan.settings)),
         "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": plan.keys["webhook_secret_encryption_key"],
         "MLFLOW_CRYPTO_KEK_PASSPHRASE": plan.keys["crypto_kek_passphrase"],
         "MLFLOW_FLASK_SERVER_SECRET_KEY": plan.keys["flask_secret_key"],
         "MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE": "path",
-        "AWS_SHARED_CREDENTIALS_FILE": str(box.s3_credentials),
-        "AWS_CONFIG_FILE": str(box.run / AWS_CONFIG),
+        "AWS_SHARED_CREDENTIALS_FILE": _file_in_memory("s3-credentials", plan.s3_credentials),
+        "AWS_CONFIG_FILE": _file_in_memory("aws-config", aws_config(plan)),
         "AWS_DEFAULT_REGION": settings.region,
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
@@ -55,8 +53,17 @@ def aws_config(plan: Plan) -> str:
     return f"[default]\nregion = {plan.settings.region}\ns3 =\n    addressing_style = path\n"
 
 
+def _origins(settings: Settings) -> list[str]:
+    return list(dict.fromkeys([*settings.origins, *(f"http://{host}" for host in settings.public_hosts)]))
+
+
+def _file_in_memory(name: str, text: str) -> str:
+    """The path of a file that is on no disk and ends with this process; forked workers have it, too."""
+    descriptor = os.memfd_create(name)
+    os.write(descriptor, text.encode())
+    return f"/proc/self/fd/{descriptor}"
+
+
 def apply(plan: Plan) -> None:
     """Into this process."""
-    config = plan.box.run / AWS_CONFIG
-    config.write_text(aws_config(plan))
     os.environ.update(variables(plan))

@@ -14,12 +14,12 @@ from tracking_server.settings import Settings, from_mapping
 
 @dataclass(frozen=True)
 class Plan:
-    """`guard`: the parent's process id. `keys`: config/keys.json."""
+    """`keys`: config/keys.json. `s3_credentials`: the text of config/s3/credentials."""
 
     box: Box
-    guard: int
     settings: Settings
     keys: dict[str, str] = field(repr=False)
+    s3_credentials: str = field(repr=False)
 
     @property
     def own_location(self) -> str:
@@ -34,7 +34,7 @@ class Plan:
 
 def read_plan(text: str | bytes) -> Plan:
     document: dict[str, Any] = json.loads(text)
-    return Plan(Box(Path(document["box"])), document["guard"], from_mapping(document["settings"]), document["keys"])
+    return Plan(Box(Path(document["box"])), from_mapping(document["settings"]), document["keys"], document["s3_credentials"])
 
 
 def environment_directory() -> Path:

@@ -1,0 +1,175 @@
+"""The guard's side of the spawner: one connection for each MLflow that it asks for. See tracking_server/spawner.py for the words."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from tracking_server.guard.loop import READ, Loop
+from tracking_server.guard.starters import MESSAGE_BYTES, Ending, Files, Running
+
+DIAL_SECONDS = 30.0
+"""So long the other container may take to be there: both are started at once, in any order."""
+_BETWEEN_DIALS = 0.2
+_KILL_SECONDS = 5.0
+_GONE = "the container of MLflow does not answer; it starts again by itself, or its runtime's log has more"
+
+
+class SpawnerStarter:
+    """MLflow by the spawner that listens at `place`. Whatever it says is taken for a stranger's word: it can be wrong, never harmful."""
+
+    def __init__(self, loop: Loop, place: str) -> None:
+        self._loop = loop
+        self._place = place
+
+    def start(self, files: Files, ended: Callable[[Ending], None]) -> Running:
+        """See Starter."""
+        return _Spawned(self._loop, self._place, files, ended)
+
+    def look(self, known: Callable[[bool], None]) -> None:
+        """See Starter. Not known: asleep until somebody comes."""
+        _Look(self._loop, self._place, known)
+
+
+class _Line:
+    """A connection that is tried until it is there; then its messages, and its end once."""
+
+    def __init__(self, loop: Loop, place: str) -> None:
+        self._loop = loop
+        self._place = place
+        self._deadline = time.monotonic() + DIAL_SECONDS
+        self._socket: socket.socket | None = None
+        self._over = False
+        # Not now: who asks is told later, in every case.
+        loop.later(0, self._dial)
+
+    def connected(self, line: socket.socket) -> None:
+        """It is there."""
+
+    def heard(self, word: dict[str, object]) -> None:
+        """A message came."""
+
+    def lost(self) -> None:
+        """It ended, or never came."""
+
+    def _dial(self) -> None:
+        if self._over:
+            return
+        line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        line.setblocking(False)
+        try:
+            line.connect(self._place)
+        except OSError:
+            line.close()
+            if time.monotonic() > self._deadline:
+                self.hang_up()
+            else:
+                self._loop.later(_BETWEEN_DIALS, self._dial)
+            return
+        self._socket = line
+        self._loop.watch(line, READ, self._read)
+        self.connected(line)
+
+    def _read(self) -> None:
+        if self._socket is None:
+            return
+        try:
+            data = self._socket.recv(MESSAGE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        word = _parsed(data)
+        if word is None:
+            self.hang_up()
+        else:
+            self.heard(word)
+
+    def say(self, word: dict[str, object]) -> None:
+        """Lost where the line is: that will be heard by itself."""
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.send(json.dumps(word).encode())
+
+    def hang_up(self) -> None:
+        """The other side then ends what it runs for us."""
+        if self._over:
+            return
+        self._over = True
+        if self._socket is not None:
+            self._loop.unwatch(self._socket)
+            self._socket.close()
+            self._socket = None
+        self.lost()
+
+
+class _Look(_Line):
+    def __init__(self, loop: Loop, place: str, known: Callable[[bool], None]) -> None:
+        self._known = known
+        super().__init__(loop, place)
+
+    def heard(self, word: dict[str, object]) -> None:
+        self._known(word.get("database") is not False)
+        self.hang_up()
+
+
+class _Spawned(_Line):
+    """One MLflow of the spawner's."""
+
+    def __init__(self, loop: Loop, place: str, files: Files, ended: Callable[[Ending], None]) -> None:
+        self._ended = ended
+        # The caller closes its own; these wait for the connection.
+        self._files = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 0) for each in files]
+        self._ending = Ending(1, _GONE)
+        super().__init__(loop, place)
+
+    def connected(self, line: socket.socket) -> None:
+        try:
+            socket.send_fds(line, [json.dumps({"start": "mlflow"}).encode()], self._files)
+        except OSError:
+            self.hang_up()
+            return
+        self._close_files()
+        self._ending = Ending(-signal.SIGKILL)
+
+    def heard(self, word: dict[str, object]) -> None:
+        code, refused = word.get("ended"), word.get("refused")
+        if isinstance(code, int):
+            self._ending = Ending(code)
+        elif refused is not None:
+            self._ending = Ending(1, f"MLflow cannot be started ({str(refused)[:200]})")
+        else:
+            return
+        self.hang_up()
+
+    def lost(self) -> None:
+        self._close_files()
+        self._ended(self._ending)
+
+    def _close_files(self) -> None:
+        for each in self._files:
+            os.close(each)
+        self._files = []
+
+    def drain(self) -> None:
+        """See Running."""
+        self.say({"signal": "drain"})
+
+    def kill(self) -> None:
+        """See Running. Who does not hear it any more hears the end of the line, which means the same."""
+        self.say({"signal": "kill"})
+        self._loop.later(_KILL_SECONDS if self._socket is not None else 0, self.hang_up)
+
+
+def _parsed(data: bytes) -> dict[str, object] | None:
+    try:
+        word = json.loads(data) if data else None
+    except ValueError:
+        return None
+    return word if isinstance(word, dict) else None
