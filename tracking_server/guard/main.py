@@ -67,14 +67,7 @@ class Guard:
         self._ending = 0
         self._access.read()
         self._starter = _starter(self._loop, box, spawner)
-        self._mlflow = MlflowProcess(
-            loop=self._loop,
-            listener=self._listen(layout.MLFLOW_SOCKET),
-            log=self.log,
-            output=self._mlflow_log,
-            launch=self._launch,
-            starter=self._starter,
-        )
+        self._mlflow = self._mlflow_process()
         answers = Answers(
             settings=lambda: self._settings,
             config=self._config_taken_over,
@@ -86,6 +79,16 @@ class Guard:
         self._loop.watch(guard_socket, READ, lambda: accept_all(self._loop, guard_socket, answers))
         self._nginx = NginxProcess(self._loop, self.log, box.log / "nginx-error.log", child.environment(str(box.run)))
         self._nginx.on_hopeless = self._hopeless
+
+    def _mlflow_process(self) -> MlflowProcess:
+        return MlflowProcess(
+            loop=self._loop,
+            listener=self._listen(layout.MLFLOW_SOCKET),
+            log=self.log,
+            output=self._mlflow_log,
+            launch=self._launch,
+            starter=self._starter,
+        )
 
     def run(self) -> int:
         """Until a signal or the end of nginx; returns the exit status."""
