@@ -37,6 +37,37 @@ FAILURES: Final[dict[str, Failure]] = {
     "caller_unknown": Failure(
         401, "User id {uid} has no name on the service's host", "Ask the admins to make your account known on that host."
     ),
+    "credential_missing": Failure(
+        401, "This address of the service wants a MUNGE credential, and the request has none", "Use mlwf with munge_uid in its settings."
+    ),
+    "credential_refused": Failure(
+        401,
+        "The service's host does not accept your host's MUNGE credential: it was made with another key, or was damaged",
+        "Ask the admins to give both hosts the same MUNGE key.",
+    ),
+    "credential_clock": Failure(
+        401,
+        "The clocks of your host and of the service's host differ ({seconds} s between making the MUNGE credential and reading it)",
+        "Ask the admins to set your host's clock (NTP), then try again.",
+    ),
+    "credential_replayed": Failure(
+        401, "This MUNGE credential was used before, and each is good for one request", "Send the request again with a new one."
+    ),
+    "credential_for_other": Failure(
+        401, "The MUNGE credential is not for the service's account (uid {uid}) alone", "Set munge_uid to {uid} in mlwf's settings."
+    ),
+    "credential_mismatch": Failure(
+        401, "The MUNGE credential was made for another request (another {what})", "Use {url} as the service's address in mlwf's settings."
+    ),
+    "munge_failed": Failure(503, "MUNGE does not work on the service's host: {why}", "Tell the admins: munged must run there."),
+    "token_missing": Failure(
+        401, "This address of the service wants an API token, and the request has none", "Put yours into the file that token_file names."
+    ),
+    "token_unknown": Failure(401, "The API token is not one of this service's", "Check the file that holds it, or ask the admins for one."),
+    "token_expired": Failure(401, "The API token {id} was good until {date}", "Ask the admins for a new one."),
+    "token_revoked": Failure(401, "The API token {id} was revoked", "Ask the admins for a new one."),
+    "no_such_user": Failure(404, "There is no user {user} on the service's host", "Check the name."),
+    "no_such_token": Failure(404, "There is no API token {id}", "Look at `aihub tokens list --all`."),
     "directory_failed": Failure(
         503,
         "The site's user directory (NSS) did not answer, so nobody can be let in: {why}",

@@ -68,6 +68,11 @@ class Nss:
         admin = uid == 0 or any(group.name == self._admin_group for group in groups)
         return Caller(user=entry.name, uid=uid, groups=groups, admin=admin)
 
+    def uid_of(self, *, user: str) -> int | None:
+        """The uid of that user. Error: ``directory_failed``."""
+        entry = self._ask(self._names.user, user)
+        return None if entry is None else entry.uid
+
     def group(self, *, name: str) -> Group | None:
         """The group of that name now. Error: ``directory_failed``."""
         entry = self._ask(self._names.group, name)

@@ -56,6 +56,9 @@ class Directory(Protocol):
     def caller(self, *, uid: int) -> Caller:
         """Who that uid is, with all groups. Errors: ``caller_unknown``, ``directory_failed``."""
 
+    def uid_of(self, *, user: str) -> int | None:
+        """The uid of that user; None when there is none. Error: ``directory_failed``."""
+
     def group(self, *, name: str) -> Group | None:
         """The group of that name now; None when there is none."""
 

@@ -1,4 +1,6 @@
-"""The service's two parts as processes: ``python -m backend.serve api FILE FD`` and ``… reconciler FILE``. Started by the supervisor."""
+"""The service's parts as processes: ``python -m backend.serve api|munge|token FILE FD``, ``… reconciler FILE``. Started by the
+supervisor.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +21,17 @@ log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG: Final = 1
 
 
-def serve_api(settings: Settings, listener: int) -> None:
-    """Answer requests on the socket that is listening at ``listener``, until SIGTERM."""
+def serve_api(settings: Settings, listener: int, part: str) -> None:
+    """Answer requests on the socket that is listening at ``listener``, until SIGTERM. Its part's name says how callers prove who they
+    are.
+    """
     from backend.api.app import create_app
-    from backend.api.identity import PeerCredentials
     from backend.server import Server
-    from backend.wiring import make_service
+    from backend.wiring import make_identity, make_service
 
     def make_app() -> Any:
-        return create_app(make_service(settings), PeerCredentials())
+        service = make_service(settings)
+        return create_app(service, make_identity(part, settings, service.registry))
 
     Server(listener=listener, workers=settings.workers, threads=settings.threads, make_app=make_app).run()
 
@@ -50,10 +54,10 @@ def main(argv: list[str]) -> int:
     logs.configure()
     try:
         settings = settings_module.load(Path(file))
-        if name == "api":
-            serve_api(settings, int(rest[0]))
-        else:
+        if name == "reconciler":
             serve_reconciler(settings)
+        else:
+            serve_api(settings, int(rest[0]), name)
     except SettingsError as error:
         for problem in error.problems:
             log.error("%s", problem)  # noqa: TRY400 (a traceback says nothing here)

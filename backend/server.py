@@ -1,4 +1,4 @@
-"""gunicorn as the API needs it: on a Unix socket, closed to slow and greedy clients, with the connection at hand for its credentials."""
+"""gunicorn as the API needs it: closed to slow and greedy clients, with the connection at hand for its credentials."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from backend.errors import ServiceError
 log = logging.getLogger(__name__)
 ARRIVAL_SECONDS: Final = 10.0
 """A request must have arrived after this long; the answer may take longer."""
+_BEHIND_NGINX: Final = -1
 MOST_WAITING: Final = 64
 """Connections of one user that wait in one worker; more are closed."""
 
@@ -44,7 +45,7 @@ class FairWorker(ThreadWorker):  # type: ignore[misc]
     def enqueue_req(self, conn: TConn) -> None:
         """Give the connection a thread, or a place in its user's queue."""
         uid = _uid(conn)
-        if self._active[uid] < self._places:
+        if self._active[uid] < self._places_of(uid):
             self._begin(uid, conn)
             return
         queue = self._waiting.setdefault(uid, deque())
@@ -61,7 +62,7 @@ class FairWorker(ThreadWorker):  # type: ignore[misc]
         self._active[uid] -= 1
         super().finish_request(conn, fs)
         queue = self._waiting.get(uid)
-        if queue and self._active[uid] < self._places:
+        if queue and self._active[uid] < self._places_of(uid):
             self._begin(uid, queue.popleft())
         if not queue:
             self._waiting.pop(uid, None)
@@ -90,6 +91,10 @@ class FairWorker(ThreadWorker):  # type: ignore[misc]
             client.sendall(head.encode() + body)
         except OSError:
             log.debug("the client went before it was told")
+
+    def _places_of(self, uid: int) -> int:
+        """Behind the TLS nginx all come from one peer: there nginx limits each address, and waits for slow ones."""
+        return int(self.cfg.threads) if uid == _BEHIND_NGINX else self._places
 
     def _begin(self, uid: int, conn: TConn) -> None:
         self._active[uid] += 1
@@ -161,7 +166,7 @@ class _Log(Logger):  # type: ignore[misc]
 def _uid(conn: TConn) -> int:
     """Known while the connection is open, and kept, since it is asked for again after its end."""
     if not hasattr(conn, "uid"):
-        conn.uid = peer_uid(conn.sock)
+        conn.uid = peer_uid(conn.sock) if conn.sock.family == socket.AF_UNIX else _BEHIND_NGINX
     return int(conn.uid)
 
 

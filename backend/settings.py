@@ -57,6 +57,21 @@ class Settings:
         shown="STATE_DIR/run/service.sock",
     )
     socket_group: str | None = _row(None, "Unix group that may open the socket (mode 0660); null: all on the host may (mode 0666).")
+    munge_listen: str | None = _row(
+        None,
+        "`ADDRESS:PORT` of a second listener, for callers on other hosts, who prove themselves by MUNGE; null: none. It speaks plain "
+        "HTTP: put the service's own TLS nginx before it (`deploy/nginx/aihub.conf`).",
+        address=True,
+    )
+    munge_url: str | None = _row(
+        None, "Address by which those callers reach it, `https://HOST[:PORT]`: credentials are good for this one only.", url=True
+    )
+    munge_socket: Path | None = _row(None, "munged's socket; null: its own default.", absolute=True)
+    token_listen: str | None = _row(
+        None,
+        "`ADDRESS:PORT` of a listener for callers with an API token (`aihub tokens`), behind TLS likewise; null: none.",
+        address=True,
+    )
     database_url: str = _row(None, "SQLAlchemy address of the registry.", shown="sqlite:///STATE_DIR/registry.db")
     # who may do what
     group_area: Path = _row(

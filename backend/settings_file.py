@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -158,8 +159,19 @@ def _follow_rules(rules: Mapping[str, Any], value: Any) -> None:
         raise _WrongError(f"is {value}, which is too large; the most is {rules['most']}")
     if rules.get("absolute") and not value.is_absolute():
         raise _WrongError(f"is the relative path {value}; write it from / on")
+    if rules.get("address") and not _is_address(value):
+        raise _WrongError(f"is {value!r}; write ADDRESS:PORT, such as 127.0.0.1:8441")
     if rules.get("url") and not _is_url(value):
         raise _WrongError(f"is {value!r}; write http://HOST or https://HOST, with a port or path where it has one, without user and query")
+
+
+def _is_address(value: str) -> bool:
+    host, _, port = value.rpartition(":")
+    try:
+        ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return port.isdigit() and 0 < int(port) < 65536
 
 
 def _is_url(value: str) -> bool:
@@ -240,6 +252,10 @@ def _together(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "allowed_groups", "is empty, so nobody could have a server; write '*' for all groups"
     if not any(size.name == settings.default_size for size in settings.sizes):
         yield "default_size", f"is {settings.default_size}, which is none of sizes; name one of {', '.join(sizes.names(settings.sizes))}"
+    if settings.munge_listen and not settings.munge_url:
+        yield "munge_listen", "is set without munge_url; write there by which https:// address callers reach it"
+    if settings.munge_listen and settings.munge_listen == settings.token_listen:
+        yield "token_listen", "is munge_listen too, and a listener has one way to prove who calls; choose another port"
     if settings.mlflow_versions == ():
         yield "mlflow_versions", "is empty; leave it out to offer all that are installed"
 

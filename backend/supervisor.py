@@ -1,6 +1,7 @@
-"""Keeps the service's two parts running: the API (gunicorn) and the reconciler. One signal ends both; the servers' boxes go on.
+"""Keeps the service's parts running: the API (a gunicorn for each listener) and the reconciler. One signal ends all; the servers' boxes
+go on.
 
-It holds the lock that makes it the only one of its state, and the listening socket: while the API restarts, requests wait in the socket's
+It holds the lock that makes it the only one of its state, and the listening sockets: while the API restarts, requests wait in the socket's
 queue and none is refused.
 """
 
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NoReturn
@@ -25,7 +26,6 @@ from backend import log as logs
 from backend.settings import Settings, load
 
 log = logging.getLogger(__name__)
-PARTS: Final = ("api", "reconciler")
 STOP_SECONDS: Final = 30.0
 """What the parts get to end by themselves."""
 _FIRST_PAUSE: Final = 1.0
@@ -103,8 +103,8 @@ def supervise(settings: Settings, file: Path) -> None:
     """Run the service until SIGTERM or SIGINT. Errors: ``AlreadyRunningError``, ``CannotListenError``."""
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, {*_ENDING, signal.SIGCHLD})
     try:
-        with alone(settings), _listening(settings) as listener:
-            parts = [_part(name, file, listener) for name in PARTS]
+        with alone(settings), _listeners(settings) as listeners:
+            parts = [_part(name, file, listeners.get(name)) for name in (*listeners, "reconciler")]
             try:
                 _run(parts)
             finally:
@@ -131,6 +131,29 @@ def alone(settings: Settings) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _listeners(settings: Settings) -> Iterator[dict[str, socket.socket]]:
+    """The listening sockets by the names of their parts. Error: ``CannotListenError``."""
+    with ExitStack() as stack:
+        found = {"api": stack.enter_context(_listening(settings))}
+        for name, address in (("munge", settings.munge_listen), ("token", settings.token_listen)):
+            if address is not None:
+                found[name] = stack.enter_context(_tcp(f"{name}_listen", address))
+        yield found
+
+
+def _tcp(setting: str, address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, int(port)), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise CannotListenError(f"{setting}: {address} cannot be used ({error.strerror}); free that port, or name another one") from None
+    log.info("listening on %s", address)
+    return listener
 
 
 @contextmanager
@@ -177,8 +200,8 @@ def _open_to_users(path: Path, settings: Settings) -> None:
     path.chmod(0o660)
 
 
-def _part(name: str, file: Path, listener: socket.socket) -> _Part:
-    descriptor = listener.fileno() if name == "api" else None
+def _part(name: str, file: Path, listener: socket.socket | None) -> _Part:
+    descriptor = listener.fileno() if listener is not None else None
     argv = [sys.executable, "-P", "-m", "backend.serve", name, str(file.absolute()), *([str(descriptor)] if descriptor is not None else [])]
     return _Part(name=name, argv=argv, listener=descriptor)
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from backend.api.identity import Identity, MungeCredentials, PeerCredentials, TokenCredentials
+from backend.api_tokens import ApiTokens
 from backend.boxfiles import BoxDirectories
+from backend.domain import Caller
+from backend.errors import ServiceError
 from backend.keyring import Keyring
 from backend.kick import Kick
 from backend.leases import Leases
+from backend.munge import Unmunge
 from backend.nss import Nss
 from backend.passwords import Hasher
 from backend.ports import BoxFiles, Directory, ObjectStore, Runtime
@@ -25,6 +30,14 @@ def open_registry(settings: Settings) -> Registry:
 def make_directory(settings: Settings) -> Directory:
     """The site's users and groups."""
     return Nss(admin_group=settings.admin_group)
+
+
+def find_user(settings: Settings, user: str) -> Caller:
+    """The site's user of that name, by whom the command was told. Errors: ``no_such_user``, ``directory_failed``."""
+    uid = make_directory(settings).uid_of(user=user)
+    if uid is None:
+        raise ServiceError("no_such_user", user=user)
+    return make_directory(settings).caller(uid=uid)
 
 
 def make_boxes(settings: Settings) -> BoxFiles:
@@ -54,6 +67,13 @@ def make_runtime(settings: Settings) -> Runtime:
         cure = "choose another runtime, or set allow_unisolated: true on a host of one group, for development or a demo"
         raise SettingsError([f"{why}; {cure}"])
     return runtime
+
+
+def make_identity(part: str, settings: Settings, registry: Registry) -> Identity:
+    """How callers of a listener prove who they are; ``part`` is the listener's name."""
+    if part == "munge":
+        return MungeCredentials(url=settings.munge_url or "", unmunge=Unmunge(settings.munge_socket))
+    return TokenCredentials(ApiTokens(registry)) if part == "token" else PeerCredentials()
 
 
 def make_service(settings: Settings, *, directory: Directory | None = None, registry: Registry | None = None) -> Service:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from mlwf.client import DEFAULT_ADDRESS
+from mlwf.connection import DEFAULT_ADDRESS
 
 PREFIX: Final = "AIHUB_CONSOLE_"
 LANGUAGES: Final = ("en", "ja")

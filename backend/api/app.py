@@ -7,6 +7,7 @@ import logging
 import re
 import secrets
 import time
+from dataclasses import replace
 from typing import Any, Final
 
 from flask import Response, current_app, g, jsonify, request
@@ -29,8 +30,9 @@ _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _HAVE_BODY: Final = frozenset({"api.create_server", "api.put_users", "api.put_storage", "api.put_lease"})
 DOCUMENT: Final = f"{routes.PREFIX}/openapi.json"
 _ABOUT: Final = (
-    "Self-service MLflow tracking servers. Who calls is proved by the listener (on the Unix socket by its peer credentials), never claimed "
-    "in the request. A request that changes something answers 202 and an operation to poll. Texts follow Accept-Language (en, ja)."
+    "Self-service MLflow tracking servers. Who calls is proved by the listener (peer credentials on the Unix socket, MUNGE or API tokens "
+    "on others), never claimed in the request. A request that changes something answers 202 and an operation to poll. Texts follow "
+    "Accept-Language (en, ja)."
 )
 
 
@@ -88,18 +90,15 @@ def _begin() -> None:
 def _identify(service: Service, identity: Identity) -> None:
     """Before anything else of a request is looked at. An unknown path needs nobody."""
     if request.endpoint is not None and request.endpoint not in routes.PUBLIC:
-        g.caller = service.directory.caller(uid=identity.uid(request.environ))
+        caller = identity.caller(request.environ, _body, service.directory)
+        g.caller = replace(caller, scheme=identity.scheme)
 
 
 def _read_body() -> None:
     """A JSON object where one belongs, and nothing elsewhere. Read here, whole and bounded, so that a limit is met before any work."""
     if request.endpoint is None or request.method not in _WITH_BODY:
         return
-    body = request.get_data(cache=True)
-    if request.content_length is None and len(body) >= current_app.config["MAX_CONTENT_LENGTH"]:
-        raise RequestEntityTooLarge  # werkzeug reads no further than the limit, where a body does not say its length
-    if len(body) < (request.content_length or 0):
-        raise ServiceError("bad_http", why="the body did not arrive")
+    body = _body()
     if request.endpoint not in _HAVE_BODY:
         if body:
             raise problems.InvalidRequestError({}, i18n.translate("this request has no body", g.language))
@@ -108,6 +107,16 @@ def _read_body() -> None:
         raise ServiceError("not_json", why="its Content-Type is another one")
     if not isinstance(_parsed(body), dict):
         raise ServiceError("not_json", why="it is not an object")
+
+
+def _body() -> bytes:
+    """The whole body. Read at most once."""
+    body = request.get_data(cache=True)
+    if request.content_length is None and len(body) >= current_app.config["MAX_CONTENT_LENGTH"]:
+        raise RequestEntityTooLarge  # werkzeug reads no further than the limit, where a body does not say its length
+    if len(body) < (request.content_length or 0):
+        raise ServiceError("bad_http", why="the body did not arrive")
+    return body
 
 
 def _parsed(body: bytes) -> Any:

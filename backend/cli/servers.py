@@ -132,7 +132,7 @@ def _service(context: click.Context) -> Service:
     return make_service(ready_settings(context))
 
 
-def _admin() -> Caller:
+def acting_admin() -> Caller:
     """Who has the registry's files in hand is an admin, whatever NSS says."""
     import pwd
 
@@ -158,7 +158,7 @@ def _views(service: Service, *, deleted: bool) -> list[Row]:
         query = select(Server).order_by(Server.group_name, Server.env_name, Server.created_at)
         rows: list[Server] = list(session.scalars(query if deleted else query.where(Server.deleted_at.is_(None))))
         under_way = unfinished(session, [row.id for row in rows])
-    caller = _admin()
+    caller = acting_admin()
     groups = policy.groups_now(caller, [row.group_name for row in rows], service.directory)
     presenter = Presenter(settings=service.settings, caller=caller, language="en", groups_now=groups, under_way=under_way)
     return [presenter.server(row).model_dump(mode="json") for row in rows]
@@ -166,7 +166,7 @@ def _views(service: Service, *, deleted: bool) -> list[Row]:
 
 def _ask(context: click.Context, kind: str, name: tuple[str, str], *, wait: bool) -> None:
     service = _service(context)
-    operation: Operation = getattr(service.requests, kind)(_admin(), *name, request_id=None)
+    operation: Operation = getattr(service.requests, kind)(acting_admin(), *name, request_id=None)
     if operation.finished_at is not None:
         click.echo("It is so already.")
         return

@@ -161,6 +161,24 @@ class Port(Base):
     rests_until: Mapped[datetime | None] = mapped_column(default=None)
 
 
+class ApiToken(Base):
+    """A token by which its holder is a user at the listener for tokens. Revoked or expired ones stay, as a record."""
+
+    __tablename__ = "api_tokens"
+
+    id: Mapped[str] = mapped_column(String(12), primary_key=True)
+    user: Mapped[str] = mapped_column(String(255))
+    uid: Mapped[int] = mapped_column(BigInteger)
+    digest: Mapped[str] = mapped_column(String(64))
+    note: Mapped[str] = mapped_column(String(255), default="")
+    created_by: Mapped[str] = mapped_column(String(255))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None] = mapped_column(default=None)
+    """To the hour."""
+    revoked_at: Mapped[datetime | None] = mapped_column(default=None)
+
+
 class AuditEntry(Base):
     """Who asked for what, appended and never changed."""
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
@@ -9,6 +10,7 @@ import requests
 from requests.auth import AuthBase
 
 from mlwf.answers import Answer, Health, Json, Lease, Me, Operation, Server
+from mlwf.connection import DEFAULT_ADDRESS, Connection, connection
 from mlwf.i18n import _, current_language, use_language
 from mlwf.secret import Secret
 from mlwf.service_errors import (
@@ -17,6 +19,7 @@ from mlwf.service_errors import (
     ServiceUnavailable,
     StillRunningError,
     Understanding,
+    broke_off,
     not_understood,
     unavailable,
 )
@@ -24,7 +27,6 @@ from mlwf.settings import environment
 from mlwf.transport import open_session
 from mlwf.user import User
 
-DEFAULT_ADDRESS = "unix:///run/aihub/service.sock"
 __all__ = ["Client", "OperationFailedError", "ServiceError", "ServiceUnavailable", "StillRunningError", "User"]
 T = TypeVar("T", bound=Answer)
 
@@ -33,26 +35,40 @@ class Client:
     """One caller's connection to the service.
 
     `address`: `unix:///path/service.sock` or `https://host`. `auth` proves the caller where the listener's scheme needs it; it is asked
-    anew for every request. `language`: of the service's texts and of our own (default by LC_ALL, LANG). `timeout`: seconds per request.
+    anew for every attempt. `ca_file`: who vouches for the service's certificate (default: the host's CAs). `language`: of the service's
+    texts and of our own (default by LC_ALL, LANG). `timeout`: seconds per request.
 
     Every method raises ServiceUnavailable or ServiceError.
     """
 
     def __init__(
-        self, address: str = DEFAULT_ADDRESS, *, language: str | None = None, timeout: float = 5.0, auth: AuthBase | None = None
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        language: str | None = None,
+        timeout: float = 5.0,
+        auth: AuthBase | None = None,
+        ca_file: Path | None = None,
     ) -> None:
         self.address = address
         self.language = language or current_language()
         self.timeout = timeout
         self._session, self._base = open_session(address)
-        self._session.auth = auth
+        self._auth = auth
+        self._verify = str(ca_file) if ca_file else None
         self._session.headers.update({"Accept": "application/json", "Accept-Language": self.language, "User-Agent": "mlwf"})
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None, *, language: str | None = None, timeout: float = 5.0) -> Self:
-        """The service that `MLWF_SERVICE` names, else the one on this host."""
-        found = environment() if environ is None else environ
-        return cls(found.get("MLWF_SERVICE") or DEFAULT_ADDRESS, language=language, timeout=timeout)
+        """The service of the environment and the settings files, else the one on this host. Raises MlwfError for wrong settings."""
+        with use_language(language):
+            found = connection(environment() if environ is None else environ)
+        return cls.to(found, language=language, timeout=timeout)
+
+    @classmethod
+    def to(cls, found: Connection, *, language: str | None = None, timeout: float = 5.0) -> Self:
+        """The service at the end of a connection."""
+        return cls(found.address, language=language, timeout=timeout, auth=found.auth, ca_file=found.ca_file)
 
     def close(self) -> None:
         self._session.close()
@@ -211,12 +227,25 @@ class Client:
     def _request(self, method: str, path: str, *, body: Json | None = None, query: Mapping[str, str] | None = None) -> Json:
         with use_language(self.language):
             try:
-                response = self._session.request(
-                    method, f"{self._base}/api/v1{path}", json=body, params=query, timeout=self.timeout, allow_redirects=False
-                )
+                response = self._attempt(method, path, body, query)
             except requests.RequestException as error:
-                raise unavailable(error, address=self.address, timeout=self.timeout) from error
+                if method != "GET" or not broke_off(error):
+                    raise unavailable(error, address=self.address, timeout=self.timeout) from error
+                response = self._again(path, query)
             return _read(response)
+
+    def _attempt(self, method: str, path: str, body: Json | None, query: Mapping[str, str] | None) -> requests.Response:
+        """One request, signed for itself alone."""
+        url = f"{self._base}/api/v1{path}"
+        options: dict[str, Any] = {"timeout": self.timeout, "allow_redirects": False, "auth": self._auth, "verify": self._verify}
+        return self._session.request(method, url, json=body, params=query, **options)
+
+    def _again(self, path: str, query: Mapping[str, str] | None) -> requests.Response:
+        """A kept connection may be closed by the other side in the moment in which it is used: asked once more, signed anew."""
+        try:
+            return self._attempt("GET", path, None, query)
+        except requests.RequestException as error:
+            raise unavailable(error, address=self.address, timeout=self.timeout) from error
 
     def _understanding(self) -> Understanding:
         return Understanding(self.language)

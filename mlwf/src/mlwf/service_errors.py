@@ -71,12 +71,22 @@ class Understanding:
                 raise not_understood(200) from error
 
 
+def broke_off(error: requests.RequestException) -> bool:
+    """Whether the connection was closed in the middle of a request."""
+    return isinstance(error, requests.ConnectionError) and isinstance(
+        system_error(error), (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
+    )
+
+
 def unavailable(error: requests.RequestException, *, address: str, timeout: float) -> ServiceUnavailable:
     """Says why a request got no answer, by the system's own error."""
     what = _("The service at {address} cannot be reached").format(address=address)
     cause = system_error(error)
     if isinstance(error, requests.Timeout) or isinstance(cause, TimeoutError):
         why, cure = _("no answer within {seconds:g} seconds").format(seconds=timeout), _("Try again in a moment.")
+    elif isinstance(error, requests.exceptions.SSLError):
+        why = _("its TLS certificate is not accepted ({reason})").format(reason=_tls_reason(error))
+        cure = _("Set ca_file in mlwf's settings to the site's CA; if it is set, check it, the address and this host's clock.")
     elif isinstance(cause, FileNotFoundError):
         why = _("there is no such socket")
         cure = _("Set MLWF_SERVICE to the service's address, or use a host where the service is installed.")
@@ -87,3 +97,9 @@ def unavailable(error: requests.RequestException, *, address: str, timeout: floa
     else:
         why, cure = str(cause or error), _("Try again in a moment, and tell the administrators if it stays.")
     return ServiceUnavailable(what, why, cure)
+
+
+def _tls_reason(error: BaseException) -> str:
+    """OpenSSL's own words, such as "self-signed certificate in certificate chain"."""
+    cause = system_error(error)
+    return str(getattr(cause, "verify_message", None) or getattr(cause, "reason", None) or type(cause or error).__name__)

@@ -15,6 +15,12 @@ SETTINGS = (
     Setting(
         "MLWF_SERVICE", "Address of the service: `unix:///path/service.sock` or `https://…`; `unix:///run/aihub/service.sock` by default."
     ),
+    Setting("MLWF_CA_FILE", "CA bundle for the service's certificate; the host's own by default."),
+    Setting("MLWF_MUNGE_UID", "User or uid of the service's account: MUNGE proves who you are to a service on another host."),
+    Setting("MLWF_MUNGE_SOCKET", "munged's socket, where it is not in its default place."),
+    Setting("MLWF_TOKEN_FILE", "File (0600) with an API token from the administrators, where there is no MUNGE."),
+    Setting("MLWF_TOKEN", "The API token itself; goes before all others."),
+    Setting("MLWF_SETTINGS", "Your settings file; `~/.config/mlwf/settings.yml` by default. The site's is `/etc/aihub/mlwf.yml`."),
     Setting("LC_ALL", "Language of messages (`ja…` is Japanese, all else English); also `LC_MESSAGES` and `LANG`, the first that is set."),
     Setting("LC_MESSAGES", "See `LC_ALL`."),
     Setting("LANG", "See `LC_ALL`."),

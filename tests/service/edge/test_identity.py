@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from backend.api.identity import PeerCredentials, peer_uid
+from backend.nss import Nss
 from tests.service.edge.live import Live, live_service, request
 
 NOBODY = pwd.getpwnam("nobody").pw_uid
@@ -74,12 +75,13 @@ def test_only_admins_see_all(live: Live) -> None:
 
 def test_what_is_no_unix_connection_is_nobody() -> None:
     with pytest.raises(RuntimeError):
-        PeerCredentials().uid({})
+        PeerCredentials().caller({}, bytes, Nss(admin_group="x"))
     with socket.socket() as tcp, pytest.raises(RuntimeError):
         peer_uid(tcp)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        assert PeerCredentials().uid({"gunicorn.socket": ours}) == os.geteuid()
+        found = PeerCredentials().caller({"gunicorn.socket": ours}, bytes, Nss(admin_group="x"))
+        assert found.uid == os.geteuid()
 
 
 def _known(uid: int) -> bool:

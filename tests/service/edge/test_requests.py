@@ -62,7 +62,7 @@ def test_create_writes_all_of_it_at_once(world: World) -> None:
         port = session.get_one(Port, row.port)
         entry = session.scalars(select(AuditEntry)).one()
         assert (port.server_id, port.rests_until) == (row.id, None)
-        assert (entry.user, entry.uid, entry.action, entry.scheme) == ("alice", 1001, "create", "peercred")
+        assert (entry.user, entry.uid, entry.action, entry.scheme) == ("alice", 1001, "create", "test")
         assert (entry.server_id, entry.operation_id, entry.request_id) == (row.id, operation["id"], "rid")
 
 

@@ -11,12 +11,14 @@ from typing import Any
 from flask.testing import FlaskClient
 
 from backend.api.app import create_app
+from backend.api.identity import Body
 from backend.domain import Caller, Group, OperationState, Status
 from backend.errors import ServiceError
 from backend.keyring import Keyring
 from backend.kick import Kick
 from backend.leases import Leases
 from backend.passwords import Hasher
+from backend.ports import Directory
 from backend.registry.database import Registry
 from backend.registry.models import Operation, Server, now
 from backend.requests import Requests
@@ -57,6 +59,10 @@ class FakeDirectory:
             raise ServiceError("caller_unknown", uid=uid)
         return self.callers[uid]
 
+    def uid_of(self, *, user: str) -> int | None:
+        self._answer("uid_of")
+        return next((uid for uid, each in self.callers.items() if each.user == user), None)
+
     def group(self, *, name: str) -> Group | None:
         self._answer("group")
         return self.groups.get(name)
@@ -77,8 +83,8 @@ class FakeIdentity:
     current: int = ALICE.uid
     scheme: str = "test"
 
-    def uid(self, environ: Mapping[str, Any]) -> int:
-        return self.current
+    def caller(self, environ: Mapping[str, Any], body: Body, directory: Directory) -> Caller:
+        return directory.caller(uid=self.current)
 
 
 @dataclass
