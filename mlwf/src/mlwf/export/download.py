@@ -88,6 +88,10 @@ class Download:
         for thread in self._threads:
             thread.join(timeout=1.0)
 
+    def finish(self) -> None:
+        """Waits until every file is there. Raises what broke the download."""
+        self._wait(lambda: all(landing.frontier()[1] for landing in self._landings.values()) or None)
+
     def size(self, path: str) -> int:
         """The file's size in bytes; waits for its end where the source did not say. Raises what broke the download."""
         landing = self._landings[path]

@@ -62,18 +62,9 @@ class Reporter(Protocol):
 def export(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Exported:
     """Makes the folder and answers what it holds. Raises MlwfError; nothing is left then, nor after an interrupt."""
     started = time.monotonic()
-    url = base_url(wanted.url)
-    api = TrackingApi(url, tracking_session(url, environ))
-    version = find(api, wanted.name, number=wanted.number, alias=wanted.alias)
-    report.found(version)
+    api, version = _look_up(wanted, environ, report)
     with Workspace(wanted.output) as workspace, _disk_errors(wanted.output):
-        source, files, because = _choose(wanted, api, version.location, environ)
-        if not files:
-            raise MlwfError(
-                _("The model {name}, version {number}, has no files").format(name=version.name, number=version.number),
-                cure=_("Log the model again, and register that."),
-            )
-        check_tree(file.path for file in files)
+        source, files, because = _listed(wanted, api, version, environ)
         total = sum(file.size or 0 for file in files)
         workspace.check_space(2 * total)
         report.begins(len(files), total if all(file.size is not None for file in files) else None, source.name)
@@ -81,6 +72,42 @@ def export(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Expo
         _write(workspace.path / "info.yaml", info.dump(card.fill(version, package, _mlmodel(workspace.path / "artifacts"))))
         folder = workspace.publish()
     return Exported(folder, version.number, package, source.name, because, time.monotonic() - started)
+
+
+def fetch_artifacts(wanted: Wanted, environ: Mapping[str, str], report: Reporter, into: Path) -> ModelVersion:
+    """Downloads the model's files into the new folder `into`, without packing them. Raises MlwfError; a part may be left in `into` then."""
+    api, version = _look_up(wanted, environ, report)
+    with _disk_errors(into.parent):
+        source, files, _because = _listed(wanted, api, version, environ)
+        total = sum(file.size or 0 for file in files)
+        report.begins(len(files), total if all(file.size is not None for file in files) else None, source.name)
+        _make_folder(into)
+        for name, is_folder in with_directories([file.path for file in files]):
+            if is_folder:
+                _make_folder(into / name)
+        with Download(source, files, into, report.arrived) as download:
+            download.finish()
+    return version
+
+
+def _look_up(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> tuple[TrackingApi, ModelVersion]:
+    url = base_url(wanted.url)
+    api = TrackingApi(url, tracking_session(url, environ))
+    version = find(api, wanted.name, number=wanted.number, alias=wanted.alias)
+    report.found(version)
+    return api, version
+
+
+def _listed(wanted: Wanted, api: TrackingApi, version: ModelVersion, environ: Mapping[str, str]) -> tuple[Source, list[RemoteFile], str]:
+    """The source, the model's files in it, checked, and why it is not the store."""
+    source, files, because = _choose(wanted, api, version.location, environ)
+    if not files:
+        raise MlwfError(
+            _("The model {name}, version {number}, has no files").format(name=version.name, number=version.number),
+            cure=_("Log the model again, and register that."),
+        )
+    check_tree(file.path for file in files)
+    return source, files, because
 
 
 def _choose(wanted: Wanted, api: TrackingApi, location: Location, environ: Mapping[str, str]) -> tuple[Source, list[RemoteFile], str]:

@@ -81,7 +81,7 @@ class StoreSource:
             self._session.verify = False
         self._bucket_url = f"{endpoint_url.rstrip('/')}/{quote(bucket, safe='')}"
         self._place = f"s3://{bucket}/{prefix}"
-        self._prefix = f"{prefix}/"
+        self._prefix = f"{prefix}/" if prefix else ""
         self._wait = wait
 
     def files(self) -> list[RemoteFile]:
@@ -94,16 +94,35 @@ class StoreSource:
             raise self._error(error) from error
         return found
 
+    def look(self, path: str) -> RemoteFile:
+        """One object, without listing anything: a key that may only read objects is enough. Raises StoreError."""
+        url = self._url(path)
+
+        def ask() -> RemoteFile:
+            with opened(self._session, Request(url, self._signer.headers(url, {"Range": "bytes=0-0"}))) as response:
+                total = response.headers.get("Content-Range", "").rpartition("/")[2] or response.headers.get("Content-Length", "")
+                if not total.isdigit():
+                    raise RefusedError(_("it does not say how large the object is"))
+                return RemoteFile(path, int(total), response.headers.get("ETag", ""))
+
+        try:
+            return retried(ask, self._wait, attempts=3)
+        except (TransientError, RefusedError) as error:
+            raise self._error(error) from error
+
     @contextlib.contextmanager
     def read(self, file: RemoteFile, offset: int, length: int | None) -> Iterator[Iterator[bytes]]:
         extra = {"If-Match": file.etag} if file.etag else {}
         if length is not None and length != file.size:
             extra["Range"] = f"bytes={offset}-{offset + length - 1}"
-        url = f"{self._bucket_url}/{quote(self._prefix + file.path, safe='/~')}"
+        url = self._url(file.path)
         with opened(self._session, Request(url, self._signer.headers(url, extra))) as response:
             if ("Range" in extra) != (response.status_code == 206) or (file.etag and response.headers.get("ETag", file.etag) != file.etag):
                 raise RefusedError(_("{path} is another object than listed").format(path=file.path))
             yield body(response)
+
+    def _url(self, path: str) -> str:
+        return f"{self._bucket_url}/{quote(self._prefix + path, safe='/~')}"
 
     def _probe(self, file: RemoteFile) -> None:
         def read() -> None:

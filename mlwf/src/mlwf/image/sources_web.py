@@ -1,0 +1,115 @@
+"""A model package from the web: redirects followed with care, parts asked for where the server gives them."""
+
+import contextlib
+import ipaddress
+import time
+from collections.abc import Callable, Iterator, Mapping
+from urllib.parse import urljoin, urlsplit
+
+import requests
+
+from mlwf.errors import MlwfError, WrongUseError
+from mlwf.export.http import RefusedError, Request, TransientError, body, opened, retried
+from mlwf.export.session import plain_session
+from mlwf.export.sources import RemoteFile
+from mlwf.i18n import _
+
+MAX_HOPS = 6
+
+
+class WebSource:
+    """One file at an https address. `checked`: its SHA-256 is known, so that plain http will do."""
+
+    name = "web"
+    workers = 4
+
+    def __init__(self, url: str, environ: Mapping[str, str], *, checked: bool, wait: Callable[[float], object] = time.sleep) -> None:
+        self._url = url
+        self._environ = environ
+        self._checked = checked
+        self._wait = wait
+        self._check(url)
+        self._session: requests.Session = plain_session(url, environ)
+        self.ranges = False
+
+    def look(self) -> RemoteFile:
+        """Finds where the file is, how large, and whether parts can be asked for. Raises MlwfError."""
+        try:
+            return self._look()
+        except (TransientError, RefusedError) as error:
+            status = error.status if isinstance(error, RefusedError) else 0
+            why = {
+                401: _("it asks for a login, which this command has none for"),
+                403: _("it may not be read without a login"),
+                404: _("there is no such file"),
+            }.get(status, str(error))
+            raise MlwfError(
+                _("{source} could not be read").format(source=plain(self._url)), why, _("Check the address, or download it by hand.")
+            ) from error
+
+    def _look(self) -> RemoteFile:
+        for _hop in range(MAX_HOPS):
+            try:
+                return retried(self._first, self._wait, attempts=4)
+            except RefusedError as error:
+                if not (300 <= error.status < 400 and error.location):
+                    raise
+                self._url = urljoin(self._url, error.location)
+                self._check(self._url)
+                self._session = plain_session(self._url, self._environ)
+        raise RefusedError(_("it leads from address to address"))
+
+    def _first(self) -> RemoteFile:
+        with opened(self._session, Request(self._url, {"Range": "bytes=0-0"})) as response:
+            tag = response.headers.get("ETag", "")
+            strong = tag if not tag.startswith("W/") else ""
+            total = response.headers.get("Content-Range", "").rpartition("/")[2]
+            # Without a mark of its content, parts of two different files could be put together.
+            self.ranges = response.status_code == 206 and total.isdigit() and bool(strong)
+            length = response.headers.get("Content-Length", "")
+            size = int(total) if total.isdigit() else int(length) if length.isdigit() and response.status_code == 200 else None
+            return RemoteFile("model.tar.gz", size, strong)
+
+    @contextlib.contextmanager
+    def read(self, file: RemoteFile, offset: int, length: int | None) -> Iterator[Iterator[bytes]]:
+        headers = {}
+        if length is not None:
+            headers = {"Range": f"bytes={offset}-{offset + length - 1}", "If-Match": file.etag}
+        with opened(self._session, Request(self._url, headers)) as response:
+            if (length is not None) != (response.status_code == 206):
+                raise RefusedError(_("it answers with another part than was asked for"))
+            if file.etag and response.headers.get("ETag", file.etag) != file.etag:
+                raise RefusedError(_("{path} changed while it was read").format(path=file.path))
+            yield body(response)
+
+    def files(self) -> list[RemoteFile]:
+        return [self.look()]
+
+    def _check(self, url: str) -> None:
+        """Raises WrongUseError for an address that is not to be used."""
+        parts = urlsplit(url)
+        if parts.username or parts.password:
+            raise WrongUseError(
+                _("The address of the model package holds a user name or password, which others could read"),
+                cure=_("Download it by hand, or use s3:// with your keys."),
+            )
+        if not parts.hostname or parts.scheme not in {"https", "http"}:
+            raise WrongUseError(_("{source} is no web address").format(source=plain(url)), cure=_("Write https://HOST/PATH."))
+        if parts.scheme == "http" and not self._checked and not _is_loopback(parts.hostname):
+            raise WrongUseError(
+                _("{source} can be changed on its way (plain http)").format(source=plain(url)),
+                cure=_("Use https, or give the archive's SHA-256 with --model-pkg-sha256."),
+            )
+
+
+def plain(url: str) -> str:
+    """The address without what may be a key: query and user."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

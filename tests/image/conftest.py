@@ -1,0 +1,92 @@
+"""Model packages as MLflow writes them, and as an enemy would."""
+
+import io
+import tarfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+MLMODEL = """\
+artifact_path: model
+flavors:
+  python_function:
+    env:
+      conda: conda.yaml
+      virtualenv: python_env.yaml
+    loader_module: mlflow.sklearn
+    model_path: model.skops
+    python_version: 3.11.7
+  sklearn:
+    sklearn_version: 1.9.1
+mlflow_version: 3.17.2
+model_uuid: m-0123456789abcdef
+saved_input_example_info:
+  artifact_path: input_example.json
+  serving_input_path: serving_input_example.json
+  type: dataframe
+"""
+PYTHON_ENV = """\
+python: 3.11.7
+build_dependencies:
+- pip==23.2.1
+- setuptools==65.5.0
+- wheel
+dependencies:
+- -r requirements.txt
+"""
+CONDA = """\
+channels:
+- conda-forge
+dependencies:
+- python=3.11.7
+- pip<=23.2.1
+- pip:
+  - mlflow==3.17.2
+  - numpy==2.4.0
+name: mlflow-env
+"""
+FILES = {
+    "MLmodel": MLMODEL,
+    "python_env.yaml": PYTHON_ENV,
+    "conda.yaml": CONDA,
+    # As MLflow writes it: without a newline at its end.
+    "requirements.txt": "mlflow==3.17.2\nnumpy==2.4.0",
+    "model.skops": "weights",
+    "input_example.json": "{}",
+    "serving_input_example.json": '{"dataframe_split": {}}',
+    "code/predict.py": "def predict(): ...\n",
+}
+
+
+def package_files(changes: Mapping[str, str | None] | None = None) -> dict[str, bytes]:
+    """The files of a package; `changes` replaces some, adds some, and with None leaves some away."""
+    merged: dict[str, str | None] = {**FILES, **(changes or {})}
+    return {name: text.encode() for name, text in merged.items() if text is not None}
+
+
+def packed(files: Mapping[str, bytes], *entries: tarfile.TarInfo, prefix: str = "") -> bytes:
+    """A .tar.gz of the files, and of further bare entries."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(prefix + name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+        for entry in entries:
+            tar.addfile(entry, io.BytesIO(b"\0" * entry.size))
+    return out.getvalue()
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path) -> Callable[..., Path]:
+    """A package as a folder."""
+
+    def make(changes: Mapping[str, str | None] | None = None, name: str = "package") -> Path:
+        for path, content in package_files(changes).items():
+            file = tmp_path / name / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        return tmp_path / name
+
+    return make

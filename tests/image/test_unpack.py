@@ -1,0 +1,215 @@
+"""Archives of an enemy: nothing outside the new folder is touched, and nothing but folders and plain files is made."""
+
+import contextlib
+import gzip
+import io
+import os
+import stat
+import struct
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mlwf.errors import MlwfError
+from mlwf.image.unpack import BadPackageError, Limits, copy_folder, unpack
+
+from tests.image.conftest import package_files, packed
+
+TYPES = [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, b"S", b"V"]
+
+
+def entry(name: str, kind: bytes = tarfile.REGTYPE, *, link: str = "", mode: int = 0o644, size: int = 0) -> tarfile.TarInfo:
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname, made.mode, made.size = kind, link, mode, size
+    return made
+
+
+def tar(*entries: tarfile.TarInfo) -> bytes:
+    return packed({}, *entries)
+
+
+def surroundings(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """Everything below, as it is on disk, links not followed."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        state = path.lstat()
+        found[str(path.relative_to(folder))] = (state.st_mode, state.st_size, state.st_mtime_ns)
+    return found
+
+
+def refused(data: bytes, folder: Path, **limits: int) -> str:
+    """The sentence; and the folder's surroundings are as they were."""
+    folder.mkdir(exist_ok=True)
+    before = surroundings(folder)
+    with pytest.raises(BadPackageError) as caught:
+        unpack(io.BytesIO(data), folder / "new", limits=Limits(**limits) if limits else Limits())
+    after = {name: state for name, state in surroundings(folder).items() if not name.startswith("new")}
+    assert after == before
+    return str(caught.value)
+
+
+def test_a_good_package_comes_out_as_it_went_in(tmp_path: Path) -> None:
+    files = package_files()
+    for number, data in enumerate([packed(files), gzip.decompress(packed(files)), packed(files, prefix="./")]):
+        into = tmp_path / str(number)
+        unpack(io.BytesIO(data), into)
+        assert {str(path.relative_to(into)): path.read_bytes() for path in into.rglob("*") if path.is_file()} == files
+        assert {stat.S_IMODE(path.stat().st_mode) for path in into.rglob("*") if path.is_file()} == {0o640}
+        assert {stat.S_IMODE(path.stat().st_mode) for path in [into, *into.rglob("*")] if path.is_dir()} == {0o750}
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (entry("../escaped"), "'.' or '..'"),
+        (entry("a/../../escaped"), "'.' or '..'"),
+        (entry("/etc/cron.d/x"), "absolute"),
+        (entry("a//b"), "an empty part"),
+        (entry("link", tarfile.SYMTYPE, link="/etc/passwd"), "a link, a device"),
+        (entry("hard", tarfile.LNKTYPE, link="../../etc/passwd"), "a link, a device"),
+        (entry("tty", tarfile.CHRTYPE), "a link, a device"),
+        (entry("disk", tarfile.BLKTYPE), "a link, a device"),
+        (entry("pipe", tarfile.FIFOTYPE), "a link, a device"),
+        (entry("sparse", tarfile.GNUTYPE_SPARSE), "a link, a device"),
+        (entry("su", mode=0o4755), "setuid"),
+        (entry("sg", mode=0o2755), "setuid"),
+        (entry("a\nb"), "control characters"),
+        (entry("a\x1b[2Jb"), "control characters"),
+        (entry("x" * 256), "too long"),
+        (entry("/".join(["d" * 200] * 16)), "too long"),
+        (entry("/".join(["d"] * 90)), "nested too deeply"),
+        (entry("\udcff"), "control characters"),
+    ],
+    ids=lambda value: ascii(value.name[:20]) if isinstance(value, tarfile.TarInfo) else "",
+)
+def test_what_is_refused(tmp_path: Path, bad: tarfile.TarInfo, words: str) -> None:
+    assert words in refused(tar(entry("good"), bad), tmp_path / "there")
+
+
+@pytest.mark.parametrize("names", [("a", "a"), ("a", "A"), ("a", "a/b"), ("a/b", "a"), ("é", "e\u0301"), ("D/x", "d/y")], ids=ascii)
+def test_no_name_twice_whatever_the_file_system_thinks_of_case(tmp_path: Path, names: tuple[str, str]) -> None:
+    assert "twice" in refused(tar(*map(entry, names)), tmp_path / "there")
+
+
+def test_bombs(tmp_path: Path) -> None:
+    zeros = tar(entry("big", size=40 << 20))
+    assert "as a bomb does" in refused(zeros, tmp_path / "ratio", bomb_from=1 << 20, ratio=100)
+    assert "larger than" in refused(zeros, tmp_path / "size", size=30 << 20)
+    assert "more than 5 files" in refused(tar(*(entry(str(number)) for number in range(6))), tmp_path / "count", entries=5)
+    with pytest.raises(MlwfError, match="not enough space"):
+        unpack(io.BytesIO(gzip.compress(entry("huge", size=1 << 39).tobuf(tarfile.GNU_FORMAT))), tmp_path / "space")
+
+
+def test_an_entry_that_says_too_much_of_itself(tmp_path: Path) -> None:
+    """Long names and pax records are kept in memory by whoever reads them."""
+    for kind in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE):
+        assert "too much" in refused(tar(entry("x", kind, size=8 << 20), entry("y")), tmp_path / kind.decode())
+    chain = b"".join(entry("x", tarfile.GNUTYPE_LONGNAME, size=1).tobuf(tarfile.GNU_FORMAT) + b"\0" * 512 for _ in range(2000))
+    assert "cannot be unpacked" in refused(gzip.compress(chain), tmp_path / "chain")
+
+
+def test_pax_records_that_contradict_the_header(tmp_path: Path) -> None:
+    lying = entry("innocent")
+    lying.pax_headers = {"path": "../escaped"}
+    assert "'.' or '..'" in refused(tar(lying), tmp_path / "path")
+    sparse = entry("sparse", size=512)
+    sparse.pax_headers = {"GNU.sparse.map": "0,512", "GNU.sparse.size": "1099511627776", "GNU.sparse.name": "sparse"}
+    assert "a link, a device" in refused(tar(sparse), tmp_path / "sparse")
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_cut_archive(tmp_path: Path, part: float, plain: bool) -> None:
+    data = packed({**package_files(), "noise": os.urandom(60_000)})
+    data = gzip.decompress(data).rstrip(b"\0") if plain else data
+    assert "damaged" in refused(data[: int(len(data) * part)], tmp_path / "there")
+
+
+def test_a_flipped_bit_and_a_wrong_header_in_the_middle(tmp_path: Path) -> None:
+    data = bytearray(packed({"a": os.urandom(5000)}))
+    data[-6] ^= 1  # the checksum of gzip
+    assert "damaged" in refused(bytes(data), tmp_path / "crc")
+    plain = bytearray(gzip.decompress(packed({"a": b"x", "b": b"y"})))
+    plain[1024 + 148] ^= 1  # the checksum of the second header
+    assert "damaged" in refused(gzip.compress(plain), tmp_path / "header")
+    assert "damaged" in refused(b"PK\x03\x04 a zip", tmp_path / "zip")
+    assert "damaged" in refused(b"", tmp_path / "empty")
+    assert "damaged" in refused(packed({"a": b"x"}) + b"tail of something else", tmp_path / "tail")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    entries=st.lists(
+        st.builds(
+            entry,
+            st.one_of(
+                st.text(alphabet="ab./\\\0\n\u0301é-", min_size=1, max_size=12),
+                st.sampled_from(["../x", "/x", "a/../../x", "a", "a/b", "d/"]),
+            ),
+            st.sampled_from(TYPES),
+            link=st.sampled_from(["", "..", "/etc", "a", "../out"]),
+            mode=st.integers(0, 0o7777),
+            size=st.integers(0, 2000),
+        ),
+        max_size=6,
+    )
+)
+def test_whatever_comes_nothing_outside_is_touched(tmp_path_factory: pytest.TempPathFactory, entries: list[tarfile.TarInfo]) -> None:
+    folder = tmp_path_factory.mktemp("there")
+    (folder / "out").write_text("mine")
+    before = surroundings(folder)
+    new = folder / "new"
+    with contextlib.suppress(MlwfError):
+        unpack(io.BytesIO(tar(*entries)), new)
+    for path in new.rglob("*"):
+        state = path.lstat()
+        assert stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)
+        assert stat.S_IMODE(state.st_mode) in {0o640, 0o750, 0o600}
+        assert path.resolve().is_relative_to(new)
+    after = {name: state for name, state in surroundings(folder).items() if name.split("/")[0] != "new"}
+    assert after == before
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.binary(max_size=3000), where=st.integers(0, 4000), plain=st.booleans())
+def test_bytes_of_any_kind_are_a_package_or_an_error_of_ours(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, where: int, plain: bool
+) -> None:
+    whole = gzip.decompress(packed(package_files()))
+    spoiled = whole[:where] + data + whole[where + len(data) :]
+    new = tmp_path_factory.mktemp("there") / "new"
+    with contextlib.suppress(MlwfError):
+        unpack(io.BytesIO(spoiled if plain else gzip.compress(spoiled, 1)), new)
+    assert not [path for path in new.rglob("*") if path.is_symlink()]
+
+
+def test_a_folder_is_copied_by_the_same_rules(tmp_path: Path, make_folder: Callable[..., Path]) -> None:
+    folder = make_folder()
+    (folder / "code/run.sh").write_text("#!/bin/sh\n")
+    (folder / "code/run.sh").chmod(0o4777)
+    seen: list[int] = []
+    copy_folder(folder, tmp_path / "copy", on_bytes=seen.append)
+    assert (tmp_path / "copy/code/predict.py").read_bytes() == package_files()["code/predict.py"]
+    assert stat.S_IMODE((tmp_path / "copy/code/run.sh").stat().st_mode) == 0o640
+    assert sum(seen) == sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    (folder / "secret").symlink_to("/etc/passwd")
+    with pytest.raises(BadPackageError, match="a link"):
+        copy_folder(folder, tmp_path / "linked")
+    (folder / "secret").unlink()
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(BadPackageError, match="a link, a device"):
+        copy_folder(folder, tmp_path / "piped")
+
+
+def test_sizes_in_the_headers_base_256_form(tmp_path: Path) -> None:
+    """A negative or enormous size is no reason to read backwards."""
+    header = bytearray(entry("x", size=1).tobuf(tarfile.GNU_FORMAT))
+    for number in (b"\xff" * 12, b"\x80" + b"\0" * 3 + struct.pack(">q", 1 << 62)):
+        header[124:136] = number
+        header[148:156] = b" " * 8
+        header[148:156] = f"{sum(header):06o}\0 ".encode()
+        with pytest.raises(MlwfError):
+            unpack(io.BytesIO(bytes(header) + b"\0" * 2048), tmp_path / number[:1].hex())
