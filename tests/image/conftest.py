@@ -2,10 +2,12 @@
 
 import io
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+
+from tests.image.index import Index, Serving
 
 MLMODEL = """\
 artifact_path: model
@@ -90,3 +92,17 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return make
+
+
+@pytest.fixture
+def serve_index() -> Iterator[Callable[[Index], Index]]:
+    """Serves indexes on loopback until the test's end."""
+    running: list[Serving] = []
+
+    def serve(index: Index) -> Index:
+        running.append(Serving(index))
+        return index
+
+    yield serve
+    for each in running:
+        each.stop()

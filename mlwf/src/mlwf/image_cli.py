@@ -56,6 +56,7 @@ class TerminalReporter:
     def begins(self, name: str, size: Callable[[], int] | None, total: int | None) -> None:
         if self._json:
             click.echo(json.dumps({"step": name, "state": "begins", "bytes": total}), err=True)
+        self._stop()
         if self._json or not self._console.is_terminal:
             return
         columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}")]
@@ -98,8 +99,9 @@ class _Watching(Progress):
     "package",
     required=True,
     metavar="URL",
-    help=_("The model package: a model.tar.gz, or a folder of mlwf_export_model."),
+    help=_("The model package: s3://…, https://…, a model.tar.gz, a folder of mlwf_export_model, or models:/NAME/VERSION."),
 )
+@click.option("--model-pkg-sha256", "checksum", default="", metavar="HEX", help=_("The archive's SHA-256, which it must have."))
 @click.option(
     "--base-container-url",
     "base",
@@ -127,6 +129,8 @@ class _Watching(Progress):
     "--allow-python-minor", is_flag=True, help=_("Take another patch version of the same Python, where the exact one is not to be had.")
 )
 @click.option("--allow-source-builds", is_flag=True, help=_("Also packages without a wheel: their build runs code of theirs."))
+@click.option("--allow-indexes", is_flag=True, help=_("Also from package indexes that the model names (--extra-index-url and the like)."))
+@click.option("--allow-urls", is_flag=True, help=_("Also packages at https addresses that the model names (NAME @ https://…)."))
 @click.option("--python-mirror", default="", metavar="URL", help=_("Where uv fetches Python; UV_PYTHON_INSTALL_MIRROR by default."))
 @click.option("--copy", is_flag=True, help=_("Give container.simg bytes of its own, where it would be a hard link into the cache."))
 @click.option("--no-https", is_flag=True, help=_("The registry of the base image speaks plain HTTP."))

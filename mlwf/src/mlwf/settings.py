@@ -24,6 +24,7 @@ SETTINGS = (
     Setting("LC_ALL", "Language of messages (`ja…` is Japanese, all else English); also `LC_MESSAGES` and `LANG`, the first that is set."),
     Setting("LC_MESSAGES", "See `LC_ALL`."),
     Setting("LANG", "See `LC_ALL`."),
+    Setting("MLFLOW_TRACKING_URI", "The tracking server of a `models:/…` package."),
     Setting("MLFLOW_TRACKING_USERNAME", "User of the tracking server; goes before `~/.mlflow/credentials`."),
     Setting("MLFLOW_TRACKING_PASSWORD", "The user's password; goes before `~/.mlflow/credentials`."),
     Setting("MLFLOW_TRACKING_TOKEN", "Bearer token, where there is no user name and password."),

@@ -62,8 +62,15 @@ def create(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Crea
         (workspace.path / "build.log").open("ab", buffering=0) as log,
     ):
         kit = Kit(tool, Runner(environ, log), squash, cache, Steps(report))
-        with kit.steps.step("package"):
-            package = fetch_package(wanted.package_url, workspace.path / "model")
+        with kit.steps.step("package") as meter:
+            package = fetch_package(
+                wanted.package_url,
+                workspace.path / "model",
+                environ=environ,
+                progress=meter,
+                checksum=wanted.checksum,
+                policy=wanted.policy,
+            )
         with cache.work() as work:
             plan = make_plan(kit, wanted, package, work)
             recipe = Recipe(plan.source, plan.pinned, plan.python.version, not wanted.allow_source_builds)

@@ -20,7 +20,7 @@ INSIDE = "/mlwf-build"
 UV_INSIDE = "/mlwf-uv"
 ENV = "env"
 # Index addresses are part of the names in uv's cache, so that the offline install needs the same ones.
-INDEXES = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INDEX_STRATEGY")
+INDEXES = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INDEX_STRATEGY", "UV_TORCH_BACKEND")
 # Compiles what has no .pyc yet; each .pyc names the file where it will be in the image, and is never checked against it.
 COMPILE = """
 import concurrent.futures, importlib.util, os, py_compile, sys

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shutil
 import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +10,18 @@ from pathlib import Path
 
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
-from mlwf.image.process import Runner
+from mlwf.image.package import ModelPackage
+from mlwf.image.process import ProgramError, Runner
+from mlwf.image.requirements import STRICT, Policy, RefusedRequirementError, Requirements
+from mlwf.image.uv_lock import check_uv_lock
 
 NAMED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;\\]+)")
+# What uv has names for: wheels for a version run on every later one.
+MANYLINUX = (17, 28, *range(31, 41))
+# The PyTorch family is built once for each kind of GPU; the builds' versions end with it, and each kind has an index of its own.
+TORCH = re.compile(
+    r"(?:torch|torchvision|torchaudio|torchtext|torchcodec|triton|xformers)\b[^;]*==\s*[^+;\s]+\+(cpu|xpu|cu[0-9]{2,3}|rocm[0-9.]+)"
+)
 HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
 
@@ -61,7 +71,14 @@ class BasePlatform:
                 _("it has no glibc, or other processors than x86_64 and aarch64"),
                 _("Take a base of Debian, Ubuntu, Rocky or another with glibc."),
             )
-        return f"{machine}-manylinux_2_{min(int(self.glibc[2:]), 40)}"
+        known = [version for version in MANYLINUX if version <= int(self.glibc[2:])]
+        if not known:
+            raise MlwfError(
+                _("Python packages cannot be installed in this base image"),
+                _("its glibc {version} is older than any that wheels are made for").format(version=self.glibc),
+                _("Take a newer base image."),
+            )
+        return f"{machine}-manylinux_2_{known[-1]}"
 
 
 def uv_program() -> Path:
@@ -74,27 +91,95 @@ def uv_program() -> Path:
     return found
 
 
+def torch_backend(requirements: Requirements) -> str:
+    """What uv calls the builds of PyTorch that the model recorded, such as cu128; empty where it recorded none. Raises MlwfError."""
+    tags = {match[1] for line in (*requirements.packages, *requirements.constraints) if (match := TORCH.match(line))}
+    if len(tags) > 1:
+        raise MlwfError(
+            _("The model's packages are built for different GPUs"), ", ".join(sorted(tags)), _("Log it from an environment of one kind.")
+        )
+    return tags.pop() if tags else ""
+
+
 def make_lock(
-    requirements: Sequence[str],
+    package: ModelPackage,
     python: str,
     platform: BasePlatform,
     *,
     runner: Runner,
     cache: Path,
     folder: Path,
+    policy: Policy = STRICT,
     offline: bool = False,
     only_wheels: bool = True,
 ) -> Lock:
-    """Resolves the requirements for the base. `folder`: for the files between. Raises MlwfError."""
-    wanted = folder / "requirements.in"
-    wanted.write_text("\n".join(requirements) + "\n")
+    """Every package with its hashes, for the base: from the model's own uv.lock, else resolved now. Raises MlwfError.
+
+    `python`: the exact version that the image gets; `cache`: uv's cache; `folder`: for the files between.
+    """
+    if package.uv_lock:
+        return Lock(_exported(package.uv_lock, python, runner, cache, folder, policy), python)
+    wanted, bounds = folder / "requirements.in", folder / "constraints.in"
+    wanted.write_text("\n".join(package.requirements) + "\n")
+    bounds.write_text("\n".join(package.wanted.constraints) + "\n")
     options = ["--only-binary", ":all:"] if only_wheels else []
     options += ["--offline"] if offline else []
+    try:
+        text = runner.run(
+            [
+                uv_program(), "pip", "compile", "--generate-hashes", "--no-header", "--no-annotate", "--no-config", "--quiet",
+                "--python-version", python, "--python-platform", platform.as_uv(), "--cache-dir", cache, *options,
+                "--constraints", bounds, wanted,
+            ],
+            _("The model's packages cannot be resolved"),
+        )  # fmt: skip
+    except ProgramError as error:
+        raise _explained(error, offline=offline, only_wheels=only_wheels) from error
+    return Lock(_with_indexes(package.wanted.indexes, text), python)
+
+
+def _with_indexes(indexes: Sequence[str], text: str) -> str:
+    """The lock tells where its packages come from, so that whoever installs it (our offline install too) asks the same places."""
+    return "".join(f"{line}\n" for line in indexes) + text
+
+
+def _explained(error: ProgramError, *, offline: bool, only_wheels: bool) -> MlwfError:
+    why = _told(error.output) or error.why
+    if offline:
+        return MlwfError(
+            _("The packages' index is not in the cache, and --offline forbids to ask it"),
+            why,
+            _("Run the same command with --fetch-only on a node with internet first."),
+        )
+    cure = _("Check the index (UV_DEFAULT_INDEX, UV_INDEX) and the network, and that the versions exist for this Python and base image.")
+    if only_wheels and re.search(r"no usable wheels|building from source is disabled|no-build|no wheels with a matching", error.output):
+        cure = _("A package has no wheel for this Python and base image: take a newer base, or allow its build with --allow-source-builds.")
+    return MlwfError(error.what, why, cure)
+
+
+def _told(output: str) -> str:
+    """Uv's reasons without its drawing and its hints, in one line."""
+    reasons = re.split(r"\n\s*hint:", output.partition("cause:")[2])[0]
+    return re.sub(r"\s+", " ", reasons).strip()[:400]
+
+
+def _exported(uv_lock: Path, python: str, runner: Runner, cache: Path, folder: Path, policy: Policy) -> str:  # noqa: PLR0917
+    """The model's own uv.lock as a lock of ours. What it points to is held to the same policy; the project itself is not installed."""
+    check_uv_lock(uv_lock, policy)
+    # A copy: uv may write beside what it reads, and the package stays as it came.
+    project = folder / "project"
+    project.mkdir()
+    for name in ("uv.lock", "pyproject.toml"):
+        shutil.copyfile(uv_lock.parent / name, project / name)
     text = runner.run(
         [
-            uv_program(), "pip", "compile", "--generate-hashes", "--no-header", "--no-annotate", "--no-config", "--quiet",
-            "--python-version", python, "--python-platform", platform.as_uv(), "--cache-dir", cache, *options, wanted,
+            uv_program(), "export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate", "--no-config", "--quiet",
+            "--format", "requirements.txt", "--project", project, "--python", python, "--no-python-downloads", "--cache-dir", cache,
+            "--offline",
         ],
-        _("The model's packages cannot be resolved"),
+        _("The model's uv.lock cannot be used"),
     )  # fmt: skip
-    return Lock(text, python)
+    for block in re.split(r"\n(?=\S)", text.strip()):
+        if not re.match(rf"{NAMED.pattern}|[A-Za-z0-9][\w.-]*\s*@\s*https://", block):
+            raise RefusedRequirementError(block.splitlines()[0], _("it has no fixed version"), _("Lock the project's packages anew."))
+    return text

@@ -11,9 +11,10 @@ from mlwf.image import base as bases
 from mlwf.image.base_source import BaseSource, Pinned, file_digest, parse_base, pin
 from mlwf.image.environment import INDEXES
 from mlwf.image.kit import Kit
-from mlwf.image.lock import BasePlatform, Lock, make_lock
+from mlwf.image.lock import BasePlatform, Lock, make_lock, torch_backend
 from mlwf.image.package import ModelPackage
 from mlwf.image.pythons import Python, PythonWishes, find_python
+from mlwf.image.requirements import Policy
 
 # The layout of what we write: a change of it makes every cached image a stranger.
 FORMAT = "1"
@@ -33,9 +34,17 @@ class Wanted:
     relock: bool = False
     allow_python_minor: bool = False
     allow_source_builds: bool = False
+    allow_indexes: bool = False
+    allow_urls: bool = False
+    checksum: str = ""
     python_mirror: str = ""
     http_registry: bool = False
     copy: bool = False
+
+    @property
+    def policy(self) -> Policy:
+        """What the model's requirements may ask for."""
+        return Policy(indexes=self.allow_indexes, urls=self.allow_urls)
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ def make_plan(kit: Kit, wanted: Wanted, package: ModelPackage, folder: Path) -> 
         wishes = PythonWishes(wanted.allow_python_minor, wanted.python_mirror, wanted.offline)
         python = find_python(package.python, base, kit, wishes=wishes)
     with kit.steps.step("lock"):
-        lock = _lock(kit, base, python, package.requirements, folder=folder, wanted=wanted)
+        lock = _lock(kit, base, python, package, folder=folder, wanted=wanted)
     tools = (kit.tool.kind, kit.tool.version, kit.squash.squasher.version, *kit.squash.squasher.compressor)
     key = kit.cache.key("image", FORMAT, *tools, base.facts.source, base.facts.digest, python.version, python.origin, lock.digest)
     return Plan(source, pinned, base, python, lock, key)
@@ -129,17 +138,22 @@ def _base(kit: Kit, source: BaseSource, pinned: Pinned, folder: Path, wanted: Wa
     return bases.load_base(file)
 
 
-def _lock(kit: Kit, base: bases.Base, python: Python, requirements: tuple[str, ...], *, folder: Path, wanted: Wanted) -> Lock:
+def _lock(kit: Kit, base: bases.Base, python: Python, package: ModelPackage, *, folder: Path, wanted: Wanted) -> Lock:
     platform = BasePlatform(base.facts.glibc, base.facts.architecture)
+    backend = torch_backend(package.wanted)
+    if backend:
+        kit.runner.environ.setdefault("UV_TORCH_BACKEND", backend)  # the site's or the user's own choice goes first
     indexes = [kit.runner.environ.get(name, "") for name in INDEXES]
-    key = kit.cache.key("lock", FORMAT, platform.as_uv(), python.version, wanted.allow_source_builds, *indexes, *requirements)
+    own = file_digest(package.uv_lock) if package.uv_lock else ""
+    asked = (wanted.allow_source_builds, own, *indexes, *package.requirements, "constraints", *package.wanted.constraints)
+    key = kit.cache.key("lock", FORMAT, platform.as_uv(), python.version, *asked)
     kept = None if wanted.relock else kit.cache.get("locks", key)
     if kept:
         return Lock(kept.read_text(), python.version)
     wheels = kit.cache.root / "wheels" / python.version.rpartition(".")[0]
     only_wheels = not wanted.allow_source_builds
     lock = make_lock(
-        requirements, python.version, platform, runner=kit.runner, cache=wheels, folder=folder, offline=wanted.offline,
+        package, python.version, platform, runner=kit.runner, cache=wheels, folder=folder, policy=wanted.policy, offline=wanted.offline,
         only_wheels=only_wheels,
     )  # fmt: skip
     file = folder / "lock"

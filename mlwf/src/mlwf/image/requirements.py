@@ -13,7 +13,7 @@ MAX_BYTES = 4 << 20
 MAX_LINES = 20_000
 MAX_DEPTH = 8
 NAMED = re.compile(r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[[A-Za-z0-9, ._-]*\])?\s*(?P<rest>.*)")
-RELEASE = re.compile(r"\(?[\s=<>!~A-Za-z0-9.*+,_-]*\)?")
+RELEASE = re.compile(r"\(?\s*(?:(?:===|==|~=|!=|<=|>=|<|>)\s*[A-Za-z0-9.*+!_-]+\s*,?\s*)*\)?\s*")
 MARKER = re.compile(r"[\s\w.'\"()<>=!~,-]*")
 OPTION = re.compile(r"(?P<name>--?[A-Za-z][A-Za-z-]*)(?:\s*[=\s]\s*(?P<value>.*))?")
 INCLUDES = {"-r": "r", "--requirement": "r", "-c": "c", "--constraint": "c"}

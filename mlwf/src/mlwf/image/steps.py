@@ -1,6 +1,7 @@
 """The steps of a build: their names, how long each took, and whom to tell."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,11 +26,30 @@ def words(name: str) -> str:
 
 
 class Reporter(Protocol):
-    """Told how it goes. `size` tells the bytes so far; `total` is what they will be at most, None where nobody knows."""
+    """Told how it goes. `size` tells the bytes so far; `total` is what they will be at most, None where nobody knows.
+
+    A step may begin a second time, when its bytes are known.
+    """
 
     def begins(self, name: str, size: Callable[[], int] | None, total: int | None) -> None: ...
 
     def ends(self, name: str, seconds: float) -> None: ...
+
+
+class Meter:
+    """Bytes that arrive in a step, told from any thread; the reporter hears how many there will be when that is known."""
+
+    def __init__(self, begins: Callable[[Callable[[], int], int | None], None]) -> None:
+        self._begins = begins
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def begins(self, total: int | None) -> None:
+        self._begins(lambda: self._count, total)
+
+    def arrived(self, count: int) -> None:
+        with self._lock:
+            self._count += count
 
 
 class Steps:
@@ -40,11 +60,11 @@ class Steps:
         self.seconds: dict[str, float] = {}
 
     @contextlib.contextmanager
-    def step(self, name: str, *, grows: Path | None = None, total: int | None = None) -> Iterator[None]:
+    def step(self, name: str, *, grows: Path | None = None, total: int | None = None) -> Iterator[Meter]:
         """`grows`: the file whose size tells the progress towards `total` bytes."""
         self._report.begins(name, (lambda: _size(grows)) if grows else None, total)
         started = time.monotonic()
-        yield
+        yield Meter(lambda size, total: self._report.begins(name, size, total))
         self.seconds[name] = round(time.monotonic() - started, 3)
         self._report.ends(name, self.seconds[name])
 

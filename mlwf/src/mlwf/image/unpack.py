@@ -4,7 +4,6 @@ Folders and regular files are all that is made. No link, owner, time or mode of 
 """
 
 import gzip
-import io
 import os
 import shutil
 import stat
@@ -14,23 +13,18 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from isal import igzip
-from isal.igzip_lib import IsalError
+from isal import igzip, igzip_lib
 
 from mlwf.errors import MlwfError
 from mlwf.export.paths import UnsafePathError, check_path
 from mlwf.export.tarball import DIRECTORY_MODE, FILE_MODE
 from mlwf.i18n import _
+from mlwf.image.tar_stream import CHUNK, Counted, Joined, TarStream
 
-CHUNK = 1 << 20
 GZIP = b"\x1f\x8b"
 REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
-# What one entry may say of itself (long names, times); tarfile keeps it in memory.
-MAX_HEADER = 1 << 20
-# Padding after the end mark; writers fill up to a few blocks.
-MAX_PADDING = 64 << 20
 KEPT_FREE = 64 << 20
 
 
@@ -45,10 +39,11 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
-DAMAGE: tuple[type[Exception], ...] = (
+DAMAGE: tuple[type[Exception], ...] = (  # type: ignore[assignment]  # isal's types call its error an instance
     tarfile.TarError,
     EOFError,
     zlib.error,
+    igzip_lib.IsalError,
     gzip.BadGzipFile,
     ValueError,
     RecursionError,
@@ -67,13 +62,13 @@ def unpack(archive: BinaryIO, into: Path, *, limits: Limits = DEFAULT_LIMITS) ->
 
     `archive` is read once from its start to its end and needs no `seek`. On a failure `into` is left for the caller to remove.
     """
-    packed = _Counted(archive)
+    packed = Counted(archive)
     start = packed.read(2)
-    whole = _Joined(start, packed)
+    whole = Joined(start, packed)
     plain = igzip.IGzipFile(fileobj=whole, mode="rb") if start == GZIP else whole  # type: ignore[no-untyped-call]
     target = _Target(into, limits, lambda: packed.count)
     try:
-        _unpack(_Stream(plain), target)
+        _unpack(TarStream(plain), target)
         while archive.read(CHUNK):
             pass  # whoever counts or sums up the archive sees all of it
     except UnsafePathError as error:
@@ -122,7 +117,7 @@ def _told(chunks: Iterator[bytes], on_bytes: Callable[[int], object]) -> Iterato
         yield chunk
 
 
-def _unpack(stream: "_Stream", target: "_Target") -> None:
+def _unpack(stream: "TarStream", target: "_Target") -> None:
     with tarfile.TarFile(fileobj=stream, mode="r") as tar:  # type: ignore[arg-type]  # it reads, tells and seeks forward, which is all
         while True:
             stream.begin_header()
@@ -136,7 +131,7 @@ def _unpack(stream: "_Stream", target: "_Target") -> None:
     stream.drain()
 
 
-def _take(member: tarfile.TarInfo, stream: "_Stream", target: "_Target") -> None:
+def _take(member: tarfile.TarInfo, stream: "TarStream", target: "_Target") -> None:
     name = member.name.rstrip("/")
     while name.startswith("./"):
         name = name[2:].lstrip("/")
@@ -232,94 +227,3 @@ class _Target:
         written = self._size + behind
         if self._packed and written > self._limits.bomb_from and written > self._limits.ratio * self._packed():
             raise BadPackageError(_("it unpacks to {times} times its size, as a bomb does").format(times=self._limits.ratio))
-
-
-class _Counted(io.RawIOBase):
-    def __init__(self, inner: BinaryIO) -> None:
-        super().__init__()
-        self._inner = inner
-        self.count = 0
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._inner.read(size)
-        self.count += len(data)
-        return data
-
-
-class _Joined(io.RawIOBase):
-    """The first bytes, which were looked at, and then the rest."""
-
-    def __init__(self, start: bytes, rest: _Counted) -> None:
-        super().__init__()
-        self._start = start
-        self._rest = rest
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        if not self._start:
-            return self._rest.read(size)
-        taken, self._start = (self._start, b"") if size < 0 else (self._start[:size], self._start[size:])
-        return taken
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-
-class _Stream:
-    """What tarfile reads: forward only, and little at a time where it reads about entries, not their content."""
-
-    def __init__(self, plain: Any) -> None:
-        self._plain = plain
-        self._position = 0
-        self._last = b""
-        self._header = 0
-
-    def begin_header(self) -> None:
-        self._header = 0
-
-    @property
-    def at_end_mark(self) -> bool:
-        return len(self._last) == tarfile.BLOCKSIZE and not self._last.strip(b"\0")
-
-    def tell(self) -> int:
-        return self._position
-
-    def read(self, size: int) -> bytes:
-        self._header += size
-        if not 0 <= size <= MAX_HEADER or self._header > MAX_HEADER:
-            raise tarfile.ReadError("an entry says too much of itself")
-        self._last = self._full(size)
-        return self._last
-
-    def seek(self, position: int) -> int:
-        if not 0 <= position - self._position <= MAX_HEADER:
-            raise tarfile.ReadError("it cannot be read backwards")
-        self._full(position - self._position)
-        return position
-
-    def content(self, size: int) -> bytes:
-        data: bytes = self._plain.read(size)
-        self._position += len(data)
-        return data
-
-    def drain(self) -> None:
-        """To the end of the archive, so that a checksum at its end is checked."""
-        total = 0
-        while data := self.content(CHUNK):
-            total += len(data)
-            if total > MAX_PADDING:
-                raise tarfile.ReadError("something follows its end")
-
-    def _full(self, size: int) -> bytes:
-        parts = []
-        while size:
-            data = self.content(size)
-            if not data:
-                break
-            parts.append(data)
-            size -= len(data)
-        return b"".join(parts)

@@ -1,0 +1,102 @@
+"""What tarfile reads an enemy's archive from: forward only, and little at a time where it reads about entries, not their content."""
+
+import io
+import tarfile
+from typing import Any, BinaryIO
+
+CHUNK = 1 << 20
+# What one entry may say of itself (long names, times); tarfile keeps it in memory.
+MAX_HEADER = 1 << 20
+# Padding after the end mark; writers fill up to a few blocks.
+MAX_PADDING = 64 << 20
+
+
+class Counted(io.RawIOBase):
+    def __init__(self, inner: BinaryIO) -> None:
+        super().__init__()
+        self._inner = inner
+        self.count = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._inner.read(size)
+        self.count += len(data)
+        return data
+
+
+class Joined(io.RawIOBase):
+    """The first bytes, which were looked at, and then the rest."""
+
+    def __init__(self, start: bytes, rest: Counted) -> None:
+        super().__init__()
+        self._start = start
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        if not self._start:
+            return self._rest.read(size)
+        taken, self._start = (self._start, b"") if size < 0 else (self._start[:size], self._start[size:])
+        return taken
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class TarStream:
+    """What tarfile reads: forward only, and little at a time where it reads about entries, not their content."""
+
+    def __init__(self, plain: Any) -> None:
+        self._plain = plain
+        self._position = 0
+        self._last = b""
+        self._header = 0
+
+    def begin_header(self) -> None:
+        self._header = 0
+
+    @property
+    def at_end_mark(self) -> bool:
+        return len(self._last) == tarfile.BLOCKSIZE and not self._last.strip(b"\0")
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, size: int) -> bytes:
+        self._header += size
+        if not 0 <= size <= MAX_HEADER or self._header > MAX_HEADER:
+            raise tarfile.ReadError("an entry says too much of itself")
+        self._last = self._full(size)
+        return self._last
+
+    def seek(self, position: int) -> int:
+        if not 0 <= position - self._position <= MAX_HEADER:
+            raise tarfile.ReadError("it cannot be read backwards")
+        self._full(position - self._position)
+        return position
+
+    def content(self, size: int) -> bytes:
+        data: bytes = self._plain.read(size)
+        self._position += len(data)
+        return data
+
+    def drain(self) -> None:
+        """To the end of the archive, so that a checksum at its end is checked."""
+        total = 0
+        while data := self.content(CHUNK):
+            total += len(data)
+            if total > MAX_PADDING:
+                raise tarfile.ReadError("something follows its end")
+
+    def _full(self, size: int) -> bytes:
+        parts = []
+        while size:
+            data = self.content(size)
+            if not data:
+                break
+            parts.append(data)
+            size -= len(data)
+        return b"".join(parts)

@@ -1,0 +1,192 @@
+"""Locks made by the real uv against an index on loopback."""
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from mlwf.errors import MlwfError
+from mlwf.image.lock import BasePlatform, Lock, make_lock, torch_backend
+from mlwf.image.package import read_package
+from mlwf.image.process import Runner
+from mlwf.image.requirements import Policy, Requirements
+
+from tests.image.index import Index
+
+DEBIAN = BasePlatform("2.36", "amd64")
+Serve = Callable[[Index], Index]
+MakeFolder = Callable[..., Path]
+
+
+@dataclass
+class Locking:
+    """Makes locks for packages; everything that uv wrote and said is in `folder`."""
+
+    folder: Path
+    environ: Mapping[str, str]
+    rounds: int = 0
+
+    def lock(
+        self, package: Path, policy: Policy | None = None, *, platform: BasePlatform = DEBIAN, offline: bool = False, **more: bool
+    ) -> Lock:
+        self.rounds += 1
+        work = self.folder / str(self.rounds)
+        work.mkdir()
+        allowed = policy or Policy()
+        with (self.folder / "build.log").open("ab") as log:
+            return make_lock(
+                read_package(package, allowed), "3.11.7", platform, runner=Runner(self.environ, log), cache=self.folder / "uv", folder=work,
+                policy=allowed, offline=offline, **more,
+            )  # fmt: skip
+
+
+@pytest.fixture
+def locking(tmp_path: Path) -> Callable[[Index], Locking]:
+    def make(index: Index, url: str = "") -> Locking:
+        folder = tmp_path / "locking"
+        folder.mkdir(exist_ok=True)
+        return Locking(folder, {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "UV_DEFAULT_INDEX": url or index.url})
+
+    return make
+
+
+def digest(index: Index, file: str) -> str:
+    return hashlib.sha256(index.files[file]).hexdigest()
+
+
+def test_every_package_with_its_version_and_hashes(serve_index: Serve, make_folder: MakeFolder, locking: Callable[..., Locking]) -> None:
+    index = serve_index(Index().add("top", "1.0", requires=["below>=1"]).add("below", "1.5").add("below", "2.0").add("below", "3.0"))
+    folder = make_folder({"requirements.txt": "-c constraints.txt\ntop==1.0", "constraints.txt": "below<3"})
+    lock = locking(index).lock(folder)
+    assert [(each.name, each.version, each.hashes) for each in lock.packages] == [
+        ("below", "2.0", (digest(index, "below-2.0-py3-none-any.whl"),)),
+        ("top", "1.0", (digest(index, "top-1.0-py3-none-any.whl"),)),
+    ]
+    assert lock.python == "3.11.7"
+
+
+def test_the_same_again_without_network_and_what_is_missing(
+    serve_index: Serve, make_folder: MakeFolder, locking: Callable[..., Locking]
+) -> None:
+    index = serve_index(Index().add("top", "1.0"))
+    makes = locking(index)
+    online = makes.lock(make_folder({"requirements.txt": "top==1.0"}))
+    asked = len(index.asked)
+    assert makes.lock(make_folder({"requirements.txt": "top==1.0"}), offline=True) == online
+    assert len(index.asked) == asked
+    with pytest.raises(MlwfError, match="--fetch-only"):
+        makes.lock(make_folder({"requirements.txt": "other==1.0"}, name="other"), offline=True)
+
+
+def test_wheels_only_unless_allowed(serve_index: Serve, make_folder: MakeFolder, locking: Callable[..., Locking]) -> None:
+    makes = locking(serve_index(Index().add_sdist("top", "1.0").add("old", "1.0", tag="cp39-cp39-manylinux_2_17_x86_64")))
+    for name in ("top", "old"):
+        with pytest.raises(MlwfError) as caught:
+            makes.lock(make_folder({"requirements.txt": f"{name}==1.0"}, name=name))
+        assert "--allow-source-builds" in str(caught.value)
+        assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("glibc", "name"), [("2.17", "17"), ("2.27", "17"), ("2.28", "28"), ("2.30", "28"), ("2.36", "36"), ("2.44", "40")]
+)
+def test_platforms_as_uv_knows_them(
+    serve_index: Serve, make_folder: MakeFolder, locking: Callable[..., Locking], glibc: str, name: str
+) -> None:
+    platform = BasePlatform(glibc, "amd64")
+    assert platform.as_uv() == f"x86_64-manylinux_2_{name}"
+    makes = locking(serve_index(Index().add("top", "1.0", tag=f"cp311-cp311-manylinux_2_{name}_x86_64")))
+    assert makes.lock(make_folder({"requirements.txt": "top"}), platform=platform).packages[0].version == "1.0"
+
+
+@pytest.mark.parametrize(("glibc", "architecture"), [("", "amd64"), ("2.12", "amd64"), ("2.36", "riscv64")])
+def test_bases_without_wheels(glibc: str, architecture: str) -> None:
+    with pytest.raises(MlwfError, match="cannot be installed in this base image"):
+        BasePlatform(glibc, architecture).as_uv()
+
+
+def test_an_index_of_the_model_stands_in_the_lock(serve_index: Serve, make_folder: MakeFolder, locking: Callable[..., Locking]) -> None:
+    site, other = serve_index(Index().add("top", "1.0")), serve_index(Index().add("rare", "2.0"))
+    folder = make_folder({"requirements.txt": f"--extra-index-url {other.url}\ntop==1.0\nrare==2.0"})
+    lock = locking(site).lock(folder, Policy(indexes=True))
+    assert lock.text.splitlines()[0] == f"--extra-index-url {other.url}"
+    assert [each.name for each in lock.packages] == ["rare", "top"]
+    # Another index is another lock, even with the same packages.
+    assert lock.digest != Lock(lock.text.partition("\n")[2], lock.python).digest
+
+
+def test_a_password_of_the_index_is_nowhere(serve_index: Serve, make_folder: MakeFolder, locking: Callable[..., Locking]) -> None:
+    index = serve_index(Index(password="hunter2-of-the-site").add("top", "1.0"))
+    makes = locking(index, index.url_with_password)
+    lock = makes.lock(make_folder({"requirements.txt": "top==1.0"}))
+    with pytest.raises(MlwfError) as caught:
+        makes.lock(make_folder({"requirements.txt": "none==1.0"}, name="none"))
+    kept = [path.read_bytes() for path in makes.folder.rglob("*") if path.is_file()]
+    assert len(kept) > 3
+    encoded = base64.b64encode(f"site:{index.password}".encode())
+    for text in (lock.text.encode(), str(caught.value).encode(), repr(caught.value.__cause__).encode(), *kept):
+        assert index.password.encode() not in text
+        assert encoded not in text
+
+
+UV_LOCK = """\
+version = 1
+revision = 3
+requires-python = ">=3.11"
+
+[[package]]
+name = "below"
+version = "1.5"
+source = {{ {source} }}
+wheels = [{{ url = "{url}/below-1.5-py3-none-any.whl", hash = "sha256:{digest}" }}]
+
+[[package]]
+name = "project"
+version = "0.1.0"
+source = {{ virtual = "." }}
+dependencies = [{{ name = "below" }}]
+
+[package.metadata]
+requires-dist = [{{ name = "below" }}]
+"""
+PYPROJECT = '[project]\nname = "project"\nversion = "0.1.0"\nrequires-python = ">=3.11"\ndependencies = ["below"]\n'
+PYPI = 'registry = "https://pypi.org/simple"'
+
+
+def locked_package(make_folder: MakeFolder, source: str, name: str = "package") -> Path:
+    text = UV_LOCK.format(source=source, url="https://files.pythonhosted.org/packages", digest="ab" * 32)
+    return make_folder({"uv.lock": text, "pyproject.toml": PYPROJECT}, name=name)
+
+
+def test_a_uv_lock_is_honoured(make_folder: MakeFolder, locking: Callable[..., Locking]) -> None:
+    folder = locked_package(make_folder, PYPI)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    lock = locking(Index(port=1)).lock(folder)  # nobody is there, and nobody is asked
+    assert [(each.name, each.version, each.hashes) for each in lock.packages] == [("below", "1.5", ("ab" * 32,))]
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ('registry = "https://evil.example/simple"', "--allow-indexes"),
+        ('url = "https://evil.example/below-1.5-py3-none-any.whl"', "--allow-urls"),
+        ('git = "https://evil.example/below?rev=main#abc"', "a path or an address"),
+        ('path = "../../below-1.5-py3-none-any.whl"', "a path or an address"),
+        ('directory = "/etc"', "a path or an address"),
+        ('editable = "code"', "a path or an address"),
+    ],
+)
+def test_where_a_uv_lock_may_not_point_to(make_folder: MakeFolder, locking: Callable[..., Locking], source: str, words: str) -> None:
+    with pytest.raises(MlwfError) as caught:
+        locking(Index(port=1)).lock(locked_package(make_folder, source))
+    assert words in str(caught.value)
+
+
+def test_builds_of_pytorch_as_recorded() -> None:
+    assert torch_backend(Requirements(("torch==2.8.0+cu128", "torchvision==0.23.0+cu128", "numpy==2.4.0"))) == "cu128"
+    assert torch_backend(Requirements(("torch==2.8.0", "other==1+cu128"))) == ""
+    with pytest.raises(MlwfError, match="cpu, cu128"):
+        torch_backend(Requirements(("torch==2.8.0+cu128", "torchvision==0.23.0+cpu")))

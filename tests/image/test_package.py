@@ -1,0 +1,192 @@
+"""What a package says of the environment that it wants, and what of its wishes it gets."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mlwf.errors import MlwfError
+from mlwf.image.package import fetch_package, read_package, tree_digest
+from mlwf.image.requirements import Policy, Requirements, read_requirements
+
+from tests.image.conftest import CONDA, MLMODEL, package_files, packed
+
+MakeFolder = Callable[..., Path]
+# Before MLflow 2, `env` was the name of a file.
+OLD = MLMODEL.replace("env:\n      conda: conda.yaml\n      virtualenv: python_env.yaml", "env: conda.yaml")
+ALL = Policy(indexes=True, urls=True)
+
+
+def test_what_mlflow_writes(make_folder: MakeFolder, tmp_path: Path) -> None:
+    package = fetch_package(str(make_folder()), tmp_path / "model", environ={})
+    assert (package.python, package.python_origin) == ("3.11.7", "python_env.yaml")
+    # The last line has no newline, and is whole.
+    assert package.requirements == ("mlflow==3.17.2", "numpy==2.4.0")
+    assert package.build_requirements == ("pip==23.2.1", "setuptools==65.5.0", "wheel")
+    assert package.flavors == ("python_function", "sklearn")
+    assert package.input_example == tmp_path / "model" / "serving_input_example.json"
+    assert (package.name, package.needs_gpu, package.uv_lock) == ("m-0123456789abcdef", False, None)
+
+
+def test_the_digest_is_of_names_and_contents_alone(make_folder: MakeFolder, tmp_path: Path) -> None:
+    one = fetch_package(str(make_folder()), tmp_path / "one", environ={})
+    archive = tmp_path / "model.tar.gz"
+    archive.write_bytes(packed(package_files()))
+    two = fetch_package(str(archive), tmp_path / "two", environ={})
+    assert one.sha256 == two.sha256 == tree_digest(tmp_path / "one")
+    (tmp_path / "two" / "model.skops").write_text("other")
+    assert tree_digest(tmp_path / "two") != one.sha256
+
+
+@pytest.mark.parametrize(
+    ("changes", "python", "origin"),
+    [
+        ({"python_env.yaml": None}, "3.11.7", "conda.yaml"),
+        ({"python_env.yaml": None, "conda.yaml": CONDA.replace("python=3.11.7", "python==3.10.4")}, "3.10.4", "conda.yaml"),
+        ({"python_env.yaml": None, "conda.yaml": None}, "3.11.7", "MLmodel"),
+        ({"python_env.yaml": "python: 3.12\n", "conda.yaml": None}, "3.11.7", "MLmodel"),
+        ({"python_env.yaml": None, "MLmodel": OLD}, "3.11.7", "conda.yaml"),
+    ],
+)
+def test_the_python_is_taken_from_the_first_that_says_it(
+    make_folder: MakeFolder, changes: dict[str, str | None], python: str, origin: str
+) -> None:
+    package = read_package(make_folder(changes))
+    assert (package.python, package.python_origin) == (python, origin)
+
+
+def test_an_old_package_with_conda_alone(make_folder: MakeFolder) -> None:
+    folder = make_folder({"python_env.yaml": None, "requirements.txt": None})
+    assert read_package(folder).requirements == ("mlflow==3.17.2", "numpy==2.4.0")
+    folder = make_folder({"python_env.yaml": None, "requirements.txt": None, "conda.yaml": CONDA + "- cudatoolkit=11.8\n"}, name="cuda")
+    (folder / "conda.yaml").write_text(CONDA.replace("- pip:", "- cudatoolkit=11.8\n- pip:"))
+    with pytest.raises(MlwfError, match=r"packages of conda: cudatoolkit=11.8"):
+        read_package(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"MLmodel": "flavors: {sklearn: {}}"}, "no python_function flavor"),
+        ({"MLmodel": "- a list"}, "it is not a mapping"),
+        ({"MLmodel": "a: [unclosed"}, "it is no YAML"),
+        ({"MLmodel": "a: !!python/object/apply:os.system ['touch /tmp/x']"}, "it is no YAML"),
+        ({"MLmodel": "a: &a [x]\n" + "".join(f"b{n}: [*a, *a]\n" for n in range(80))}, "refers to itself too often"),
+        ({"python_env.yaml": "[" * 3000}, "it is no YAML"),
+        ({"python_env.yaml": None, "conda.yaml": None, "MLmodel": MLMODEL.replace("3.11.7", "3.11")}, "exact Python: MLmodel: '3.11'"),
+        (
+            {"python_env.yaml": "python: '3.11.7; rm -rf /'\n", "conda.yaml": None, "MLmodel": MLMODEL.replace("3.11.7", "x")},
+            "exact Python",
+        ),
+        ({"requirements.txt": None, "conda.yaml": None, "python_env.yaml": "python: 3.11.7\n"}, "does not say its requirements"),
+        ({"requirements.txt": "numpy==1\xff"}, ""),
+    ],
+)
+def test_what_cannot_be_read_is_said(make_folder: MakeFolder, changes: dict[str, str | None], words: str) -> None:
+    folder = make_folder(changes)
+    if not words:
+        (folder / "requirements.txt").write_bytes(b"numpy==1\xff")
+        words = "it is not UTF-8 text"
+    with pytest.raises(MlwfError) as caught:
+        read_package(folder)
+    assert words in str(caught.value)
+
+
+def test_an_example_outside_the_package_is_none(make_folder: MakeFolder) -> None:
+    outside = MLMODEL.replace("serving_input_path: serving_input_example.json", "serving_input_path: ../../../etc/passwd")
+    assert read_package(make_folder({"MLmodel": outside})).input_example is None
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--index-url https://evil.example/simple", "--allow-indexes"),
+        ("-i https://evil.example/simple", "--allow-indexes"),
+        ("--extra-index-url=https://evil.example/simple", "--allow-indexes"),
+        ("--find-links https://evil.example/", "--allow-indexes"),
+        ("-f wheels/", "no web address"),
+        ("--no-index", "not for a model to set"),
+        ("--trusted-host evil.example", "not for a model to set"),
+        ("--no-binary :all:", "not for a model to set"),
+        ("--config-settings=x", "not for a model to set"),
+        ("-e .", "source folder"),
+        ("--editable git+https://x.example/y", "source folder"),
+        ("git+https://github.com/x/y", "a path or an address"),
+        ("thing @ git+https://github.com/x/y", "fixed by its hash"),
+        ("thing @ http://x.example/thing-1-py3-none-any.whl", "fixed by its hash"),
+        ("thing @ file:///etc/passwd", "fixed by its hash"),
+        ("thing @ https://x.example/thing-1-py3-none-any.whl", "--allow-urls"),
+        ("https://x.example/thing-1-py3-none-any.whl", "a path or an address"),
+        ("./code/thing-1-py3-none-any.whl", "a path or an address"),
+        ("/etc/passwd", "a path or an address"),
+        ("code/thing", "a path or an address"),
+        ("-r ../../etc/passwd", "leads out of the package"),
+        ("-r /etc/passwd", "leads out of the package"),
+        ("-c https://evil.example/c.txt", "leads out of the package"),
+        ("-r nothing.txt", "not in the package"),
+        ("numpy==1 --global-option=x", "not understood"),
+        ("numpy==1\x1b[2J", "not understood"),
+        ("$(touch x)", "not understood"),
+        ("numpy==1; python_version > '3' $(x)", "not understood"),
+    ],
+)
+def test_what_a_model_does_not_get(make_folder: MakeFolder, line: str, words: str) -> None:
+    folder = make_folder({"requirements.txt": f"mlflow==3.17.2\n{line}"})
+    with pytest.raises(MlwfError) as caught:
+        read_package(folder)
+    assert words in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line", ["--extra-index-url https://u:hunter2secret@x.example/simple", "a @ https://u:hunter2secret@x.example/a-1-py3-none-any.whl"]
+)
+def test_a_password_is_never_taken_and_never_shown(make_folder: MakeFolder, line: str) -> None:
+    with pytest.raises(MlwfError) as caught:
+        read_package(make_folder({"requirements.txt": line}), ALL)
+    assert "holds a user name or a password" in str(caught.value)
+    assert "hunter2secret" not in repr(caught.value) + str(caught.value)
+
+
+def test_what_is_allowed_by_name(make_folder: MakeFolder) -> None:
+    text = "--extra-index-url https://x.example/simple\na @ https://x.example/a-1-py3-none-any.whl\n--pre\nb==1  # why\n"
+    found = read_package(make_folder({"requirements.txt": text}), ALL).wanted
+    assert found == Requirements(
+        packages=("a @ https://x.example/a-1-py3-none-any.whl", "b==1"), indexes=("--extra-index-url https://x.example/simple",)
+    )
+
+
+def test_includes_inside_the_package(make_folder: MakeFolder) -> None:
+    folder = make_folder(
+        {
+            "requirements.txt": "-r more/extra.txt\n-c constraints.txt\r\nMLflow[genai] >=3, <4 ; python_version >= '3.9'\n",
+            "more/extra.txt": "\ufeffscipy==1.17.0 \\\n    --hash=sha256:00\n-c ../constraints.txt",
+            "constraints.txt": "numpy<3",
+        }
+    )
+    found = read_package(folder).wanted
+    assert found == Requirements(("scipy==1.17.0", "MLflow[genai] >=3, <4 ; python_version >= '3.9'"), ("numpy<3",))
+    (folder / "constraints.txt").write_text("-r requirements.txt")
+    with pytest.raises(MlwfError, match="in a circle"):
+        read_package(folder)
+
+
+def test_what_suggests_a_gpu(make_folder: MakeFolder) -> None:
+    for number, line in enumerate(["torch==2.8.0+cu128", "flash-attn==2.8.3", "nvidia-cublas-cu12==12.8"]):
+        assert read_package(make_folder({"requirements.txt": line}, name=str(number))).needs_gpu
+    assert not read_package(make_folder({"requirements.txt": "torch==2.8.0+cpu"}, name="cpu")).needs_gpu
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.one_of(st.text(max_size=200), st.text(alphabet="-rcief @:/.=\\\n#;a\t+'\"<>!,[]", max_size=60)))
+def test_no_line_becomes_an_option_that_was_not_allowed(tmp_path: Path, text: str) -> None:
+    (tmp_path / "requirements.txt").write_text(text, "utf-8", errors="replace")
+    try:
+        found = read_requirements(tmp_path, "requirements.txt")
+    except MlwfError:
+        return
+    for line in found.lines:
+        assert line[0].isalnum()
+        assert line[0].isascii()
+        assert not {"/", "\n", "\\", "@"} & set(line)
