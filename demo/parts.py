@@ -160,7 +160,12 @@ def _console(home: Home, settings: Settings) -> Part:
         "console",
         console_url(home),
         [*gunicorn, f"--chdir={ROOT}", "demo.console"],
-        settings.environment(HOME=str(home.path), MLWF_SERVICE=f"unix://{home.socket}", AWS_SHARED_CREDENTIALS_FILE=str(home.credentials)),
+        settings.environment(
+            HOME=str(home.path),
+            MLWF_SERVICE=f"unix://{home.socket}",
+            AWS_SHARED_CREDENTIALS_FILE=str(home.credentials),
+            AIHUB_CONSOLE_LOCAL_JOBS="true",
+        ),
         home.path,
         home.logs / "console.log",
         home.process_file("console"),

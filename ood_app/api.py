@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from mlwf.answers import Operation
 from mlwf.client import Client, ServiceError
 
-from ood_app import caller
+from ood_app import caller, jobs
 from ood_app.form import create_request, storage_request
 from ood_app.problems import Problem
 from ood_app.settings import Settings
@@ -42,7 +42,7 @@ def close(_error: BaseException | None) -> None:
 @api.get("/me")
 def me() -> ResponseReturnValue:
     """Who the caller is and what the form offers."""
-    return jsonify(me_view(service().me(), caller.group_change()))
+    return jsonify(me_view(service().me(), caller.group_change(), settings()))
 
 
 @api.get("/profiles")
@@ -55,13 +55,15 @@ def profiles() -> ResponseReturnValue:
 def state() -> ResponseReturnValue:
     """All servers, the operations under way and those that the page asks for (`?op=`)."""
     # Operations first: one that has ended is then never shown beside the server's state from before its end.
-    asked = {each: _operation(each) for each in request.args.getlist("op")[:MOST_OPERATIONS]}
+    wanted = request.args.getlist("op")[:MOST_OPERATIONS]
+    here = [each for each in wanted if jobs.is_job(each)]
+    asked = {each: _operation(each) for each in wanted if each not in here}
     servers = service().servers(deleted=True)
     others = [each.operation for each in servers if each.operation and each.operation not in asked]
     found = [*asked.values(), *map(_operation, others[:MOST_OPERATIONS])]
     return jsonify(
         servers=[server_view(each, settings()) for each in servers],
-        operations=[operation_view(each) for each in found if each],
+        operations=[*(operation_view(each) for each in found if each), *(each for each in map(jobs.view, here) if each)],
     )
 
 
@@ -79,6 +81,12 @@ def _operation(identifier: str) -> Operation | None:
 def create() -> ResponseReturnValue:
     wanted = create_request(_body())
     return _accepted(service().create(**wanted))
+
+
+@api.post("/jobs")
+def start_job() -> ResponseReturnValue:
+    """Export model or Create image on this host."""
+    return jsonify(jobs.start(_body(), settings())), 202
 
 
 @api.post("/servers/<group>/<env>/<change>")

@@ -47,6 +47,12 @@ def _link(value: str) -> str:
     return value.strip()
 
 
+def _yes_no(value: str) -> bool:
+    if value.strip() not in {"true", "false"}:
+        raise ValueError("write true or false")
+    return value.strip() == "true"
+
+
 def _language(value: str) -> str:
     if value.strip() not in {"", *LANGUAGES}:
         raise ValueError(f"write one of {', '.join(LANGUAGES)}, or nothing")
@@ -92,7 +98,7 @@ TABLE: Final = (
         "export_form_url",
         PREFIX + "EXPORT_FORM_URL",
         "",
-        "Open OnDemand form behind **Export model**. `?group=…&env_name=…` is appended. Empty: the command is shown.",
+        "Open OnDemand form behind **Export model**. `?group_name=…&env_name=…` is appended. Empty: the command is shown.",
         _link,
     ),
     Setting(
@@ -101,6 +107,14 @@ TABLE: Final = (
         "",
         "Open OnDemand form behind **Create image**, likewise.",
         _link,
+    ),
+    Setting(
+        "local_jobs",
+        PREFIX + "LOCAL_JOBS",
+        "false",
+        "`true`: **Export model** and **Create image** run on the console's own host, as the caller, where no form is set. For a demo, "
+        "or a host that may do such work.",
+        _yes_no,
     ),
     Setting(
         "base_container_url",
@@ -133,6 +147,7 @@ class Settings:
     portal_menu_url: str
     export_form_url: str
     image_form_url: str
+    local_jobs: bool
     base_container_url: str
 
 
@@ -146,6 +161,12 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     values = {row.name: _value(row, found.get(row.variable) or row.default) for row in TABLE}
     values["secret_key"] = _Hidden(values["secret_key"])
     return Settings(**values)
+
+
+def for_programs(settings: Settings, language: str) -> dict[str, str]:
+    """What a program that the console starts for its caller gets: the process's own environment without the console's secret."""
+    kept = {name: value for name, value in os.environ.items() if name != "SECRET_KEY_BASE" and not name.startswith(PREFIX)}
+    return kept | {"MLWF_SERVICE": settings.service, "LC_ALL": "ja_JP.UTF-8" if language == "ja" else "C.UTF-8"}
 
 
 def _value(row: Setting, text: str) -> Any:

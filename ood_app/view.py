@@ -74,7 +74,7 @@ def problem_view(problem: Problem | None) -> dict[str, Any] | None:
     return {"code": problem.code, "detail": problem.detail, "cure": problem.cure, "log": log}
 
 
-def me_view(me: Me, change: GroupChange) -> dict[str, Any]:
+def me_view(me: Me, change: GroupChange, settings: Settings) -> dict[str, Any]:
     """What the form offers. Only groups in which the caller may create are a choice; a change of groups matters only for those."""
     offered = {each.name for each in me.groups}
     return {
@@ -89,6 +89,8 @@ def me_view(me: Me, change: GroupChange) -> dict[str, Any]:
         "isolates": me.runtime.get("isolates", True),
         "joined": [name for name in change.joined if name in offered],
         "left": list(change.left),
+        "local_jobs": settings.local_jobs,
+        "base_container_url": settings.base_container_url,
     }
 
 
@@ -101,4 +103,4 @@ def _form(url: str, server: Server) -> str | None:
     if not url:
         return None
     joint = "&" if "?" in url else "?"
-    return f"{url}{joint}group={quote(server.group, safe='')}&env_name={quote(server.env_name, safe='')}"
+    return f"{url}{joint}group_name={quote(server.group, safe='')}&env_name={quote(server.env_name, safe='')}"

@@ -14,6 +14,7 @@ from tests.console.fake_service import FakeService
 
 CHANGES = [
     ("POST", "/servers"),
+    ("POST", "/jobs"),
     ("POST", "/servers/gaa50000/wine/start"),
     ("DELETE", "/servers/gaa50000/wine"),
     ("PUT", "/servers/gaa50000/wine/storage"),

@@ -19,7 +19,18 @@ from demo.ports import LOOPBACK, free_ports
 from tests.support.box import until
 
 MODULES = Path("/usr/lib/apache2/modules")
-LOADED = ("mpm_event", "authn_core", "authn_file", "authz_core", "authz_user", "auth_basic", "headers", "lua", "proxy", "proxy_http")
+LOADED: tuple[str, ...] = (
+    "mpm_event",
+    "authn_core",
+    "authn_file",
+    "authz_core",
+    "authz_user",
+    "auth_basic",
+    "headers",
+    "lua",
+    "proxy",
+    "proxy_http",
+)
 LOADED += ("setenvif", "env", "ssl", "socache_shmcb", "alias", "unixd")
 VERSIONS = ("3.1", "4.0", "4.1", "4.2")
 SESSION = "mod_auth_openidc_session"

@@ -78,3 +78,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a narrow locale shows ? rather than a traceback
     sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

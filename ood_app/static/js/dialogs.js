@@ -74,6 +74,32 @@ export function linesDialog(title, explanation, lines) {
   copy.focus();
 }
 
+/** A job on the console's own host: its fields, and behind a fold the lines that do the same elsewhere. */
+export function jobDialog(title, explanation, task, fields, lines, onAccepted, server) {
+  const rows = fields.map(({ name, help, value }) => h("div.mb-3", { "data-field": name },
+    h("label.form-label", { for: `job-${name}` }, name),
+    h("input.form-control", { type: "text", id: `job-${name}`, name, value, autocomplete: "off", autocapitalize: "off", spellcheck: "false", "aria-describedby": `job-${name}-help job-${name}-error` }),
+    h("div.invalid-feedback", { id: `job-${name}-error` }),
+    h("div.form-text", { id: `job-${name}-help` }, help)));
+  const form = h("form", { id: "job-form", novalidate: true }, h("p", {}, explanation), ...rows,
+    h("details", {}, h("summary", {}, t("The same on a command line")), h("pre.lines", { tabindex: "0" }, lines)));
+  const button = h("button.btn.btn-primary", { type: "submit", form: form.id }, title);
+  const opened = open(title, form);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    run(button, opened, async () => {
+      try {
+        onAccepted(await call("POST", "/jobs", { task, group_name: server.group, env_name: server.env_name, ...readFields(form) }));
+      } catch (failure) {
+        showErrors(form, failure.fields ?? {});
+        throw failure;
+      }
+    });
+  });
+  opened.foot.append(cancelButton(opened.close), button);
+  form.querySelector("input").focus();
+}
+
 /** There is no auth file yet: where it belongs, what it holds, and a button that makes it. */
 export function authFileDialog(server, failure, register) {
   const body = h("div", {},

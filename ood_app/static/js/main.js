@@ -1,7 +1,7 @@
 // The page: asks for the state, draws it, and does what is pressed.
 import { call, serverPath } from "./api.js";
 import { byId, h, problemBox, say } from "./dom.js";
-import { authFileDialog, deleteDialog, linesDialog, storageDialog } from "./dialogs.js";
+import { authFileDialog, deleteDialog, jobDialog, linesDialog, storageDialog } from "./dialogs.js";
 import { adoptForm, createEnded, offer } from "./form.js";
 import * as list from "./list.js";
 import * as operations from "./operations.js";
@@ -94,6 +94,11 @@ function accepted(operation) {
   refresh();
 }
 
+function jobAccepted(job) {
+  accepted(job);
+  byId("operations-title").scrollIntoView({ block: "nearest" });
+}
+
 function ended(operation) {
   if (operation.kind === "create") createEnded(operation);
 }
@@ -120,8 +125,24 @@ const ACTIONS = {
     }
   },
   job: (server) => linesDialog(t("Lines for a job"), t("Put these into your job script, with the password that stands in the auth file."), server.job_lines),
-  export: (server) => linesDialog("Export model", t("On a login or compute node with the mlwf tools: this packs one version of a registered model."), server.export_command),
-  image: (server) => linesDialog("Create image", t("On a compute node with the mlwf tools: this builds a container image that runs an exported model."), server.image_command),
+  export: (server) => {
+    const words = t("On a login or compute node with the mlwf tools: this packs one version of a registered model.");
+    if (!me?.local_jobs) return linesDialog("Export model", words, server.export_command);
+    return jobDialog("Export model", t("Packs one version of a registered model into a folder of yours, on this host."), "export", [
+      { name: "model_name", help: t("Name of the registered model.") },
+      { name: "model_version", help: t("Number of the version.") },
+      { name: "output_dir", help: t("Folder for the result; empty: mlflow in your home.") },
+    ], server.export_command, jobAccepted, server);
+  },
+  image: (server) => {
+    const words = t("On a compute node with the mlwf tools: this builds a container image that runs an exported model.");
+    if (!me?.local_jobs) return linesDialog("Create image", words, server.image_command);
+    return jobDialog("Create image", t("Builds a container image that runs an exported model, on this host."), "image", [
+      { name: "model_package", help: t("The exported model: s3://…, https://…, or the absolute path of a model.tar.gz.") },
+      { name: "base_container_url", help: t("Base image, docker://… or another address that Singularity takes."), value: me.base_container_url },
+      { name: "output_dir", help: t("Folder for the result; empty: mlflow in your home.") },
+    ], server.image_command, jobAccepted, server);
+  },
 };
 
 async function act(name, server) {

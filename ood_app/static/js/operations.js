@@ -1,8 +1,10 @@
 // "Operational status for requests": each request of this page with its steps as they happen.
-import { byId, h, icon, problemBox, say, spinner } from "./dom.js";
+import { breakable, byId, h, icon, problemBox, say, spinner } from "./dom.js";
 import { duration, t } from "./texts.js";
 
 const KEPT = 6;
+/** What runs on the console's own host, as the caller. */
+const JOBS = ["export", "image"];
 const STORE = "aihub-operations";
 const known = new Map();
 
@@ -10,6 +12,7 @@ const known = new Map();
 const KINDS = {
   create: () => t("Create"), start: () => t("Start"), stop: () => t("Stop"), delete: () => t("Delete"), restore: () => t("Restore"),
   purge: () => t("Remove for good"), users: () => t("Register users"), storage: () => t("Change the key"),
+  export: () => "Export model", image: () => "Create image",
 };
 
 export const finished = (operation) => ["succeeded", "failed"].includes(operation.state);
@@ -81,11 +84,12 @@ function draw(operations) {
 }
 
 function article(operation, open, logOpen) {
-  const title = `${(KINDS[operation.kind] ?? (() => operation.kind))()} · ${operation.group} / ${operation.env_name}`;
+  const title = [(KINDS[operation.kind] ?? (() => operation.kind))(), [operation.group, operation.env_name].filter(Boolean).join(" / ")].filter(Boolean).join(" · ");
   const summary = h("summary", { onclick: () => folds.set(operation.id, !box.open) }, mark(operation.state), " ", title);
   const box = h("details.operation", { "data-id": operation.id, "data-state": operation.state, open },
     summary,
     h("ol.steps", {}, ...operation.steps.map(step)),
+    operation.total ? h("progress.w-100", { max: operation.total, value: operation.bytes ?? 0, "aria-label": t("Bytes so far") }) : null,
     operation.error ? problemBox(operation.error, t("Last lines of the log")) : conclusion(operation));
   if (logOpen) box.querySelector(".problem-box details")?.setAttribute("open", "");
   return box;
@@ -105,6 +109,7 @@ const CREATED = "Service created";
 
 function conclusion(operation) {
   const done = operation.state === "succeeded";
+  if (JOBS.includes(operation.kind)) return done ? h("p.conclusion", {}, t("Result:"), " ", h("code.breakable", {}, breakable(operation.message))) : null;
   const words = done && operation.kind === "create" && operation.message !== CREATED ? `${CREATED}: ${operation.message}` : operation.message;
   return h("p.conclusion", {}, words);
 }

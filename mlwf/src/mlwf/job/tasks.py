@@ -1,5 +1,6 @@
 """The tasks of `mlwf job`: a server session, an export, an image."""
 
+import json
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from mlwf.errors import MlwfError, WrongUseError
 from mlwf.export.registry import ModelVersion
 from mlwf.export.run import Wanted, export
 from mlwf.i18n import _
+from mlwf.image.steps import words
 from mlwf.job.progress import Progress
 from mlwf.job.request import JobRequest
 from mlwf.lease import HeldLease, ensure_up
@@ -162,28 +164,28 @@ def _image(request: JobRequest, environ: Mapping[str, str], open_client: Open, p
             endpoint = client.server(request.group_name, request.env_name).storage.endpoint_url
         more = {"MLFLOW_S3_ENDPOINT_URL": endpoint} if endpoint else {}
     with progress.step("image", _("Create the image")):
-        argv = [str(Path(sys.executable).parent / "mlwf_create_image")]
+        argv = [sys.executable, "-c", "from mlwf.image_cli import main; main()", "--json"]
         argv += ["--model-pkg-url", request.model_package, "--base-container-url", request.base_container_url]
         argv += ["--output-dir", str(_output(request))]
-        progress.tell(result=_follow(argv, {**environ, **more}, progress))
+        progress.tell(result=_follow(argv, {**environ, **more}, progress)["folder"])
 
 
-def _follow(argv: list[str], environ: Mapping[str, str], progress: Progress) -> str:
-    """Runs the program, tells its words, and answers the last line of its output, which names the folder."""
+def _follow(argv: list[str], environ: Mapping[str, str], progress: Progress) -> dict[str, Any]:
+    """Runs the program, tells its steps, and answers its result."""
     try:
         process = subprocess.Popen(argv, env=dict(environ), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
     except OSError as error:
-        what = _("{command} cannot be run: {why}").format(command=Path(argv[0]).name, why=error.strerror)
+        what = _("{command} cannot be run: {why}").format(command="mlwf_create_image", why=error.strerror)
         raise MlwfError(what, cure=_("Update mlwf, or tell the administrators.")) from error
     printed: list[str] = []
     reader = threading.Thread(target=lambda: printed.extend(process.stdout or ()), daemon=True)
     reader.start()
-    last: list[str] = []
+    said: list[str] = []
     try:
         for line in process.stderr or ():
-            sys.stderr.write(line)
-            last = [*last, line.strip()][-KEPT_LINES:]
-            progress.detail(line.strip())
+            if not _tell_step(line, progress):
+                sys.stderr.write(line)
+                said = [*said, line.strip()][-KEPT_LINES:]
         status = process.wait()
     except BaseException:
         process.terminate()
@@ -191,5 +193,17 @@ def _follow(argv: list[str], environ: Mapping[str, str], progress: Progress) -> 
         raise
     reader.join()
     if status != 0:
-        raise MlwfError(_("The image was not created"), " ".join(last[-3:]), _("The job's output has all of it."))
-    return printed[-1].strip() if printed else ""
+        raise MlwfError(_("The image was not created"), " ".join(said), _("The job's output has all of it."))
+    found: dict[str, Any] = json.loads("".join(printed))
+    return found
+
+
+def _tell_step(line: str, progress: Progress) -> bool:
+    """Whether the line is a step of the program's, which then is told."""
+    try:
+        told = json.loads(line)
+        if told["state"] == "begins":
+            progress.detail(words(told["step"]))
+    except (ValueError, TypeError, KeyError):
+        return False
+    return True

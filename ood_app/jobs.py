@@ -1,0 +1,145 @@
+"""Export model and Create image on the console's own host, as the caller: `mlwf job` in the background, with its progress in a file.
+
+Passenger answers one request at a time and may end this process when nobody asks, so nothing here is remembered: a job is a folder.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from flask import g
+from mlwf.errors import WrongUseError
+from mlwf.i18n import use_language
+from mlwf.job.request import NEEDED, RULES, JobRequest, meaning
+
+from ood_app.problems import Problem
+from ood_app.settings import Settings, for_programs
+from ood_app.texts import _
+
+TASKS: Final = ("export", "image")
+MOST_RUNNING: Final = 4
+KEPT_DAYS: Final = 7
+SILENT_SECONDS: Final = 60.0
+_LARGEST: Final = 1 << 20
+_children: Final[list[subprocess.Popen[bytes]]] = []
+"""Those that this process started: asked now and then, so that one that has ended is no zombie."""
+_ID: Final = re.compile(r"job_[0-9a-f]{16}")
+
+
+def start(body: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """Starts a job and answers it as the page shows operations. Raises Problem with the fields to blame."""
+    if not settings.local_jobs:
+        raise Problem(404, "no_local_jobs", _("The console runs no jobs here."), _("Use the lines that it shows, on a compute node."))
+    request = _request(body)
+    _forget_old()
+    running = [each for each in map(view, _known()) if each and each["state"] == "running"]
+    if len(running) >= MOST_RUNNING:
+        raise Problem(409, "too_many_jobs", _("{count} jobs are running already.").format(count=len(running)), _("Wait for one of them."))
+    job_id = f"job_{secrets.token_hex(8)}"
+    folder = _place() / job_id
+    folder.mkdir(mode=0o700, parents=True)
+    (folder / "request.json").write_text(json.dumps(request.as_json()), encoding="utf-8")
+    with (folder / "output.log").open("wb") as output:
+        argv = [sys.executable, "-m", "mlwf.cli", "job", "request.json", "--progress", "progress.json", "--note", job_id]
+        child = subprocess.Popen(
+            argv,
+            cwd=folder,
+            env=for_programs(settings, g.language),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    _children.append(child)
+    return _shown(job_id, folder, {"task": request.task, "state": "running"})
+
+
+def is_job(identifier: str) -> bool:
+    """Whether an operation's id is that of a job here."""
+    return _ID.fullmatch(identifier) is not None
+
+
+def view(job_id: str) -> dict[str, Any] | None:
+    """A job as the page shows operations; None for one that is not there any more."""
+    _children[:] = [each for each in _children if each.poll() is None]
+    folder = _place() / job_id
+    if not is_job(job_id) or not folder.is_dir():
+        return None
+    try:
+        told = json.loads((folder / "progress.json").read_text(encoding="utf-8")[:_LARGEST])
+    except FileNotFoundError:
+        told = {"state": "running"}
+    if told["state"] == "running" and _age(folder) > SILENT_SECONDS:
+        told |= {"state": "failed", "error": {"detail": _("The job gave no sign of life for a minute."), "cure": _("Start it again.")}}
+    return _shown(job_id, folder, told)
+
+
+def _shown(job_id: str, folder: Path, told: dict[str, Any]) -> dict[str, Any]:
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    began = dt.datetime.fromtimestamp((folder / "request.json").stat().st_mtime, dt.UTC).isoformat(timespec="milliseconds")
+    error = told.get("error")
+    return {
+        "id": job_id,
+        "kind": request["task"],
+        "group": request.get("group_name", ""),
+        "env_name": request.get("env_name", ""),
+        "server_id": None,
+        "state": told["state"],
+        "message": told.get("result") or "",
+        "created_at": began,
+        "finished_at": told.get("finished_at"),
+        "bytes": told.get("bytes"),
+        "total": told.get("total"),
+        "steps": told.get("steps", []),
+        "error": {"code": "job_failed", "log": _log(folder), **error} if error else None,
+    }
+
+
+def _request(body: dict[str, Any]) -> JobRequest:
+    given = {name: value.strip() for name, value in body.items() if name in RULES and isinstance(value, str)}
+    given["output_dir"] = given.get("output_dir") or str(Path.home() / "mlflow")
+    with use_language(g.language):
+        if given.get("task") not in TASKS:
+            raise Problem(422, "not_valid", _("The console knows no such job."), _("Reload the page."))
+        wrong = [name for name, value in given.items() if value and not re.fullmatch(RULES[name], value)]
+        wrong += [name for name in NEEDED[given["task"]] if not given.get(name)]
+        if wrong:
+            fields = {name: meaning(name) for name in wrong}
+            raise Problem(422, "field_wrong", _("Some fields cannot be used."), _("Correct the fields that are marked."), fields=fields)
+        try:
+            return JobRequest.from_json(given)
+        except WrongUseError as error:
+            raise Problem(422, "not_valid", error.what, error.cure) from error
+
+
+def _place() -> Path:
+    return Path.home() / ".local" / "state" / "aihub" / "jobs"
+
+
+def _known() -> list[str]:
+    place = _place()
+    return sorted(each.name for each in place.iterdir()) if place.is_dir() else []
+
+
+def _age(folder: Path) -> float:
+    """Seconds since the job last said something."""
+    newest = max((each.stat().st_mtime for each in folder.glob("*.json")), default=0.0)
+    return dt.datetime.now(dt.UTC).timestamp() - newest
+
+
+def _forget_old() -> None:
+    for name in _known():
+        if is_job(name) and _age(_place() / name) > KEPT_DAYS * 86400:
+            shutil.rmtree(_place() / name)
+
+
+def _log(folder: Path) -> str:
+    return "\n".join((folder / "output.log").read_text(encoding="utf-8", errors="replace").splitlines()[-20:])

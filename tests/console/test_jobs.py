@@ -1,0 +1,115 @@
+"""Export model and Create image on the console's own host: started as the caller, told as requests are, gone when they are old."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from ood_app.settings import Settings, load
+from tests.console.conftest import Caller, Opener
+from tests.console.fake_service import FakeService
+from tests.support.box import until
+
+IMAGE = {"task": "image", "model_package": "/no/such/model.tar.gz", "base_container_url": "docker-archive:/no/such.tar"}
+
+
+@pytest.fixture
+def settings(service: FakeService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return load({"MLWF_SERVICE": f"unix://{service.socket}", "SECRET_KEY_BASE": "k" * 64, "AIHUB_CONSOLE_LOCAL_JOBS": "true"})
+
+
+def state_of(caller: Caller, job: str) -> dict[str, Any] | None:
+    operations: list[dict[str, Any]] = caller.get(f"/api/state?op={job}").json["operations"]
+    return next((each for each in operations if each["id"] == job), None)
+
+
+def finished(caller: Caller, job: str) -> dict[str, Any]:
+    found: dict[str, Any] = until(lambda: (one := state_of(caller, job)) and one["state"] != "running" and one, what="the job's end")
+    return found
+
+
+def test_a_job_runs_as_the_caller_and_its_failure_has_what_why_and_cure(caller: Caller, tmp_path: Path) -> None:
+    answer = caller.send("POST", "/jobs", IMAGE)
+    assert answer.status_code == 202, answer.text
+    job = answer.json["id"]
+    folder = tmp_path / ".local/state/aihub/jobs" / job
+    assert folder.stat().st_mode & 0o777 == 0o700
+    found = finished(caller, job)
+    assert (found["kind"], found["state"], found["steps"][0]["state"]) == ("image", "failed", "failed")
+    assert "The image was not created" in found["error"]["detail"]
+    assert found["error"]["log"].startswith("Error: ")
+    assert "k" * 64 not in (folder / "output.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"model_package": "model.tar.gz"}, "model_package"),
+        ({"model_package": ""}, "model_package"),
+        ({"base_container_url": "--help"}, "base_container_url"),
+        ({"output_dir": "../x"}, "output_dir"),
+        ({"task": "export", "model_name": "m", "model_version": "1"}, "group_name"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_beside_its_field(caller: Caller, change: dict[str, str], field: str, tmp_path: Path) -> None:
+    answer = caller.send("POST", "/jobs", {**IMAGE, **change})
+    assert (answer.status_code, field in answer.json["fields"]) == (422, True)
+    assert not (tmp_path / ".local").exists()
+
+
+def test_a_server_session_is_no_job_of_the_console(caller: Caller) -> None:
+    assert caller.send("POST", "/jobs", {"task": "server"}).json["code"] == "not_valid"
+
+
+def test_without_the_setting_nothing_is_started(service: FakeService) -> None:
+    from ood_app.app import create_app
+
+    client = create_app(load({"MLWF_SERVICE": f"unix://{service.socket}", "SECRET_KEY_BASE": "k" * 64})).test_client()
+    token = client.get("/").get_data(as_text=True).split('name="csrf-token" content="')[1].split('"')[0]
+    assert Caller(client, token).send("POST", "/jobs", IMAGE).json["code"] == "no_local_jobs"
+
+
+def test_a_job_that_died_and_one_that_is_old(caller: Caller, tmp_path: Path) -> None:
+    place = tmp_path / ".local/state/aihub/jobs"
+    for name in ("job_00000000000000aa", "job_00000000000000bb"):
+        (place / name).mkdir(parents=True)
+        (place / name / "request.json").write_text(json.dumps(IMAGE))
+        (place / name / "progress.json").write_text(json.dumps({"task": "image", "state": "running", "steps": []}))
+        (place / name / "output.log").write_text("killed\n")
+    past = time.time() - 61
+    for file in (place / "job_00000000000000aa").iterdir():
+        os.utime(file, (past, past))
+    dead, alive = (state_of(caller, name) for name in ("job_00000000000000aa", "job_00000000000000bb"))
+    assert dead is not None
+    assert alive is not None
+    assert (dead["state"], alive["state"]) == ("failed", "running")
+    assert "no sign of life" in dead["error"]["detail"]
+    ancient = time.time() - 8 * 86400
+    for file in (place / "job_00000000000000aa").iterdir():
+        os.utime(file, (ancient, ancient))
+    finished(caller, caller.send("POST", "/jobs", IMAGE).json["id"])
+    assert state_of(caller, "job_00000000000000aa") is None
+    assert caller.get("/api/state?op=job_..%2f..%2fetc").status_code == 200
+
+
+@pytest.mark.browser
+def test_the_page_asks_starts_and_shows(open_page: Opener, service: FakeService) -> None:
+    service.add("gaa50000", "wine")
+    page = open_page()
+    page.get_by_role("button", name="Create image").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("model_package").fill("model.tar.gz")
+    dialog.get_by_role("button", name="Create image").click()
+    expect(dialog.get_by_text("the absolute path of a model.tar.gz").first).to_be_visible()
+    dialog.get_by_label("model_package").fill("/no/such/model.tar.gz")
+    dialog.get_by_label("base_container_url").fill("docker-archive:/no/such.tar")
+    dialog.get_by_role("button", name="Create image").click()
+    operations = page.locator("#operations")
+    expect(operations.get_by_text("Create image · gaa50000 / wine")).to_be_visible()
+    expect(operations.get_by_text("The image was not created").first).to_be_visible(timeout=30_000)
+    assert [each for each in open_page.complaints if "422" not in each] == []
