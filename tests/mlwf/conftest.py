@@ -5,7 +5,9 @@ import pytest
 
 from mlwf import cli
 from tests.mlwf.fake_service import FakeService, start_fake_service
+from tests.mlwf.models import Models
 from tests.mlwf.tracking import PlainServer, Tracking, start_plain_server
+from tests.support.apptainer import Ground, apptainer_ground
 from tests.support.box import environment, make_box
 from tests.support.s3 import S3Store
 
@@ -58,3 +60,15 @@ def plain_server() -> Iterator[PlainServer]:
     server = start_plain_server(environment())
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def ground() -> Iterator[Ground]:
+    """Apptainer, an ordinary user with an empty cache, and a base image; for heavy tests."""
+    with apptainer_ground() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def models(ground: Ground) -> Models:
+    return Models(environment(), ground)

@@ -57,7 +57,10 @@ class TerminalReporter:
         if self._json:
             click.echo(json.dumps({"step": name, "state": "begins", "bytes": total}), err=True)
         self._stop()
-        if self._json or not self._console.is_terminal:
+        if self._json:
+            return
+        if not self._console.is_terminal:
+            self._console.print(f"{words(name)} …", markup=False)
             return
         columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}")]
         if size:
@@ -190,8 +193,8 @@ def _told(verdict: Verdict | None) -> str:
 
 def _as_json(created: Created) -> dict[str, object]:
     return {
-        "folder": str(created.folder) if created.folder else None,
-        "image": str(created.folder / IMAGE) if created.folder else None,
+        "folder": str(created.folder.resolve()) if created.folder else None,
+        "image": str(created.folder.resolve() / IMAGE) if created.folder else None,
         "key": created.key,
         "bytes": created.size,
         "cached": created.cached,

@@ -77,7 +77,7 @@ def pin(base: BaseSource, environ: Mapping[str, str], *, http: bool, digest_of: 
         return Pinned(base.text, digest, base.text)
     assert base.path is not None  # noqa: S101  # the other kinds have a path
     if base.kind == "oci":
-        return Pinned(base.text, _oci_digest(base), base.text)
+        return Pinned(base.text, _oci_digest(base), f"oci:{base.path}")
     return Pinned(str(base.path) if base.kind == "sif" else base.text, digest_of(base.path), base.text)
 
 
@@ -122,6 +122,19 @@ def _oci_digest(base: BaseSource) -> str:
         _("{folder} does not hold one image {tag}").format(folder=base.path, tag=tag or "''"),
         cure=_("Name a folder of the OCI image layout, and a tag of it: oci:FOLDER:TAG."),
     )
+
+
+def one_image(layout: Path, digest: str, view: Path) -> str:
+    """A folder that shows one image of an OCI layout, for tools that do not know tags in it; what to give the tool. Raises OSError."""
+    view.mkdir()
+    index = json.loads((layout / "index.json").read_bytes())
+    index["manifests"] = [
+        {name: entry[name] for name in ("mediaType", "digest", "size")} for entry in index["manifests"] if entry["digest"] == digest
+    ]
+    (view / "index.json").write_text(json.dumps({**index, "manifests": index["manifests"][:1]}))
+    (view / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
+    (view / "blobs").symlink_to(layout / "blobs")
+    return f"oci:{view}"
 
 
 def _daemon_digest(name: str, environ: Mapping[str, str]) -> str:

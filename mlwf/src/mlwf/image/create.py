@@ -143,6 +143,7 @@ def _provenance(kit: Kit, plan: Plan) -> dict[str, str]:
         "base": plan.base.facts.source,
         "base-digest": plan.base.facts.digest,
         "python": plan.python.version,
+        "python-wanted": plan.python_wanted,
         "python-origin": plan.python.origin,
         "lock-sha256": plan.lock.digest,
         "builder-format": FORMAT,

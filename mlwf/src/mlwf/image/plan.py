@@ -8,7 +8,7 @@ from pathlib import Path
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.image import base as bases
-from mlwf.image.base_source import BaseSource, Pinned, file_digest, parse_base, pin
+from mlwf.image.base_source import BaseSource, Pinned, file_digest, one_image, parse_base, pin
 from mlwf.image.environment import INDEXES
 from mlwf.image.kit import Kit
 from mlwf.image.lock import BasePlatform, Lock, make_lock, torch_backend
@@ -49,12 +49,13 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that decides the image's bytes; `key` names them."""
+    """All that decides the image's bytes; `key` names them. `python_wanted`: the version that the model recorded."""
 
     source: BaseSource
     pinned: Pinned
     base: bases.Base
     python: Python
+    python_wanted: str
     lock: Lock
     key: str
 
@@ -71,8 +72,8 @@ def make_plan(kit: Kit, wanted: Wanted, package: ModelPackage, folder: Path) -> 
     with kit.steps.step("lock"):
         lock = _lock(kit, base, python, package, folder=folder, wanted=wanted)
     tools = (kit.tool.kind, kit.tool.version, kit.squash.squasher.version, *kit.squash.squasher.compressor)
-    key = kit.cache.key("image", FORMAT, *tools, base.facts.source, base.facts.digest, python.version, python.origin, lock.digest)
-    return Plan(source, pinned, base, python, lock, key)
+    key = kit.cache.key("image", FORMAT, *tools, base.facts.source, base.facts.digest, package.python, python.version, python.origin)
+    return Plan(source, pinned, base, python, package.python, lock, kit.cache.key(key, lock.digest))
 
 
 def _pin(kit: Kit, source: BaseSource, wanted: Wanted) -> Pinned:
@@ -133,7 +134,8 @@ def _base(kit: Kit, source: BaseSource, pinned: Pinned, folder: Path, wanted: Wa
                 raise _not_fetched(source.text)
             place = folder / "base"
             place.mkdir()
-            made = bases.convert(kit, pinned.source, named=named, digest=pinned.digest, folder=place, http=wanted.http_registry)
+            given = one_image(source.path, pinned.digest, folder / "layout") if source.kind == "oci" and source.path else pinned.source
+            made = bases.convert(kit, given, named=named, digest=pinned.digest, folder=place, http=wanted.http_registry)
             file = kit.cache.put("bases", key, made)
     return bases.load_base(file)
 

@@ -1,0 +1,85 @@
+"""Model packages for tests of images: saved by the real MLflow, in the user's home, for the base image's Python."""
+
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.apptainer import Ground, base_python
+
+SAVE = """
+import sys
+import mlflow
+import pandas
+from sklearn.linear_model import LinearRegression
+
+table = pandas.DataFrame({"a": [1.0, 2.0, 3.0], "b": [0.0, 1.0, 0.0]})
+model = LinearRegression().fit(table, [1.0, 2.0, 3.0])
+mlflow.sklearn.save_model(
+    model, sys.argv[1], input_example=table[:2], signature=mlflow.models.infer_signature(table, model.predict(table)),
+    pip_requirements=[f"mlflow=={mlflow.__version__}", "scikit-learn", "skops", "pandas"],
+)
+"""
+SAVE_GPU = """
+import sys
+import mlflow
+
+class NeedsGpu(mlflow.pyfunc.PythonModel):
+    def load_context(self, context):
+        raise RuntimeError("Found no NVIDIA driver on your system. CUDA is needed.")
+    def predict(self, model_input: list[str]) -> list[str]:
+        return model_input
+
+mlflow.pyfunc.save_model(
+    sys.argv[1], python_model=NeedsGpu(), pip_requirements=[f"mlflow=={mlflow.__version__}", "scikit-learn", "skops", "pandas"])
+"""
+
+
+@dataclass(frozen=True)
+class Models:
+    """`python`: an environment with MLflow and scikit-learn."""
+
+    mlflow: Path
+    ground: Ground
+
+    def regression(self) -> Path:
+        """A scikit-learn model with an input example."""
+        return self._saved("regression", SAVE)
+
+    def needs_gpu(self) -> Path:
+        """A model that fails as PyTorch does where there is no GPU; the same packages."""
+        return self._saved("needs-gpu", SAVE_GPU)
+
+    def tiny(self, *requirements: str, python: str = "") -> Path:
+        """A package whose environment is made in a second; nothing loads its model."""
+        name = f"tiny-{abs(hash((requirements, python)))}"
+        folder = self.ground.home / name
+        if not folder.exists():
+            folder.mkdir()
+            (folder / "MLmodel").write_text(
+                "flavors:\n  python_function:\n    env: {virtualenv: python_env.yaml}\n    loader_module: none\n"
+            )
+            (folder / "python_env.yaml").write_text(f"python: {python or base_python()}\ndependencies: [-r requirements.txt]\n")
+            (folder / "requirements.txt").write_text("\n".join(requirements or ("six==1.17.0",)))  # as MLflow: no end of line
+            self.ground.give(folder)
+        return folder
+
+    def _saved(self, name: str, script: str) -> Path:
+        folder = self.ground.home / name
+        if not folder.exists():
+            subprocess.run([self.mlflow / "bin" / "python", "-c", script, folder], check=True, capture_output=True)
+            for file in (folder / "python_env.yaml", folder / "MLmodel"):
+                file.write_text(file.read_text().replace(_recorded(folder), base_python()))
+            self.ground.give(folder)
+        return folder
+
+
+def answer_of(created: str) -> dict[str, object]:
+    """What --json printed."""
+    answer = json.loads(created)
+    assert isinstance(answer, dict)
+    return answer
+
+
+def _recorded(folder: Path) -> str:
+    return (folder / "python_env.yaml").read_text().split("python: ", 1)[1].split("\n", 1)[0]

@@ -1,0 +1,189 @@
+"""mlwf_create_image with real Apptainer, as an ordinary user: the image, its proof, and its bad days."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.mlwf.models import Models, answer_of
+from tests.support.apptainer import Ground, base_python, registry
+from tests.support.box import until
+
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
+
+
+def create(ground: Ground, model: Path, *options: str | Path, base: str = "", status: int = 0, seconds: float = 500.0, **more: str) -> str:
+    """Runs the command; stdout, or stderr where a failure is expected."""
+    given = ["--model-pkg-url", model, "--base-container-url", base or f"docker-archive:{ground.base}", *options]
+    done = ground.run(ground.create(*given), seconds=seconds, **more)
+    assert done.returncode == status, done.stderr
+    return done.stderr if status else done.stdout
+
+
+def sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def test_from_the_package_to_an_image_that_has_answered(ground: Ground, models: Models) -> None:
+    made = answer_of(create(ground, models.regression(), "--json"))
+    folder, image = Path(str(made["folder"])), Path(str(made["image"]))
+
+    assert made["proof"] == {"state": "answered", "compared": False, "text": made["proof"]["text"]}  # type: ignore[index]
+    assert json.loads(made["proof"]["text"])["predictions"] == pytest.approx([1.0, 2.0])  # type: ignore[index]
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o750
+    assert stat.S_IMODE(image.stat().st_mode) == 0o750
+    assert {each.name for each in folder.iterdir()} == {
+        "container.simg", "Dockerfile", "Singularity", "model", "requirements.lock", "software.cdx.json", "provenance.json", "build.log",
+    }  # fmt: skip
+    assert (folder / "model" / "MLmodel").is_file()
+
+    inside = ground.run(["apptainer", "exec", image, "sh", "-c", "command -v python; python -V; mlflow --version; echo $OF_THE_BASE"])
+    assert inside.stdout.splitlines()[:2] == ["/mlwf/env/bin/python", f"Python {base_python()}"]
+    assert "mlflow, version 3.17.2" in inside.stdout
+    assert inside.stdout.splitlines()[-1] == "kept"
+    assert "mlflow models serve" in ground.run(["apptainer", "run", image]).stdout
+    labels = json.loads(ground.run(["apptainer", "inspect", "--json", image]).stdout)["data"]["attributes"]["labels"]
+    assert labels["mlwf.python"] == base_python()
+    assert "uv pip sync" in ground.run(["apptainer", "inspect", "--deffile", image]).stdout
+    assert "FS (Squashfs/*System/" in ground.run(["apptainer", "sif", "list", image]).stdout
+    software = json.loads((folder / "software.cdx.json").read_text())
+    assert {"mlflow", "scikit-learn"} <= {component["name"] for component in software["components"]}
+
+    again = answer_of(create(ground, models.regression(), "--json"))
+    assert again["cached"]
+    assert again["proof"] == made["proof"]
+    assert sha256(Path(str(again["image"]))) == sha256(image)
+
+    gpu = answer_of(create(ground, models.needs_gpu(), "--json", "--offline"))
+    assert gpu["cached"], "the same packages are the same image"
+    assert gpu["proof"]["state"] == "needs-gpu"  # type: ignore[index]
+
+    wrong = models.regression().parent / "recorded"
+    shutil.copytree(models.regression(), wrong, dirs_exist_ok=True)
+    (wrong / "expected_output.json").write_text('{"predictions": [1.0, 2.5]}')
+    ground.give(wrong)
+    told = create(ground, wrong, "--offline", status=1)
+    assert "answers something else than was recorded" in told
+    (wrong / "expected_output.json").write_text('{"predictions": [1.0, 2.0]}')
+    assert answer_of(create(ground, wrong, "--offline", "--json"))["proof"]["compared"] is True  # type: ignore[index]
+
+
+def test_the_same_bytes_from_another_cache_in_another_folder(ground: Ground, models: Models) -> None:
+    tiny, elsewhere = models.tiny(), ground.home / "elsewhere"
+    elsewhere.mkdir()
+    ground.give(elsewhere)
+    moved = elsewhere / "moved.tar"
+    shutil.copyfile(ground.base, moved)
+    moved.chmod(0o644)
+    one = answer_of(create(ground, tiny, "--no-test", "--json"))
+    other = answer_of(
+        create(
+            ground, tiny, "--no-test", "--json", "--output-dir", elsewhere, base=f"docker-archive:{moved}",
+            MLWF_CACHE=str(elsewhere / "cache"), SLURM_CPUS_PER_TASK="1",
+        )
+    )  # fmt: skip
+    assert not other["cached"]
+    assert sha256(Path(str(one["image"]))) == sha256(Path(str(other["image"])))
+
+
+def test_bases_of_a_registry_a_layout_and_a_sif(ground: Ground, models: Models) -> None:
+    tiny = models.tiny()
+    with registry(ground) as address:
+        served = answer_of(create(ground, tiny, "--no-test", "--json", "--no-https", base=f"docker://{address}/base:1"))
+        recipe = (Path(str(served["folder"])) / "Singularity").read_text()
+        assert f"From: {address}/base@sha256:" in recipe
+        missing = create(ground, tiny, "--no-test", "--no-https", base=f"docker://{address}/base:2", status=1)
+        assert "the registry answers 404" in missing
+    offline = answer_of(create(ground, tiny, "--no-test", "--json", "--offline", base=f"docker://{address}/base:1"))
+    assert offline["cached"], "a digest that is remembered needs no registry"
+    told = create(ground, tiny, "--no-test", "--offline", base=f"docker://{address}/other:1", status=1)
+    assert "--fetch-only" in told
+
+    layout = ground.home / "layout"
+    subprocess.run(["skopeo", "copy", "-q", "--insecure-policy", f"docker-archive:{ground.base}", f"oci:{layout}:one"], check=True)
+    ground.give(layout)
+    laid = answer_of(create(ground, tiny, "--no-test", "--json", base=f"oci:{layout}:one"))
+    assert ground.run(["apptainer", "exec", str(laid["image"]), "python", "-c", "import six"]).returncode == 0
+    assert "a /mlwf already" in create(ground, tiny, "--no-test", base=str(laid["image"]), status=1)
+
+
+def test_the_recipe_builds_an_equivalent_image_by_hand(ground: Ground, models: Models) -> None:
+    made = answer_of(create(ground, models.tiny(), "--no-test", "--json"))
+    folder = Path(str(made["folder"]))
+    script = (
+        'cp "$(python3 -c "import uv; print(uv.find_uv_bin())")" uv && '
+        'apptainer build --mksquashfs-args "-comp zstd -Xcompression-level 1" --bind "$SSL_CERT_FILE" by-hand.sif Singularity'
+    ).replace("python3", ground.python)
+    built = ground.run(["/bin/sh", "-ec", f"cd '{folder}'; {script}"], seconds=400)
+    assert built.returncode == 0, built.stderr
+    ask = "import six, sys; print(six.__version__, sys.version.split()[0], sys.prefix)"
+    answers = [
+        ground.run(["apptainer", "exec", folder / name, "python", "-c", ask]).stdout for name in ("by-hand.sif", "container.simg")
+    ]  # fmt: skip
+    assert answers[0] == answers[1] == f"1.17.0 {base_python()} /mlwf/env\n"
+
+
+def test_an_interrupt_leaves_nothing(ground: Ground, models: Models) -> None:
+    output, cache = ground.home / "interrupted", ground.home / "fresh"
+    output.mkdir()
+    ground.give(output)
+    argv = ground.create(
+        "--model-pkg-url", models.tiny(), "--base-container-url", f"docker-archive:{ground.base}", "--no-test", "--output-dir", output
+    )  # fmt: skip
+    for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        process = ground.start(argv, MLWF_CACHE=str(cache))
+        until(lambda: list(cache.glob("work/*/base/base/usr")), what="a base that is being unpacked")
+        process.send_signal(number)
+        _out, told = process.communicate(timeout=60)
+        assert process.returncode == status
+        assert "nothing was kept" in told
+        assert list(output.iterdir()) == []
+        assert list(cache.glob("work/*")) == []
+        assert list(cache.glob("bases/*")) == []
+        assert _processes_with(str(cache)) == []
+    made = answer_of(create(ground, models.tiny(), "--no-test", "--json", "--output-dir", output, MLWF_CACHE=str(cache)))
+    assert not made["cached"]
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(ground: Ground, models: Models) -> None:
+    small = ground.home / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m,mode=1777", "tmpfs", small], check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        told = create(ground, models.tiny(), "--no-test", status=1, MLWF_CACHE=str(small / "cache"))
+        assert "space" in told
+        assert list(small.glob("cache/work/*")) == []
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_a_python_that_nobody_has(ground: Ground, models: Models) -> None:
+    told = create(ground, models.tiny(python="3.11.99"), "--offline", "--no-test", status=1)
+    assert "Python 3.11.99" in told
+    assert "--allow-python-minor" in told
+    made = answer_of(
+        create(ground, models.tiny(python="3.11.99"), "--no-test", "--json", "--allow-python-minor", UV_PYTHON_DOWNLOADS="never")
+    )
+    assert made["python"] == base_python()
+    provenance = json.loads((Path(str(made["folder"])) / "provenance.json").read_text())
+    assert (provenance["python"], provenance["python-wanted"]) == (base_python(), "3.11.99")
+
+
+def _processes_with(text: str) -> list[str]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if text in line and int(folder.name) != os.getpid():
+            found.append(line)
+    return found
