@@ -46,6 +46,7 @@ class TerminalReporter:
         self._json = as_json
         self._progress: Progress | None = None
         self._task = TaskID(0)
+        self._shown = ""
 
     def __enter__(self) -> Self:
         return self
@@ -60,7 +61,9 @@ class TerminalReporter:
         if self._json:
             return
         if not self._console.is_terminal:
-            self._console.print(f"{words(name)} …", markup=False)
+            if name != self._shown:  # a step is told again when its size is known
+                self._console.print(f"{words(name)} …", markup=False)
+            self._shown = name
             return
         columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}")]
         if size:
