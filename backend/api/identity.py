@@ -50,7 +50,7 @@ class MungeCredentials:
     scheme = "munge"
 
     def __init__(self, *, url: str, unmunge: Unmunge) -> None:
-        self._url = url
+        self._url = url.rstrip("/")
         self._unmunge = unmunge
 
     def caller(self, environ: Mapping[str, Any], body: Body, directory: Directory) -> Caller:
