@@ -8,6 +8,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from mlwf import cli_access
+from mlwf.cli_cache import cache
 from mlwf.cli_job import job
 from mlwf.cli_lease import lease
 from mlwf.cli_server import server
@@ -54,6 +55,7 @@ def completion(shell: str) -> None:
 
 
 cli.add_command(server)
+cli.add_command(cache)
 cli.add_command(lease)
 cli.add_command(job)
 for command in (cli_access.auth, cli_access.env, cli_access.storage):

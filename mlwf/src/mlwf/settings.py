@@ -52,6 +52,7 @@ SETTINGS = (
         "MLWF_CACHE", "Folder of bases, wheels and images for `mlwf_create_image`; `XDG_CACHE_HOME/mlwf` or `~/.cache/mlwf` by default."
     ),
     Setting("XDG_CACHE_HOME", "See `MLWF_CACHE`."),
+    Setting("MLWF_SHARED_CACHE", "Folders of the site, `:` between them, that are read where the user's own cache has nothing."),
     Setting(
         "MLWF_PYTHONS", "Folder in which the site keeps movable Pythons, each in a folder named by its version (`3.11.7/bin/python3.11`)."
     ),

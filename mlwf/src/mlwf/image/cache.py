@@ -1,32 +1,39 @@
-"""The user's cache of what an image is made from: bases, images, wheels. Content is named by what it is made of."""
+"""The user's cache of what an image is made from: bases, images, locks, wheels. An entry is named by all that it is made of.
+
+An entry is a folder KIND/KEY with `content` and `note.json` (its SHA-256). It appears complete, by one rename, or not at all.
+"""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import secrets
 import shutil
-import socket
 import stat
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
+from mlwf.image.lease import hold, is_over
 
-LEASE_SECONDS = 60.0
+CONTENT, NOTE = "content", "note.json"
+LEASES, WORK = "leases", "work"
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
+@dataclass(frozen=True)
 class Cache:
-    """A folder (0700) of the user's own, used by many jobs at once: an entry appears complete, by rename, or not at all."""
+    """`root`: the user's own folder (0700), used by many jobs at once; `layers`: folders of the site that are only read."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    root: Path
+    layers: tuple[Path, ...] = ()
 
     @classmethod
     def open(cls, environ: Mapping[str, str]) -> "Cache":
-        """The cache that `MLWF_CACHE` names, else `XDG_CACHE_HOME`/mlwf, else ~/.cache/mlwf. Raises MlwfError."""
+        """`MLWF_CACHE`, else `XDG_CACHE_HOME`/mlwf, else ~/.cache/mlwf; behind it `MLWF_SHARED_CACHE`. Raises MlwfError."""
         named = environ.get("MLWF_CACHE")
         above = environ.get("XDG_CACHE_HOME") or str(Path(environ.get("HOME", "/"), ".cache"))
         root = Path(named) if named else Path(above, "mlwf")
@@ -34,18 +41,12 @@ class Cache:
             root.mkdir(0o700, parents=True, exist_ok=True)
             state = root.stat()
         except OSError as error:
-            raise MlwfError(
-                _("The cache {folder} cannot be used").format(folder=root),
-                error.strerror or str(error),
-                _("Name a folder of yours in MLWF_CACHE."),
-            ) from error
-        if state.st_uid != os.geteuid() or stat.S_IMODE(state.st_mode) & 0o022:
-            raise MlwfError(
-                _("The cache {folder} cannot be used").format(folder=root),
-                _("others may write there, or it is not yours"),
-                _("Name a folder of yours in MLWF_CACHE."),
-            )
-        return cls(root)
+            raise _unusable(root, error.strerror or str(error)) from error
+        if state.st_uid != os.geteuid() or state.st_mode & OTHERS_WRITE:
+            raise _unusable(root, _("others may write there, or it is not yours"))
+        cache = cls(root, tuple(Path(each) for each in environ.get("MLWF_SHARED_CACHE", "").split(":") if each))
+        cache.sweep()
+        return cache
 
     @staticmethod
     def key(*parts: object) -> str:
@@ -54,70 +55,74 @@ class Cache:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def get(self, kind: str, key: str) -> Path | None:
-        """The entry, if it is there and as it was put; one that was changed since is thrown away."""
-        file, mark = self._paths(kind, key)
-        try:
-            kept = json.loads(mark.read_bytes())
-            if kept["stamp"] == _stamp(file) or kept["sha256"] == _sha256(file):
-                return file
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-        for each in (mark, file):
-            each.unlink(missing_ok=True)
+        """The entry's content, if it is there and as it was put. One of the user's that was changed since is thrown away."""
+        entry = self.root / kind / key
+        if _is_whole(entry):
+            with contextlib.suppress(OSError):
+                os.utime(entry)  # when it was last used, for prune
+            return entry / CONTENT
+        if entry.exists():
+            self.remove(entry)
+        for layer in self.layers:
+            shared = layer / kind / key
+            if _is_safe(layer, kind, key) and _is_whole(shared):
+                return shared / CONTENT
         return None
 
     def put(self, kind: str, key: str, made: Path, *, sha256: str = "") -> Path:
-        """Takes the finished file over (moved where that is possible). Raises OSError."""
-        file, mark = self._paths(kind, key)
-        file.parent.mkdir(0o700, parents=True, exist_ok=True)
-        digest = sha256 or _sha256(made)
-        partial = file.with_name(f".{secrets.token_hex(8)}.partial")
+        """Takes the finished file over (moved where that is possible), in the place of one that was there. Raises OSError."""
+        entry = self.root / kind / key
+        entry.parent.mkdir(0o700, parents=True, exist_ok=True)
+        fresh = entry.with_name(f".{secrets.token_hex(8)}.partial")
+        fresh.mkdir(0o700)
         try:
-            try:
-                made.rename(partial)
-            except OSError:
-                shutil.copyfile(made, partial)
-                made.unlink()
-            note = partial.with_suffix(".note")
-            note.write_text(json.dumps({"sha256": digest, "stamp": _stamp(partial)}))
-            partial.rename(file)
-            note.rename(mark)
+            _move(made, fresh / CONTENT)
+            note = {"sha256": sha256 or _sha256(fresh / CONTENT), "stamp": _stamp(fresh / CONTENT)}
+            (fresh / NOTE).write_text(json.dumps(note))
+            while not _rename_into(fresh, entry):
+                self.remove(entry)
         finally:
-            for each in (partial, partial.with_suffix(".note")):
-                each.unlink(missing_ok=True)
-        return file
+            if fresh.exists():
+                remove_tree(fresh)
+        return entry / CONTENT
+
+    def remove(self, entry: Path) -> None:
+        """Takes an entry away: out of sight by one rename, and then file by file."""
+        with self.work() as work, contextlib.suppress(FileNotFoundError):
+            entry.rename(work / "removed")
 
     @contextlib.contextmanager
     def work(self) -> Iterator[Path]:
-        """A folder on the cache's own file system, gone afterwards."""
-        folder = self.root / "work" / secrets.token_hex(8)
-        folder.mkdir(0o700, parents=True)
-        try:
-            yield folder
-        finally:
-            remove_tree(folder)
+        """A folder on the cache's own file system, gone afterwards; the next `sweep` removes what a killed job left."""
+        name = secrets.token_hex(8)
+        folder = self.root / WORK / name
+        with self.lock(f"{WORK}-{name}"):
+            folder.mkdir(0o700, parents=True)
+            try:
+                yield folder
+            finally:
+                remove_tree(folder)
 
     @contextlib.contextmanager
-    def lock(self, key: str) -> Iterator[None]:
-        """One job at a time makes an entry. A lease file tells who; one whose time is over (a lost node) is taken over."""
-        file = self.root / "leases" / key
-        file.parent.mkdir(0o700, parents=True, exist_ok=True)
-        while not _take(file):
-            time.sleep(0.1)
-        try:
+    def lock(self, key: str, *, waits: Callable[[], object] = lambda: None) -> Iterator[None]:
+        """One job at a time makes an entry, as far as a lease can assure that; `waits` is told when another one is at it."""
+        folder = self.root / LEASES
+        folder.mkdir(0o700, parents=True, exist_ok=True)
+        with hold(folder / key, waits=waits):
             yield
-        finally:
-            file.unlink(missing_ok=True)
 
-    def _paths(self, kind: str, key: str) -> tuple[Path, Path]:
-        folder = self.root / kind
-        return folder / key, folder / f"{key}.json"
+    def sweep(self) -> None:
+        """Removes the working folders and half-made entries of jobs that were killed, when their lease is over."""
+        leases = self.root / LEASES
+        for lease in _entries(leases):
+            if is_over(lease):
+                if lease.name.startswith(f"{WORK}-"):
+                    remove_tree(self.root / WORK / lease.name.removeprefix(f"{WORK}-"))
+                lease.unlink(missing_ok=True)
 
 
 def remove_tree(folder: Path) -> None:
-    """Removes a tree, read-only folders in it too."""
+    """Removes a tree, read-only folders in it too. Ctrl-C ends the program after that; what was gone already is no error."""
 
     def again(_function: object, path: str, _error: object) -> None:
         with contextlib.suppress(OSError):
@@ -125,30 +130,68 @@ def remove_tree(folder: Path) -> None:
             Path(path).chmod(0o700) if not Path(path).is_symlink() else None
             shutil.rmtree(path, ignore_errors=True) if Path(path).is_dir() else Path(path).unlink()
 
-    shutil.rmtree(folder, onerror=again)
+    interrupted: KeyboardInterrupt | None = None
+    for _attempt in range(3):
+        try:
+            shutil.rmtree(folder, onerror=again)
+        except KeyboardInterrupt as error:
+            interrupted = error
+        else:
+            break
+    if interrupted:
+        raise interrupted
 
 
-def _take(file: Path) -> bool:
+def _entries(folder: Path) -> Sequence[Path]:
     try:
-        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        if _is_over(file):
-            file.unlink(missing_ok=True)
+        return [each for each in folder.iterdir() if not each.name.startswith(".")]
+    except FileNotFoundError:
+        return []
+
+
+def _is_whole(entry: Path) -> bool:
+    try:
+        kept = json.loads((entry / NOTE).read_bytes())
+        # The stamp spares reading gigabytes: another size, time or inode means that somebody touched it, and the digest decides.
+        return bool(kept["stamp"] == _stamp(entry / CONTENT) or kept["sha256"] == _sha256(entry / CONTENT))
+    except (OSError, ValueError, KeyError, TypeError):
         return False
-    with os.fdopen(descriptor, "w") as lease:
-        lease.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
+
+
+def _is_safe(layer: Path, kind: str, key: str) -> bool:
+    """Whether nobody but the owner of the layer can have put or changed this there."""
+    try:
+        states = [path.lstat() for path in (layer, layer / kind, *(layer / kind / key / part for part in ("", CONTENT, NOTE)))]
+    except OSError:
+        return False
+    owner = states[0].st_uid
+    # A link would lead where others may write.
+    return all(state.st_uid == owner and not state.st_mode & OTHERS_WRITE and not stat.S_ISLNK(state.st_mode) for state in states)
+
+
+def _move(made: Path, into: Path) -> None:
+    try:
+        made.rename(into)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.copyfile(made, into)
+        into.chmod(stat.S_IMODE(made.stat().st_mode))
+        made.unlink()
+
+
+def _rename_into(fresh: Path, entry: Path) -> bool:
+    try:
+        fresh.rename(entry)
+    except OSError as error:
+        if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
+            return False
+        raise
     return True
 
 
-def _is_over(file: Path) -> bool:
-    try:
-        holder = json.loads(file.read_bytes() or b"{}")
-        age = time.time() - file.stat().st_mtime
-    except (OSError, ValueError):
-        return False
-    if holder.get("host") == socket.gethostname():
-        return not Path("/proc", str(holder.get("pid"))).exists()
-    return age > LEASE_SECONDS * 60
+def _unusable(root: Path, why: str) -> MlwfError:
+    return MlwfError(_("The cache {folder} cannot be used").format(folder=root), why, _("Name a folder of yours in MLWF_CACHE."))
 
 
 def _stamp(file: Path) -> list[int]:

@@ -168,6 +168,7 @@ def make_or_fetch(environments: Environments, lock: Lock, folder: Path, *, offli
     """Makes the environment from the cache; where a wheel is missing there, fetches first. Raises MlwfError."""
     mark = environments.wheels / f"{environments.kit.cache.key(lock.digest, environments.base.facts.architecture)}.fetched"
     if mark.exists():
+        mark.touch()  # when these wheels were last used, for prune
         try:
             environments.make(lock, folder)
         except ProgramError as error:

@@ -1,5 +1,6 @@
 """The exact Python that the model recorded: the base's own, one that the site keeps, or one that uv fetches."""
 
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -76,6 +77,7 @@ def find_python(wanted: str, base: Base, kit: Kit, *, wishes: PythonWishes) -> P
 
 def _origin(folder: Path) -> str:
     try:
+        os.utime(folder)  # when it was last used, for prune, which may have taken one of the two
         return (folder.parent / f"{folder.name}.origin").read_text()
     except FileNotFoundError:
         return ""

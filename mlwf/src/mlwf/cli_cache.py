@@ -1,0 +1,70 @@
+"""`mlwf cache`: how much the cache of mlwf_create_image holds, and making it smaller."""
+
+import json
+from collections import defaultdict
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from mlwf.cli_output import console
+from mlwf.cli_support import json_option, stacktrace_option
+from mlwf.i18n import _
+from mlwf.image.cache import Cache
+from mlwf.image.cache_space import entries, leases, prune
+from mlwf.settings import environment
+
+GB = 1e9
+
+
+@click.group(help=_("The cache of mlwf_create_image: base images, images, wheels, locks. It is yours (MLWF_CACHE)."))
+def cache() -> None:
+    pass
+
+
+@cache.command(help=_("How much is in it, by kind."))
+@json_option
+@stacktrace_option
+def info(*, as_json: bool) -> None:
+    opened = Cache.open(environment())
+    kinds: dict[str, list[int]] = defaultdict(list)
+    for entry in entries(opened):
+        kinds[entry.kind].append(entry.size)
+    total = sum(map(sum, kinds.values()))
+    if as_json:
+        told = {kind: {"entries": len(sizes), "bytes": sum(sizes)} for kind, sizes in kinds.items()}
+        shared = [str(layer) for layer in opened.layers]
+        click.echo(json.dumps({"folder": str(opened.root), "bytes": total, "kinds": told, "shared": shared, "jobs": leases(opened)}))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(_("kind"))
+    for title in (_("entries"), "GB"):
+        table.add_column(title, justify="right")
+    for kind, sizes in sorted(kinds.items(), key=lambda each: -sum(each[1])):
+        table.add_row(kind, str(len(sizes)), f"{sum(sizes) / GB:.2f}")
+    out = console()
+    out.print(Text(str(opened.root), "bold"))
+    out.print(table)
+    out.print(_("Together {size:.2f} GB; jobs at work in it: {jobs}").format(size=total / GB, jobs=leases(opened)), markup=False)
+    for layer in opened.layers:
+        out.print(_("Shared, only read: {folder}").format(folder=layer), markup=False)
+
+
+@cache.command("prune", help=_("Remove what was not used for longest, until so much is left. What was used within the last hour stays."))
+@click.option("--max-gb", type=click.FloatRange(min=0), default=0.0, show_default=True, help=_("Gigabytes that may be left."))
+@json_option
+@stacktrace_option
+def prune_command(*, max_gb: float, as_json: bool) -> None:
+    done = prune(Cache.open(environment()), int(max_gb * GB))
+    if as_json:
+        click.echo(json.dumps({"removed": done.removed, "freed": done.freed, "bytes": done.left, "in_use": done.in_use}))
+        return
+    out = console()
+    out.print(
+        _("{count} entries removed, {freed:.2f} GB freed, {left:.2f} GB left.").format(
+            count=done.removed, freed=done.freed / GB, left=done.left / GB
+        ),
+        markup=False,
+    )
+    if done.in_use:
+        out.print(_("{size:.2f} GB were used within the last hour and stay.").format(size=done.in_use / GB), markup=False)

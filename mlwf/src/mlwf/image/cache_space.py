@@ -1,0 +1,105 @@
+"""How much the cache holds, and making it smaller: what was not used for longest goes first."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlwf.image.cache import LEASES, WORK, Cache
+
+# Entries are one folder each; of wheels and Pythons a job uses files by path, so a whole version goes at once.
+KINDS = ("images", "bases", "pythons", "wheels", "locks", "proofs", "digests", "addresses")
+IN_USE_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """`size`: bytes on disk; `used`: seconds since 1970."""
+
+    path: Path
+    kind: str
+    size: int
+    used: float
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What went, what is left, and how much of that could not go because it was used within the last hour (bytes)."""
+
+    removed: int
+    freed: int
+    left: int
+    in_use: int
+
+
+def entries(cache: Cache) -> list[Entry]:
+    """Everything in the user's cache, whatever used last at the end. A file that several entries share counts once."""
+    seen: set[tuple[int, int]] = set()
+    found = [
+        Entry(path, kind, _size(path, seen), _used(path))
+        for kind in (*KINDS, WORK)
+        for path in _children(cache.root / kind)
+        if not path.name.startswith(".") or path.name.endswith(".partial")
+    ]
+    return sorted(found, key=lambda entry: entry.used)
+
+
+def prune(cache: Cache, max_bytes: int, *, now: float | None = None) -> Pruned:
+    """Removes what was not used for longest until `max_bytes` are left. What was used within the hour stays: a job may be at it."""
+    cache.sweep()
+    moment = time.time() if now is None else now
+    everything = entries(cache)
+    left = sum(entry.size for entry in everything)
+    removed = freed = in_use = 0
+    for entry in everything:
+        if entry.kind == WORK:
+            continue  # of a job that lives: sweep has taken the others
+        if left <= max_bytes:
+            break
+        if moment - entry.used < IN_USE_SECONDS:
+            in_use += entry.size
+            continue
+        cache.remove(entry.path)
+        removed, freed, left = removed + 1, freed + entry.size, left - entry.size
+    return Pruned(removed, freed, left, in_use)
+
+
+def leases(cache: Cache) -> int:
+    """How many jobs are making something in it now."""
+    return sum(1 for each in _children(cache.root / LEASES) if each.name.startswith(f"{WORK}-"))
+
+
+def _children(folder: Path) -> Iterator[Path]:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        yield from folder.iterdir()
+
+
+def _used(path: Path) -> float:
+    """When it was last used: `get` touches an entry; of a folder that grows, its newest direct content counts too."""
+    times = []
+    for each in (path, *_children(path)):
+        with contextlib.suppress(FileNotFoundError):
+            times.append(each.lstat().st_mtime)
+    return max(times, default=0.0)
+
+
+def _size(path: Path, seen: set[tuple[int, int]]) -> int:
+    total = 0
+    for file in _files(path):
+        with contextlib.suppress(FileNotFoundError):
+            state = file.lstat()
+            if (state.st_dev, state.st_ino) not in seen:
+                seen.add((state.st_dev, state.st_ino))
+                total += state.st_blocks * 512
+    return total
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if not path.is_dir() or path.is_symlink():
+        yield path
+        return
+    for where, folders, names in os.walk(path):
+        for name in (*folders, *names):
+            yield Path(where, name)

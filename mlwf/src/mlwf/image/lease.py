@@ -1,0 +1,139 @@
+"""A lease: a file that says who works on something, renewed while its holder lives. It needs no locks of the file system (NFS, Lustre).
+
+Two holders at once are possible where a file system loses an exclusive create or a holder stands still for minutes: whoever uses leases
+must bear that. Here it costs double work, since entries of the cache appear by one rename.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+RENEW_SECONDS = 15.0
+OVER_SECONDS = 180.0
+
+
+def whoami() -> dict[str, str | int]:
+    """Names the process, so that another one on the same host can tell whether it lives."""
+    return {
+        "host": socket.gethostname(),
+        "boot": _boot(),
+        # Only within one PID namespace does a number mean the same process.
+        "pids": _link("/proc/self/ns/pid"),
+        "pid": os.getpid(),
+        "started": _started(os.getpid()),
+    }
+
+
+@contextlib.contextmanager
+def hold(file: Path, *, waits: Callable[[], object] = lambda: None, pause: float = 0.1) -> Iterator[None]:
+    """Holds the lease `file`, whose folder exists, until the end; waits for another holder, and tells `waits` once. Raises OSError."""
+    token = json.dumps({**whoami(), "token": secrets.token_hex(8)})
+    told = False
+    while not _take(file, token):
+        if is_over(file):
+            _take_away(file)
+            continue
+        if not told:
+            waits()
+            told = True
+        time.sleep(pause)
+    ended = threading.Event()
+    renewer = threading.Thread(target=_renew, args=(file, ended), name="lease", daemon=True)
+    renewer.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        renewer.join()
+        with contextlib.suppress(OSError):
+            if file.read_text() == token:
+                file.unlink()
+
+
+def is_over(file: Path) -> bool:
+    """Whether its holder is known to be dead, or has not renewed it for minutes. False for one that is gone."""
+    try:
+        text = file.read_text()
+        age = _now(file.parent) - file.stat().st_mtime
+    except OSError:
+        return False
+    try:
+        held = json.loads(text)
+    except ValueError:
+        held = None  # cut short with its host: its age decides
+    me = whoami()
+    if isinstance(held, dict) and held.get("pid") and all(held.get(name) == me[name] for name in ("host", "boot", "pids")):
+        return bool(_started(int(held["pid"])) != held.get("started"))
+    return age > OVER_SECONDS
+
+
+def _take(file: Path, token: str) -> bool:
+    """Makes the file with its content at once: a link either appears whole or not at all, on NFS too."""
+    mine = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(mine, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as lease:
+            lease.write(token)
+        os.link(mine, file)
+    except FileExistsError:
+        return False
+    finally:
+        mine.unlink(missing_ok=True)
+    return True
+
+
+def _take_away(file: Path) -> None:
+    """Removes a lease that is over. Of several who try, one gets it; a fresh one that somebody took meanwhile is put back."""
+    aside = file.with_name(f".{file.name}.{secrets.token_hex(8)}.over")
+    try:
+        file.rename(aside)
+    except FileNotFoundError:
+        return
+    if not is_over(aside):
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, file)
+    aside.unlink(missing_ok=True)
+
+
+def _renew(file: Path, ended: threading.Event) -> None:
+    while not ended.wait(RENEW_SECONDS):
+        with contextlib.suppress(OSError):  # a moment without the file server is no reason to give up
+            os.utime(file)
+
+
+def _now(folder: Path) -> float:
+    """The file server's clock: this host's may differ from that of the host that renewed the lease."""
+    probe = folder / f".clock.{secrets.token_hex(8)}"
+    try:
+        probe.touch(0o600)
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _started(pid: int) -> int:
+    """When the process started, in the kernel's ticks; 0 when there is none."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _link(path: str) -> str:
+    try:
+        return str(Path(path).readlink())
+    except OSError:
+        return ""

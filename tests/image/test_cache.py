@@ -1,0 +1,303 @@
+"""The cache: complete entries or none, whoever is killed, however many are at it, and whatever others put there."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlwf.errors import MlwfError
+from mlwf.image import lease
+from mlwf.image.cache import CONTENT, NOTE, Cache
+from mlwf.image.cache_space import IN_USE_SECONDS, entries, prune
+
+from mlwf import cli
+
+DEADLINE = 60.0
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache.open({"MLWF_CACHE": str(tmp_path / "cache")})
+
+
+def file_of(folder: Path, content: str = "content", name: str = "made") -> Path:
+    made = folder / name
+    made.write_text(content)
+    return made
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def python(script: str, *args: object) -> "subprocess.Popen[str]":
+    return subprocess.Popen([sys.executable, "-c", script, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_what_was_put_is_got_and_only_mine(cache: Cache, tmp_path: Path) -> None:
+    assert cache.get("images", "k") is None
+    made = file_of(tmp_path)
+    made.chmod(0o750)
+    kept = cache.put("images", "k", made)
+    assert not made.exists()
+    assert cache.get("images", "k") == kept
+    assert (kept.read_text(), stat.S_IMODE(kept.stat().st_mode)) == ("content", 0o750)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (cache.root, kept.parent.parent, kept.parent)] == [0o700] * 3
+    # The same again takes its place.
+    assert cache.put("images", "k", file_of(tmp_path, "newer")).read_text() == "newer"
+
+
+def test_a_key_is_of_all_its_parts() -> None:
+    assert Cache.key("a", "b") == Cache.key("a", "b") != Cache.key("ab") != Cache.key("a", "b", "")
+
+
+@pytest.mark.parametrize("folder", ["writable", "another's", "a file"])
+def test_where_it_may_not_be(tmp_path: Path, folder: str) -> None:
+    root = tmp_path / "cache"
+    if folder == "a file":
+        root.write_text("")
+    else:
+        root.mkdir()
+        root.chmod(0o770 if folder == "writable" else 0o700)
+        if folder == "another's":
+            if os.geteuid() != 0:
+                pytest.skip("only root can give a folder away")
+            os.chown(root, 65534, 65534)
+    with pytest.raises(MlwfError, match="Name a folder of yours in MLWF_CACHE"):
+        Cache.open({"MLWF_CACHE": str(root)})
+
+
+def test_the_usual_places(tmp_path: Path) -> None:
+    assert Cache.open({"HOME": str(tmp_path)}).root == tmp_path / ".cache/mlwf"
+    assert Cache.open({"HOME": "/nowhere", "XDG_CACHE_HOME": str(tmp_path / "x")}).root == tmp_path / "x/mlwf"
+
+
+@pytest.mark.parametrize("change", ["content", "longer", "note", "no note", "a link"])
+def test_what_was_changed_is_thrown_away(cache: Cache, tmp_path: Path, change: str) -> None:
+    kept = cache.put("images", "k", file_of(tmp_path))
+    if change == "content":
+        kept.write_text("CONTENT")
+    elif change == "longer":
+        kept.write_text("content and more")
+    elif change == "note":
+        (kept.parent / NOTE).write_text("{")
+    elif change == "no note":
+        (kept.parent / NOTE).unlink()
+    else:
+        kept.unlink()
+        kept.symlink_to("/etc/hostname")
+    assert cache.get("images", "k") is None
+    assert not kept.parent.exists()
+
+
+def test_what_was_only_touched_stays(cache: Cache, tmp_path: Path) -> None:
+    kept = cache.put("images", "k", file_of(tmp_path))
+    os.utime(kept, (1, 1))
+    assert cache.get("images", "k") == kept
+
+
+def test_a_shared_layer_is_read_and_never_written(tmp_path: Path) -> None:
+    site = Cache.open({"MLWF_CACHE": str(tmp_path / "site")})
+    site.put("bases", "b", file_of(tmp_path, "base"))
+    mine = Cache.open({"MLWF_CACHE": str(tmp_path / "mine"), "MLWF_SHARED_CACHE": f"/nowhere:{tmp_path / 'site'}"})
+    before = {path: path.lstat().st_mtime_ns for path in site.root.rglob("*")}
+    assert mine.get("bases", "b") == site.root / "bases/b" / CONTENT
+    assert {path: path.lstat().st_mtime_ns for path in site.root.rglob("*")} == before
+    mine.put("bases", "b", file_of(tmp_path, "mine"))
+    assert mine.get("bases", "b") == mine.root / "bases/b" / CONTENT
+
+
+@pytest.mark.parametrize("what", [".", "bases", "bases/b", f"bases/b/{CONTENT}", f"bases/b/{NOTE}"])
+@pytest.mark.parametrize("fault", ["group may write", "another's"])
+def test_a_shared_layer_that_others_can_write_is_not_believed(tmp_path: Path, what: str, fault: str) -> None:
+    site = Cache.open({"MLWF_CACHE": str(tmp_path / "site")})
+    site.put("bases", "b", file_of(tmp_path, "base"))
+    mine = Cache.open({"MLWF_CACHE": str(tmp_path / "mine"), "MLWF_SHARED_CACHE": str(site.root)})
+    assert mine.get("bases", "b")
+    path = site.root / what
+    if fault == "group may write":
+        path.chmod(stat.S_IMODE(path.stat().st_mode) | 0o020)
+    elif os.geteuid() != 0:
+        pytest.skip("only root can give a file away")
+    else:
+        os.chown(path, 65534, 65534)
+    assert mine.get("bases", "b") is None
+    assert (site.root / "bases/b" / CONTENT).read_text() == "base"
+
+
+def test_a_shared_entry_with_another_content_is_not_believed(tmp_path: Path) -> None:
+    site = Cache.open({"MLWF_CACHE": str(tmp_path / "site")})
+    kept = site.put("bases", "b", file_of(tmp_path, "base"))
+    kept.write_text("evil")
+    mine = Cache.open({"MLWF_CACHE": str(tmp_path / "mine"), "MLWF_SHARED_CACHE": str(site.root)})
+    assert mine.get("bases", "b") is None
+    assert kept.exists()
+
+
+PUTTER = """
+import sys
+from pathlib import Path
+from mlwf.image.cache import Cache
+cache, name = Cache(Path(sys.argv[1])), sys.argv[2]
+with cache.work() as work:
+    for round in range(40):
+        made = work / "made"
+        made.write_text("x" * 50_000)
+        cache.put("images", "k", made)
+        got = cache.get("images", "k")
+        assert got is None or got.read_text() == "x" * 50_000
+"""
+
+
+def test_many_at_once_see_whole_entries_or_none(cache: Cache) -> None:
+    writers = [python(PUTTER, cache.root, number) for number in range(4)]
+    for writer in writers:
+        _out, err = writer.communicate(timeout=DEADLINE)
+        assert writer.returncode == 0, err
+    kept = cache.get("images", "k")
+    assert kept
+    assert kept.read_text() == "x" * 50_000
+    assert [path.name for path in (cache.root / "images").iterdir()] == ["k"]
+    assert list((cache.root / "work").iterdir()) == list((cache.root / "leases").iterdir()) == []
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from mlwf.image import cache as module
+cache = module.Cache(Path(sys.argv[1]))
+real = module._rename_into
+def stops(fresh, entry):
+    print("made", flush=True)
+    sys.stdin.read()
+module._rename_into = stops
+with cache.lock("image-k"), cache.work() as work:
+    (work / "made").write_text("half")
+    cache.put("images", "k", work / "made")
+"""
+
+
+def test_a_killed_job_leaves_nothing_that_counts(cache: Cache) -> None:
+    job = subprocess.Popen([sys.executable, "-c", KILLED, str(cache.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert job.stdout
+    assert job.stdout.readline() == b"made\n"
+    assert cache.get("images", "k") is None
+    assert len(list((cache.root / "leases").iterdir())) == 2
+    cache.sweep()
+    assert list((cache.root / "work").iterdir())  # of a job that lives
+    job.send_signal(signal.SIGKILL)
+    job.communicate()
+    assert cache.get("images", "k") is None
+    with cache.lock("image-k"):  # its lease is nobody's any more
+        pass
+    cache.sweep()
+    assert list((cache.root / "work").iterdir()) == list((cache.root / "leases").iterdir()) == []
+    assert prune(cache, 0, now=time.time() + 2 * IN_USE_SECONDS).left == 0
+    assert list((cache.root / "images").iterdir()) == []
+
+
+ALONE = """
+import os, sys
+from pathlib import Path
+from mlwf.image.lease import hold
+file, inside = Path(sys.argv[1]), Path(sys.argv[2])
+for round in range(25):
+    with hold(file, pause=0.001):
+        os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
+        inside.unlink()
+"""
+
+
+def test_one_holder_at_a_time_and_the_dead_give_way(tmp_path: Path) -> None:
+    file = tmp_path / "lease"
+    file.write_text(json.dumps({**lease.whoami(), "pid": 2**22 + 1, "started": 7}))  # of a process that is not there
+    holders = [python(ALONE, file, tmp_path / "inside") for _number in range(4)]
+    for holder in holders:
+        _out, err = holder.communicate(timeout=DEADLINE)
+        assert holder.returncode == 0, err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_number_that_another_process_has_now_is_not_the_holder(tmp_path: Path) -> None:
+    file = tmp_path / "lease"
+    file.write_text(json.dumps({**lease.whoami(), "started": 1}))
+    assert lease.is_over(file)
+    file.write_text(json.dumps(lease.whoami()))
+    assert not lease.is_over(file)
+
+
+@pytest.mark.parametrize("text", [json.dumps({"host": "node-17", "pid": 1, "started": 1}), "", "{", "[]"])
+def test_a_holder_elsewhere_is_believed_until_it_is_silent_for_minutes(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "lease"
+    file.write_text(text)
+    assert not lease.is_over(file)
+    old = time.time() - lease.OVER_SECONDS - 5
+    os.utime(file, (old, old))
+    assert lease.is_over(file)
+    assert not lease.is_over(tmp_path / "none")
+
+
+def test_a_lease_is_renewed_and_its_waiter_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.02)
+    file, told = tmp_path / "lease", []
+    with lease.hold(file):
+        os.utime(file, (1, 1))
+        until(lambda: file.stat().st_mtime > 1)
+
+        def waits() -> None:
+            told.append("waiting")
+            file.unlink()
+
+        with lease.hold(file, waits=waits):
+            assert told == ["waiting"]
+
+
+def test_prune_takes_the_oldest_and_nothing_in_use(cache: Cache, tmp_path: Path) -> None:
+    now = time.time()
+    for number, age in enumerate([3, 5, 4, 0]):
+        kept = cache.put("images", str(number), file_of(tmp_path, "x" * 100_000))
+        os.utime(kept.parent, (now - age * IN_USE_SECONDS,) * 2)
+        os.utime(kept, (now - 9 * IN_USE_SECONDS,) * 2)
+        os.utime(kept.parent / NOTE, (now - 9 * IN_USE_SECONDS,) * 2)
+    assert [entry.path.name for entry in entries(cache)] == ["1", "2", "0", "3"]
+    assert cache.get("images", "2")  # which is a use
+    each = entries(cache)[0].size
+    assert prune(cache, 2 * each).removed == 2
+    assert sorted(path.name for path in (cache.root / "images").iterdir()) == ["2", "3"]
+    last = prune(cache, 0)
+    assert (last.removed, last.in_use) == (0, last.left)
+    assert prune(cache, 0, now=now + 2 * IN_USE_SECONDS).left == 0
+
+
+def test_a_file_that_two_entries_share_counts_once(cache: Cache, tmp_path: Path) -> None:
+    kept = cache.put("images", "a", file_of(tmp_path, "x" * 200_000))
+    os.link(kept, tmp_path / "linked")
+    cache.put("images", "b", tmp_path / "linked")
+    assert sum(entry.size for entry in entries(cache)) < 300_000
+
+
+def test_the_command(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("MLWF_CACHE", str(cache.root))
+    kept = cache.put("images", "k", file_of(tmp_path, "x" * 100_000))
+    assert cli.run(["cache", "info", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["folder"] == str(cache.root)
+    assert told["kinds"]["images"]["entries"] == 1
+    assert told["bytes"] == told["kinds"]["images"]["bytes"] >= 100_000
+    assert cli.run(["cache", "prune"]) == 0
+    assert "used within the last hour" in capsys.readouterr().out
+    for path in (kept.parent, *kept.parent.iterdir()):
+        os.utime(path, (1, 1))
+    assert cli.run(["cache", "prune", "--max-gb", "0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bytes"] == 0
+    assert cli.run(["cache", "info"]) == 0
+    assert str(cache.root) in capsys.readouterr().out
