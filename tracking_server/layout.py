@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 MLFLOW_SOCKET = "mlflow.sock"
 GUARD_SOCKET = "guard.sock"
-SPAWN_SOCKET = "spawn.sock"
 NGINX_CONF = "nginx.conf"
 LOCK = "guard.lock"
 SPENT = "spent"
@@ -65,11 +64,6 @@ class Box(NamedTuple):
     @property
     def run(self) -> Path:
         return self.home / "run"
-
-    @property
-    def spawn(self) -> Path:
-        """Only where MLflow has a container of its own."""
-        return self.home / "spawn"
 
     @property
     def log(self) -> Path:

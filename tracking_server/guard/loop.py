@@ -85,8 +85,11 @@ class Loop:
 
     def run(self) -> None:
         while self._running:
+            watched = self._selector.get_map()
             for key, _ in self._selector.select(self._patience()):
-                key.data()
+                # An earlier one of the same moment may have ended what this one is about, and closed its file.
+                if watched.get(key.fd) == key:
+                    key.data()
             now = time.monotonic()
             while self._timers and self._timers[0].at <= now:
                 call = heapq.heappop(self._timers).call

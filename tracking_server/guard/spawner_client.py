@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
+import re
 import signal
 import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from tracking_server.guard.launching import WORD_BYTES
 from tracking_server.guard.loop import READ, Loop
-from tracking_server.guard.starters import MESSAGE_BYTES, Ending, Files, Running
+from tracking_server.guard.starters import Ending, Files, Running
 
 DIAL_SECONDS = 30.0
 """So long the other container may take to be there: both are started at once, in any order."""
 _BETWEEN_DIALS = 0.2
 _KILL_SECONDS = 5.0
+_CODE = re.compile(r"-?[0-9]{1,3}")
 _GONE = "the container of MLflow does not answer; it starts again by itself, or its runtime's log has more"
 
 
@@ -52,8 +54,8 @@ class _Line:
     def connected(self, line: socket.socket) -> None:
         """It is there."""
 
-    def heard(self, word: dict[str, object]) -> None:
-        """A message came."""
+    def heard(self, word: str, rest: str) -> None:
+        """A message came: its first word, and the others."""
 
     def lost(self) -> None:
         """It ended, or never came."""
@@ -80,22 +82,22 @@ class _Line:
         if self._socket is None:
             return
         try:
-            data = self._socket.recv(MESSAGE_BYTES)
+            data = self._socket.recv(WORD_BYTES)
         except BlockingIOError:
             return
         except OSError:
             data = b""
-        word = _parsed(data)
-        if word is None:
-            self.hang_up()
+        if data:
+            word, _, rest = data.decode(errors="replace").partition(" ")
+            self.heard(word, rest)
         else:
-            self.heard(word)
+            self.hang_up()
 
-    def say(self, word: dict[str, object]) -> None:
+    def say(self, word: bytes) -> None:
         """Lost where the line is: that will be heard by itself."""
         if self._socket is not None:
             with suppress(OSError):
-                self._socket.send(json.dumps(word).encode())
+                self._socket.send(word)
 
     def hang_up(self) -> None:
         """The other side then ends what it runs for us."""
@@ -114,8 +116,9 @@ class _Look(_Line):
         self._known = known
         super().__init__(loop, place)
 
-    def heard(self, word: dict[str, object]) -> None:
-        self._known(word.get("database") is not False)
+    def heard(self, word: str, rest: str) -> None:
+        if word == "database":
+            self._known(rest == "yes")
         self.hang_up()
 
 
@@ -131,19 +134,20 @@ class _Spawned(_Line):
 
     def connected(self, line: socket.socket) -> None:
         try:
-            socket.send_fds(line, [json.dumps({"start": "mlflow"}).encode()], self._files)
+            socket.send_fds(line, [b"start"], self._files)
         except OSError:
             self.hang_up()
             return
         self._close_files()
-        self._ending = Ending(-signal.SIGKILL)
 
-    def heard(self, word: dict[str, object]) -> None:
-        code, refused = word.get("ended"), word.get("refused")
-        if isinstance(code, int):
-            self._ending = Ending(code)
-        elif refused is not None:
-            self._ending = Ending(1, f"MLflow cannot be started ({str(refused)[:200]})")
+    def heard(self, word: str, rest: str) -> None:
+        if word == "database":  # it hears us; without more it was killed
+            self._ending = Ending(-signal.SIGKILL)
+            return
+        if word == "ended" and _CODE.fullmatch(rest):
+            self._ending = Ending(int(rest))
+        elif word == "refused":
+            self._ending = Ending(1, f"MLflow cannot be started ({' '.join(rest.split())})")
         else:
             return
         self.hang_up()
@@ -159,17 +163,9 @@ class _Spawned(_Line):
 
     def drain(self) -> None:
         """See Running."""
-        self.say({"signal": "drain"})
+        self.say(b"drain")
 
     def kill(self) -> None:
         """See Running. Who does not hear it any more hears the end of the line, which means the same."""
-        self.say({"signal": "kill"})
+        self.say(b"kill")
         self._loop.later(_KILL_SECONDS if self._socket is not None else 0, self.hang_up)
-
-
-def _parsed(data: bytes) -> dict[str, object] | None:
-    try:
-        word = json.loads(data) if data else None
-    except ValueError:
-        return None
-    return word if isinstance(word, dict) else None

@@ -6,22 +6,18 @@ the guard is gone, however that ended.
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from tracking_server.guard import child
+from tracking_server.guard.launching import launch
 from tracking_server.guard.loop import Loop
-
-LISTENER, STATUS = 3, 4  # the launcher's descriptors, besides 0 (plan), 1 and 2 (log)
-MESSAGE_BYTES = 4096  # the longest word between guard and spawner
 
 
 class Files(NamedTuple):
-    """Descriptors of the guard's own, which stay its to close."""
+    """Descriptors of the guard's own, which stay its to close; in the order of `launching.launch`."""
 
     plan: int
     output: int
@@ -52,15 +48,6 @@ class Starter(Protocol):
         """Say, now or later, whether the backend store's file is there."""
 
 
-def launcher(files: Files, temporary: str) -> int:
-    """Start the launcher as a child of this process, which it dies with; returns its process id. Raises OSError."""
-    return child.spawn(
-        [sys.executable, "-P", "-m", "tracking_server.mlflow_process", str(os.getpid())],
-        environment=child.environment(temporary),
-        files={0: files.plan, 1: files.output, 2: files.output, LISTENER: files.listener, STATUS: files.status},
-    )
-
-
 class LocalChild:
     """A launcher that this process started. Its signals are safe until `ended`: it is not reaped before."""
 
@@ -84,7 +71,7 @@ class LocalStarter:
 
     def start(self, files: Files, ended: Callable[[Ending], None]) -> Running:
         """See Starter."""
-        pid = launcher(files, str(self._temporary))
+        pid = launch(files, str(self._temporary))
         self._loop.on_exit(pid, lambda code: ended(Ending(code)))
         return LocalChild(pid)
 
