@@ -234,6 +234,11 @@ def new_operation_id() -> str:
     return f"op_{secrets.token_hex(8)}"
 
 
+def new_token_id() -> str:
+    """A bearer token's id, by which people name it: as a server's."""
+    return new_server_id()
+
+
 def prefix_of(server_id: str, root: str) -> str:
     """The server's own prefix in its bucket. Ids never repeat, so two servers on one bucket never meet."""
     return f"{root}/{server_id}"

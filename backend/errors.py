@@ -112,6 +112,14 @@ FAILURES: Final[dict[str, Failure]] = {
     ),
     "size_unknown": Failure(422, "There is no size {size} at this site", "Choose one of: {sizes}."),
     "endpoint_fixed": Failure(403, "This site's tracking servers use the object store {endpoint} only", "Leave endpoint_url out."),
+    "no_portal": Failure(
+        409, "This site has no portal through which a browser could sign in", "Use the inside URL with a registered user name and password."
+    ),
+    "server_not_up": Failure(409, "The tracking server {env_name} does not run now ({status})", "Start it, then open it again."),
+    "no_such_token": Failure(404, "This server has no token {id}", "Look at the list of its tokens."),
+    "token_of_other": Failure(403, "The token {id} belongs to {user}", "Ask {user}, or who may set this server's users, to revoke it."),
+    "token_too_long": Failure(422, "At this site a token lives for {days} days at most", "Ask for a shorter time."),
+    "too_many_tokens": Failure(409, "You have {count} tokens of this server, which is the limit", "Revoke those that are not used."),
     "lease_of_other": Failure(409, "The lease {id} belongs to {user}", "Choose another id for yours."),
     "too_many_leases": Failure(409, "This server has {count} leases, which is the limit", "End those that are not needed any more."),
     # the box

@@ -179,5 +179,7 @@ def _stored(session: Session) -> Iterator[tuple[Server | Operation, str]]:
     for server in session.scalars(select(Server)):
         yield server, "secret_access_key"
         yield server, "box_keys"
+        if server.ticket_keys is not None:
+            yield server, "ticket_keys"
     for operation in session.scalars(select(Operation).where(Operation.payload.is_not(None))):
         yield operation, "payload"

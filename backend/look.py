@@ -13,11 +13,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import flag_modified
 
-from backend import membership
+from backend import access, membership
 from backend.domain import BoxState, Desired, Observation, OperationState, Status
 from backend.errors import ServiceError
 from backend.lanes import Job
-from backend.plans.box_steps import ensure_started, ensure_stopped, observe
+from backend.plans.box_steps import ensure_started, ensure_stopped, observe, wait_taken_over
 from backend.plans.catalogue import forget_server, reason_of
 from backend.plans.wanted import wanted_box
 from backend.plans.world import StoppingError, World
@@ -61,8 +61,29 @@ class Looker:
         if frozen is not None:
             status, _reason = self._judge(server, seen)
             _note(world, server, status, reason_of(frozen))
+            return self._telling(server)  # who left must not stay in
+        return self._act(server, seen) or self._telling(server)
+
+    def _telling(self, server: Server) -> Job | None:
+        """The box is to be told who may in and who no more."""
+        if access.is_told(server) or server.desired == Desired.ABSENT:
             return None
-        return self._act(server, seen)
+        return lambda: self._tell(server.id)
+
+    def _tell(self, server_id: str) -> None:
+        world = self._world
+        server = _untouched(world, server_id)
+        if server is None or server.deleted_at is not None:
+            return
+        try:
+            world.boxes.install(wanted_box(server, world.settings, world.keyring))
+            wait_taken_over(world, server)
+        except ServiceError as error:
+            log.warning("server %s could not be told who may in: %s", server_id, error)
+        except StoppingError:
+            return
+        else:
+            access.note_told(world.registry, server)
 
     def _act(self, server: Server, seen: Observation) -> Job | None:
         if server.desired == Desired.ABSENT:

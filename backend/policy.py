@@ -16,7 +16,7 @@ from backend.settings import Settings
 Action = Literal["start", "stop", "delete", "restore", "users", "storage"]
 ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
 ADMINS: Final = "the service's admins"
-_OF_ALL_MEMBERS: Final = frozenset({"see", "start", "stop", "lease"})
+_OF_ALL_MEMBERS: Final = frozenset({"see", "start", "stop", "lease", "enter"})
 _ON_FROZEN: Final = frozenset({"see", "stop", "delete", "purge"})
 _ON_DELETED: Final = frozenset({"see", "restore", "purge"})
 
@@ -72,7 +72,9 @@ def groups_now(caller: Caller, names: Iterable[str], directory: Directory) -> Ma
 
 
 def refusal(caller: Caller, server: Server, action: str, *, settings: Settings, situation: Situation) -> ServiceError | None:
-    """Why the caller may not do that to the server now; None when it may. ``action``: one of ``ACTIONS``, ``see``, ``lease``, ``purge``."""
+    """Why the caller may not do that to the server now; None when it may. ``action``: one of ``ACTIONS``, ``see``, ``lease``, ``enter``,
+    ``purge``.
+    """
     if not is_visible(caller, server):
         return ServiceError("not_a_member", user=caller.user, group=server.group_name)
     frozen = situation.group_now != server.gid

@@ -13,7 +13,8 @@ from typing import Final
 
 from sqlalchemy import delete, select
 
-from backend import heartbeat, membership
+from backend import access, heartbeat, membership
+from backend.access import Leavers
 from backend.domain import OperationState
 from backend.keyring import Keyring
 from backend.kick import Kick
@@ -71,6 +72,7 @@ class Reconciler:
             at=at,
         )
         self._looker = Looker(self._world)
+        self._leavers = Leavers(registry=registry, directory=directory, keyring=keyring, settings=settings)
         self._sweeper = Sweeper(registry=registry, can_renew=lambda: listens(settings.socket))
         self._woken = threading.Event()
         self._lanes = Lanes(quick=settings.reconciler_threads, slow=SLOW_THREADS, wake=self._wake)
@@ -124,13 +126,13 @@ class Reconciler:
             if not self._world.backoff.is_due(_trouble(key)):
                 continue
             self._lanes.slow(key, lambda key=key, operations=operations: self._operate(key, operations))  # type: ignore[misc]
-        if not full:
-            return
         with self._world.registry.reading() as session:
-            servers = session.scalars(select(Server.id)).all()
+            servers = session.scalars(select(Server.id)).all() if full else access.untold(session)
         for server_id in servers:
             if server_id not in asked:
                 self._lanes.quick(server_id, lambda server_id=server_id: self._looker.look(server_id))  # type: ignore[misc]
+        if not full:
+            return
         self._lanes.quick("members", self._look_at_members)
         if time.monotonic() - self._tidied_at >= HOUSEKEEPING_SECONDS:
             self._tidied_at = time.monotonic()
@@ -165,10 +167,13 @@ class Reconciler:
 
     def _look_at_members(self) -> None:
         membership.update_all(self._world.registry, self._world.directory)
+        if self._leavers.sweep():
+            self._wake()
 
     def _tidy(self) -> None:
-        """Forget old operations; say what no row knows."""
+        """Forget old operations and what nobody enters by any more; say what no row knows."""
         world = self._world
+        self._leavers.tidy()
         oldest = now() - timedelta(days=world.settings.operations_days)
         with world.registry.session() as session:
             session.execute(delete(Operation).where(Operation.state.in_(_FINISHED), Operation.finished_at < oldest))

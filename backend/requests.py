@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from backend import audit, policy, portpool, sizes, versions
+from backend import audit, policy, portpool, sizes, tickets, versions
 from backend.domain import Caller, Desired, Group, OperationKind, OperationState, Status, new_operation_id, new_server_id, prefix_of
 from backend.errors import ServiceError
 from backend.keyring import Keyring
@@ -212,6 +212,7 @@ class Requests:
             access_key_id=wish.key.access_key_id,
             secret_access_key=self._keyring.encrypt(wish.key.secret_access_key),
             box_keys=self._keyring.encrypt(new_box_keys()),
+            ticket_keys=self._keyring.encrypt(tickets.new_keys()),
         )
 
     def _endpoint(self, asked: str | None) -> str | None:

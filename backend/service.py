@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from backend import heartbeat
+from backend.access import Access
 from backend.keyring import Keyring
 from backend.leases import Leases
 from backend.ports import Directory
@@ -29,6 +30,7 @@ class Service:
     keyring: Keyring
     requests: Requests
     leases: Leases
+    access: Access
     runtime_name: str
     runtime_isolates: bool
 

@@ -92,6 +92,11 @@ class Settings:
     )
     port_last: int = _row(29999, "Last port of the servers.", least=1024, most=65535)
     portal_url: str | None = _row(None, "The Open OnDemand portal, for addresses from outside; null: there are none.", url=True)
+    console_url: str | None = _row(
+        None, "The console's address, shown to who must sign in; needed where it is not on the portal's own host.", url=True
+    )
+    session_hours: float = _row(12, "Hours for which a sign-in through the portal lasts.", least=0.02)
+    token_days: int = _row(30, "Most days for which a bearer token may be given.", least=1)
     # the object store
     endpoint_url: str | None = _row(None, "The object store for all servers; null: each server names its own (none named: AWS).", url=True)
     region: str = _row("us-east-1", "Region with which requests to the object store are signed, unless a server names another.")

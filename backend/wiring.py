@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from backend.access import Access
 from backend.api.identity import Identity, MungeCredentials, PeerCredentials, TokenCredentials
 from backend.api_tokens import ApiTokens
 from backend.boxfiles import BoxDirectories
@@ -94,6 +95,7 @@ def make_service(settings: Settings, *, directory: Directory | None = None, regi
         directory=directory,
         keyring=keyring,
         requests=requests,
+        access=Access(registry=registry, directory=directory, settings=settings, keyring=keyring, kick=Kick(settings.kick_socket)),
         leases=Leases(registry=registry, directory=directory, settings=settings, kick=Kick(settings.kick_socket)),
         runtime_name=runtime.name,
         runtime_isolates=runtime.isolates,

@@ -104,6 +104,40 @@ class LeaseList(Answer):
     leases: list[LeaseView]
 
 
+class TicketView(Answer):
+    """A sign-in ticket. The browser posts it as the form field ``ticket`` to ``sign_in_url``; it is good once, for seconds."""
+
+    ticket: str = Field(description="A secret: in a POST's body, never in an address.")
+    user: str
+    expires_at: Time
+    sign_in_url: str
+
+
+class TokenView(Answer):
+    """A bearer token of a server; its text was shown once."""
+
+    id: str
+    name: str
+    user: str
+    state: Literal["pending", "active", "expired", "revoked"] = Field(description="pending: the server was not told yet, seconds at most.")
+    created_at: Time
+    expires_at: Time
+    revoked_at: Time | None
+
+
+class TokenList(Answer):
+    """The tokens of a server, the newest first."""
+
+    tokens: list[TokenView]
+
+
+class TokenMade(Answer):
+    """A new token."""
+
+    token: TokenView
+    secret: str = Field(description="The token itself, shown this once.")
+
+
 class ServerView(Answer):
     """A tracking server."""
 

@@ -26,6 +26,8 @@ PLAIN: Final = r"^[^\x00-\x1f\x7f]{1,72}$"
 LEASE_ID: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 NOTE: Final = r"^[^\x00-\x1f\x7f]{0,255}$"
 LEAST_LEASE, MOST_LEASE = 5, 2_678_400
+ACCESS_ID: Final = r"^[a-z0-9]{12}$"
+LEAST_TOKEN, MOST_TOKEN = 60, 315_360_000
 OPERATION_ID: Final = r"^op_[0-9a-f]{16}$"
 MOST_USERS: Final = 16
 
@@ -154,6 +156,15 @@ class LeasePut(Input):
         return LeaseWish(seconds=self.seconds, at_end=AtEnd(self.at_end), note=self.note)
 
 
+class TokenCreate(Input):
+    """A bearer token to be made."""
+
+    seconds: Annotated[int, Field(ge=LEAST_TOKEN, le=MOST_TOKEN), BeforeValidator(_whole)] = Field(
+        description="It lives so long from now; the site may allow less."
+    )
+    name: str = Field(default="", pattern=NOTE, description="For people: what it is for.")
+
+
 class ServerPath(Input):
     """Which server."""
 
@@ -165,6 +176,12 @@ class LeasePath(ServerPath):
     """Which lease."""
 
     lease_id: str = Field(pattern=LEASE_ID)
+
+
+class TokenPath(ServerPath):
+    """Which token."""
+
+    token_id: str = Field(pattern=ACCESS_ID)
 
 
 class OperationPath(Input):
@@ -214,6 +231,8 @@ _PATTERNS: Final[dict[str, str]] = {
     "user_name": "1 to 255 characters, neither a colon nor control characters",
     "id": "Not an operation's id",
     "lease_id": "1 to 64 letters, digits, '.', '_' and '-', a letter or digit first",
+    "token_id": "Not a token's id",
+    "name": "At most 255 characters, no control characters",
     "note": "At most 255 characters, no control characters",
 }
 OTHER: Final = "Not valid"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from backend import policy, sizes, versions
+from backend.access import Ticket, is_in_force
 from backend.api.answers import (
     Choices,
     Defaults,
@@ -23,6 +24,8 @@ from backend.api.answers import (
     SizeView,
     StepView,
     StorageView,
+    TicketView,
+    TokenView,
     UsersView,
 )
 from backend.api.problems import standard_members
@@ -31,7 +34,7 @@ from backend.i18n import translate
 from backend.leases import AtEnd
 from backend.messages import describe, describe_stored, operation_message
 from backend.plans.labels import LABELS
-from backend.registry.models import Lease, Operation, Server
+from backend.registry.models import Lease, Operation, Server, Token
 from backend.service import Service
 from backend.settings import Settings
 
@@ -113,6 +116,27 @@ class Presenter:
 def lease_view(row: Lease) -> LeaseView:
     """A lease."""
     return LeaseView(id=row.lease_id, user=row.user, until=row.until, at_end=AtEnd(row.at_end), note=row.note, created_at=row.created_at)
+
+
+def ticket_view(ticket: Ticket) -> TicketView:
+    """A ticket, its text included."""
+    return TicketView(ticket=ticket.text.reveal(), user=ticket.user, expires_at=ticket.expires_at, sign_in_url=ticket.sign_in_url)
+
+
+def token_view(row: Token) -> TokenView:
+    """A token."""
+    state: Literal["pending", "active", "expired", "revoked"] = "active" if row.told else "pending"
+    if not is_in_force(row):
+        state = "revoked" if row.revoked_at else "expired"
+    return TokenView(
+        id=row.id,
+        name=row.name,
+        user=row.user,
+        state=state,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        revoked_at=row.revoked_at,
+    )
 
 
 def operation_view(row: Operation, language: str) -> OperationView:

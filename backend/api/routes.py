@@ -10,9 +10,34 @@ from sqlalchemy import or_, select
 
 import backend
 from backend import leases, membership, policy
-from backend.api.answers import Answer, Health, LeaseList, LeaseView, Me, OperationView, ReconcilerView, ServerList, ServerView
-from backend.api.inputs import LeasePath, LeasePut, OperationPath, ServerCreate, ServerPath, ServersQuery, StorageChange, UsersPut
-from backend.api.present import Presenter, lease_view, me_view, operation_view
+from backend.api.answers import (
+    Answer,
+    Health,
+    LeaseList,
+    LeaseView,
+    Me,
+    OperationView,
+    ReconcilerView,
+    ServerList,
+    ServerView,
+    TicketView,
+    TokenList,
+    TokenMade,
+    TokenView,
+)
+from backend.api.inputs import (
+    LeasePath,
+    LeasePut,
+    OperationPath,
+    ServerCreate,
+    ServerPath,
+    ServersQuery,
+    StorageChange,
+    TokenCreate,
+    TokenPath,
+    UsersPut,
+)
+from backend.api.present import Presenter, lease_view, me_view, operation_view, ticket_view, token_view
 from backend.api.problems import CONTENT_TYPE
 from backend.domain import Caller
 from backend.errors import ServiceError
@@ -52,6 +77,12 @@ def _caller() -> Caller:
 
 def _json(view: Answer) -> Response:
     return jsonify(view.model_dump(mode="json"))
+
+
+def _made(view: Answer) -> Response:
+    response = _json(view)
+    response.status_code = 201
+    return response
 
 
 def _accepted(operation: Operation) -> Response:
@@ -165,6 +196,34 @@ def end_lease(path: LeasePath) -> Response:
     """Vouch no longer; the leases that are left. Where there is none, the server is stopped soon, if this lease says so."""
     left = _service().leases.end(_caller(), path.group, path.env, path.lease_id, request_id=g.request_id)
     return _json(LeaseList(leases=[lease_view(each) for each in left]))
+
+
+@api.post("/servers/<group>/<env>/tickets", responses=_answers(201, TicketView, *_CHANGE))
+def create_ticket(path: ServerPath) -> Response:
+    """A sign-in ticket for the caller: the browser posts it to the server through the portal. Good once, for 30 seconds."""
+    return _made(ticket_view(_service().access.ticket(_caller(), path.group, path.env, request_id=g.request_id)))
+
+
+@api.get("/servers/<group>/<env>/tokens", responses=_answers(200, TokenList, *_READ))
+def list_tokens(path: ServerPath) -> Response:
+    """The server's bearer tokens, of all members."""
+    found = _service().access.tokens(_caller(), path.group, path.env)
+    return _json(TokenList(tokens=[token_view(each) for each in found]))
+
+
+@api.post("/servers/<group>/<env>/tokens", responses=_answers(201, TokenMade, *_CHANGE))
+def create_token(path: ServerPath, body: TokenCreate) -> Response:
+    """A bearer token for the caller and this server. Its text is shown this once."""
+    access = _service().access
+    token, text = access.make_token(_caller(), path.group, path.env, seconds=body.seconds, name=body.name, request_id=g.request_id)
+    return _made(TokenMade(token=token_view(token), secret=text.reveal()))
+
+
+@api.delete("/servers/<group>/<env>/tokens/<token_id>", responses=_answers(200, TokenView, *_CHANGE))
+def revoke_token(path: TokenPath) -> Response:
+    """End a bearer token now."""
+    access = _service().access
+    return _json(token_view(access.revoke_token(_caller(), path.group, path.env, path.token_id, request_id=g.request_id)))
 
 
 @api.get("/operations/<id>", responses=_answers(200, OperationView, *_READ))

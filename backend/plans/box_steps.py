@@ -42,7 +42,7 @@ def write_new_users(work: Work) -> None:
 
 def wait_users(work: Work) -> None:
     """A box that runs says that it has taken over the new users; one that does not run reads them when it starts. Error: ``box_ill``."""
-    _wait_taken_over(work)
+    wait_taken_over(work.world, work.server())
 
 
 def start_box(work: Work) -> None:
@@ -98,7 +98,7 @@ def wait_new_ready(work: Work) -> None:
 
 def wait_restarted(work: Work) -> None:
     """A box that runs has drained and is well with its new settings; one that does not run has nothing to wait for."""
-    if _wait_taken_over(work):
+    if wait_taken_over(work.world, work.server()):
         _wait_drained(work)
         wait_ready(work)
 
@@ -163,9 +163,8 @@ def _move_port(work: Work) -> None:
     write_box(work)
 
 
-def _wait_taken_over(work: Work) -> bool:
+def wait_taken_over(world: World, server: Server) -> bool:
     """True when the box has taken over all of ``config/`` as it is on disk; False when it does not run. Error: ``box_ill``."""
-    world, server = work.world, work.server()
     deadline = time.monotonic() + CONFIG_SECONDS
     while True:
         seen = observe(world, server)

@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from backend import sizes
-from backend.domain import Box, BoxKeys, Storage, StorageKey, User
+from backend import sizes, tickets
+from backend.domain import Box, BoxKeys, BoxToken, Storage, StorageKey, User
 from backend.keyring import Keyring
 from backend.registry.models import Server
 from backend.secret import Secret
@@ -48,6 +48,9 @@ def wanted_box(
         key=key or key_of(server, keyring),
         keys=_box_keys(keyring.decrypt(server.box_keys)),
         users=users_of(server.users) if users is None else users,
+        ticket_keys=tickets.read_keys(keyring.decrypt(server.ticket_keys)) if server.ticket_keys else (),
+        tokens=_tokens(server),
+        revoked=tuple(sorted((visit.user, visit.revoked_at.timestamp()) for visit in server.visits if visit.revoked_at)),
     )
 
 
@@ -59,7 +62,10 @@ def _settings(server: Server, settings: Settings, storage: Storage) -> dict[str,
         "mlflow_version": server.mlflow_version,
         "listen": f"{_bracketed(settings.listen_address)}:{server.port}",
         "public_hosts": [f"{server.host}:{server.port}", *([portal.netloc] if portal else [])],
-        "origins": [f"{portal.scheme}://{portal.netloc}"] if portal else [],
+        "origins": [_origin(settings.portal_url)] if settings.portal_url else [],
+        "sign_in_origins": sorted({_origin(url) for url in (settings.portal_url, settings.console_url) if url}) if portal else [],
+        "console_url": settings.console_url,
+        "session_seconds": settings.session_hours * 3600,
         "bucket": storage.bucket,
         "prefix": storage.prefix,
         "endpoint_url": storage.endpoint_url,
@@ -71,6 +77,17 @@ def _settings(server: Server, settings: Settings, storage: Storage) -> dict[str,
         "workers": size.workers,
         "nginx": settings.nginx,
     }
+
+
+def _tokens(server: Server) -> tuple[BoxToken, ...]:
+    found = (token for token in server.tokens if token.revoked_at is None)
+    ordered = sorted(found, key=lambda token: token.id)
+    return tuple(BoxToken(id=each.id, sha256=each.sha256, user=each.user, expires=each.expires_at.timestamp()) for each in ordered)
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _bracketed(address: str) -> str:

@@ -90,6 +90,10 @@ class Server(Base):
     other_buckets: Mapped[int | None] = mapped_column(default=None)
     box_keys: Mapped[str] = mapped_column(Text)
     """``config/keys.json``, encrypted by the keyring."""
+    ticket_keys: Mapped[str | None] = mapped_column(Text, default=None)
+    """The keys of its sign-in tickets (backend.tickets), encrypted by the keyring; None on a row of an older service,
+    until its next look.
+    """
 
     users: Mapped[list[Any]] = mapped_column(default=list)
     """``[{"name", "bcrypt"}]``."""
@@ -103,6 +107,8 @@ class Server(Base):
     restorable_until: Mapped[datetime | None] = mapped_column(default=None)
 
     operations: Mapped[list[Operation]] = relationship(back_populates="server", order_by="Operation.created_at")
+    tokens: Mapped[list[Token]] = relationship(lazy="selectin", cascade="all, delete-orphan", passive_deletes=True)
+    visits: Mapped[list[Visit]] = relationship(lazy="selectin", cascade="all, delete-orphan", passive_deletes=True)
 
 
 class Operation(Base):
@@ -128,6 +134,40 @@ class Operation(Base):
     finished_at: Mapped[datetime | None] = mapped_column(default=None)
 
     server: Mapped[Server | None] = relationship(back_populates="operations")
+
+
+class Token(Base):
+    """A bearer token that a user was given for one server (backend.access). Its text is nowhere: only its SHA-256."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[str] = mapped_column(String(12), primary_key=True)
+    server_id: Mapped[str] = mapped_column(ForeignKey("servers.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str] = mapped_column(String(255))
+    user: Mapped[str] = mapped_column(String(255))
+    uid: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    expires_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None] = mapped_column(default=None)
+    told: Mapped[bool] = mapped_column(default=False)
+    """Whether the box has taken over what this row says."""
+
+
+class Visit(Base):
+    """A user who was given a sign-in ticket for a server, and so may have a session there (backend.access)."""
+
+    __tablename__ = "visits"
+
+    server_id: Mapped[str] = mapped_column(ForeignKey("servers.id", ondelete="CASCADE"), primary_key=True)
+    user: Mapped[str] = mapped_column(String(255), primary_key=True)
+    uid: Mapped[int] = mapped_column(BigInteger)
+    ticket_at: Mapped[datetime]
+    """When the last one was given."""
+    revoked_at: Mapped[datetime | None] = mapped_column(default=None)
+    """Tickets and sessions from up to then count no more."""
+    told: Mapped[bool] = mapped_column(default=True)
+    """Whether the box has taken over what this row says."""
 
 
 class Lease(Base):

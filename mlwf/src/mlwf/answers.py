@@ -7,6 +7,8 @@ docs/reference/api.md.
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
 
+from mlwf.secret import Secret
+
 Json = dict[str, Any]
 
 
@@ -116,6 +118,28 @@ class Lease(Answer):
     at_end: str = "keep"
     note: str = ""
     created_at: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Token(Answer):
+    """A bearer token of a server. `state`: `pending` (the server was not told yet), `active`, `expired`, `revoked`."""
+
+    id: str
+    name: str = ""
+    user: str = ""
+    state: str = ""
+    created_at: str | None = None
+    expires_at: str | None = None
+    revoked_at: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ticket:
+    """A sign-in ticket: a browser posts it as the form field `ticket` to `sign_in_url`, once, within seconds."""
+
+    ticket: Secret
+    user: str
+    sign_in_url: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from mlwf.cli_cache import cache
 from mlwf.cli_job import job
 from mlwf.cli_lease import lease
 from mlwf.cli_server import server
+from mlwf.cli_token import token
 from mlwf.i18n import _
 from mlwf.report import show_failure
 
@@ -57,6 +58,7 @@ def completion(shell: str) -> None:
 cli.add_command(server)
 cli.add_command(cache)
 cli.add_command(lease)
+cli.add_command(token)
 cli.add_command(job)
 for command in (cli_access.auth, cli_access.env, cli_access.storage):
     server.add_command(command)

@@ -12,6 +12,7 @@ from rich.console import Console
 from mlwf import auth_file
 from mlwf.cli_output import console as _console
 from mlwf.cli_support import Target, follow, key_options, keys, stacktrace_option, target_argument, wait_option
+from mlwf.cli_token import lifetime, lifetime_options, make
 from mlwf.client import Client
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
@@ -71,17 +72,25 @@ def _generate(console: Console, path: Path, user: str) -> None:
     help=_(
         """Print what a job's shell needs, as export lines: MLFLOW_TRACKING_URI, user name and password from basic_auth.yml.
 
+    With --token a new bearer token of yours instead of the password (MLFLOW_TRACKING_TOKEN).
+
     \b
     Examples:
       eval "$(mlwf server env gaa50000/wine)"
       eval "$(mlwf server env gaa50000/wine --user alice)"
+      eval "$(mlwf server env gaa50000/wine --token --hours 12)"
     """
     )
 )
 @target_argument()
 @click.option("--user", metavar="NAME", help=_("A user of the file; the first by default."))
+@click.option("--token", is_flag=True, help=_("A new token instead of a user and password."))
+@lifetime_options
 @stacktrace_option
-def env(*, target: Target, user: str | None) -> None:
+def env(*, target: Target, user: str | None, token: bool, hours: float | None, days: float | None) -> None:
+    if not token and (hours, days) != (None, None):
+        raise WrongUseError(_("--hours and --days are for --token"), cure=_("Add --token, or leave them out."))
+    seconds = lifetime(hours, days)
     if sys.stdout.isatty():
         raise WrongUseError(
             _("The password would be shown on the screen"),
@@ -89,20 +98,27 @@ def env(*, target: Target, user: str | None) -> None:
         )
     with Client.from_environment() as client:
         found = client.server(target.group, target.env)
-    users = {each.user_name: each for each in auth_file.read_auth_file(Path(found.auth_file))}
-    chosen = users.get(user or next(iter(users)))
-    if chosen is None:
-        cure = _("Choose one of those it has: {known}.").format(known=", ".join(users))
-        raise MlwfError(_("{path} has no user {user}").format(path=found.auth_file, user=user), cure=cure)
-    values = {
-        "MLFLOW_TRACKING_URI": found.inside_url or "",
-        "MLFLOW_TRACKING_USERNAME": chosen.user_name,
-        "MLFLOW_TRACKING_PASSWORD": chosen.password.reveal(),
-    }
+        if token:
+            _made, secret = make(client, target, seconds=seconds, name="mlwf server env", wait=True)
+            login = {"MLFLOW_TRACKING_TOKEN": secret.reveal()}
+        else:
+            login = _password_of(Path(found.auth_file), user)
+    values = {"MLFLOW_TRACKING_URI": found.inside_url or "", **login}
     if found.storage.artifact_access == "direct" and found.storage.endpoint_url:
         values["MLFLOW_S3_ENDPOINT_URL"] = found.storage.endpoint_url
     for name, value in values.items():
         click.echo(f"export {name}={shlex.quote(value)}")
+    if token:  # MLflow's client would prefer these
+        click.echo("unset MLFLOW_TRACKING_USERNAME MLFLOW_TRACKING_PASSWORD")
+
+
+def _password_of(path: Path, user: str | None) -> dict[str, str]:
+    users = {each.user_name: each for each in auth_file.read_auth_file(path)}
+    chosen = users.get(user or next(iter(users)))
+    if chosen is None:
+        cure = _("Choose one of those it has: {known}.").format(known=", ".join(users))
+        raise MlwfError(_("{path} has no user {user}").format(path=path, user=user), cure=cure)
+    return {"MLFLOW_TRACKING_USERNAME": chosen.user_name, "MLFLOW_TRACKING_PASSWORD": chosen.password.reveal()}
 
 
 @click.command(

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import requests
 from requests.auth import AuthBase
 
-from mlwf.answers import Answer, Health, Json, Lease, Me, Operation, Server
+from mlwf.answers import Answer, Health, Json, Lease, Me, Operation, Server, Ticket, Token
 from mlwf.connection import DEFAULT_ADDRESS, Connection, connection
 from mlwf.i18n import _, current_language, use_language
 from mlwf.secret import Secret
@@ -173,6 +173,29 @@ class Client:
         answer = self._request("DELETE", _lease_path(group, env, lease_id))
         with self._understanding():
             return [Lease.from_json(each) for each in answer["leases"]]
+
+    def ticket(self, group: str, env: str) -> Ticket:
+        """A sign-in ticket for the caller: good once, for seconds."""
+        answer = self._request("POST", f"{_server_path(group, env)}/tickets")
+        with self._understanding():
+            return Ticket(ticket=Secret(answer["ticket"]), user=answer["user"], sign_in_url=answer["sign_in_url"])
+
+    def tokens(self, group: str, env: str) -> list[Token]:
+        """All members' bearer tokens of the server, the newest first."""
+        answer = self._request("GET", f"{_server_path(group, env)}/tokens")
+        with self._understanding():
+            return [Token.from_json(each) for each in answer["tokens"]]
+
+    def create_token(self, group: str, env: str, *, seconds: int, name: str = "") -> tuple[Token, Secret]:
+        """A bearer token for the caller and this server, and its text, which is shown this once."""
+        answer = self._request("POST", f"{_server_path(group, env)}/tokens", body={"seconds": seconds, "name": name})
+        with self._understanding():
+            return Token.from_json(answer["token"]), Secret(answer["secret"])
+
+    def revoke_token(self, group: str, env: str, token_id: str) -> Token:
+        answer = self._request("DELETE", f"{_server_path(group, env)}/tokens/{quote(token_id, safe='')}")
+        with self._understanding():
+            return Token.from_json(answer)
 
     def operation(self, id: str) -> Operation:  # noqa: A002  # the API's own word
         return self._get(Operation, f"/operations/{quote(id, safe='')}")

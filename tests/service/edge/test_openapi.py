@@ -68,6 +68,10 @@ def test_the_paths_are_those_of_the_contract() -> None:
         ("PUT", f"{server}/storage"),
         ("PUT", f"{server}/leases/{{lease_id}}"),
         ("DELETE", f"{server}/leases/{{lease_id}}"),
+        ("POST", f"{server}/tickets"),
+        ("GET", f"{server}/tokens"),
+        ("POST", f"{server}/tokens"),
+        ("DELETE", f"{server}/tokens/{{token_id}}"),
         ("GET", "/api/v1/operations/{id}"),
     }
 

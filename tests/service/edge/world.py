@@ -10,6 +10,7 @@ from typing import Any
 
 from flask.testing import FlaskClient
 
+from backend.access import Access
 from backend.api.app import create_app
 from backend.api.identity import Body
 from backend.domain import Caller, Group, OperationState, Status
@@ -183,6 +184,7 @@ def make_world(home: Path, **changes: Any) -> World:
         directory=directory,
         keyring=keyring,
         requests=requests,
+        access=Access(registry=registry, directory=directory, settings=settings, keyring=keyring, kick=Kick(settings.kick_socket)),
         leases=Leases(registry=registry, directory=directory, settings=settings, kick=Kick(settings.kick_socket)),
         runtime_name="process",
         runtime_isolates=False,

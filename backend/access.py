@@ -1,0 +1,271 @@
+"""Who comes in without a password: tickets for the portal's users, bearer tokens for jobs, and the end of both for who left the group.
+
+What is asked for is a row; the reconciler writes it into the box and notes when the box has taken it over (``told``). Nothing here waits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import delete, or_, select
+from sqlalchemy.orm import Session
+
+from backend import audit, policy, tickets
+from backend.domain import Caller, Status, new_token_id
+from backend.errors import ServiceError
+from backend.keyring import Keyring
+from backend.kick import Kick
+from backend.ports import Directory
+from backend.registry.database import Registry
+from backend.registry.models import Server, Token, Visit, now
+from backend.requests import find, not_there
+from backend.secret import Secret
+from backend.settings import Settings
+
+log = logging.getLogger(__name__)
+
+MOST_TOKENS: Final = 100
+"""In force, of one user on one server."""
+REMEMBERED_DAYS: Final = 7
+"""For how long a token that is over is still listed."""
+_UP: Final = (Status.RUNNING, Status.SLEEPING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ticket:
+    """A ticket, and where the browser posts it."""
+
+    text: Secret
+    user: str
+    expires_at: datetime
+    sign_in_url: str
+
+
+class Access:
+    """What can be asked for. Every method also raises as ``policy.refusal`` says, ``no_such_server`` and ``directory_failed``."""
+
+    def __init__(self, *, registry: Registry, directory: Directory, settings: Settings, keyring: Keyring, kick: Kick) -> None:
+        self._registry = registry
+        self._directory = directory
+        self._settings = settings
+        self._keyring = keyring
+        self._kick = kick
+
+    def ticket(self, caller: Caller, group: str, env: str, *, request_id: str | None) -> Ticket:
+        """A ticket for the caller. Errors: ``no_portal``, ``server_not_up``."""
+        portal = (self._settings.portal_url or "").rstrip("/")
+        if not portal:
+            raise ServiceError("no_portal")
+        group_now = self._group_now(caller, group)
+        at = now()
+        with self._registry.session() as session:
+            server = self._permitted(session, caller, group, env, group_now)
+            if server.status not in _UP or server.ticket_keys is None:
+                raise ServiceError("server_not_up", env_name=env, status=server.status)
+            session.merge(Visit(server_id=server.id, user=caller.user, uid=caller.uid, ticket_at=at))
+            audit.record(session, caller=caller, action="ticket", server=server, request_id=request_id)
+        keys = tickets.read_keys(self._keyring.decrypt(server.ticket_keys))
+        text = tickets.make_ticket(keys, server_id=server.id, user=caller.user, now=at.timestamp())
+        return Ticket(
+            text=text,
+            user=caller.user,
+            expires_at=at + timedelta(seconds=tickets.TICKET_SECONDS),
+            sign_in_url=f"{portal}/rnode/{server.host}/{server.port}/mlflow/-/sign-in",
+        )
+
+    def make_token(self, caller: Caller, group: str, env: str, *, seconds: int, name: str, request_id: str | None) -> tuple[Token, Secret]:
+        """A token for the caller, and its text, which nobody ever sees again. Errors: ``token_too_long``, ``too_many_tokens``."""
+        if seconds > self._settings.token_days * 86400:
+            raise ServiceError("token_too_long", days=self._settings.token_days)
+        group_now = self._group_now(caller, group)
+        token_id = new_token_id()
+        text = Secret(f"aihub_{token_id}_{secrets.token_urlsafe(32)}")
+        with self._registry.session() as session:
+            server = self._permitted(session, caller, group, env, group_now)
+            if sum(token.user == caller.user and is_in_force(token) for token in server.tokens) >= MOST_TOKENS:
+                raise ServiceError("too_many_tokens", count=MOST_TOKENS)
+            token = Token(
+                id=token_id,
+                name=name,
+                user=caller.user,
+                uid=caller.uid,
+                sha256=hashlib.sha256(text.reveal().encode()).hexdigest(),
+                expires_at=now() + timedelta(seconds=seconds),
+            )
+            server.tokens.append(token)
+            audit.record(session, caller=caller, action="token_create", server=server, request_id=request_id)
+        self._kick.send()
+        return token, text
+
+    def tokens(self, caller: Caller, group: str, env: str) -> Sequence[Token]:
+        """Every member's tokens of the server, the newest first; those that are over are still listed for some days."""
+        group_now = self._group_now(caller, group)
+        with self._registry.reading() as session:
+            server = self._permitted(session, caller, group, env, group_now, lock=False)
+            return sorted(server.tokens, key=lambda token: token.created_at, reverse=True)
+
+    def revoke_token(self, caller: Caller, group: str, env: str, token_id: str, *, request_id: str | None) -> Token:
+        """End a token now: one's own, or anybody's for who may set the users. Errors: ``no_such_token``, ``token_of_other``."""
+        group_now = self._group_now(caller, group)
+        with self._registry.session() as session:
+            server = self._permitted(session, caller, group, env, group_now)
+            token = next((each for each in server.tokens if each.id == token_id), None)
+            if token is None:
+                raise ServiceError("no_such_token", id=token_id)
+            situation = policy.Situation(group_now=group_now)
+            if token.user != caller.user and policy.refusal(caller, server, "users", settings=self._settings, situation=situation):
+                raise ServiceError("token_of_other", id=token_id, user=token.user)
+            if token.revoked_at is None:
+                token.revoked_at, token.told = now(), False
+                audit.record(session, caller=caller, action="token_revoke", server=server, request_id=request_id)
+        self._kick.send()
+        return token
+
+    def rotate_ticket_key(self, caller: Caller, group: str, env: str, *, at_once: bool) -> None:
+        """A new ticket key for the server. ``at_once``: every session ends; else those under the key before this one go on. Admins only."""
+        if not caller.admin:
+            raise ServiceError("not_allowed", who=policy.ADMINS)
+        with self._registry.session() as session:
+            server = find(session, group, env, lock=True)
+            if server is None:
+                raise not_there(caller, group, env)
+            older = tickets.read_keys(self._keyring.decrypt(server.ticket_keys)) if server.ticket_keys and not at_once else ()
+            server.ticket_keys = self._keyring.encrypt(tickets.new_keys(older))
+            audit.record(session, caller=caller, action="ticket_key", server=server)
+        self._kick.send()
+
+    def _group_now(self, caller: Caller, group: str) -> int | None:
+        """Looked up before any transaction begins: NSS may take its time."""
+        return policy.groups_now(caller, [group], self._directory)[group]
+
+    def _permitted(self, session: Session, caller: Caller, group: str, env: str, group_now: int | None, *, lock: bool = True) -> Server:
+        server = find(session, group, env, lock=lock)
+        if server is None:
+            raise not_there(caller, group, env)
+        # Whatever is under way, it says nothing about who may in.
+        refused = policy.refusal(caller, server, "enter", settings=self._settings, situation=policy.Situation(group_now=group_now))
+        if refused is not None:
+            raise refused
+        return server
+
+
+def is_in_force(token: Token) -> bool:
+    """Whether it opens its server, once that was told."""
+    return token.revoked_at is None and token.expires_at > now()
+
+
+class Leavers:
+    """Ends what people have in the servers of groups that they left; and gives servers of an older service their ticket key."""
+
+    def __init__(self, *, registry: Registry, directory: Directory, keyring: Keyring, settings: Settings) -> None:
+        self._registry = registry
+        self._directory = directory
+        self._keyring = keyring
+        self._settings = settings
+
+    def sweep(self) -> bool:
+        """One look at all who may be in. True where something changed. What NSS does not answer stays as it is."""
+        keyed = self._give_keys()
+        gone = self._gone()
+        with self._registry.session() as session:
+            for server_id, uid in gone:
+                self._end(session, server_id, uid)
+        return keyed or bool(gone)
+
+    def tidy(self) -> None:
+        """Forget what is over since long."""
+        oldest = now() - timedelta(days=REMEMBERED_DAYS)
+        last_session = now() - timedelta(hours=self._settings.session_hours + 1)
+        with self._registry.session() as session:
+            session.execute(delete(Token).where(or_(Token.expires_at < oldest, Token.revoked_at < oldest)))
+            session.execute(
+                delete(Visit).where(Visit.ticket_at < last_session, or_(Visit.revoked_at.is_(None), Visit.revoked_at < last_session))
+            )
+
+    def _give_keys(self) -> bool:
+        with self._registry.reading() as session:
+            lacking = session.scalars(select(Server.id).where(Server.ticket_keys.is_(None))).all()
+        for server_id in lacking:
+            with self._registry.session() as session:
+                server = session.get(Server, server_id)
+                if server is not None and server.ticket_keys is None:
+                    server.ticket_keys = self._keyring.encrypt(tickets.new_keys())
+        return bool(lacking)
+
+    def _gone(self) -> list[tuple[str, int]]:
+        """Server and uid of who may be in and is a member no more."""
+        callers: dict[int, Caller | None] = {}
+        found = []
+        for server, uid in self._inside():
+            try:
+                if uid not in callers:
+                    callers[uid] = self._caller(uid)
+                caller = callers[uid]
+                if caller is None or not self._may_enter(caller, server):
+                    found.append((server.id, uid))
+            except ServiceError as error:
+                log.warning("server %s: whether uid %d may still enter is not known now: %s", server.id, uid, error)
+        return found
+
+    def _inside(self) -> list[tuple[Server, int]]:
+        """Who may have a session or has a token. A deleted server lets nobody in; after its restore it is looked at again."""
+        since = now() - timedelta(hours=self._settings.session_hours)
+        since_revoked = or_(Visit.revoked_at.is_(None), Visit.revoked_at < Visit.ticket_at)
+        visits = select(Visit.server_id, Visit.uid).where(Visit.ticket_at > since, since_revoked)
+        tokens = select(Token.server_id, Token.uid).where(Token.revoked_at.is_(None), Token.expires_at > now())
+        with self._registry.reading() as session:
+            inside = {(server_id, uid) for query in (visits, tokens) for server_id, uid in session.execute(query)}
+            wanted = select(Server).where(Server.id.in_({server_id for server_id, _ in inside}), Server.deleted_at.is_(None))
+            servers = {each.id: each for each in session.scalars(wanted)}
+        return [(servers[server_id], uid) for server_id, uid in sorted(inside) if server_id in servers]
+
+    def _caller(self, uid: int) -> Caller | None:
+        try:
+            return self._directory.caller(uid=uid)
+        except ServiceError as error:
+            if error.code == "caller_unknown":
+                return None
+            raise
+
+    def _may_enter(self, caller: Caller, server: Server) -> bool:
+        group_now = policy.groups_now(caller, [server.group_name], self._directory)[server.group_name]
+        situation = policy.Situation(group_now=group_now)
+        return policy.refusal(caller, server, "enter", settings=self._settings, situation=situation) is None
+
+    def _end(self, session: Session, server_id: str, uid: int) -> None:
+        at = now()
+        for visit in session.scalars(select(Visit).where(Visit.server_id == server_id, Visit.uid == uid)):
+            visit.revoked_at, visit.told = at, False
+        for token in session.scalars(select(Token).where(Token.server_id == server_id, Token.uid == uid, Token.revoked_at.is_(None))):
+            token.revoked_at, token.told = at, False
+        log.info("server %s: uid %d may enter no more", server_id, uid)
+
+
+def untold(session: Session) -> set[str]:
+    """The servers whose box has not taken over all that was asked for."""
+    queries = (select(Token.server_id).where(Token.told.is_(False)), select(Visit.server_id).where(Visit.told.is_(False)))
+    return {server_id for query in queries for server_id in session.scalars(query)}
+
+
+def is_told(server: Server) -> bool:
+    """Whether that server's box has, as far as this row knows."""
+    return all(token.told for token in server.tokens) and all(visit.told for visit in server.visits)
+
+
+def note_told(registry: Registry, seen: Server) -> None:
+    """The box has taken over what that row says. What was asked for since is still to be told."""
+    with registry.session() as session:
+        for token in seen.tokens:
+            row = session.get(Token, token.id)
+            if row is not None and row.revoked_at == token.revoked_at:
+                row.told = True
+        for visit in seen.visits:
+            row_of = session.get(Visit, (visit.server_id, visit.user))
+            if row_of is not None and row_of.revoked_at == visit.revoked_at:
+                row_of.told = True

@@ -1,0 +1,192 @@
+"""Tickets and bearer tokens as the API gives them, and that the box's own guard reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from backend import tickets
+from backend.access import Leavers
+from backend.plans.wanted import wanted_box
+from backend.registry.models import AuditEntry, Token, now
+from tests.service.edge.world import ADMIN, ALICE, BOB, GROUP, World, make_world
+from tracking_server.guard import signed
+from tracking_server.guard.access_files import parse_ticket_keys
+
+SERVER = f"/api/v1/servers/{GROUP.name}/wine"
+CAROL = replace(ALICE, user="carol", uid=1003)
+
+
+def ticket(world: World) -> Any:
+    return world.client.post(f"{SERVER}/tickets")
+
+
+def make_token(world: World, **body: Any) -> Any:
+    answer = world.client.post(f"{SERVER}/tokens", json={"seconds": 3600, **body})
+    assert answer.status_code == 201, answer.text
+    return answer.json
+
+
+def audit(world: World) -> list[tuple[str, str]]:
+    with world.registry.reading() as session:
+        return [(entry.user, entry.action) for entry in session.scalars(select(AuditEntry).order_by(AuditEntry.id))]
+
+
+def sweep(world: World) -> bool:
+    service = world.service
+    return Leavers(registry=world.registry, directory=world.directory, keyring=service.keyring, settings=service.settings).sweep()
+
+
+def box(world: World, server_id: str) -> Any:
+    return wanted_box(world.row(server_id), world.service.settings, world.service.keyring)
+
+
+def test_a_ticket_is_for_the_caller_and_this_server_and_the_guard_reads_it(world: World) -> None:
+    server_id = world.made()
+    answer = ticket(world)
+    assert answer.status_code == 201
+    assert answer.headers["Cache-Control"] == "no-store"
+    row = world.row(server_id)
+    assert answer.json["sign_in_url"] == f"https://portal.example.org/rnode/{row.host}/{row.port}/mlflow/-/sign-in"
+    keys = box(world, server_id).ticket_keys
+    document = json.dumps({"keys": [{"id": key.id, "key": key.key.reveal()} for key in keys]})
+    claims = signed.read(signed.TICKET, parse_ticket_keys(document), answer.json["ticket"])
+    assert claims is not None
+    assert (claims["s"], claims["u"], claims["e"] - claims["t"]) == (server_id, "alice", pytest.approx(30))
+    assert ticket(world).json["ticket"] != answer.json["ticket"]
+    assert audit(world)[-2:] == [("alice", "ticket"), ("alice", "ticket")]
+
+
+@pytest.mark.parametrize("caller", [BOB, replace(BOB, groups=())])
+def test_a_stranger_gets_nothing(world: World, caller: Any) -> None:
+    world.made()
+    token = make_token(world)["token"]
+    world.be(caller)
+    asked = [
+        ticket(world),
+        world.client.get(f"{SERVER}/tokens"),
+        world.client.post(f"{SERVER}/tokens", json={"seconds": 60}),
+        world.client.delete(f"{SERVER}/tokens/{token['id']}"),
+    ]
+    assert [(answer.status_code, answer.json["code"]) for answer in asked] == [(403, "not_a_member")] * 4
+
+
+def test_no_ticket_without_portal_or_for_a_server_that_does_not_run(tmp_path: Any) -> None:
+    world = make_world(tmp_path, portal_url=None)
+    world.made()
+    assert (ticket(world).status_code, ticket(world).json["code"]) == (409, "no_portal")
+    world.registry.close()
+
+
+def test_no_ticket_for_a_server_that_does_not_run(world: World) -> None:
+    operation = world.create()
+    assert ticket(world).json["code"] == "server_not_up"
+    world.finish(operation["id"])
+    assert ticket(world).status_code == 201
+
+
+def test_a_token_is_shown_once_and_kept_as_a_hash(world: World) -> None:
+    server_id = world.made()
+    made = make_token(world, name="nightly")
+    token, secret = made["token"], made["secret"]
+    assert (token["user"], token["name"], token["state"], token["revoked_at"]) == ("alice", "nightly", "pending", None)
+    assert secret.startswith(f"aihub_{token['id']}_")
+    (wanted,) = box(world, server_id).tokens
+    assert (wanted.id, wanted.user, wanted.sha256) == (token["id"], "alice", hashlib.sha256(secret.encode()).hexdigest())
+    assert world.get(f"/servers/{GROUP.name}/wine/tokens")["tokens"] == [token]
+    database = (world.service.settings.state_dir / "registry.db").read_bytes()
+    wal = world.service.settings.state_dir / "registry.db-wal"
+    assert secret.encode() not in database + (wal.read_bytes() if wal.exists() else b"")
+    assert audit(world)[-1] == ("alice", "token_create")
+
+
+def test_a_token_is_revoked_by_its_user_and_by_who_may_set_the_users(world: World) -> None:
+    server_id = world.made()
+    mine, other = make_token(world)["token"], make_token(world)["token"]
+    assert world.client.delete(f"{SERVER}/tokens/{mine['id']}").json["state"] == "revoked"
+    assert world.client.delete(f"{SERVER}/tokens/{mine['id']}").status_code == 200
+    assert [token.id for token in box(world, server_id).tokens] == [other["id"]]
+    world.be(CAROL)
+    assert world.client.delete(f"{SERVER}/tokens/{other['id']}").json["state"] == "revoked"
+    assert world.client.delete(f"{SERVER}/tokens/zzzzzzzzzzzz").json["code"] == "no_such_token"
+    assert audit(world)[-2:] == [("alice", "token_revoke"), ("carol", "token_revoke")]
+
+
+def test_where_only_admins_set_users_members_revoke_their_own(tmp_path: Any) -> None:
+    world = make_world(tmp_path, manage_by="admins")
+    world.made()
+    token = make_token(world)["token"]
+    world.be(CAROL)
+    answer = world.client.delete(f"{SERVER}/tokens/{token['id']}")
+    assert (answer.status_code, answer.json["code"]) == (403, "token_of_other")
+    world.be(ADMIN)
+    assert world.client.delete(f"{SERVER}/tokens/{token['id']}").json["state"] == "revoked"
+    world.registry.close()
+
+
+def test_tokens_live_as_long_as_the_site_lets_them(world: World) -> None:
+    world.made()
+    answer = world.client.post(f"{SERVER}/tokens", json={"seconds": 31 * 86400})
+    assert (answer.status_code, answer.json["code"]) == (422, "token_too_long")
+    token = make_token(world)["token"]
+    with world.registry.session() as session:
+        session.get_one(Token, token["id"]).expires_at = now() - timedelta(seconds=1)
+    assert world.get(f"/servers/{GROUP.name}/wine/tokens")["tokens"][0]["state"] == "expired"
+
+
+def test_who_left_the_group_loses_tokens_and_sign_ins_and_may_come_back(world: World) -> None:
+    server_id = world.made()
+    make_token(world)
+    ticket(world)
+    world.be(CAROL)
+    kept = make_token(world)["token"]
+    assert not sweep(world)
+    world.directory.broken = True
+    assert not sweep(world), "a directory that does not answer takes nothing away"
+    world.directory.broken = False
+    world.directory.callers[ALICE.uid] = replace(ALICE, groups=())
+    assert sweep(world)
+    assert not sweep(world), "once is enough"
+    wanted = box(world, server_id)
+    assert [token.id for token in wanted.tokens] == [kept["id"]]
+    ((user, at),) = wanted.revoked
+    assert user == "alice"
+    world.be(ALICE)
+    again = ticket(world)
+    assert again.status_code == 201
+    keys = {key.id: signed.decode(key.key.reveal()) for key in wanted.ticket_keys}
+    claims = signed.read(signed.TICKET, keys, again.json["ticket"])  # type: ignore[arg-type]
+    assert claims is not None
+    assert claims["t"] > at
+    del world.directory.callers[ALICE.uid]
+    assert sweep(world), "and an account that is gone is out"
+
+
+def test_a_new_ticket_key_signs_when_its_server_surely_has_it(world: World) -> None:
+    server_id = world.made()
+    first = box(world, server_id).ticket_keys
+    world.service.access.rotate_ticket_key(ADMIN, GROUP.name, "wine", at_once=False)
+    both = box(world, server_id).ticket_keys
+    assert both[1:] == first
+    assert ticket(world).json["ticket"].startswith(first[0].id + ".")
+    later = tickets.make_ticket(both, server_id=server_id, user="alice", now=both[0].made_at + 61)
+    assert later.reveal().startswith(both[0].id + ".")
+    world.service.access.rotate_ticket_key(ADMIN, GROUP.name, "wine", at_once=True)
+    assert len(box(world, server_id).ticket_keys) == 1
+    assert not {key.id for key in box(world, server_id).ticket_keys} & {key.id for key in both}
+
+
+def test_secrets_show_themselves_nowhere(world: World) -> None:
+    server_id = world.made()
+    text = ticket(world).json["ticket"]
+    key = box(world, server_id).ticket_keys[0].key
+    assert key.reveal() not in repr(box(world, server_id))
+    assert "…" in repr(tickets.new_keys())
+    assert text.partition(".")[2] not in repr(world.service.access.ticket(ALICE, GROUP.name, "wine", request_id=None))
+    assert world.row(server_id).ticket_keys.startswith("k2")  # type: ignore[union-attr]
