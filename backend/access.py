@@ -111,13 +111,13 @@ class Access:
             return sorted(server.tokens, key=lambda token: token.created_at, reverse=True)
 
     def revoke_token(self, caller: Caller, group: str, env: str, token_id: str, *, request_id: str | None) -> Token:
-        """End a token now: one's own, or anybody's for who may set the users. Errors: ``no_such_token``, ``token_of_other``."""
+        """End a token now: one's own, or anybody's for who may set the users. Errors: ``no_such_bearer_token``, ``token_of_other``."""
         group_now = self._group_now(caller, group)
         with self._registry.session() as session:
             server = self._permitted(session, caller, group, env, group_now)
             token = next((each for each in server.tokens if each.id == token_id), None)
             if token is None:
-                raise ServiceError("no_such_token", id=token_id)
+                raise ServiceError("no_such_bearer_token", id=token_id)
             situation = policy.Situation(group_now=group_now)
             if token.user != caller.user and policy.refusal(caller, server, "users", settings=self._settings, situation=situation):
                 raise ServiceError("token_of_other", id=token_id, user=token.user)

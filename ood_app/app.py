@@ -13,6 +13,7 @@ from mlwf.client import Client
 
 from ood_app import problems, security, settings, texts
 from ood_app.api import api
+from ood_app.opening import opening
 
 ServiceFactory = Callable[[str], Client]
 STATIC: Final = Path(__file__).parent / "static"
@@ -34,12 +35,13 @@ def create_app(chosen: settings.Settings | None = None, *, service: ServiceFacto
     security.protect(app, found)
     problems.register(app)
     app.register_blueprint(api)
+    app.register_blueprint(opening)
     _add_page(app, found)
     return app
 
 
 def _add_page(app: Flask, chosen: settings.Settings) -> None:
-    version = _version_of_static_files()
+    version = app.extensions["aihub_static_version"] = _version_of_static_files()
 
     @app.get("/")
     def page() -> ResponseReturnValue:

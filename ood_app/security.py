@@ -58,14 +58,15 @@ def protect(app: Flask, settings: Settings) -> None:
     @app.before_request
     def check() -> None:
         if not settings.portal_url and not _is_loopback(request.host):
-            raise _foreign(request.host)
+            raise foreign(request.host)
         if request.method not in SAFE_METHODS:
             _check_origin(request, settings.portal_url)
             token.protect()
 
     @app.after_request
     def add_headers(response: Response) -> Response:
-        response.headers.update(HEADERS)
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
         response.headers.setdefault("Cache-Control", "no-store")
         return response
 
@@ -81,13 +82,13 @@ def _check_origin(request: Request, portal_url: str) -> None:
     """Raises Problem unless the browser says that the request comes from a page of the console's own origin."""
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None and site != "same-origin":
-        raise _foreign(site)
+        raise foreign(site)
     origin = request.headers.get("Origin")
     if origin is None and site is None:
-        raise _foreign("?")
+        raise foreign("?")
     expected = _origin(portal_url) if portal_url else _origin(request.host_url)
     if origin is not None and origin != expected:
-        raise _foreign(origin)
+        raise foreign(origin)
 
 
 def _origin(url: str) -> str:
@@ -104,7 +105,8 @@ def _is_loopback(host: str) -> bool:
         return name == "localhost"
 
 
-def _foreign(source: str) -> Problem:
+def foreign(source: str) -> Problem:
+    """The refusal of a request that another page sent."""
     return Problem(
         403,
         "foreign_page",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
+from flask import url_for
 from mlwf.answers import Me, Operation, Problem, Server
 
 from ood_app import commands
@@ -35,7 +36,9 @@ def server_view(server: Server, settings: Settings) -> dict[str, Any]:
     shown["inside_url"] = _web_address(server.inside_url)
     shown["outside_url"] = _web_address(server.outside_url)
     return shown | {
-        "open_url": shown["outside_url"] or shown["inside_url"],
+        # Through the portal a password does not pass: there the console signs its user in.
+        "open_url": url_for("opening.open_ui", group=server.group, env=server.env_name) if shown["outside_url"] else shown["inside_url"],
+        "session_url": f"{shown['outside_url']}-/sign-in" if shown["outside_url"] else None,
         "bucket": server.storage.bucket,
         "prefix": server.storage.prefix,
         "endpoint_url": server.storage.endpoint_url,

@@ -229,6 +229,7 @@ def _app(fake: FakeService) -> Flask:
 
     _reading(app, fake)
     _changing(app, fake)
+    _signing_in(app, fake)
     return app
 
 
@@ -315,6 +316,19 @@ def _changing(app: Flask, fake: FakeService) -> None:
             return _no_such_server(group, env)
         names = [each["user_name"] for each in request.get_json().get("users", [])]
         return accept(what, found, _names=names)
+
+
+def _signing_in(app: Flask, fake: FakeService) -> None:
+    @app.post("/api/v1/servers/<group>/<env>/tickets")
+    def ticket(group: str, env: str) -> ResponseReturnValue:
+        found = fake.servers.get(f"{group}/{env}")
+        if not found:
+            return _no_such_server(group, env)
+        if found["status"] not in {"running", "sleeping"}:
+            return problem("server_not_up", env_name=env, status=found["status"])
+        text = f"t1.ticket-{next(fake.count)}.mac"
+        where = f"{found['outside_url']}-/sign-in"
+        return jsonify(ticket=text, user=fake.user, expires_at=stamp(timedelta(seconds=30)), sign_in_url=where), 201
 
 
 def _no_such_server(group: str, env: str) -> ResponseReturnValue:

@@ -61,6 +61,8 @@ class FakeService:
         self.socket = folder / "service.sock"
         self.requests: list[tuple[str, str, Any, dict[str, str]]] = []
         self.servers: dict[str, Json] = {}
+        self.tokens: list[Json] = []
+        self.token_state = "active"
         self.polls = 0
         self.error: Json | None = None
         self.refuse: tuple[int, Json | str] | None = None
@@ -97,6 +99,8 @@ class FakeService:
         key = "/".join(parts[1:3])
         if parts[0] == "operations":
             return 200, self._operation("create", key, self.polls + 1)
+        if len(parts) > 3 and parts[3] in {"tokens", "tickets"}:
+            return self._access(request.method, parts[3:], body)
         if len(parts) > 4 and parts[3] == "leases":
             return self._lease(request.method, key, parts[4], body)
         if request.method != "GET":
@@ -133,6 +137,24 @@ class FakeService:
             until = {"deleted_at": "2026-11-24T09:00:00+00:00", "restorable_until": "2026-12-08T09:00:00+00:00", "kept": ["database"]}
             self.servers[key] |= {"status": "deleted", "deletion": until}
         return 202, self._operation(kind, key, 0)
+
+    def _access(self, method: str, rest: list[str], body: Any) -> tuple[int, Json]:
+        """Tokens are pending until they were listed once."""
+        if rest == ["tickets"]:
+            where = "https://portal.example.org/rnode/mlflow01/21000/mlflow/-/sign-in"
+            return 201, {"ticket": "t1.x.y", "user": "alice", "expires_at": "2026-11-24T09:00:30+00:00", "sign_in_url": where}
+        if method == "POST":
+            name = f"token{len(self.tokens):07}"
+            made = {"id": name, "user": "alice", "name": body["name"], "state": "pending", "expires_at": "2026-11-25T09:00:00+00:00"}
+            self.tokens.insert(0, made)
+            return 201, {"token": {**made}, "secret": f"aihub_{name}_text"}
+        if method == "DELETE":
+            found = next(each for each in self.tokens if each["id"] == rest[1])
+            found["state"] = "revoked"
+            return 200, found
+        for each in self.tokens:
+            each["state"] = self.token_state if each["state"] == "pending" else each["state"]
+        return 200, {"tokens": self.tokens}
 
     def _lease(self, method: str, key: str, lease_id: str, body: Any) -> tuple[int, Json]:
         if key not in self.servers:

@@ -11,7 +11,8 @@ from requests.auth import AuthBase
 
 from mlwf.answers import Answer, Health, Json, Lease, Me, Operation, Server, Ticket, Token
 from mlwf.connection import DEFAULT_ADDRESS, Connection, connection
-from mlwf.i18n import _, current_language, use_language
+from mlwf.i18n import current_language, use_language
+from mlwf.routes import lease_path, server_path
 from mlwf.secret import Secret
 from mlwf.service_errors import (
     OperationFailedError,
@@ -93,7 +94,7 @@ class Client:
             return [Server.from_json(each) for each in answer["servers"]]
 
     def server(self, group: str, env: str) -> Server:
-        return self._get(Server, _server_path(group, env))
+        return self._get(Server, server_path(group, env))
 
     def create(
         self,
@@ -126,21 +127,21 @@ class Client:
         return self._change("POST", "/servers", {name: value for name, value in body.items() if value is not None})
 
     def delete(self, group: str, env: str) -> Operation:
-        return self._change("DELETE", _server_path(group, env))
+        return self._change("DELETE", server_path(group, env))
 
     def start(self, group: str, env: str) -> Operation:
-        return self._change("POST", f"{_server_path(group, env)}/start")
+        return self._change("POST", f"{server_path(group, env)}/start")
 
     def stop(self, group: str, env: str) -> Operation:
-        return self._change("POST", f"{_server_path(group, env)}/stop")
+        return self._change("POST", f"{server_path(group, env)}/stop")
 
     def restore(self, group: str, env: str) -> Operation:
-        return self._change("POST", f"{_server_path(group, env)}/restore")
+        return self._change("POST", f"{server_path(group, env)}/restore")
 
     def set_users(self, group: str, env: str, users: Sequence[User]) -> Operation:
         """Registers the whole list of users; an empty one means that nobody gets in."""
         listed = [{"user_name": each.user_name, "pass": each.password.reveal()} for each in users]
-        return self._change("PUT", f"{_server_path(group, env)}/users", {"users": listed})
+        return self._change("PUT", f"{server_path(group, env)}/users", {"users": listed})
 
     def set_storage(
         self,
@@ -158,42 +159,40 @@ class Client:
             "endpoint_url": endpoint_url,
             "region": region,
         }
-        return self._change(
-            "PUT", f"{_server_path(group, env)}/storage", {name: value for name, value in body.items() if value is not None}
-        )
+        return self._change("PUT", f"{server_path(group, env)}/storage", {name: value for name, value in body.items() if value is not None})
 
     def hold_lease(self, group: str, env: str, lease_id: str, *, seconds: int, at_end: str = "keep", note: str = "") -> Lease:
         """Vouches for the server for `seconds` from now, or renews that; `at_end`: `keep` or `stop` it when its last lease is over."""
-        answer = self._request("PUT", _lease_path(group, env, lease_id), body={"seconds": seconds, "at_end": at_end, "note": note})
+        answer = self._request("PUT", lease_path(group, env, lease_id), body={"seconds": seconds, "at_end": at_end, "note": note})
         with self._understanding():
             return Lease.from_json(answer)
 
     def end_lease(self, group: str, env: str, lease_id: str) -> list[Lease]:
         """Vouches no longer, and answers the leases that are left. One that is not there has ended."""
-        answer = self._request("DELETE", _lease_path(group, env, lease_id))
+        answer = self._request("DELETE", lease_path(group, env, lease_id))
         with self._understanding():
             return [Lease.from_json(each) for each in answer["leases"]]
 
     def ticket(self, group: str, env: str) -> Ticket:
         """A sign-in ticket for the caller: good once, for seconds."""
-        answer = self._request("POST", f"{_server_path(group, env)}/tickets")
+        answer = self._request("POST", f"{server_path(group, env)}/tickets")
         with self._understanding():
             return Ticket(ticket=Secret(answer["ticket"]), user=answer["user"], sign_in_url=answer["sign_in_url"])
 
     def tokens(self, group: str, env: str) -> list[Token]:
         """All members' bearer tokens of the server, the newest first."""
-        answer = self._request("GET", f"{_server_path(group, env)}/tokens")
+        answer = self._request("GET", f"{server_path(group, env)}/tokens")
         with self._understanding():
             return [Token.from_json(each) for each in answer["tokens"]]
 
     def create_token(self, group: str, env: str, *, seconds: int, name: str = "") -> tuple[Token, Secret]:
         """A bearer token for the caller and this server, and its text, which is shown this once."""
-        answer = self._request("POST", f"{_server_path(group, env)}/tokens", body={"seconds": seconds, "name": name})
+        answer = self._request("POST", f"{server_path(group, env)}/tokens", body={"seconds": seconds, "name": name})
         with self._understanding():
             return Token.from_json(answer["token"]), Secret(answer["secret"])
 
     def revoke_token(self, group: str, env: str, token_id: str) -> Token:
-        answer = self._request("DELETE", f"{_server_path(group, env)}/tokens/{quote(token_id, safe='')}")
+        answer = self._request("DELETE", f"{server_path(group, env)}/tokens/{quote(token_id, safe='')}")
         with self._understanding():
             return Token.from_json(answer)
 
@@ -290,14 +289,3 @@ def _read(response: requests.Response) -> Json:
             fields=answer.get("fields") if isinstance(answer.get("fields"), dict) else None,
         )
     return answer
-
-
-def _lease_path(group: str, env: str, lease_id: str) -> str:
-    return f"{_server_path(group, env)}/leases/{quote(lease_id, safe='')}"
-
-
-def _server_path(group: str, env: str) -> str:
-    for name in (group, env):
-        if name in {"", ".", ".."}:  # would be another path; no server has such a name
-            raise ServiceError(code="not_found", detail=_("There is no server {name}").format(name=f"{group}/{env}"), status=404)
-    return f"/servers/{quote(group, safe='')}/{quote(env, safe='')}"

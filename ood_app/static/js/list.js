@@ -131,6 +131,7 @@ function detailsOf(server) {
       row(t("Access key"), server.access_key_id),
       row(t("Size"), server.size),
       row(t("Sleeps after"), idleOf(server)),
+      row(t("Your sign-in"), server.session_url && h("a", { href: server.session_url, target: "_blank", rel: "noopener", "data-key": `${server.id}-session` }, t("until when, and sign out"))),
       row(t("Created"), `${momentOf(server.created_at)}, ${server.created_by}`)));
 }
 

@@ -114,7 +114,7 @@ def test_a_token_is_revoked_by_its_user_and_by_who_may_set_the_users(world: Worl
     assert [token.id for token in box(world, server_id).tokens] == [other["id"]]
     world.be(CAROL)
     assert world.client.delete(f"{SERVER}/tokens/{other['id']}").json["state"] == "revoked"
-    assert world.client.delete(f"{SERVER}/tokens/zzzzzzzzzzzz").json["code"] == "no_such_token"
+    assert world.client.delete(f"{SERVER}/tokens/zzzzzzzzzzzz").json["code"] == "no_such_bearer_token"
     assert audit(world)[-2:] == [("alice", "token_revoke"), ("carol", "token_revoke")]
 
 

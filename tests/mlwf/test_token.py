@@ -1,0 +1,77 @@
+"""`mlwf token`, `mlwf server env --token`, and the client behind them."""
+
+from collections.abc import Callable
+
+import pytest
+from mlwf.cli_support import Target
+from mlwf.cli_token import make
+from mlwf.client import Client
+from mlwf.errors import MlwfError
+
+from tests.mlwf.fake_service import FakeService
+
+Run = Callable[..., int]
+
+
+def test_create_prints_the_token_alone_and_the_rest_beside(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    service.add("g", "wine")
+    assert mlwf("token", "create", "g/wine", "--hours", "12", "--name", "night") == 0
+    told = capsys.readouterr()
+    assert told.out == "aihub_token0000000_text\n"
+    assert "token0000000 of g/wine" in told.err
+    assert "aihub_" not in told.err
+    method, path, body, _headers = service.requests[0]
+    assert (method, path, body) == ("POST", "/api/v1/servers/g/wine/tokens", {"seconds": 43200, "name": "night"})
+    assert service.tokens[0]["state"] == "active", "it was waited for"
+
+
+@pytest.mark.parametrize(("options", "seconds"), [((), 604800), (("--days", "2"), 172800), (("--hours", "0.5"), 1800)])
+def test_how_long_it_lives(service: FakeService, mlwf: Run, options: tuple[str, ...], seconds: int) -> None:
+    assert mlwf("token", "create", "g/wine", "--no-wait", *options) == 0
+    assert [body for _method, _path, body, _headers in service.requests] == [{"seconds": seconds, "name": ""}]
+
+
+def test_hours_and_days_are_one_too_many(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mlwf("token", "create", "g/wine", "--hours", "1", "--days", "1") == 2
+    assert "Give one of them." in capsys.readouterr().err
+    assert mlwf("server", "env", "g/wine", "--days", "1") == 2
+    assert service.tokens == []
+
+
+def test_list_and_revoke(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mlwf("token", "list", "g/wine") == 0
+    assert "no tokens" in capsys.readouterr().out
+    mlwf("token", "create", "g/wine", "--name", "night")
+    capsys.readouterr()
+    assert mlwf("token", "revoke", "g/wine", "token0000000") == 0
+    assert mlwf("token", "list", "g/wine") == 0
+    line = capsys.readouterr().out.splitlines()[1]
+    assert line.split()[:3] == ["token0000000", "alice", "revoked"]
+    assert line.endswith("night")
+    assert mlwf("token", "list", "g/wine", "--json") == 0
+    assert '"state": "revoked"' in capsys.readouterr().out
+
+
+def test_env_with_a_token_needs_no_password(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    service.add("g", "wine")
+    assert mlwf("server", "env", "g/wine", "--token", "--hours", "1") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "export MLFLOW_TRACKING_TOKEN=aihub_token0000000_text" in lines
+    assert lines[-1] == "unset MLFLOW_TRACKING_USERNAME MLFLOW_TRACKING_PASSWORD"
+    assert "PASSWORD=" not in " ".join(lines)
+
+
+def test_a_token_that_the_server_does_not_take_over_is_revoked(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    service.token_state = "pending"
+    monkeypatch.setattr("mlwf.cli_token._TAKEN_OVER_SECONDS", 0.05)
+    with Client(service.address) as client, pytest.raises(MlwfError, match="did not take over"):
+        make(client, Target("g", "wine"), seconds=60, name="", wait=True)
+    assert service.tokens[0]["state"] == "revoked"
+
+
+def test_a_ticket_does_not_show_itself(service: FakeService) -> None:
+    with Client(service.address) as client:
+        ticket = client.ticket("g", "wine")
+    assert ticket.ticket.reveal() == "t1.x.y"
+    assert "t1.x" not in repr(ticket)
+    assert ticket.sign_in_url.endswith("/mlflow/-/sign-in")
