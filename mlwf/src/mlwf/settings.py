@@ -21,6 +21,7 @@ SETTINGS = (
     Setting("MLWF_TOKEN_FILE", "File (0600) with an API token from the administrators, where there is no MUNGE."),
     Setting("MLWF_TOKEN", "The API token itself; goes before all others."),
     Setting("MLWF_SETTINGS", "Your settings file; `~/.config/mlwf/settings.yml` by default. The site's is `/etc/aihub/mlwf.yml`."),
+    Setting("MLWF_LEASE_SECONDS", "How long the lease of a job holds without being renewed; 900 by default."),
     Setting("LC_ALL", "Language of messages (`ja…` is Japanese, all else English); also `LC_MESSAGES` and `LANG`, the first that is set."),
     Setting("LC_MESSAGES", "See `LC_ALL`."),
     Setting("LANG", "See `LC_ALL`."),

@@ -23,6 +23,7 @@ from mlwf.lease import HeldLease, ensure_up
 from mlwf.service_errors import ServiceError
 
 LEASE_SECONDS = 900
+LEAST_SECONDS, MOST_SECONDS = 5, 2_678_400
 LAST_SECONDS = 60
 """A session ends so long before the scheduler would kill it, so that its lease is ended and not left to run out."""
 KEPT_LINES = 20
@@ -44,7 +45,7 @@ def run(request: JobRequest, *, environ: Mapping[str, str], open_client: Open, p
         open_client,
         server.group,
         server.env_name,
-        seconds=LEASE_SECONDS,
+        seconds=_lease_seconds(environ),
         at_end=request.at_end or "keep",
         note=request.note,
         warn=warn,
@@ -57,6 +58,14 @@ def run(request: JobRequest, *, environ: Mapping[str, str], open_client: Open, p
             _export(request, server, environ, progress)
         else:
             _session(request, progress)
+
+
+def _lease_seconds(environ: Mapping[str, str]) -> int:
+    text = environ.get("MLWF_LEASE_SECONDS") or str(LEASE_SECONDS)
+    if not text.isdecimal() or not LEAST_SECONDS <= int(text) <= MOST_SECONDS:
+        cure = _("Set it to a number of seconds from {least} to {most}.").format(least=LEAST_SECONDS, most=MOST_SECONDS)
+        raise WrongUseError(_("{name} cannot be used").format(name="MLWF_LEASE_SECONDS"), cure=cure)
+    return int(text)
 
 
 def card(server: Server) -> dict[str, Any]:

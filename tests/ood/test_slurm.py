@@ -1,0 +1,175 @@
+"""The rendered jobs on a real Slurm, as an ordinary user, against a real service, box and object store."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+import yaml
+from mlwf.answers import Server
+from mlwf.client import ServiceError
+
+from tests.mlwf.tracking import MLMODEL
+from tests.ood.rendering import EXPORT, ROOT, SERVER, render
+from tests.ood.staging import stage
+from tests.service.edge.live import Live, live_service
+from tests.support.box import MLFLOW_VERSION, environment, until
+from tests.support.ordinary import GROUP, USER, write_program
+from tests.support.s3 import S3Store
+from tests.support.slurm import Slurm, slurm
+
+pytestmark = [
+    pytest.mark.heavy,
+    pytest.mark.box,
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root starts a Slurm and jobs of another user"),
+]
+LOGIN = {"user_name": "alice", "pass": "the-password-of-the-job-test"}
+LEASE_SECONDS = 6
+
+
+@dataclass
+class Centre:
+    """A service, a scheduler, and a user with keys and a group area."""
+
+    live: Live
+    slurm: Slurm
+    bucket: str
+    site: Path
+
+    def submit(self, name: str, values: dict[str, str]) -> tuple[str, Path]:
+        folder = self.slurm.home / "user" / name
+        script = stage(folder, values, site=self.site, owner=USER)
+        return self.slurm.submit(script, USER), folder
+
+    def server(self) -> Server:
+        with self.live.client() as client:
+            return client.server(GROUP, "wine")
+
+    def status(self) -> str:
+        try:
+            return self.server().status
+        except ServiceError as error:
+            return error.code
+
+    def told(self, folder: Path) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((folder / "progress.json").read_text()) if (folder / "progress.json").exists() else {}
+        return found
+
+    def wait_for_card(self, job: str, folder: Path) -> None:
+        def there() -> bool:
+            assert self.slurm.state(job) in {"PENDING", "CONFIGURING", "RUNNING"}, (folder / "output.log").read_text()
+            return (folder / "connection.yml").exists()
+
+        until(there, seconds=120, what="the session's card")
+
+
+@pytest.fixture(scope="module")
+def centre(s3_store: S3Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Centre]:
+    with (
+        slurm() as scheduler,
+        live_service(
+            envs_dir=str(environment().parent), mlflow_versions=[MLFLOW_VERSION], endpoint_url=s3_store.endpoint_url, idle_seconds=0
+        ) as live,
+    ):
+        live.start()
+        home = scheduler.home / "user"
+        home.mkdir(mode=0o700)
+        keys = home / "keys"
+        owner = s3_store.owner
+        keys.write_text(f"[wine]\naws_access_key_id={owner.access_key}\naws_secret_access_key={owner.secret_key}\n")
+        auth = Path(live.settings["group_area"]) / GROUP / "aihub" / "wine" / "yml" / "basic_auth.yml"
+        auth.parent.mkdir(parents=True)
+        auth.write_text(json.dumps(LOGIN))
+        auth.chmod(0o600)
+        for path in (home, keys, auth):
+            os.chown(path, USER.pw_uid, USER.pw_gid)
+        environ = {"MLWF_SERVICE": f"unix://{live.socket}", "AWS_SHARED_CREDENTIALS_FILE": str(keys), "MLWF_LEASE_SECONDS": LEASE_SECONDS}
+        offer = {"mlwf": str(write_program(scheduler.home / "mlwf", "mlwf.cli")), "environment": environ}
+        site = tmp_path_factory.mktemp("site") / "site.yml"
+        site.write_text(yaml.safe_dump({"service": {"endpoint_url": s3_store.endpoint_url}, "batch_connect": offer}))
+        yield Centre(live, scheduler, s3_store.make_bucket(), site)
+
+
+def programs_in(folder: Path) -> list[psutil.Process]:
+    """The job's processes, by the folder that they work in."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.cwd() == str(folder):
+                found.append(process)
+    assert found
+    return found
+
+
+def session(centre: Centre, **changes: str) -> dict[str, str]:
+    return {**SERVER, "group_name": GROUP, "cloud_storage_bucket_name": centre.bucket, "profile": "wine", **changes}
+
+
+def test_a_session_makes_the_server_and_its_end_stops_it(centre: Centre) -> None:
+    job, folder = centre.submit("first", session(centre))
+    centre.wait_for_card(job, folder)
+    server = centre.server()
+    (lease,) = server.leases
+    assert (lease.user, lease.at_end, lease.note) == (USER.pw_name, "stop", f"job {job}")
+    assert (server.status, server.users.names, server.created_by) == ("running", ["alice"], USER.pw_name)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert all(path.stat().st_mode & 0o077 == 0 for path in (folder / "request.json", folder / "progress.json", folder / "connection.yml"))
+    card = yaml.safe_load((folder / "connection.yml").read_text())
+    (page,) = render([{"what": "view", "file": str(ROOT / "view.html.erb"), "values": card}])
+    assert f"export MLFLOW_TRACKING_URI={server.inside_url}" in page["result"]
+    written = "".join(path.read_text(errors="replace") for path in folder.iterdir())
+    assert LOGIN["pass"] not in written
+
+    centre.slurm.run("scancel", job, user=USER)
+    until(lambda: centre.status() == "stopped", what="the end of the session")
+    assert centre.server().leases == []
+    assert centre.told(folder)["state"] == "succeeded"
+
+
+def test_a_job_that_was_killed_is_noticed(centre: Centre) -> None:
+    job, folder = centre.submit("killed", session(centre))
+    centre.wait_for_card(job, folder)
+    assert [lease.note for lease in centre.server().leases] == [f"job {job}"]
+    for process in programs_in(folder):  # as the kernel does where memory ends
+        process.kill()
+    until(lambda: centre.slurm.state(job) not in {"RUNNING", "COMPLETING"}, what="the job's death")
+    assert centre.told(folder)["state"] == "running", "it had no time for a word"
+    until(lambda: centre.status() == "stopped", what="the lease to run out")
+
+
+def test_an_export_starts_the_server_and_leaves_it_as_it_was_asked(centre: Centre) -> None:
+    with centre.live.client() as client:
+        client.wait(client.start(GROUP, "wine"))
+    url = f"{centre.server().inside_url}api/2.0/mlflow/"
+
+    def ask(path: str, **body: Any) -> dict[str, Any]:
+        answer = requests.post(f"{url}{path}", json=body, auth=(LOGIN["user_name"], LOGIN["pass"]), timeout=60)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    run = ask("runs/create", experiment_id="0")["run"]["info"]
+    place = run["artifact_uri"].partition(":/")[2].strip("/")
+    put = f"{url.removesuffix('mlflow/')}mlflow-artifacts/artifacts/{place}/model/MLmodel"
+    assert requests.put(put, data=MLMODEL, auth=(LOGIN["user_name"], LOGIN["pass"]), timeout=60).status_code == 200
+    ask("registered-models/create", name="slurm-model")
+    ask("model-versions/create", name="slurm-model", source=f"runs:/{run['run_id']}/model", run_id=run["run_id"])
+    with centre.live.client() as client:
+        client.wait(client.stop(GROUP, "wine"))
+
+    output = centre.slurm.home / "user" / "results"
+    values = {**EXPORT, "group_name": GROUP, "model_name": "slurm-model", "model_version": "1", "output_dir": str(output)}
+    job, folder = centre.submit("export", values)
+    until(lambda: centre.slurm.state(job) in {"COMPLETED", "FAILED"}, seconds=120, what="the export's end")
+    told = centre.told(folder)
+    assert (centre.slurm.state(job), told["state"]) == ("COMPLETED", "succeeded"), (folder / "output.log").read_text()
+    assert (Path(told["result"]) / "model.tar.gz").stat().st_uid == USER.pw_uid
+    assert Path(told["result"]).parent == output
+    assert (centre.server().leases, centre.status()) == ([], "running")
