@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import secrets
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -302,3 +303,15 @@ def test_bearer_tokens_come_and_go(own_box: Callable[..., Box]) -> None:
     box.replace("tokens.json", tokens_document())
     until(lambda: bearer(box, "alices") is None, seconds=2, what="the revoked token refused")
     assert box.request("GET", "/-/info").status_code == 200
+
+
+def test_plain_mlflow_takes_a_token(box: Box, box_environment: Path) -> None:
+    box.replace("tokens.json", tokens_document(("m1", "of-the-job", "alice", time.time() + 600)))
+    until(lambda: bearer(box, "of-the-job"), seconds=3, what="the token in force")
+    script = "import mlflow; mlflow.set_experiment('by token'); mlflow.start_run(); mlflow.log_metric('m', 1); mlflow.end_run()"
+    variables = {"MLFLOW_TRACKING_URI": box.url, "MLFLOW_TRACKING_TOKEN": "of-the-job", "PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}
+    done = subprocess.run(
+        [box_environment / "bin" / "python", "-c", script], env=variables, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "token:m1:alice" in (box.home / "log" / "access.log").read_text()

@@ -1,0 +1,136 @@
+"""The box is told who may in and who no more, soon after it was asked for, and it is noted that it was told."""
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend.access import Access
+from backend.domain import Caller
+from backend.kick import Kick
+from backend.registry.models import Server, Token
+from tests.service.engine.support import ALICE, GROUP, Site, until
+
+
+class Entered(Site):
+    """A site with one server that runs, and its access."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home, envs_dir=home.parent / "envs", portal_url="https://portal.example.org", observe_seconds=3600)
+        self.callers = {ALICE.uid: ALICE}
+        self.directory.caller = lambda *, uid: self.callers[uid]  # type: ignore[method-assign]
+        self.server_id = self.made().id
+        self.access = Access(
+            registry=self.registry,
+            directory=self.directory,
+            settings=self.settings,
+            keyring=self.keyring,
+            kick=Kick(self.settings.kick_socket),
+        )
+
+    def token(self, caller: Caller = ALICE) -> Token:
+        return self.access.make_token(caller, GROUP.name, "wine", seconds=3600, name="", request_id=None)[0]
+
+    def is_told(self) -> bool:
+        with self.registry.reading() as session:
+            server = session.get_one(Server, self.server_id)
+            return all(token.told for token in server.tokens) and all(visit.told for visit in server.visits)
+
+    def config(self, name: str) -> Any:
+        return json.loads((self.boxes.directory(self.server_id) / "config" / name).read_text())
+
+    @property
+    def ids(self) -> list[str]:
+        return sorted(token["id"] for token in self.config("tokens.json")["tokens"])
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Entered]:
+    site = Entered(tmp_path / "state")
+    yield site
+    site.registry.close()
+
+
+def test_a_new_server_has_a_key_and_its_portal(site: Entered) -> None:
+    assert len(site.config("ticket_keys.json")["keys"]) == 1
+    assert site.config("settings.json")["sign_in_origins"] == ["https://portal.example.org"]
+    assert site.config("settings.json")["session_seconds"] == 43200
+
+
+def test_a_kick_is_enough_for_a_token_to_come_and_go(site: Entered) -> None:
+    """The looks are an hour apart here: only what was asked for makes the reconciler go."""
+    stop = threading.Event()
+    thread = threading.Thread(target=site.reconciler().run, args=(stop,))
+    thread.start()
+    try:
+        token = site.token()
+        until(site.is_told, 10)
+        assert site.ids == [token.id]
+        site.access.revoke_token(ALICE, GROUP.name, "wine", token.id, request_id=None)
+        until(site.is_told, 10)
+        assert site.ids == []
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_box_that_takes_nothing_over_is_not_taken_as_told(site: Entered, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.plans.box_steps.CONFIG_SECONDS", 0.05)
+    site.runtime.boxes[site.server_id].rigid = True
+    token = site.token()
+    site.reconciler().reconcile_all()
+    assert not site.is_told()
+    site.runtime.boxes[site.server_id].rigid = False
+    site.reconciler().reconcile_all()
+    assert site.is_told()
+    assert site.ids == [token.id]
+
+
+def test_a_stopped_server_reads_it_when_it_starts(site: Entered) -> None:
+    site.ask("stop")
+    site.reconciler().reconcile_all()
+    token = site.token()
+    site.reconciler().reconcile_all()
+    assert site.is_told()
+    assert site.ids == [token.id]
+
+
+def test_who_left_is_told_to_the_box_also_where_the_group_is_another_one_now(site: Entered) -> None:
+    site.token()
+    site.access.ticket(ALICE, GROUP.name, "wine", request_id=None)
+    site.reconciler().reconcile_all()
+    assert site.config("revoked.json") == {"revoked": []}
+    site.directory.gids[GROUP.name] = 777
+    site.callers[ALICE.uid] = replace(ALICE, groups=(replace(GROUP, gid=777),))
+    site.reconciler().reconcile_all()
+    assert [entry["user"] for entry in site.config("revoked.json")["revoked"]] == ["alice"]
+    assert site.ids == []
+    assert site.is_told()
+
+
+def test_a_server_of_an_older_service_gets_its_key(site: Entered) -> None:
+    with site.registry.session() as session:
+        session.get_one(Server, site.server_id).ticket_keys = None
+    site.reconciler().reconcile_all()
+    site.reconciler().reconcile_all()
+    assert len(site.config("ticket_keys.json")["keys"]) == 1
+    assert site.access.ticket(ALICE, GROUP.name, "wine", request_id=None).user == "alice"
+
+
+def test_tokens_survive_delete_and_restore_and_go_with_a_purge(site: Entered) -> None:
+    token = site.token()
+    site.ask("delete")
+    site.reconciler().reconcile_all()
+    site.ask("restore")
+    site.reconciler().reconcile_all()
+    assert site.ids == [token.id]
+    site.ask("delete")
+    site.reconciler().reconcile_all()
+    site.ask("purge", caller=replace(ALICE, admin=True))
+    site.reconciler().reconcile_all()
+    with site.registry.reading() as session:
+        assert session.get(Token, token.id) is None
