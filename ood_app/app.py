@@ -26,7 +26,7 @@ def create_app(chosen: settings.Settings | None = None, *, service: ServiceFacto
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_REQUEST
     app.extensions["aihub_settings"] = found
-    app.extensions["aihub_service"] = service or (lambda language: Client(found.service, language=language, timeout=found.timeout))
+    app.extensions["aihub_service"] = service or (lambda language: Client.to(found.connection, language=language, timeout=found.timeout))
 
     @app.before_request
     def choose_language() -> None:

@@ -1,7 +1,7 @@
 """The console's settings: one table, read from the environment here and nowhere else.
 
-Under Open OnDemand they come from `pun_custom_env` in `nginx_stage.yml`. Unknown `AIHUB_CONSOLE_…` names are refused, so that
-a typo is found.
+Under Open OnDemand they come from the part `console` of the site's file, or from `pun_custom_env` in `nginx_stage.yml`, which goes before
+it. Unknown names are refused, so that a typo is found. The service is reached as `mlwf` reaches it, by mlwf's settings too.
 """
 
 from __future__ import annotations
@@ -10,10 +10,14 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from mlwf.connection import DEFAULT_ADDRESS
+from mlwf.connection import DEFAULT_ADDRESS, Connection, connection
+from mlwf.errors import MlwfError
+
+from ood_app import site_file
 
 PREFIX: Final = "AIHUB_CONSOLE_"
 LANGUAGES: Final = ("en", "ja")
@@ -72,6 +76,9 @@ class Setting:
 
 TABLE: Final = (
     Setting("service", "MLWF_SERVICE", DEFAULT_ADDRESS, "Address of the service: `unix:///path/service.sock` or `https://host`."),
+    Setting("ca_file", "MLWF_CA_FILE", "", "CA bundle for its certificate. Empty: the host's own CAs."),
+    Setting("munge_uid", "MLWF_MUNGE_UID", "", "The service's account, where it is on another host: MUNGE proves who the caller is."),
+    Setting("munge_socket", "MLWF_MUNGE_SOCKET", "", "munged's socket. Empty: its default one."),
     Setting("timeout", PREFIX + "TIMEOUT", "5", "Seconds that one answer of the service is waited for.", _seconds),
     Setting(
         "portal_url",
@@ -138,7 +145,11 @@ class _Hidden(str):
 class Settings:
     """The table's values. `secret_key` is kept out of `repr`."""
 
+    connection: Connection
     service: str
+    ca_file: str
+    munge_uid: str
+    munge_socket: str
     timeout: float
     portal_url: str
     secret_key: _Hidden
@@ -158,15 +169,42 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     if unknown:
         known = ", ".join(row.variable for row in TABLE)
         raise SettingsError(f"{unknown[0]} is no setting of the console; there are {known}")
-    values = {row.name: _value(row, found.get(row.variable) or row.default) for row in TABLE}
+    site = _site(found)
+    values = {row.name: _value(row, found.get(row.variable) or site.get(row.name) or row.default) for row in TABLE}
     values["secret_key"] = _Hidden(values["secret_key"])
-    return Settings(**values)
+    try:
+        reached = connection({**found, **_for_mlwf(found, site)})
+    except MlwfError as error:
+        raise SettingsError(str(error)) from error
+    return Settings(**{**values, "service": reached.address}, connection=reached)
+
+
+def _site(environ: Mapping[str, str]) -> dict[str, str]:
+    """The site's part of the settings. Raises SettingsError."""
+    named = environ.get("AIHUB_SITE")
+    path = Path(named) if named else site_file.DEFAULT
+    try:
+        found = site_file.read(path, must_exist=bool(named))
+    except site_file.SiteFileError as error:
+        raise SettingsError(str(error)) from error
+    known = [row.name for row in TABLE if row.name != "secret_key"]  # everybody may read the file
+    for name in found:
+        if name not in known:
+            raise SettingsError(f"{path}: {name} is no setting of the console's part; there are {', '.join(known)}")
+    return found
+
+
+def _for_mlwf(environ: Mapping[str, str], site: Mapping[str, str]) -> dict[str, str]:
+    """Mlwf's variables that the environment or the site's file sets."""
+    rows = [row for row in TABLE if row.variable.startswith("MLWF_")]
+    return {row.variable: text for row in rows if (text := environ.get(row.variable) or site.get(row.name))}
 
 
 def for_programs(settings: Settings, language: str) -> dict[str, str]:
     """What a program that the console starts for its caller gets: the process's own environment without the console's secret."""
     kept = {name: value for name, value in os.environ.items() if name != "SECRET_KEY_BASE" and not name.startswith(PREFIX)}
-    return kept | {"MLWF_SERVICE": settings.service, "LC_ALL": "ja_JP.UTF-8" if language == "ja" else "C.UTF-8"}
+    reached = {row.variable: str(getattr(settings, row.name)) for row in TABLE if row.variable.startswith("MLWF_")}
+    return kept | {name: text for name, text in reached.items() if text} | {"LC_ALL": "ja_JP.UTF-8" if language == "ja" else "C.UTF-8"}
 
 
 def _value(row: Setting, text: str) -> Any:

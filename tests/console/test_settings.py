@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mlwf.munge import MungeAuth
 
-from ood_app.settings import TABLE, SettingsError, load
+from ood_app.settings import TABLE, SettingsError, for_programs, load
 
 DOCUMENT = Path(__file__).parents[2] / "ood_app/README.md"
 CONSOLE = Path(__file__).parents[2] / "ood_app"
@@ -49,6 +50,44 @@ def test_every_setting_is_documented() -> None:
     text = DOCUMENT.read_text("utf-8")
     for row in TABLE:
         assert f"| `{row.variable}` | {f'`{row.default}`' if row.default else ''} | {row.help} |" in text
+
+
+def test_the_sites_file_and_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "site.yml"
+    file.write_text("service: {region: x}\nconsole:\n  title: Ours\n  timeout: 7\n  local_jobs: true\n")
+    settings = load({"AIHUB_SITE": str(file), "AIHUB_CONSOLE_TIMEOUT": "8"})
+    assert (settings.title, settings.timeout, settings.local_jobs) == ("Ours", 8, True)
+    example = load({"AIHUB_SITE": str(CONSOLE.parent / "deploy/site.yml.example")})
+    assert example.portal_url == "https://portal.example.org"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("console: {titel: x}", "titel is no setting of the console's part"),
+        ("console: {secret_key: x}", "secret_key is no setting of the console's part"),
+        ("console: [x]", "must be `name: value` lines"),
+        ("console: {title: [x]}", "title must be one value"),
+        ("console: {", "it cannot be read"),
+        ("console: {service: 'https://x.example.org'}", "munge_uid"),
+        (None, "there is no such file"),
+    ],
+)
+def test_a_sites_file_that_cannot_be_used(tmp_path: Path, text: str | None, said: str) -> None:
+    file = tmp_path / "site.yml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(SettingsError, match=said):
+        load({"AIHUB_SITE": str(file)})
+
+
+def test_the_way_to_a_service_on_another_host(tmp_path: Path) -> None:
+    file = tmp_path / "site.yml"
+    file.write_text("console: {service: 'https://x.example.org:8443/', munge_uid: 990}")
+    settings = load({"AIHUB_SITE": str(file)})
+    assert isinstance(settings.connection.auth, MungeAuth)
+    assert settings.service == "https://x.example.org:8443"
+    assert for_programs(settings, "en")["MLWF_MUNGE_UID"] == "990"
 
 
 def test_the_environment_is_read_in_one_place() -> None:
