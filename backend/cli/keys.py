@@ -5,11 +5,14 @@ from __future__ import annotations
 import click
 
 from backend.cli.context import ready_settings
+from backend.cli.servers import ServerName, acting_admin
 
 
 @click.group()
 def keys() -> None:
-    """The keys that encrypt secrets at rest. They are in STATE_DIR/keys.json; a backup without them opens nothing."""
+    """The service's keys: those that encrypt secrets at rest (STATE_DIR/keys.json; a backup without them opens nothing), and each server's
+    ticket key.
+    """
 
 
 @keys.command()
@@ -31,3 +34,19 @@ def rotate(context: click.Context) -> None:
         click.echo(f"key {keyring.newest} is there already; what is still under an older one is encrypted anew")
     changed = keyring.reencrypt(registry)
     click.echo(f"{changed} stored secrets encrypted with key {keyring.newest}")
+
+
+@keys.command()
+@click.argument("name", type=ServerName(), metavar="GROUP/ENV_NAME")
+@click.option(
+    "--at-once", is_flag=True, help="End every session of that server now; else those under the key before go on until their time."
+)
+@click.pass_context
+def tickets(context: click.Context, *, name: tuple[str, str], at_once: bool) -> None:
+    """Give a server a new key for its sign-in tickets and session cookies. The server goes on running."""
+    from backend.wiring import make_service
+
+    make_service(ready_settings(context)).access.rotate_ticket_key(acting_admin(), *name, at_once=at_once)
+    click.echo("a new ticket key is made; the server has it within seconds")
+    if at_once:
+        click.echo("every session of it ends then; whoever wants in presses Open again")

@@ -18,7 +18,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "operations": ("backend.cli.records", "what was asked for and what became of it"),
     "audit": ("backend.cli.records", "who asked for what"),
     "tokens": ("backend.cli.tokens", "API tokens for users on hosts without MUNGE"),
-    "keys": ("backend.cli.keys", "the keys that encrypt secrets at rest"),
+    "keys": ("backend.cli.keys", "the keys that encrypt secrets at rest, and the servers' ticket keys"),
     "backup": ("backend.cli.copies", "copy registry, keys and every database, while all runs"),
     "restore": ("backend.cli.copies", "put a backup back on an empty machine"),
     "settings": ("backend.cli.setup", "the settings in force, or the table of all"),

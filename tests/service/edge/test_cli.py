@@ -18,6 +18,7 @@ from backend.domain import Status
 from backend.keyring import Keyring
 from backend.registry.models import AuditEntry, now
 from backend.secret import Secret
+from backend.tickets import read_keys
 from tests.service.edge.live import AIHUB
 from tests.service.edge.world import World, make_world
 
@@ -58,7 +59,7 @@ def told(*argv: str, file: Path, code: int) -> str:
     return done.stderr
 
 
-@pytest.mark.parametrize("name", ["", *_COMMANDS, "servers list", "servers delete", "keys rotate"])
+@pytest.mark.parametrize("name", ["", *_COMMANDS, "servers list", "servers delete", "keys rotate", "keys tickets"])
 def test_help_teaches(name: str) -> None:
     result = CliRunner().invoke(aihub, [*name.split(), "--help"])
     assert result.exit_code == 0
@@ -225,3 +226,21 @@ def test_the_page_names_every_command() -> None:
     page = (ROOT / "docs/reference/aihub.md").read_text()
     for name in _COMMANDS:
         assert f"`aihub {name}" in page, name
+
+
+def test_a_servers_ticket_key_is_rotated(admin: Admin, world: World) -> None:
+    server_id = world.made()
+
+    def ids() -> list[str]:
+        stored = world.row(server_id).ticket_keys
+        assert stored is not None
+        return [key.id for key in read_keys(world.service.keyring.decrypt(stored))]
+
+    (first,) = ids()
+    admin.run("keys", "tickets", "gaa50000/wine")
+    assert ids()[1:] == [first]
+    admin.run("keys", "tickets", "gaa50000/wine", "--at-once")
+    assert len(ids()) == 1
+    assert admin.json("audit")[0]["action"] == "ticket_key"
+    with pytest.raises(AssertionError, match="no_such_server"):
+        admin.run("keys", "tickets", "gaa50000/none")
