@@ -81,10 +81,11 @@ def put(info: Info, path: tuple[str, ...], value: Any) -> None:
 
 def missing(info: Mapping[str, Any]) -> list[Field]:
     """The required fields that a human must still fill, in order."""
-    return [field for field in FIELDS if field.required and not _filled(field, value_at(info, field.path))]
+    return [field for field in FIELDS if field.required and not filled(field, value_at(info, field.path))]
 
 
-def _filled(field: Field, value: Any) -> bool:
+def filled(field: Field, value: Any) -> bool:
+    """Whether a human has said something there; a text must have its minimum of characters."""
     if field.kind == "map":
         return isinstance(value, Mapping) and any(isinstance(each, str) and each.strip() for each in value.values())
     if field.kind == "list":

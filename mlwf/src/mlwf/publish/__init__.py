@@ -1,0 +1,1 @@
+"""Publishing an exported package: its form checked, its files uploaded, its access proven."""

@@ -1,0 +1,95 @@
+"""Who may read what was published: set as asked, then proven by a read without credentials."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import requests
+from botocore.exceptions import ClientError
+
+from mlwf.errors import MlwfError
+from mlwf.export.http import network_errors
+from mlwf.export.session import plain_session
+from mlwf.i18n import _
+from mlwf.publish.place import error_code, store_errors
+from mlwf.publish.upload import Store
+
+Access = Literal["private", "authenticated-read", "public-read"]
+ACCESSES: tuple[Access, ...] = ("private", "authenticated-read", "public-read")
+TIMEOUT = (10.0, 60.0)
+
+
+def set_acl(store: Store, name: str, access: Access) -> None:
+    """Give one object this ACL. Raises StoreRefusedError."""
+    with store_errors(_("The ACL of {url} cannot be set").format(url=store.place.s3_url(name))):
+        store.client.put_object_acl(Bucket=store.place.bucket, Key=store.place.key(name), ACL=access)
+
+
+def allow_by_policy(store: Store) -> bool:
+    """Let everybody read what is below the prefix, by a statement of our own in the bucket's policy. True if it was not there yet.
+
+    Other statements stay. Raises StoreRefusedError.
+    """
+    with store_errors(_("The policy of bucket {bucket} cannot be set").format(bucket=store.place.bucket)):
+        policy = _policy(store)
+        statement = _statement(store)
+        others = [each for each in policy["Statement"] if each.get("Sid") != statement["Sid"]]
+        if len(others) < len(policy["Statement"]):
+            return False
+        policy["Statement"] = [*others, statement]
+        store.client.put_bucket_policy(Bucket=store.place.bucket, Policy=json.dumps(policy))
+    return True
+
+
+def _policy(store: Store) -> dict[str, Any]:
+    try:
+        text = store.client.get_bucket_policy(Bucket=store.place.bucket)["Policy"]
+    except ClientError as error:
+        if error_code(error) != "NoSuchBucketPolicy":
+            raise
+        return {"Version": "2012-10-17", "Statement": []}
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded | {"Statement": list(loaded.get("Statement", ()))}
+
+
+def _statement(store: Store) -> dict[str, Any]:
+    prefix = store.place.prefix
+    return {
+        "Sid": f"MlwfPublish{hashlib.sha256(prefix.encode()).hexdigest()[:12]}",
+        "Effect": "Allow",
+        "Principal": "*",
+        "Action": ["s3:GetObject"],
+        "Resource": [f"arn:aws:s3:::{store.place.bucket}/{prefix}*"],
+    }
+
+
+def anyone_can_read(url: str, environ: Mapping[str, str]) -> bool:
+    """Whether the first byte at this web address is given to somebody without credentials. Raises MlwfError when nobody answers."""
+    session = plain_session(url, environ)
+    if environ.get("AWS_CA_BUNDLE"):
+        session.verify = environ["AWS_CA_BUNDLE"]
+    if environ.get("MLFLOW_S3_IGNORE_TLS", "").lower() in {"1", "true"}:
+        session.verify = False
+    with network_errors():
+        answer = session.get(url, headers={"Range": "bytes=0-0"}, stream=True, allow_redirects=False, timeout=TIMEOUT)
+    answer.close()
+    return bool(answer.status_code in {requests.codes.ok, requests.codes.partial_content})
+
+
+def prove(store: Store, name: str, access: Access, environ: Mapping[str, str]) -> None:
+    """Raises MlwfError unless a read without credentials goes as `access` says."""
+    url = store.place.web_url(name)
+    readable = anyone_can_read(url, environ)
+    if access == "public-read" and not readable:
+        raise MlwfError(
+            _("{url} cannot be read without a key, although that was asked for").format(url=url),
+            _("the store took the request and did not act on it, or the bucket forbids it"),
+            _("Try --by-policy, or ask the store's administrators how objects are made public."),
+        )
+    if access != "public-read" and readable:
+        raise MlwfError(
+            _("Everybody can read {url}, although that was not asked for").format(url=url),
+            _("a policy or ACL of the bucket says so"),
+            _("Publish under another prefix or bucket, or ask for --acl public-read."),
+        )

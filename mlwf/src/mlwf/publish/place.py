@@ -1,0 +1,118 @@
+"""Where a package is published: a prefix of a bucket, reached with the caller's own AWS credentials."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import boto3
+from botocore.client import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError, ProfileNotFound
+
+from mlwf.errors import MlwfError, WrongUseError
+from mlwf.export.store import endpoint_of
+from mlwf.i18n import _
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+TRUE = frozenset({"1", "true", "yes"})
+# What another try with the same key and bucket would meet again.
+LASTING = frozenset({"AccessDenied", "NoSuchBucket", "InvalidAccessKeyId", "SignatureDoesNotMatch", "QuotaExceeded", "EntityTooLarge"})
+
+
+class StoreRefusedError(MlwfError):
+    """The object store did not do what was asked. `lasting`: it would refuse again."""
+
+    def __init__(self, what: str, why: str, cure: str, *, lasting: bool) -> None:
+        super().__init__(what, why, cure)
+        self.lasting = lasting
+
+
+@dataclass(frozen=True)
+class Place:
+    """`s3://BUCKET/PREFIX/`; the prefix ends with a slash, or is empty. `endpoint_url` ends without one."""
+
+    bucket: str
+    prefix: str
+    endpoint_url: str
+
+    def key(self, name: str) -> str:
+        return self.prefix + name
+
+    def s3_url(self, name: str = "") -> str:
+        return f"s3://{self.bucket}/{self.key(name)}"
+
+    def web_url(self, name: str = "") -> str:
+        """The address for those without an S3 client."""
+        return f"{self.endpoint_url}/{self.bucket}/{quote(self.key(name), safe='/~')}"
+
+
+def parse_place(url: str, environ: Mapping[str, str], endpoint_url: str | None = None) -> Place:
+    """Raises WrongUseError for what is no `s3://BUCKET/PREFIX/`."""
+    scheme, _mark, rest = url.partition("://")
+    bucket, _slash, prefix = rest.partition("/")
+    if scheme != "s3" or not bucket or "?" in url or "#" in url:
+        raise WrongUseError(_("{url} is not s3://BUCKET/PREFIX/").format(url=url), cure=_("Give the bucket and the prefix to publish under."))
+    prefix = prefix.strip("/")
+    return Place(bucket, f"{prefix}/" if prefix else "", (endpoint_url or endpoint_of(environ, {})).rstrip("/"))
+
+
+def s3_client(place: Place, environ: Mapping[str, str], profile: str | None = None) -> "S3Client":
+    """A client that signs with the caller's credentials. Raises MlwfError."""
+    settings = Config(
+        signature_version="s3v4",
+        s3={"addressing_style": "path"},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        connect_timeout=10,
+        read_timeout=120,
+        retries={"max_attempts": 5, "mode": "standard"},
+        max_pool_connections=16,
+    )
+    verify: str | bool | None = environ.get("AWS_CA_BUNDLE") or None
+    if environ.get("MLFLOW_S3_IGNORE_TLS", "").lower() in TRUE:
+        verify = False
+    try:
+        session = boto3.session.Session(profile_name=profile)
+        region = session.region_name or environ.get("AWS_REGION") or "us-east-1"
+        return session.client("s3", endpoint_url=place.endpoint_url, region_name=region, config=settings, verify=verify)
+    except (ProfileNotFound, ValueError) as error:
+        raise WrongUseError(_("The object store cannot be asked"), str(error), _("Correct --profile or the endpoint's URL.")) from error
+
+
+@contextlib.contextmanager
+def store_errors(what: str) -> Iterator[None]:
+    """Turns what botocore raises into StoreRefusedError. `what`: what was not done, in the reader's language."""
+    try:
+        yield
+    except ClientError as error:
+        raise _refused(what, error) from error
+    except (NoCredentialsError, PartialCredentialsError) as error:
+        cure = _("Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile with --profile.")
+        raise StoreRefusedError(what, _("there are no AWS credentials"), cure, lasting=True) from error
+    except BotoCoreError as error:
+        cure = _("Check MLFLOW_S3_ENDPOINT_URL and the network, and run it again.")
+        raise StoreRefusedError(what, str(error), cure, lasting=False) from error
+
+
+def error_code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _refused(what: str, error: ClientError) -> StoreRefusedError:
+    code = error_code(error)
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    known = {
+        "AccessDenied": (_("your key may not do that"), _("Ask the bucket's owner for the right to write there.")),
+        "NoSuchBucket": (_("there is no such bucket"), _("Make the bucket first, or correct its name.")),
+        "InvalidAccessKeyId": (_("the store does not know your key"), _("Check AWS_ACCESS_KEY_ID and the endpoint.")),
+        "SignatureDoesNotMatch": (_("the secret of your key is wrong"), _("Check AWS_SECRET_ACCESS_KEY.")),
+        "QuotaExceeded": (_("the bucket is full"), _("Remove something, or ask for more room; what was uploaded is removed.")),
+        "RequestTimeTooSkewed": (_("this machine's clock is wrong"), _("Ask the administrators to set it.")),
+    }
+    names = {403: "AccessDenied", 404: "NoSuchBucket", 507: "QuotaExceeded"}
+    name = code if code in known else names.get(status, "")
+    why, cure = known.get(name) or (f"{code} ({status})", _("Run it again; if it stays, ask the store's administrators."))
+    return StoreRefusedError(what, why, cure, lasting=name in LASTING or code in LASTING)

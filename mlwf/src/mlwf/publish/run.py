@@ -1,0 +1,147 @@
+"""One publication: check, upload, prove; a second run of the same changes nothing."""
+
+import datetime as dt
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from mlwf.errors import MlwfError
+from mlwf.i18n import _
+from mlwf.publish import access as reading
+from mlwf.publish import upload as up
+from mlwf.publish.access import Access
+from mlwf.publish.application import application
+from mlwf.publish.model_card import is_ours, model_card
+from mlwf.publish.package import CARD, FORM, TARBALL, Package, open_package
+from mlwf.publish.place import Place, s3_client
+
+MEDIA_TYPES = {TARBALL: "application/gzip", FORM: "application/yaml", CARD: "text/markdown; charset=utf-8"}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user asked for. `access` None: as the bucket has it. `replace`: another package may lie there."""
+
+    folder: Path
+    place: Place
+    profile: str | None = None
+    access: Access | None = None
+    by_policy: bool = False
+    replace: bool = False
+
+
+@dataclass
+class Published:
+    """What came of it. `uploaded` and `unchanged`: names of the package's files; `public`: anyone can read them."""
+
+    urls: list[str]
+    public: bool
+    text: str
+    uploaded: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+
+
+class Reporter(Protocol):
+    """Told how it goes, partly from other threads."""
+
+    def begins(self, what: str, size: int) -> None: ...
+
+    def moved(self, count: int) -> None: ...
+
+
+def publish(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Published:
+    """Raises InvalidFormError for a form that is not complete, StoreRefusedError, MlwfError."""
+    tarball = wanted.folder / TARBALL
+    report.begins(_("Checking {name}").format(name=TARBALL), tarball.stat().st_size if tarball.exists() else 0)
+    package = open_package(wanted.folder, report.moved)
+    store = up.Store(s3_client(wanted.place, environ, wanted.profile), wanted.place)
+    result = Published([], public=False, text="")
+    local = up.Local(package.tarball, package.size, package.sha256, MEDIA_TYPES[TARBALL])
+    _bring(store, TARBALL, local, wanted, result, report)
+    result.public = _open_up(store, TARBALL, wanted, environ)
+    result.urls = [wanted.place.web_url(TARBALL) if result.public else wanted.place.s3_url(TARBALL)]
+    _fill(package, result.urls)
+    _write_card(package)
+    for name in (FORM, CARD):
+        _bring(store, name, _local(wanted.folder / name, MEDIA_TYPES[name]), wanted, result, report, mutable=True)
+        _open_up(store, name, wanted, environ)
+    result.text = application(package.form.info, result.urls)
+    return result
+
+
+def withdraw_parts(wanted: Wanted, environ: Mapping[str, str]) -> int:
+    """Remove what interrupted uploads left in the bucket. Answers how many there were."""
+    store = up.Store(s3_client(wanted.place, environ, wanted.profile), wanted.place)
+    return up.abort_unfinished(store, TARBALL)
+
+
+def _bring(
+    store: up.Store, name: str, local: up.Local, wanted: Wanted, result: Published, report: Reporter, *, mutable: bool = False
+) -> None:
+    """Upload unless just this lies there. What a human edits (`mutable`) may be replaced without asking."""
+    if up.is_published(store, name, local):
+        result.unchanged.append(name)
+        return
+    if not mutable and not wanted.replace and up.published(store, name) is not None:
+        raise MlwfError(
+            _("Another package lies at {url} already").format(url=wanted.place.s3_url(name)),
+            cure=_("Publish under another prefix, such as one that ends with the version, or add --replace."),
+        )
+    report.begins(_("Uploading {name}").format(name=name), local.size)
+    up.upload(store, name, local, report.moved)
+    result.uploaded.append(name)
+
+
+def _open_up(store: up.Store, name: str, wanted: Wanted, environ: Mapping[str, str]) -> bool:
+    """Set and prove who may read it; answers whether that is everybody."""
+    if wanted.access is None and not wanted.by_policy:
+        return reading.anyone_can_read(wanted.place.web_url(name), environ)
+    if wanted.by_policy:
+        reading.allow_by_policy(store)
+    elif wanted.access is not None:
+        reading.set_acl(store, name, wanted.access)
+    access: Access = "public-read" if wanted.by_policy else wanted.access or "private"
+    reading.prove(store, name, access, environ)
+    return access == "public-read"
+
+
+def _fill(package: Package, urls: list[str]) -> None:
+    """ContentURL and the dates; the file is replaced only where that changed something."""
+    form, now = package.form, dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    changed = form.put(("Distribution", "ContentURL"), urls)
+    for key in ("DatePublished", "DateModified", "DateCreated"):
+        if not form.info.get(key):
+            changed = form.put((key,), now) or changed
+    if changed:
+        _replace(package.folder / FORM, form.text)
+
+
+def _write_card(package: Package) -> None:
+    """The card beside the form; one that a human wrote or edited stays."""
+    path, text = package.folder / CARD, model_card(package.form.info)
+    there = path.read_text("utf-8") if path.exists() else None
+    if there is None or (there != text and is_ours(there)):
+        _replace(path, text)
+
+
+def _replace(path: Path, text: str) -> None:
+    descriptor, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            os.fchmod(file.fileno(), 0o640)
+        Path(part).replace(path)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
+
+
+def _local(path: Path, media_type: str) -> up.Local:
+    content = path.read_bytes()
+    return up.Local(path, len(content), hashlib.sha256(content).hexdigest(), media_type)
+
+

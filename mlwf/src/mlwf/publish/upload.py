@@ -1,0 +1,214 @@
+"""One file into one object: in parts, side by side, taken up again where an earlier run was interrupted."""
+
+import base64
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import ClientError
+
+from mlwf.i18n import _
+from mlwf.publish.place import Place, StoreRefusedError, error_code, store_errors
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+MB = 1 << 20
+PART = 16 * MB
+MAX_PARTS = 9000
+THREADS = 4
+DIGEST = "sha256"
+
+
+@dataclass(frozen=True)
+class Local:
+    """A file to publish. `sha256` in hex."""
+
+    path: Path
+    size: int
+    sha256: str
+    media_type: str
+
+
+@dataclass(frozen=True)
+class Store:
+    client: "S3Client"
+    place: Place
+
+
+def published(store: Store, name: str) -> tuple[int, str] | None:
+    """Size and SHA-256 (empty where the store does not tell) of what lies there; None where nothing does."""
+    with store_errors(_("{url} cannot be looked at").format(url=store.place.s3_url(name))):
+        try:
+            head = store.client.head_object(Bucket=store.place.bucket, Key=store.place.key(name))
+        except ClientError as error:
+            if error_code(error) in {"404", "NoSuchKey", "NotFound"}:
+                return None
+            raise
+    return head["ContentLength"], head.get("Metadata", {}).get(DIGEST, "")
+
+
+def is_published(store: Store, name: str, local: Local) -> bool:
+    """Whether just this content lies there; read as a whole where the store keeps no digest of ours."""
+    found = published(store, name)
+    if found is None or found[0] != local.size:
+        return False
+    if found[1]:
+        return found[1] == local.sha256
+    digest = hashlib.sha256()
+    with store_errors(_("{url} cannot be read").format(url=store.place.s3_url(name))):
+        body = store.client.get_object(Bucket=store.place.bucket, Key=store.place.key(name))["Body"]
+        for chunk in body.iter_chunks(MB):
+            digest.update(chunk)
+    return digest.hexdigest() == local.sha256
+
+
+def upload(store: Store, name: str, local: Local, on_bytes: Callable[[int], None]) -> None:
+    """Upload, and make sure that it arrived. An interrupted upload's parts stay for the next run; what the store refuses for good is
+    removed again. Raises StoreRefusedError.
+    """
+    with store_errors(_("{name} cannot be uploaded to {url}").format(name=name, url=store.place.s3_url())):
+        if local.size <= PART:
+            _put(store, name, local)
+            on_bytes(local.size)
+        else:
+            _in_parts(store, name, local, on_bytes)
+    arrived = published(store, name)
+    if arrived is None or arrived[0] != local.size:
+        raise StoreRefusedError(
+            _("{name} did not arrive whole").format(name=name), "", _("Run it again; if it stays, ask the store's administrators."), lasting=False
+        )
+
+
+def _put(store: Store, name: str, local: Local) -> None:
+    content = local.path.read_bytes()
+    store.client.put_object(
+        Bucket=store.place.bucket,
+        Key=store.place.key(name),
+        Body=content,
+        ContentMD5=_md5(content),
+        ContentType=local.media_type,
+        Metadata={DIGEST: local.sha256},
+    )
+
+
+def unfinished(store: Store, name: str) -> list[str]:
+    """Ids of uploads of this object that were begun and not ended, the newest first."""
+    found = []
+    pages = store.client.get_paginator("list_multipart_uploads")
+    for page in pages.paginate(Bucket=store.place.bucket, Prefix=store.place.key(name)):
+        found += [(each["Initiated"], each["UploadId"]) for each in page.get("Uploads", ()) if each["Key"] == store.place.key(name)]
+    return [upload_id for _begun, upload_id in sorted(found, reverse=True)]
+
+
+def abort(store: Store, name: str, upload_id: str) -> None:
+    """Remove an upload's parts; one that is gone is fine."""
+    try:
+        store.client.abort_multipart_upload(Bucket=store.place.bucket, Key=store.place.key(name), UploadId=upload_id)
+    except ClientError as error:
+        if error_code(error) not in {"NoSuchUpload", "404"}:
+            raise
+
+
+def abort_unfinished(store: Store, name: str) -> int:
+    """Remove the parts of all unfinished uploads of this object, which are charged. Answers how many there were."""
+    with store_errors(_("Unfinished uploads cannot be removed from {url}").format(url=store.place.s3_url())):
+        found = unfinished(store, name)
+        for upload_id in found:
+            abort(store, name, upload_id)
+    return len(found)
+
+
+def _in_parts(store: Store, name: str, local: Local, on_bytes: Callable[[int], None]) -> None:
+    upload_id, there = _taken_up(store, name)
+    if not upload_id:
+        made = store.client.create_multipart_upload(
+            Bucket=store.place.bucket, Key=store.place.key(name), ContentType=local.media_type, Metadata={DIGEST: local.sha256}
+        )
+        upload_id = made["UploadId"]
+    try:
+        etags = _send_parts(store, name, local, upload_id, there, on_bytes)
+        store.client.complete_multipart_upload(
+            Bucket=store.place.bucket,
+            Key=store.place.key(name),
+            UploadId=upload_id,
+            MultipartUpload={"Parts": [{"PartNumber": number, "ETag": etags[number]} for number in sorted(etags)]},
+        )
+    except ClientError as error:
+        with store_errors(""):
+            if _lasting(error):
+                abort(store, name, upload_id)
+        raise
+    for other in unfinished(store, name):
+        abort(store, name, other)
+
+
+def _lasting(error: ClientError) -> bool:
+    try:
+        with store_errors(""):
+            raise error
+    except StoreRefusedError as refused:
+        return refused.lasting
+
+
+def _taken_up(store: Store, name: str) -> tuple[str, dict[int, str]]:
+    """The newest unfinished upload, with the ETags of its parts by number; nothing where there is none."""
+    for upload_id in unfinished(store, name):
+        parts = {}
+        for page in store.client.get_paginator("list_parts").paginate(
+            Bucket=store.place.bucket, Key=store.place.key(name), UploadId=upload_id
+        ):
+            parts.update({each["PartNumber"]: each["ETag"] for each in page.get("Parts", ())})
+        return upload_id, parts
+    return "", {}
+
+
+def _send_parts(
+    store: Store, name: str, local: Local, upload_id: str, there: Mapping[int, str], on_bytes: Callable[[int], None]
+) -> dict[int, str]:
+    """Send every part that is not there yet with just this content; answers the ETags by number."""
+
+    def send(number: int, offset: int, length: int) -> tuple[int, str]:
+        with local.path.open("rb") as file:
+            file.seek(offset)
+            content = file.read(length)
+        # A part's ETag is its MD5; where a store has another rule, the part is sent again.
+        if there.get(number, "").strip('"') == hashlib.md5(content, usedforsecurity=False).hexdigest():
+            etag = there[number]
+        else:
+            sent = store.client.upload_part(
+                Bucket=store.place.bucket,
+                Key=store.place.key(name),
+                UploadId=upload_id,
+                PartNumber=number,
+                Body=content,
+                ContentMD5=_md5(content),
+            )
+            etag = sent["ETag"]
+        on_bytes(length)
+        return number, etag
+
+    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="upload")
+    try:
+        sending = [pool.submit(send, *part) for part in _parts(local.size)]
+        finished, _rest = wait(sending, return_when=FIRST_EXCEPTION)
+        failed = next((error for each in finished if (error := each.exception())), None)
+        if failed:
+            raise failed
+        return dict(each.result() for each in sending)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _parts(size: int) -> Iterator[tuple[int, int, int]]:
+    """Number, offset and length of each part; the same for the same size, so that a later run finds them again."""
+    length = max(PART, -(-size // MAX_PARTS // MB) * MB)
+    for number, offset in enumerate(range(0, size, length), 1):
+        yield number, offset, min(length, size - offset)
+
+
+def _md5(content: bytes) -> str:
+    return base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()

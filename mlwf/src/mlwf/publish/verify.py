@@ -1,0 +1,128 @@
+"""Is a published package what its form says? Looked at from outside: no tracking server, and for web addresses no credentials."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+from urllib.parse import urlsplit
+
+from mlwf.errors import MlwfError, WrongUseError
+from mlwf.export.http import RefusedError, Request, TransientError, network_errors, opened
+from mlwf.export.session import plain_session
+from mlwf.i18n import _
+from mlwf.publish.form_check import Problem, problems
+from mlwf.publish.form_file import MAX_BYTES, FormFile
+from mlwf.publish.package import FORM, TARBALL, Content, Readable, check_digest, parse_form, read_tarball
+from mlwf.publish.place import parse_place, s3_client, store_errors
+from mlwf.publish.run import Reporter
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was found. `problems`: of the form, which does not make the package unusable."""
+
+    form: FormFile
+    content: Content
+    problems: list[Problem]
+
+
+class Reader:
+    """The package's files at one place. Subclasses: a folder, a web address, a bucket."""
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[tuple[Readable, int]]:
+        """The file and its size (0 where unknown). Raises MlwfError."""
+        raise NotImplementedError
+
+
+def verify(target: str, environ: Mapping[str, str], report: Reporter, *, endpoint_url: str | None = None) -> Verified:
+    """`target`: a folder, or the URL of the package's folder, tarball or form. Raises MlwfError when the package cannot be trusted."""
+    reader = _reader(target, environ, endpoint_url)
+    with reader.open(FORM) as (file, _size):
+        form = parse_form(_limited(file))
+    with reader.open(TARBALL) as (file, size):
+        report.begins(_("Reading {name}").format(name=TARBALL), size)
+        content = read_tarball(file, report.moved)
+    check_digest(form, content.sha256)
+    return Verified(form, content, problems(form))
+
+
+def _limited(file: Readable) -> bytes:
+    content = b""
+    while len(content) <= MAX_BYTES and (chunk := file.read(MAX_BYTES + 1 - len(content))):
+        content += chunk
+    return content
+
+
+def _reader(target: str, environ: Mapping[str, str], endpoint_url: str | None) -> Reader:
+    scheme = urlsplit(target).scheme
+    if scheme in {"http", "https", "s3"}:
+        for name in (TARBALL, FORM):
+            target = target.removesuffix(name)
+        folder = f"{target.rstrip('/')}/"
+        return _Bucket(folder, environ, endpoint_url) if scheme == "s3" else _Web(folder, environ)
+    if Path(target).is_dir():
+        return _Folder(Path(target))
+    raise WrongUseError(
+        _("{target} is neither a folder nor a URL").format(target=target), cure=_("Give the folder of a package, or an https:// or s3:// URL.")
+    )
+
+
+class _Folder(Reader):
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[tuple[Readable, int]]:
+        try:
+            file: BinaryIO = (self._folder / name).open("rb")
+        except OSError as error:
+            raise _absent(str(self._folder), name, error.strerror or "") from error
+        with file:
+            yield file, (self._folder / name).stat().st_size
+
+
+class _Web(Reader):
+    def __init__(self, folder: str, environ: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._session = plain_session(folder, environ)
+        if environ.get("AWS_CA_BUNDLE"):
+            self._session.verify = environ["AWS_CA_BUNDLE"]
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[tuple[Readable, int]]:
+        try:
+            with opened(self._session, Request(self._folder + name, {})) as response:
+                yield _Body(response.raw), int(response.headers.get("Content-Length") or 0)
+        except (RefusedError, TransientError) as error:
+            raise _absent(self._folder, name, str(error)) from error
+
+
+class _Body:
+    """A response's bytes; a connection that breaks off is an error, not the end."""
+
+    def __init__(self, raw: Readable) -> None:
+        self._raw = raw
+
+    def read(self, size: int) -> bytes:
+        with network_errors():
+            return self._raw.read(size)
+
+
+class _Bucket(Reader):
+    def __init__(self, folder: str, environ: Mapping[str, str], endpoint_url: str | None) -> None:
+        self._place = parse_place(folder, environ, endpoint_url)
+        self._client = s3_client(self._place, environ)
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[tuple[Readable, int]]:
+        with store_errors(_("{url} cannot be read").format(url=self._place.s3_url(name))):
+            found = self._client.get_object(Bucket=self._place.bucket, Key=self._place.key(name))
+            yield cast("Readable", found["Body"]), found["ContentLength"]
+
+
+def _absent(where: str, name: str, why: str) -> MlwfError:
+    return MlwfError(
+        _("There is no {name} to be read at {where}").format(name=name, where=where), why, _("Check the address, and that it was published.")
+    )

@@ -1,0 +1,133 @@
+"""The LLM sample: a tiny base model is fine-tuned in the notebook, recorded on a real box, exported, and writes text."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.mlwf.exporting import arguments, info_of, run, the_package
+from tests.mlwf.tracking import Tracking
+from tests.support.box import ROOT, environment, make_box
+from tests.support.s3 import S3Store
+from tests.support.sample_env import sample_environment
+
+# The environment alone takes minutes to install on a busy machine.
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(1500)]
+
+SAMPLE = ROOT / "samples" / "llm_finetune"
+NOTEBOOK = "Cerebras-GPT-590M.ipynb"
+MODEL = "Cerebras-GPT-590M"
+
+
+@pytest.fixture(scope="module")
+def python() -> Path:
+    return sample_environment("llm_finetune") / "bin"
+
+
+@pytest.fixture(scope="module")
+def tiny(python: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Settings for the stand-ins of base model and data."""
+    folder = tmp_path_factory.mktemp("tiny")
+    subprocess.run([python / "python", SAMPLE / "make_tiny_base.py", folder], check=True, capture_output=True)
+    more = {"EPOCHS": "8", "LEARNING_RATE": "5e-3", "MAX_LENGTH": "96", "HF_HUB_OFFLINE": "1"}
+    return {"BASE_MODEL": str(folder / "base"), "DATASET": str(folder / "instructions.jsonl"), **more}
+
+
+@pytest.fixture(scope="module")
+def sleepy(s3_store: S3Store) -> Iterator[Tracking]:
+    """A real box that falls asleep between the notebook's cells."""
+    settings = {"bucket": s3_store.make_bucket(), "endpoint_url": s3_store.endpoint_url, "region": s3_store.region, "idle_seconds": 1}
+    box = make_box(environment(), **settings)
+    box.write_credentials(s3_store.owner.access_key, s3_store.owner.secret_key)
+    box.start()
+    yield Tracking(box, s3_store)
+    box.remove()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The user's own copy of the sample."""
+    return Path(shutil.copytree(SAMPLE, tmp_path / "llm_finetune", ignore=shutil.ignore_patterns("__pycache__", "output")))
+
+
+def execute(python: Path, folder: Path, environ: dict[str, str]) -> tuple[int, str]:
+    """The whole notebook, unattended; exit status and all that its cells printed."""
+    surroundings = {"PATH": f"{python}:{os.environ['PATH']}", "HOME": str(folder.parent), "LC_ALL": "C.UTF-8", **environ}
+    command = [python / "jupyter-execute", "--timeout=600", "--output=done.ipynb", NOTEBOOK]
+    done = subprocess.run(command, cwd=folder, env=surroundings, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return done.returncode, done.stderr
+    cells: list[dict[str, Any]] = json.loads((folder / "done.ipynb").read_text("utf-8"))["cells"]
+    return 0, "".join("".join(output.get("text", "")) for cell in cells for output in cell.get("outputs", ()))
+
+
+def versions(tracking: Tracking) -> list[dict[str, Any]]:
+    found = tracking.box.api("GET", "model-versions/search", params={"filter": f"name='{MODEL}'"}).get("model_versions", [])
+    return sorted(found, key=lambda each: int(each["version"]))
+
+
+def generate(python: Path, folder: Path, model: Path, environ: dict[str, str]) -> str:
+    surroundings = {"PATH": os.environ["PATH"], "HOME": str(folder), "HF_HUB_OFFLINE": "1", **environ}
+    argv = [python / "python", SAMPLE / "generate_text_lora.py", model]
+    done = subprocess.run(argv, cwd=folder, env=surroundings, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_from_the_notebook_to_text(python: Path, tiny: dict[str, str], sleepy: Tracking, folder: Path, tmp_path: Path) -> None:
+    """Run twice: two versions. What was recorded is exported and completes the walk-through's prompt."""
+    environ = {**tiny, **sleepy.login, "MLFLOW_TRACKING_URI": sleepy.url}
+    for number in ("1", "2"):
+        status, said = execute(python, folder, environ)
+        assert status == 0, said[-4000:]
+        assert "successfully finished finetuning" in said
+        assert f"Created version '{number}' of model '{MODEL}'." in said
+    assert [each["version"] for each in versions(sleepy)] == ["1", "2"]
+    the_recorded_run(sleepy, tiny)
+
+    done = run(tmp_path / "out", sleepy.environ, *arguments(sleepy.url, MODEL))
+    assert done.returncode == 0, done.stderr
+    package = the_package(tmp_path / "out")
+    recorded = {str(path.relative_to(package / "artifacts")) for path in (package / "artifacts").rglob("*.safetensors")}
+    assert recorded == {"artifacts/adapter/adapter_model.safetensors"}, "the adapter alone, without the base"
+    assert "base\\_model" in info_of(package)["AdditionalInfo"], "the parameters are in the form"
+    text = generate(python, tmp_path, package / "artifacts", {"BASE_MODEL": tiny["BASE_MODEL"]})
+    assert text.startswith("What is Large language Models?")
+    assert len(text.strip()) > len("What is Large language Models?")
+
+
+def the_recorded_run(tracking: Tracking, tiny: dict[str, str]) -> None:
+    run_id = versions(tracking)[0]["run_id"]
+    data = tracking.box.api("GET", "runs/get", params={"run_id": run_id})["run"]
+    params = {each["key"]: each["value"] for each in data["data"]["params"]}
+    assert (params["base_model"], params["epochs"], params["lora_rank"]) == (tiny["BASE_MODEL"], "8.0", "8")
+    assert data["inputs"]["dataset_inputs"][0]["dataset"]["name"] == "instructions.jsonl"
+    losses = tracking.box.api("GET", "metrics/get-history", params={"run_id": run_id, "metric_key": "loss"})["metrics"]
+    values = [each["value"] for each in sorted(losses, key=lambda each: int(each["step"]))]
+    assert len(values) == 48
+    assert sum(values[-6:]) / 6 < 0.9 * sum(values[:6]) / 6, "the loss falls"
+
+
+def test_with_the_base_no_hub_is_needed(python: Path, tiny: dict[str, str], sleepy: Tracking, folder: Path, tmp_path: Path) -> None:
+    environ = {**tiny, **sleepy.login, "MLFLOW_TRACKING_URI": sleepy.url, "WITH_BASE": "yes", "MODEL_NAME": "whole", "MAX_STEPS": "2"}
+    status, said = execute(python, folder, environ)
+    assert status == 0, said[-4000:]
+    done = run(tmp_path / "out", sleepy.environ, *arguments(sleepy.url, "whole"))
+    assert done.returncode == 0, done.stderr
+    text = generate(python, tmp_path, the_package(tmp_path / "out") / "artifacts", {})
+    assert text.startswith("What is Large language Models?")
+
+
+def test_a_lost_login_costs_no_training(python: Path, tiny: dict[str, str], sleepy: Tracking, folder: Path) -> None:
+    """The password was changed while it trained: the recording says so, and the adapter and its log are still there."""
+    environ = {**tiny, **sleepy.login, "MLFLOW_TRACKING_URI": sleepy.url, "MLFLOW_TRACKING_PASSWORD": "an old one", "MAX_STEPS": "2"}
+    status, said = execute(python, folder, environ)
+    assert status != 0
+    assert "Unknown user or wrong password" in said
+    assert (folder / "output" / "adapter" / "adapter_model.safetensors").exists()
+    assert len(json.loads((folder / "output" / "log.json").read_text())) == 2
