@@ -11,6 +11,7 @@ from mlwf import cli_access
 from mlwf.cli_cache import cache
 from mlwf.cli_job import job
 from mlwf.cli_lease import lease
+from mlwf.cli_publish import publish, verify
 from mlwf.cli_server import server
 from mlwf.cli_token import token
 from mlwf.i18n import _
@@ -24,6 +25,7 @@ from mlwf.report import show_failure
     \b
     mlwf server …        create, start, stop, delete servers; register their users
     mlwf_export_model …  export a registered model as a package
+    mlwf publish …       put a package into a bucket, checked; mlwf verify looks at one
 
     The service is found by MLWF_SERVICE (unix:///path/service.sock or https://…), or on this host.
     """
@@ -59,6 +61,8 @@ cli.add_command(server)
 cli.add_command(cache)
 cli.add_command(lease)
 cli.add_command(token)
+cli.add_command(publish)
+cli.add_command(verify)
 cli.add_command(job)
 for command in (cli_access.auth, cli_access.env, cli_access.storage):
     server.add_command(command)

@@ -21,9 +21,7 @@ from mlwf.publish.verify import verify as verify_package
 from mlwf.report import stderr
 from mlwf.settings import environment
 
-endpoint_option = click.option(
-    "--endpoint-url", metavar="URL", help=_("Address of the object store; MLFLOW_S3_ENDPOINT_URL by default.")
-)
+endpoint_option = click.option("--endpoint-url", metavar="URL", help=_("Address of the object store; MLFLOW_S3_ENDPOINT_URL by default."))
 
 
 class Bar:
@@ -73,15 +71,14 @@ class Bar:
 @json_option
 @stacktrace_option
 def publish(
-    folder: Path, url: str, acl: Access | None, profile: str | None, endpoint_url: str | None, *, by_policy: bool, replace: bool, abort: bool,
-    as_json: bool,
-) -> None:  # fmt: skip
-    if by_policy and acl not in {None, "public-read"}:
+    folder: Path, url: str, acl: Access | None, profile: str | None, *, endpoint_url: str | None, as_json: bool, **more: bool
+) -> None:
+    if more["by_policy"] and acl not in {None, "public-read"}:
         raise WrongUseError(_("--by-policy makes it public, --acl {acl} does not").format(acl=acl), cure=_("Give one of them."))
     environ, console = environment(), stderr()
     place = parse_place(url, environ, endpoint_url)
-    wanted = run.Wanted(folder, place, profile=profile, access=acl, by_policy=by_policy, replace=replace)
-    if abort:
+    wanted = run.Wanted(folder, place, profile=profile, access=acl, by_policy=more["by_policy"], replace=more["replace"])
+    if more["abort"]:
         count = run.withdraw_parts(wanted, environ)
         console.print(_("{count} unfinished uploads were removed.").format(count=count), markup=False)
         return

@@ -21,7 +21,7 @@ def model_card(form: Mapping[str, Any]) -> str:
 def is_ours(text: str) -> bool:
     """Whether a card is as it was made here, so that it may be made anew; a human's edits are never lost."""
     found = MARK.search(text)
-    return bool(found) and found[1] == _digest(text[: found.start()])  # type: ignore[index]
+    return found is not None and found[1] == _digest(text[: found.start()])
 
 
 def _digest(body: str) -> str:

@@ -54,7 +54,9 @@ def parse_place(url: str, environ: Mapping[str, str], endpoint_url: str | None =
     scheme, _mark, rest = url.partition("://")
     bucket, _slash, prefix = rest.partition("/")
     if scheme != "s3" or not bucket or "?" in url or "#" in url:
-        raise WrongUseError(_("{url} is not s3://BUCKET/PREFIX/").format(url=url), cure=_("Give the bucket and the prefix to publish under."))
+        raise WrongUseError(
+            _("{url} is not s3://BUCKET/PREFIX/").format(url=url), cure=_("Give the bucket and the prefix to publish under.")
+        )
     prefix = prefix.strip("/")
     return Place(bucket, f"{prefix}/" if prefix else "", (endpoint_url or endpoint_of(environ, {})).rstrip("/"))
 
@@ -99,6 +101,11 @@ def store_errors(what: str) -> Iterator[None]:
 
 def error_code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def lasting(error: ClientError) -> bool:
+    """Whether the store would refuse the same again."""
+    return _refused("", error).lasting
 
 
 def _refused(what: str, error: ClientError) -> StoreRefusedError:

@@ -58,17 +58,16 @@ def publish(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Pub
     tarball = wanted.folder / TARBALL
     report.begins(_("Checking {name}").format(name=TARBALL), tarball.stat().st_size if tarball.exists() else 0)
     package = open_package(wanted.folder, report.moved)
-    store = up.Store(s3_client(wanted.place, environ, wanted.profile), wanted.place)
-    result = Published([], public=False, text="")
-    local = up.Local(package.tarball, package.size, package.sha256, MEDIA_TYPES[TARBALL])
-    _bring(store, TARBALL, local, wanted, result, report)
-    result.public = _open_up(store, TARBALL, wanted, environ)
+    publication = _Publication(wanted, environ, report)
+    publication.bring(TARBALL, up.Local(package.tarball, package.size, package.sha256, MEDIA_TYPES[TARBALL]))
+    result = publication.result
+    result.public = publication.open_up(TARBALL)
     result.urls = [wanted.place.web_url(TARBALL) if result.public else wanted.place.s3_url(TARBALL)]
     _fill(package, result.urls)
     _write_card(package)
     for name in (FORM, CARD):
-        _bring(store, name, _local(wanted.folder / name, MEDIA_TYPES[name]), wanted, result, report, mutable=True)
-        _open_up(store, name, wanted, environ)
+        publication.bring(name, _local(wanted.folder / name, MEDIA_TYPES[name]), mutable=True)
+        publication.open_up(name)
     result.text = application(package.form.info, result.urls)
     return result
 
@@ -79,34 +78,42 @@ def withdraw_parts(wanted: Wanted, environ: Mapping[str, str]) -> int:
     return up.abort_unfinished(store, TARBALL)
 
 
-def _bring(
-    store: up.Store, name: str, local: up.Local, wanted: Wanted, result: Published, report: Reporter, *, mutable: bool = False
-) -> None:
-    """Upload unless just this lies there. What a human edits (`mutable`) may be replaced without asking."""
-    if up.is_published(store, name, local):
-        result.unchanged.append(name)
-        return
-    if not mutable and not wanted.replace and up.published(store, name) is not None:
-        raise MlwfError(
-            _("Another package lies at {url} already").format(url=wanted.place.s3_url(name)),
-            cure=_("Publish under another prefix, such as one that ends with the version, or add --replace."),
-        )
-    report.begins(_("Uploading {name}").format(name=name), local.size)
-    up.upload(store, name, local, report.moved)
-    result.uploaded.append(name)
+class _Publication:
+    """One package on its way to one place."""
 
+    def __init__(self, wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> None:
+        self._wanted = wanted
+        self._environ = environ
+        self._report = report
+        self._store = up.Store(s3_client(wanted.place, environ, wanted.profile), wanted.place)
+        self.result = Published([], public=False, text="")
 
-def _open_up(store: up.Store, name: str, wanted: Wanted, environ: Mapping[str, str]) -> bool:
-    """Set and prove who may read it; answers whether that is everybody."""
-    if wanted.access is None and not wanted.by_policy:
-        return reading.anyone_can_read(wanted.place.web_url(name), environ)
-    if wanted.by_policy:
-        reading.allow_by_policy(store)
-    elif wanted.access is not None:
-        reading.set_acl(store, name, wanted.access)
-    access: Access = "public-read" if wanted.by_policy else wanted.access or "private"
-    reading.prove(store, name, access, environ)
-    return access == "public-read"
+    def bring(self, name: str, local: up.Local, *, mutable: bool = False) -> None:
+        """Upload unless just this lies there. What a human edits (`mutable`) may be replaced without asking."""
+        if up.is_published(self._store, name, local):
+            self.result.unchanged.append(name)
+            return
+        if not mutable and not self._wanted.replace and up.published(self._store, name) is not None:
+            raise MlwfError(
+                _("Another package lies at {url} already").format(url=self._wanted.place.s3_url(name)),
+                cure=_("Publish under another prefix, such as one that ends with the version, or add --replace."),
+            )
+        self._report.begins(_("Uploading {name}").format(name=name), local.size)
+        up.Upload(self._store, name, local, self._report.moved).run()
+        self.result.uploaded.append(name)
+
+    def open_up(self, name: str) -> bool:
+        """Set and prove who may read it; answers whether that is everybody."""
+        wanted = self._wanted
+        if wanted.access is None and not wanted.by_policy:
+            return reading.anyone_can_read(wanted.place.web_url(name), self._environ)
+        if wanted.by_policy:
+            reading.allow_by_policy(self._store)
+        elif wanted.access is not None:
+            reading.set_acl(self._store, name, wanted.access)
+        access: Access = "public-read" if wanted.by_policy else wanted.access or "private"
+        reading.prove(self._store, name, access, self._environ)
+        return access == "public-read"
 
 
 def _fill(package: Package, urls: list[str]) -> None:
@@ -143,5 +150,3 @@ def _replace(path: Path, text: str) -> None:
 def _local(path: Path, media_type: str) -> up.Local:
     content = path.read_bytes()
     return up.Local(path, len(content), hashlib.sha256(content).hexdigest(), media_type)
-
-

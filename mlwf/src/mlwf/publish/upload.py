@@ -2,16 +2,16 @@
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
 from mlwf.i18n import _
-from mlwf.publish.place import Place, StoreRefusedError, error_code, store_errors
+from mlwf.publish.place import Place, StoreRefusedError, error_code, lasting, store_errors
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -66,35 +66,6 @@ def is_published(store: Store, name: str, local: Local) -> bool:
     return digest.hexdigest() == local.sha256
 
 
-def upload(store: Store, name: str, local: Local, on_bytes: Callable[[int], None]) -> None:
-    """Upload, and make sure that it arrived. An interrupted upload's parts stay for the next run; what the store refuses for good is
-    removed again. Raises StoreRefusedError.
-    """
-    with store_errors(_("{name} cannot be uploaded to {url}").format(name=name, url=store.place.s3_url())):
-        if local.size <= PART:
-            _put(store, name, local)
-            on_bytes(local.size)
-        else:
-            _in_parts(store, name, local, on_bytes)
-    arrived = published(store, name)
-    if arrived is None or arrived[0] != local.size:
-        raise StoreRefusedError(
-            _("{name} did not arrive whole").format(name=name), "", _("Run it again; if it stays, ask the store's administrators."), lasting=False
-        )
-
-
-def _put(store: Store, name: str, local: Local) -> None:
-    content = local.path.read_bytes()
-    store.client.put_object(
-        Bucket=store.place.bucket,
-        Key=store.place.key(name),
-        Body=content,
-        ContentMD5=_md5(content),
-        ContentType=local.media_type,
-        Metadata={DIGEST: local.sha256},
-    )
-
-
 def unfinished(store: Store, name: str) -> list[str]:
     """Ids of uploads of this object that were begun and not ended, the newest first."""
     found = []
@@ -122,85 +93,86 @@ def abort_unfinished(store: Store, name: str) -> int:
     return len(found)
 
 
-def _in_parts(store: Store, name: str, local: Local, on_bytes: Callable[[int], None]) -> None:
-    upload_id, there = _taken_up(store, name)
-    if not upload_id:
-        made = store.client.create_multipart_upload(
-            Bucket=store.place.bucket, Key=store.place.key(name), ContentType=local.media_type, Metadata={DIGEST: local.sha256}
-        )
-        upload_id = made["UploadId"]
-    try:
-        etags = _send_parts(store, name, local, upload_id, there, on_bytes)
-        store.client.complete_multipart_upload(
-            Bucket=store.place.bucket,
-            Key=store.place.key(name),
-            UploadId=upload_id,
-            MultipartUpload={"Parts": [{"PartNumber": number, "ETag": etags[number]} for number in sorted(etags)]},
-        )
-    except ClientError as error:
-        with store_errors(""):
-            if _lasting(error):
-                abort(store, name, upload_id)
-        raise
-    for other in unfinished(store, name):
-        abort(store, name, other)
-
-
-def _lasting(error: ClientError) -> bool:
-    try:
-        with store_errors(""):
-            raise error
-    except StoreRefusedError as refused:
-        return refused.lasting
-
-
 def _taken_up(store: Store, name: str) -> tuple[str, dict[int, str]]:
     """The newest unfinished upload, with the ETags of its parts by number; nothing where there is none."""
-    for upload_id in unfinished(store, name):
-        parts = {}
-        for page in store.client.get_paginator("list_parts").paginate(
-            Bucket=store.place.bucket, Key=store.place.key(name), UploadId=upload_id
-        ):
-            parts.update({each["PartNumber"]: each["ETag"] for each in page.get("Parts", ())})
-        return upload_id, parts
+    for upload_id in unfinished(store, name)[:1]:
+        where = {"Bucket": store.place.bucket, "Key": store.place.key(name), "UploadId": upload_id}
+        pages = store.client.get_paginator("list_parts").paginate(**where)  # type: ignore[arg-type]
+        return upload_id, {each["PartNumber"]: each["ETag"] for page in pages for each in page.get("Parts", ())}
     return "", {}
 
 
-def _send_parts(
-    store: Store, name: str, local: Local, upload_id: str, there: Mapping[int, str], on_bytes: Callable[[int], None]
-) -> dict[int, str]:
-    """Send every part that is not there yet with just this content; answers the ETags by number."""
+class Upload:
+    """One upload, told to `on_bytes` as it goes."""
 
-    def send(number: int, offset: int, length: int) -> tuple[int, str]:
-        with local.path.open("rb") as file:
+    def __init__(self, store: Store, name: str, local: Local, on_bytes: Callable[[int], None]) -> None:
+        self._store = store
+        self._name = name
+        self._local = local
+        self._on_bytes = on_bytes
+        self._object: dict[str, Any] = {"Bucket": store.place.bucket, "Key": store.place.key(name)}
+        self._facts: dict[str, Any] = {"ContentType": local.media_type, "Metadata": {DIGEST: local.sha256}}
+        self._upload_id = ""
+        self._there: dict[int, str] = {}
+
+    def run(self) -> None:
+        """Upload, and make sure that it arrived. An interrupted upload's parts stay for the next run; what the store refuses for good
+        is removed again. Raises StoreRefusedError.
+        """
+        with store_errors(_("{name} cannot be uploaded to {url}").format(name=self._name, url=self._store.place.s3_url())):
+            if self._local.size <= PART:
+                content = self._local.path.read_bytes()
+                self._store.client.put_object(**self._object, **self._facts, Body=content, ContentMD5=_md5(content))
+                self._on_bytes(self._local.size)
+            else:
+                self._in_parts()
+        arrived = published(self._store, self._name)
+        if arrived is None or arrived[0] != self._local.size:
+            cure = _("Run it again; if it stays, ask the store's administrators.")
+            raise StoreRefusedError(_("{name} did not arrive whole").format(name=self._name), "", cure, lasting=False)
+
+    def _in_parts(self) -> None:
+        self._upload_id, self._there = _taken_up(self._store, self._name)
+        if not self._upload_id:
+            self._upload_id = self._store.client.create_multipart_upload(**self._object, **self._facts)["UploadId"]
+        try:
+            etags = self._send_parts()
+            self._store.client.complete_multipart_upload(
+                **self._object,
+                UploadId=self._upload_id,
+                MultipartUpload={"Parts": [{"PartNumber": number, "ETag": etags[number]} for number in sorted(etags)]},
+            )
+        except ClientError as error:
+            if lasting(error):
+                abort(self._store, self._name, self._upload_id)
+            raise
+        for other in unfinished(self._store, self._name):
+            abort(self._store, self._name, other)
+
+    def _send_parts(self) -> dict[int, str]:
+        """Send every part that is not there yet with just this content; answers the ETags by number."""
+        pool = ThreadPoolExecutor(THREADS, thread_name_prefix="upload")
+        try:
+            sending = [pool.submit(self._send, *part) for part in _parts(self._local.size)]
+            finished, _rest = wait(sending, return_when=FIRST_EXCEPTION)
+            failed = next((error for each in finished if (error := each.exception())), None)
+            if failed:
+                raise failed
+            return dict(each.result() for each in sending)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _send(self, number: int, offset: int, length: int) -> tuple[int, str]:
+        with self._local.path.open("rb") as file:
             file.seek(offset)
             content = file.read(length)
+        etag = self._there.get(number, "")
         # A part's ETag is its MD5; where a store has another rule, the part is sent again.
-        if there.get(number, "").strip('"') == hashlib.md5(content, usedforsecurity=False).hexdigest():
-            etag = there[number]
-        else:
-            sent = store.client.upload_part(
-                Bucket=store.place.bucket,
-                Key=store.place.key(name),
-                UploadId=upload_id,
-                PartNumber=number,
-                Body=content,
-                ContentMD5=_md5(content),
-            )
-            etag = sent["ETag"]
-        on_bytes(length)
+        if etag.strip('"') != hashlib.md5(content, usedforsecurity=False).hexdigest():
+            where = self._object | {"UploadId": self._upload_id, "PartNumber": number}
+            etag = self._store.client.upload_part(**where, Body=content, ContentMD5=_md5(content))["ETag"]
+        self._on_bytes(length)
         return number, etag
-
-    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="upload")
-    try:
-        sending = [pool.submit(send, *part) for part in _parts(local.size)]
-        finished, _rest = wait(sending, return_when=FIRST_EXCEPTION)
-        failed = next((error for each in finished if (error := each.exception())), None)
-        if failed:
-            raise failed
-        return dict(each.result() for each in sending)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _parts(size: int) -> Iterator[tuple[int, int, int]]:

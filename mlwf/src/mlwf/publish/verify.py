@@ -65,7 +65,8 @@ def _reader(target: str, environ: Mapping[str, str], endpoint_url: str | None) -
     if Path(target).is_dir():
         return _Folder(Path(target))
     raise WrongUseError(
-        _("{target} is neither a folder nor a URL").format(target=target), cure=_("Give the folder of a package, or an https:// or s3:// URL.")
+        _("{target} is neither a folder nor a URL").format(target=target),
+        cure=_("Give the folder of a package, or an https:// or s3:// URL."),
     )
 
 
@@ -124,5 +125,7 @@ class _Bucket(Reader):
 
 def _absent(where: str, name: str, why: str) -> MlwfError:
     return MlwfError(
-        _("There is no {name} to be read at {where}").format(name=name, where=where), why, _("Check the address, and that it was published.")
+        _("There is no {name} to be read at {where}").format(name=name, where=where),
+        why,
+        _("Check the address, and that it was published."),
     )
