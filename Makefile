@@ -34,6 +34,7 @@ bench:               ## the measurements of docs/explanation/benchmarks.md, for 
 	@bin/setup test
 	@$(MAKE) --no-print-directory envs
 	.venv/bin/python -m benchmarks.box --rounds $(ROUNDS)
+	.venv/bin/python -m benchmarks.access --rounds $(ROUNDS)
 	.venv/bin/python -m benchmarks.service --rounds $(ROUNDS)
 	.venv/bin/python -m benchmarks.export --rounds $(ROUNDS)
 

@@ -56,16 +56,16 @@ class Client:
     def __init__(self, port: int, prefix: str, auth: tuple[str, str] | None = None, unix: Path | None = None) -> None:
         self._connection = UnixConnection(unix, port) if unix else http.client.HTTPConnection(LOOPBACK, port, timeout=300)
         self._prefix = prefix
-        self._headers = {"Content-Type": "application/json"}
+        self.headers = {"Content-Type": "application/json"}
         if auth:
-            self._headers["Authorization"] = "Basic " + b64encode(":".join(auth).encode()).decode()
+            self.headers["Authorization"] = "Basic " + b64encode(":".join(auth).encode()).decode()
 
     def close(self) -> None:
         """The next request opens it again: servers close what was quiet for some seconds."""
         self._connection.close()
 
     def post(self, path: str, document: object) -> dict[str, object]:
-        self._connection.request("POST", self._prefix + path, json.dumps(document), self._headers)
+        self._connection.request("POST", self._prefix + path, json.dumps(document), self.headers)
         answer = self._connection.getresponse()
         body = answer.read()
         if answer.status != 200:
