@@ -1,0 +1,339 @@
+"""The parts of mlwf_create_image that need no container tool: SIF, addresses, registries, programs, recipes, verdicts."""
+
+import base64
+import json
+import os
+import struct
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from mlwf.errors import MlwfError, WrongUseError
+from mlwf.image import sif
+from mlwf.image.base_registry import DockerReference, registry_digest
+from mlwf.image.base_source import parse_base, pin
+from mlwf.image.create import hand_out
+from mlwf.image.lock import Lock
+from mlwf.image.package import ModelPackage
+from mlwf.image.process import ProgramError, Runner
+from mlwf.image.proof import judge, same
+from mlwf.image.recipe import Recipe
+from mlwf.image.requirements import Requirements
+from mlwf.image.software_list import software_list
+from mlwf.image.tool import find_mksquashfs, find_tool, parse_version
+
+DIGEST = "sha256:" + "ab" * 32
+LOCK = Lock("Six==1.17.0 \\\n    --hash=sha256:" + "1" * 64 + "\nnumpy==2.1.0 \\\n    --hash=sha256:" + "2" * 64 + "\n", "3.11.7")
+
+
+def write_sif(path: Path, objects: list[sif.Described], squashfs: bytes = b"hsqs" + b"s" * 9000) -> int:
+    offset = sif.partition_offset(objects)
+    path.write_bytes(b"\0" * offset + squashfs)
+    with path.open("r+b") as file:
+        sif.write_front(file.fileno(), objects, size=len(squashfs), architecture="amd64", identity=b"id")
+    return offset
+
+
+def test_a_sif_is_what_the_format_says(tmp_path: Path) -> None:
+    objects = [sif.Described(sif.DEFINITION, "", b"Bootstrap: docker\n"), sif.Described(sif.JSON, "a.json", b'{"a": 1}')]
+    offset = write_sif(tmp_path / "one.sif", objects)
+    raw = (tmp_path / "one.sif").read_bytes()
+
+    assert raw[:32] == b"#!/usr/bin/env run-singularity\n\0"
+    assert raw[32:42] == b"SIF_MAGIC\0"
+    assert raw[42:48] == b"01\x0002\0"
+    assert struct.unpack_from("<8q", raw, 64) == (sif.EPOCH, sif.EPOCH, 45, 48, 4096, 48 * 585, 32176, len(raw) - 32176)
+    kind, used, number, group, link, at, size, padded = struct.unpack_from("<i?III3q", raw, 4096 + 2 * 585)
+    assert (kind, used, number, group, link) == (0x4004, True, 3, 0xF0000001, 0)
+    assert (at, size) == (offset, 9004)
+    assert at - (padded - size) == 32176 + 18 + 8, "the padding fills what is between the objects and the page"
+    assert offset % 4096 == 0
+    assert raw[offset:] == b"hsqs" + b"s" * 9000
+    assert sif.read_objects(tmp_path / "one.sif") == {"a.json": b'{"a": 1}'}
+    assert sif.read_partition(tmp_path / "one.sif") == sif.Partition(offset, 9004, "amd64")
+
+
+def test_the_same_objects_are_the_same_sif(tmp_path: Path) -> None:
+    objects = [sif.Described(sif.JSON, "a.json", b"{}")]
+    for name in ("one", "two"):
+        write_sif(tmp_path / name, objects)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"SIF_MAGIC", b"\0" * 40000, b"x" * 32 + b"SIF_MAGIC\0" + b"\xff" * 40000])
+def test_what_is_no_sif_is_said(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(MlwfError, match="no Singularity image"):
+        sif.read_partition(tmp_path / "file")
+    assert sif.read_objects(tmp_path / "file") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "pinned"),
+    [
+        ("docker://python", "docker://docker.io/library/python"),
+        ("docker://python:3.11.7-slim", "docker://docker.io/library/python"),
+        ("docker://pytorch/pytorch:2.8", "docker://docker.io/pytorch/pytorch"),
+        ("docker://nvcr.io/nvidia/pytorch:25.01-py3", "docker://nvcr.io/nvidia/pytorch"),
+        ("docker://localhost:5000/a/b:1", "docker://localhost:5000/a/b"),
+        (f"docker://quay.io/a@{DIGEST}", "docker://quay.io/a"),
+    ],
+)
+def test_addresses_of_registries(text: str, pinned: str) -> None:
+    assert DockerReference.parse(text).pinned(DIGEST) == f"{pinned}@{DIGEST}"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-h", "docker://", "docker://Big/Name", "docker://a b", "docker://a;b", "http://x/y", "nofile.sif", "shub:x", "oci:",
+             "a\nb", "docker-archive:/no/such.tar", "docker-daemon:", "library:x"],
+)  # fmt: skip
+def test_what_is_no_base_is_wrong_use(text: str) -> None:
+    with pytest.raises(WrongUseError):
+        parse_base(text)
+
+
+def test_bases_that_lie_here(tmp_path: Path) -> None:
+    archive = tmp_path / "a:b.tar"
+    archive.write_bytes(b"content")
+    for text in (f"docker-archive:{archive}", f"docker-archive:{archive}:name:1", str(archive)):
+        base = parse_base(text)
+        assert base.path == archive
+        assert pin(base, {}, http=False, digest_of=lambda file: f"sha256:{file.name}").digest == "sha256:a:b.tar"
+
+
+def test_an_oci_layout_names_one_image(tmp_path: Path) -> None:
+    entry = {"mediaType": "m", "size": 1, "digest": DIGEST, "annotations": {"org.opencontainers.image.ref.name": "one"}}
+    (tmp_path / "index.json").write_text(json.dumps({"manifests": [entry]}))
+    for text in (f"oci:{tmp_path}", f"oci:{tmp_path}:one"):
+        assert pin(parse_base(text), {}, http=False, digest_of=str).digest == DIGEST
+    with pytest.raises(MlwfError, match="two"):
+        pin(parse_base(f"oci:{tmp_path}:two"), {}, http=False, digest_of=str)
+
+
+def test_a_docker_daemon_that_is_not_there(tmp_path: Path) -> None:
+    for address in (f"unix://{tmp_path}/docker.sock", "tcp://host:2375"):
+        with pytest.raises(MlwfError, match="docker save"):
+            pin(parse_base("docker-daemon:base:1"), {"DOCKER_HOST": address}, http=False, digest_of=str)
+
+
+class Registry(BaseHTTPRequestHandler):
+    """Speaks the token dance of registries, for one user."""
+
+    seen: ClassVar[list[tuple[str, str]]] = []
+    digest = DIGEST
+
+    def do_HEAD(self) -> None:
+        self.seen.append((self.path, self.headers.get("Authorization", "")))
+        if self.path.startswith("/v2/open/"):
+            self._answer(200)
+        elif self.headers.get("Authorization") == "Bearer right":
+            self._answer(200 if "/manifests/1" in self.path else 404)
+        else:
+            port = self.server.server_address[1]
+            self._answer(401, ("WWW-Authenticate", f'Bearer realm="http://127.0.0.1:{port}/token",service="s",scope="x"'))
+
+    def do_GET(self) -> None:
+        self.seen.append((self.path, self.headers.get("Authorization", "")))
+        known = self.headers.get("Authorization") == "Basic " + base64.b64encode(b"alice:right").decode()
+        body = json.dumps({"token": "right" if known else "wrong"}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _answer(self, status: int, *headers: tuple[str, str]) -> None:
+        self.send_response(status)
+        for name, value in (("Docker-Content-Digest", self.digest), ("Content-Length", "0"), *headers):
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Registry)
+    Registry.seen, Registry.digest = [], DIGEST
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_the_digest_behind_a_tag(address: str, tmp_path: Path) -> None:
+    def ask(name: str, **environ: str) -> str:
+        return registry_digest(DockerReference.parse(f"docker://{address}/{name}"), {"HOME": str(tmp_path), **environ}, http=True)
+
+    assert ask("open/python:3") == DIGEST
+    with pytest.raises(MlwfError, match=r"401.*docker login"):
+        ask("private/python:1")
+    assert ask("private/python:1", APPTAINER_DOCKER_USERNAME="alice", APPTAINER_DOCKER_PASSWORD="right") == DIGEST
+    (tmp_path / ".docker").mkdir()
+    auth = base64.b64encode(b"alice:right").decode()
+    (tmp_path / ".docker/config.json").write_text(json.dumps({"auths": {address: {"auth": auth}}}))
+    assert ask("private/python:1") == DIGEST
+    with pytest.raises(MlwfError, match="404"):
+        ask("private/python:2")
+    assert not any("right" in path for path, _auth in Registry.seen), "no secret in an address"
+    asked = len(Registry.seen)
+    assert ask(f"private/python@{DIGEST}") == DIGEST
+    assert len(Registry.seen) == asked
+    Registry.digest = "sha256:../../x"
+    with pytest.raises(MlwfError):
+        ask("open/python:3")
+
+
+def test_a_registry_that_does_not_answer() -> None:
+    with pytest.raises(MlwfError, match="Connection refused"):
+        registry_digest(DockerReference.parse("docker://127.0.0.1:9/a"), {}, http=True)
+
+
+def test_what_a_program_says_last_is_the_reason(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb", buffering=0) as log:
+        runner = Runner({"PATH": os.environ["PATH"]}, log)
+        assert runner.run(["sh", "-c", "echo out; echo more >&2"], "It fails") == "out\n"
+        with pytest.raises(ProgramError, match=r"It fails: FATAL:\s+no space") as told:
+            runner.run(["sh", "-c", "echo INFO; echo 'FATAL:   no space' >&2; echo bye >&2; exit 3"], "It fails")
+        assert told.value.status == 3
+    assert "more" in (tmp_path / "log").read_text()
+
+
+def test_a_program_ends_with_everything_it_started(tmp_path: Path) -> None:
+    runner = Runner({"PATH": os.environ["PATH"]})
+    with pytest.raises(MlwfError, match="no end"):
+        runner.run(["sh", "-c", f"sleep 600 & echo $! >{tmp_path}/child; wait"], "It fails", timeout=1)
+    child = int((tmp_path / "child").read_text())
+    state = Path(f"/proc/{child}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "version"),
+    [
+        ("apptainer version 1.4.5\n", "apptainer", "1.4.5"),
+        ("apptainer version 1.4.5-1.el9", "apptainer", "1.4.5-1.el9"),
+        ("singularity-ce version 4.1.0", "singularity-ce", "4.1.0"),
+        ("singularity-pro version 3.11-8.el8", "singularity-pro", "3.11-8.el8"),
+        ("singularity version 3.8.7", "singularity", "3.8.7"),
+    ],
+)
+def test_versions_of_the_tools(said: str, kind: str, version: str) -> None:
+    assert parse_version(said) == (kind, version)
+
+
+def fake_tool(folder: Path, name: str, said: str) -> None:
+    file = folder / name
+    file.write_text(f"#!/bin/sh\necho '{said}'\n")
+    file.chmod(0o755)
+
+
+def test_which_tool_is_taken(tmp_path: Path) -> None:
+    environ = {"PATH": str(tmp_path)}
+    with pytest.raises(MlwfError, match="Apptainer or Singularity"):
+        find_tool(environ)
+    fake_tool(tmp_path, "singularity", "singularity-ce version 4.1.0")
+    assert find_tool(environ).kind == "singularity-ce"
+    assert find_tool(environ).inside({"A": "1"}) == {"SINGULARITYENV_A": "1"}
+    fake_tool(tmp_path, "apptainer", "apptainer version 1.3.0")
+    assert find_tool(environ).inside({"A": "1"}) == {"APPTAINERENV_A": "1"}
+    assert find_tool({**environ, "MLWF_CONTAINER_TOOL": "singularity"}).kind == "singularity-ce"
+    fake_tool(tmp_path, "apptainer", "something else")
+    with pytest.raises(MlwfError, match="something else"):
+        find_tool(environ)
+    fake_tool(tmp_path, "mksquashfs", "mksquashfs version 4.4\n\tgzip (default)\n\txz")
+    squasher = find_mksquashfs(environ, find_tool({**environ, "MLWF_CONTAINER_TOOL": "singularity"}))
+    assert (squasher.version, squasher.compressor) == ("4.4", ("-comp", "gzip", "-Xcompression-level", "1"))
+
+
+def test_recipes_name_the_content(tmp_path: Path) -> None:
+    base = parse_base("docker://python:3.11.7-slim")
+    recipe = Recipe(base, pin(parse_base(f"docker://python@{DIGEST}"), {}, http=False, digest_of=str), "3.11.7", only_wheels=True)
+    assert f"Bootstrap: docker\nFrom: docker.io/library/python@{DIGEST}\n" in recipe.singularity()
+    assert f"FROM docker.io/library/python@{DIGEST}\n" in recipe.dockerfile()
+    for text in (recipe.singularity(), recipe.dockerfile()):
+        assert "uv pip sync --no-config --require-hashes --only-binary :all:" in text
+        assert "--python 3.11.7 /mlwf/env" in text
+    archive = tmp_path / "base.tar"
+    archive.write_bytes(b"x")
+    local = parse_base(f"docker-archive:{archive}")
+    of_file = Recipe(local, pin(local, {}, http=False, digest_of=lambda _file: DIGEST), "3.11.7", only_wheels=False)
+    assert f"Bootstrap: docker-archive\nFrom: {archive}\n" in of_file.singularity()
+    assert str(tmp_path) not in of_file.singularity(portable=True)
+    assert "--only-binary" not in of_file.singularity()
+
+
+def test_the_software_list(tmp_path: Path) -> None:
+    info = tmp_path / "six-1.17.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.4\nName: six\nLicense-Expression: MIT\n\ntext")
+    listed = software_list(LOCK, tmp_path, base="base", digest=DIGEST)
+    assert listed == software_list(LOCK, tmp_path, base="base", digest=DIGEST)
+    components = {each["name"]: each for each in listed["components"]}  # type: ignore[attr-defined]
+    assert components["Six"]["purl"] == "pkg:pypi/six@1.17.0"
+    assert components["Six"]["licenses"] == [{"expression": "MIT"}]
+    assert "licenses" not in components["numpy"]
+    assert components["base"]["version"] == DIGEST
+
+
+def model(folder: Path, *, needs_gpu: bool = False) -> ModelPackage:
+    return ModelPackage(
+        folder=folder, python="3.11.7", wanted=Requirements(()), flavors=(), input_example=None, needs_gpu=needs_gpu, sha256=""
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "gpu", "state"),
+    [
+        ("Traceback\nRuntimeError: Found no NVIDIA driver on your system.", False, "needs-gpu"),
+        ("AssertionError: Torch not compiled with CUDA enabled", False, "needs-gpu"),
+        ("ModuleNotFoundError: No module named 'x'", False, None),
+        ("ModuleNotFoundError: No module named 'x'", True, "needs-gpu"),
+        ("WARNING: cuda is not there\nValueError: bad input", False, None),
+    ],
+)
+def test_failures_for_want_of_a_gpu(tmp_path: Path, text: str, gpu: bool, state: str | None) -> None:
+    result = {"state": "failed", "text": text}
+    if state:
+        assert judge(result, model(tmp_path, needs_gpu=gpu), has_gpu=False).state == state
+    else:
+        with pytest.raises(MlwfError, match=text.splitlines()[-1]):
+            judge(result, model(tmp_path, needs_gpu=gpu), has_gpu=False)
+    with pytest.raises(MlwfError):
+        judge(result, model(tmp_path, needs_gpu=gpu), has_gpu=True)
+
+
+def test_the_recorded_answer_is_compared(tmp_path: Path) -> None:
+    assert judge({"state": "loaded"}, model(tmp_path), has_gpu=False).state == "loaded"
+    answered = {"state": "answered", "text": '{"predictions": [1.0000000001, "a", null]}'}
+    assert judge(answered, model(tmp_path), has_gpu=False).compared is False
+    (tmp_path / "expected_output.json").write_text('{"predictions": [1, "a", null]}')
+    assert judge(answered, model(tmp_path), has_gpu=False).compared is True
+    (tmp_path / "expected_output.json").write_text('{"predictions": [1.1, "a", null]}')
+    with pytest.raises(MlwfError, match="something else"):
+        judge(answered, model(tmp_path), has_gpu=False)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [(1, 1.0000000001, True), (1, 1.01, False), (True, 1, False), ([1], [1, 2], False), ({"a": [0]}, {"a": [0.0]}, True), ("a", "a", True),
+     (float("nan"), float("nan"), True), ({"a": 1}, {"b": 1}, False)],
+)  # fmt: skip
+def test_answers_that_are_the_same(one: object, other: object, equal: bool) -> None:
+    assert same(one, other) is equal
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_the_image_is_handed_out(tmp_path: Path, copy: bool) -> None:
+    kept, target = tmp_path / "kept", tmp_path / "container.simg"
+    kept.write_bytes(b"image" * 1000)
+    hand_out(kept, target, copy=copy)
+    assert target.read_bytes() == kept.read_bytes()
+    assert target.stat().st_mode & 0o777 == 0o750
+    if copy:
+        assert target.stat().st_ino != kept.stat().st_ino
