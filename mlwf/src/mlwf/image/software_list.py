@@ -16,7 +16,8 @@ def software_list(lock: Lock, site_packages: Path, *, base: str, digest: str) ->
         {"type": "platform", "name": "CPython", "version": lock.python, "bom-ref": "python"},
     ]
     for package in sorted(lock.packages, key=lambda each: each.name):
-        purl = f"pkg:pypi/{quote(package.name.lower().replace("_", "-"))}@{quote(package.version)}"
+        name = package.name.lower().replace("_", "-")  # as package URLs of PyPI are written
+        purl = f"pkg:pypi/{quote(name)}@{quote(package.version)}"
         entry: dict[str, object] = {
             "type": "library",
             "name": package.name,
