@@ -128,7 +128,9 @@ def base_archive() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not archive.exists():
             layer = CACHED / "base-python.part.tar"
-            _checked(["mmdebstrap", "--quiet", "--variant=minbase", "--include=python3,ca-certificates", "bookworm", str(layer)])
+            _checked(
+                ["mmdebstrap", "--quiet", "--variant=minbase", "--include=python3,python3-venv,ca-certificates", "bookworm", str(layer)]
+            )
             with tarfile.open(layer) as tar:
                 status = tar.extractfile("./var/lib/dpkg/status")
                 found = re.search(rb"Package: python3\.11-minimal\n(?:.+\n)*?Version: ([0-9.]+)", status.read() if status else b"")

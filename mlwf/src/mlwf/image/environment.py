@@ -1,6 +1,7 @@
 """The model's environment, built inside the base without network, from wheels of the user's cache."""
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,12 @@ class Environments:
             self.kit.tool.argv(
                 self.base.file,
                 ["/bin/sh", "-c", script, "sh", self.python.inside, inside, str(self.kit.processors)],
-                binds=[Bind(self.kit.cache.root, INSIDE, writable=True), Bind(uv_program().parent, UV_INSIDE), *self.python.binds()],
+                binds=[
+                    Bind(self.kit.cache.root, INSIDE, writable=True),
+                    Bind(uv_program().parent, UV_INSIDE),
+                    *self.python.binds(),
+                    *self._found_here(),
+                ],
                 network=False,
             ),
             _("The model's packages cannot be installed"),
@@ -130,6 +136,11 @@ class Environments:
             "HOME": "/tmp",  # noqa: S108  # the container's own, empty
         }
         return variables | {name: self.kit.runner.environ[name] for name in INDEXES if name in self.kit.runner.environ}
+
+    def _found_here(self) -> list[Bind]:
+        """Folders of wheels that the user's index settings name: the offline install looks there again."""
+        named = re.split(r"[\s,]+", self.kit.runner.environ.get("UV_FIND_LINKS", ""))
+        return [Bind(Path(each), each) for each in named if each.startswith("/") and Path(each).is_dir()]
 
     def _keep_compiled(self, env: Path, names: list[str]) -> None:
         """Links new .pyc into the wheels of uv's cache, so that the next environment has them without compiling."""
