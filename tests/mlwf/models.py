@@ -67,7 +67,8 @@ class Models:
     def _saved(self, name: str, script: str) -> Path:
         folder = self.ground.home / name
         if not folder.exists():
-            subprocess.run([self.mlflow / "bin" / "python", "-c", script, folder], check=True, capture_output=True)
+            # From a folder that is no project: MLflow would record its uv.lock.
+            subprocess.run([self.mlflow / "bin" / "python", "-c", script, folder], check=True, capture_output=True, cwd=self.ground.home)
             for file in (folder / "python_env.yaml", folder / "MLmodel"):
                 file.write_text(file.read_text().replace(_recorded(folder), base_python()))
             self.ground.give(folder)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from click.testing import CliRunner
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.image import sif
 from mlwf.image.base_registry import DockerReference, registry_digest
@@ -24,6 +25,7 @@ from mlwf.image.recipe import Recipe
 from mlwf.image.requirements import Requirements
 from mlwf.image.software_list import software_list
 from mlwf.image.tool import find_mksquashfs, find_tool, parse_version
+from mlwf.image_cli import command
 
 DIGEST = "sha256:" + "ab" * 32
 LOCK = Lock("Six==1.17.0 \\\n    --hash=sha256:" + "1" * 64 + "\nnumpy==2.1.0 \\\n    --hash=sha256:" + "2" * 64 + "\n", "3.11.7")
@@ -337,3 +339,32 @@ def test_the_image_is_handed_out(tmp_path: Path, copy: bool) -> None:
     assert target.stat().st_mode & 0o777 == 0o750
     if copy:
         assert target.stat().st_ino != kept.stat().st_ino
+
+
+def run_command(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str) -> tuple[int, str, str]:
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setenv("MLWF_CACHE", str(folder / "cache"))
+    done = CliRunner().invoke(command, [*options, "--output-dir", str(folder)], prog_name="mlwf_create_image")
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_wrong_use_and_a_machine_without_the_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ("--model-pkg-url", "m.tar.gz", "--base-container-url", "base.sif")
+    assert run_command(monkeypatch, tmp_path, *asked[:2])[0] == 2
+    assert run_command(monkeypatch, tmp_path, *asked, "--offline", "--fetch-only")[0] == 2
+    status, out, err = run_command(monkeypatch, tmp_path, *asked)
+    assert (status, out) == (1, "")
+    assert "There is no Apptainer or Singularity on this machine. Load its module" in err
+    monkeypatch.setenv("LC_ALL", "ja_JP.UTF-8")
+    assert "このマシンで Apptainer または Singularity が見つかりません" in run_command(monkeypatch, tmp_path, *asked)[2]
+    assert [each.name for each in tmp_path.iterdir()] == ["home"]
+
+
+def test_a_package_that_is_not_there_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_tool(tmp_path, "apptainer", "apptainer version 1.4.5")
+    fake_tool(tmp_path, "mksquashfs", "mksquashfs version 4.5.1\n\tzstd")
+    before = sorted(tmp_path.iterdir())
+    status, out, err = run_command(monkeypatch, tmp_path, "--model-pkg-url", "/no/model.tar.gz", "--base-container-url", "docker://python")
+    assert (status, out) == (2, "")
+    assert "/no/model.tar.gz" in err
+    assert [each for each in sorted(tmp_path.iterdir()) if each.name != "cache"] == before
