@@ -37,12 +37,15 @@ def init(context: click.Context) -> None:
 
 
 @click.command()
+@click.option(
+    "--part", type=click.Choice(["all", "web", "reconciler"]), default="all", show_default=True, help="Only what answers, or what acts."
+)
 @click.pass_context
-def serve(context: click.Context) -> None:
-    """Run the service in the foreground: the API on its Unix socket, and the reconciler.
+def serve(context: click.Context, *, part: str) -> None:
+    """Run the service in the foreground: the API on its listeners (web), and the reconciler.
 
-    Logs go to standard error, a line each. SIGTERM or Ctrl-C ends it within seconds; tracking servers go on running. systemd: Type=exec,
-    KillMode=mixed would end the tracking servers too, so use KillMode=process.
+    Logs go to standard error, a line each. SIGTERM or Ctrl-C ends it within seconds; tracking servers go on running. systemd: see
+    deploy/systemd (Type=notify; KillMode=process, since any other would end the tracking servers of the process runtime too).
     """
     from backend.cli.failures import CommandError
     from backend.keyring import Keyring
@@ -58,7 +61,7 @@ def serve(context: click.Context) -> None:
     registry.close()
     if revision != Registry.newest_revision():
         raise CommandError(f"the registry has revision {revision}, and this version needs {Registry.newest_revision()}; run `aihub init`")
-    become(file_of(context))
+    become(file_of(context), part)
 
 
 @click.command()

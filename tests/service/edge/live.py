@@ -76,12 +76,16 @@ class Live:
         assert not check or done.returncode == 0, f"{argv}: {done.stdout}{done.stderr}\n{self.log[-3000:]}"
         return done
 
+    def run(self, *options: str, **variables: str) -> subprocess.Popen[bytes]:
+        """`aihub serve` with these options, not waited for."""
+        environment = {"PATH": os.environ["PATH"], "AIHUB_SETTINGS": str(self.file), "LANG": "C.UTF-8", **variables}
+        with self.log_file.open("ab") as log:
+            argv = ["setpriv", "--pdeathsig", "TERM", AIHUB, "serve", *options]
+            return subprocess.Popen(argv, env=environment, cwd=self.home, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
     def start(self) -> None:
         """Start it and wait until it answers and its reconciler lives."""
-        environment = {"PATH": os.environ["PATH"], "AIHUB_SETTINGS": str(self.file), "LANG": "C.UTF-8"}
-        with self.log_file.open("ab") as log:
-            argv = ["setpriv", "--pdeathsig", "TERM", AIHUB, "serve"]
-            self.process = subprocess.Popen(argv, env=environment, cwd=self.home, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.process = self.run()
         try:
             until(self.is_well, what="the service's health")
         except AssertionError as error:

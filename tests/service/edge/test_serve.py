@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import stat
 import threading
 from collections.abc import Iterator
@@ -118,3 +119,27 @@ def test_logs_are_single_lines(live: Live) -> None:
     for line in live.log.splitlines():
         assert line[:4].isdigit(), line
         assert line.split()[2] in {"INFO", "WARNING", "ERROR"}, line
+
+
+def test_the_parts_apart_and_what_systemd_is_told(live: Live) -> None:
+    told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    told.settimeout(40)
+    told.bind(str(live.home / "notify"))
+    with told:
+        live.process = live.run("--part", "web", NOTIFY_SOCKET=str(live.home / "notify"))
+        assert told.recv(64) == b"READY=1"
+        assert live.ask("GET", "/me")[0] == 200
+        assert live.ask("GET", "/health")[1]["status"] == "degraded"
+        second = live.aihub("serve", "--part", "web", check=False)
+        assert "another aihub serve" in second.stderr
+        whole = live.aihub("serve", check=False)
+        assert "another aihub serve" in whole.stderr
+        assert [part.cmdline()[4] for part in live.parts()[1:] if part.ppid() == live.process.pid] == ["api"]
+        other = live.run("--part", "reconciler")
+        try:
+            until(live.is_well)
+        finally:
+            other.terminate()
+            assert other.wait(40) == 0
+        assert live.stop() == 0
+        assert told.recv(64) == b"STOPPING=1"

@@ -1,0 +1,88 @@
+"""The service's listening sockets: the Unix socket for callers on this host, and TCP behind the TLS nginx for those on others."""
+
+from __future__ import annotations
+
+import grp
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+from backend.settings import Settings
+
+log = logging.getLogger(__name__)
+_BACKLOG: Final = 1024
+
+
+class CannotListenError(Exception):
+    """The socket cannot be made; the message says why and the cure."""
+
+
+@contextmanager
+def listeners(settings: Settings) -> Iterator[dict[str, socket.socket]]:
+    """The listening sockets by the names of their parts. Error: ``CannotListenError``."""
+    with ExitStack() as stack:
+        found = {"api": stack.enter_context(_listening(settings))}
+        for name, address in (("munge", settings.munge_listen), ("token", settings.token_listen)):
+            if address is not None:
+                found[name] = stack.enter_context(_tcp(f"{name}_listen", address))
+        yield found
+
+
+def _tcp(setting: str, address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, int(port)), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise CannotListenError(f"{setting}: {address} cannot be used ({error.strerror}); free that port, or name another one") from None
+    log.info("listening on %s", address)
+    return listener
+
+
+@contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    """The listening socket. It gets its mode before it gets its name, and replaces a dead one by rename. Error: ``CannotListenError``."""
+    path = settings.socket
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if path.exists() and not path.is_socket():
+            raise CannotListenError(f"{path} is there and no socket; remove it, or name another place in the setting socket")
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise CannotListenError(
+            f"{path.parent} cannot be used ({error.strerror}); make it for the service's account, or set socket"
+        ) from None
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    new = Path(f"/proc/self/fd/{folder}/.{path.name[:60]}.{os.getpid()}")  # short, however deep the folder lies
+    try:
+        try:
+            new.unlink(missing_ok=True)
+            listener.bind(str(new))
+            _open_to_users(new, settings)
+            listener.listen(_BACKLOG)
+            new.rename(new.with_name(path.name))
+        except OSError as error:
+            raise CannotListenError(f"the socket {path} cannot be made ({error.strerror}); see its folder's owner and mode") from None
+        log.info("listening on %s", path)
+        yield listener
+        path.unlink(missing_ok=True)
+    finally:
+        listener.close()
+        os.close(folder)
+
+
+def _open_to_users(path: Path, settings: Settings) -> None:
+    if settings.socket_group is None:
+        path.chmod(0o666)
+        return
+    try:
+        gid = grp.getgrnam(settings.socket_group).gr_gid
+    except KeyError:
+        raise CannotListenError(f"socket_group: there is no group {settings.socket_group}; name one that exists, or leave it out") from None
+    os.chown(path, -1, gid)
+    path.chmod(0o660)
