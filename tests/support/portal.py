@@ -103,7 +103,7 @@ class Portal:
         hsts = 'Header always set Strict-Transport-Security "max-age=63072000"' if at_least >= VERSIONS.index("4.2") else ""
         basic = f"  AuthType Basic\n  AuthName portal\n  AuthUserFile {self.home}/users\n  Require valid-user\n"
         auth = basic if self.basic else "  Require env PORTAL_USER\n"
-        puns = "\n".join(f"SetEnv PUN_{user} {port}" for user, port in self.users.items() if port)
+        puns = "\n".join(f"SetEnvIf Request_URI ^ PUN_{user}={port}" for user, port in self.users.items() if port)
         who = "" if self.basic else "\n".join(f'SetEnvIf Cookie "(^|; ){SESSION}={user}(;|$)" PORTAL_USER={user}' for user in self.users)
         common = auth + strip + f'  RequestHeader edit* Cookie "(^|;\\s*){SESSION}[^;]*" ""\n'
         loads = "\n".join(f"LoadModule {name}_module {MODULES}/mod_{name}.so" for name in LOADED if (MODULES / f"mod_{name}.so").exists())
