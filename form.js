@@ -9,15 +9,20 @@
     .map((name) => [document.getElementById(`batch_connect_session_context_${name}`), asked.get(name)])
     .filter(([field, value]) => field && value.length <= 2048 && !/[\u0000-\u001f\u007f]/.test(value));
 
-  const suits = (field, value) =>
-    field.tagName === "SELECT"
-      ? [...field.options].some((option) => option.value === value)
-      : !field.pattern || new RegExp(`^(?:${field.pattern})$`, "v").test(value);
+  // A text that the field's own pattern refuses leaves it as it was.
+  const takes = (field, value) => {
+    if (field.tagName === "SELECT") return [...field.options].some((option) => option.value === value);
+    const before = field.value;
+    field.value = value;
+    const good = !field.validity.patternMismatch;
+    field.value = before;
+    return good;
+  };
 
   // Choices first: a change of theirs may set other fields.
   fields.sort(([a], [b]) => (b.tagName === "SELECT") - (a.tagName === "SELECT"));
   for (const [field, value] of fields) {
-    if (!suits(field, value)) continue;
+    if (!takes(field, value)) continue;
     field.value = value;
     field.dispatchEvent(new Event("change", { bubbles: true }));
   }

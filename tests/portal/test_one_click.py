@@ -159,7 +159,11 @@ def test_run_pages_artifacts_and_registry_are_clicked_through(centre: Centre) ->
     context = centre.context(OWNER)
     page = centre.open(context)
     failed: list[str] = []
-    page.on("response", lambda answer: failed.append(answer.url) if answer.status >= 400 and "users/current" not in answer.url else None)
+    # MLflow's page asks for these two also where they are refused on purpose, or do not exist.
+    known = ("users/current", "/assistant/")
+    page.on(
+        "response", lambda answer: failed.append(answer.url) if answer.status >= 400 and not any(k in answer.url for k in known) else None
+    )
     page.goto(f"{centre.url}#/experiments/0/runs/{centre.run_id}")
     expect(page.get_by_text("a run of the portal test").first).to_be_visible()
     expect(page.get_by_text("rmse").first).to_be_visible()
