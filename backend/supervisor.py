@@ -57,7 +57,8 @@ class _Part:
     def start(self) -> None:
         """In a session of its own, so that a Ctrl-C reaches it through us alone."""
         descriptors = () if self.listener is None else (self.listener,)
-        self.process = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, pass_fds=descriptors, start_new_session=True)
+        variables = {name: value for name, value in environment().items() if name != "NOTIFY_SOCKET"}  # gunicorn would speak for us
+        self.process = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, pass_fds=descriptors, start_new_session=True, env=variables)
         self.started_at = time.monotonic()
         log.info("%s started (process %d)", self.name, self.process.pid)
 
