@@ -68,7 +68,24 @@ SETTINGS = (
     ),
     Setting("UV_FIND_LINKS", "Folder of wheels beside the index; read while fetching, and seen by the install in the base."),
     Setting("SLURM_CPUS_PER_TASK", "Processors for packing an image; also `NSLOTS` (Grid Engine) and `NCPUS` (PBS)."),
+    Setting(
+        "SLURM_CPUS_PER_TASK",
+        "Processors for packing an image; also `NSLOTS` (Grid Engine) and `NCPUS` (PBS). Outside of a job at most 8 are used.",
+    ),
     Setting("HOME", "Where `.mlflow/credentials` and `.aws/credentials` are."),
+    Setting(
+        "APPTAINER_TMPDIR",
+        "Where `mlwf_create_image` unpacks a base image, where `--tmpdir` is not given; then `SINGULARITY_TMPDIR`, `SLURM_TMPDIR`, "
+        "`TMPDIR`, `PBS_JOBDIR`, `/tmp`, `/var/tmp`: the first that is local and has room.",
+    ),
+    Setting("SINGULARITY_TMPDIR", "See `APPTAINER_TMPDIR`."),
+    Setting("SLURM_TMPDIR", "See `APPTAINER_TMPDIR`."),
+    Setting("TMPDIR", "See `APPTAINER_TMPDIR`."),
+    Setting("PBS_JOBDIR", "See `APPTAINER_TMPDIR`."),
+    Setting("SLURM_CPUS_ON_NODE", "See `SLURM_CPUS_PER_TASK`."),
+    Setting("NSLOTS", "See `SLURM_CPUS_PER_TASK`."),
+    Setting("NCPUS", "See `SLURM_CPUS_PER_TASK`."),
+    Setting("UV_TORCH_BACKEND", "Which builds of PyTorch (`cu128`, `cpu` …), where the model does not say; uv's word."),
 )
 
 

@@ -15,9 +15,11 @@ from mlwf.image.lock import BasePlatform, Lock, make_lock, torch_backend
 from mlwf.image.package import ModelPackage
 from mlwf.image.pythons import Python, PythonWishes, find_python
 from mlwf.image.requirements import Policy
+from mlwf.image.tempspace import temporary_folder
 
 # The layout of what we write: a change of it makes every cached image a stranger.
 FORMAT = "1"
+LEAST_SPACE = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -132,12 +134,17 @@ def _base(kit: Kit, source: BaseSource, pinned: Pinned, folder: Path, wanted: Wa
         if file is None:
             if wanted.offline and source.is_remote:
                 raise _not_fetched(source.text)
-            place = folder / "base"
-            place.mkdir()
-            given = one_image(source.path, pinned.digest, folder / "layout") if source.kind == "oci" and source.path else pinned.source
-            made = bases.convert(kit, given, named=named, digest=pinned.digest, folder=place, http=wanted.http_registry)
-            file = kit.cache.put("bases", key, made)
+            with temporary_folder(kit.runner.environ, wanted.tmpdir, _needed(source)) as place:
+                given = one_image(source.path, pinned.digest, folder / "layout") if source.kind == "oci" and source.path else pinned.source
+                made = bases.convert(kit, given, named=named, digest=pinned.digest, folder=place, http=wanted.http_registry)
+                file = kit.cache.put("bases", key, made)
     return bases.load_base(file)
+
+
+def _needed(source: BaseSource) -> int:
+    """Bytes for unpacking the base and packing it again: three times its size, or what a small base takes where that is not known."""
+    size = source.path.stat().st_size if source.path and source.path.is_file() else 0
+    return max(3 * size, LEAST_SPACE)
 
 
 def _lock(kit: Kit, base: bases.Base, python: Python, package: ModelPackage, *, folder: Path, wanted: Wanted) -> Lock:

@@ -1,0 +1,102 @@
+"""Where a job may put gigabytes for a while: a local disk of the node with room enough, found by the batch systems' habits."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlwf.errors import MlwfError
+from mlwf.i18n import _
+from mlwf.image.cache import remove_tree
+
+# SLURM_TMPDIR is made by sites, not by Slurm; PBS and Grid Engine set TMPDIR for each job, and PBS a folder of the job.
+VARIABLES = ("APPTAINER_TMPDIR", "SINGULARITY_TMPDIR", "SLURM_TMPDIR", "TMPDIR", "PBS_JOBDIR")
+USUAL = ("/tmp", "/var/tmp")  # noqa: S108  # a folder of its own is made in it, by a name that nobody can guess
+NETWORK = frozenset({
+    "9p", "acfs", "afs", "beegfs", "ceph", "cifs", "coda", "fuse.ceph", "fuse.glusterfs", "fuse.s3fs", "fuse.sshfs", "gfs2", "glusterfs",
+    "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "panfs", "pvfs2", "smb3", "smbfs", "wekafs",
+})  # fmt: skip
+MOUNTS = Path("/proc/self/mountinfo")
+MB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Place:
+    """A candidate, who named it, and why it will not do (empty: it will)."""
+
+    path: Path
+    named: str
+    fault: str
+
+
+@contextlib.contextmanager
+def temporary_folder(environ: Mapping[str, str], asked: Path | None, needed: int, *, mounts: Path = MOUNTS) -> Iterator[Path]:
+    """A new folder (0700) with `needed` bytes of room, gone at the end. `asked`: the user's own choice, which must do. Raises MlwfError."""
+    folder = find_tempspace(environ, asked, needed, mounts=mounts) / f"mlwf-{secrets.token_hex(8)}"
+    folder.mkdir(0o700)
+    try:
+        yield folder
+    finally:
+        remove_tree(folder)
+
+
+def find_tempspace(environ: Mapping[str, str], asked: Path | None, needed: int, *, mounts: Path = MOUNTS) -> Path:
+    """The first place that will do. Raises MlwfError, which tells what is wrong with each."""
+    kinds = _kinds(mounts)
+    places = [Place(asked, "--tmpdir", _fault(asked, needed, kinds))] if asked else list(_places(environ, needed, kinds))
+    for place in places:
+        if not place.fault:
+            return place.path
+    raise MlwfError(
+        _("There is no place for {size} MB of temporary files").format(size=needed // MB),
+        "; ".join(f"{place.path} ({place.named}): {place.fault}" for place in places),
+        _("Name a folder on a local disk of this node with --tmpdir."),
+    )
+
+
+def _places(environ: Mapping[str, str], needed: int, kinds: Callable[[Path], tuple[str, str]]) -> Iterator[Place]:
+    seen = set()
+    named = [*((name, environ.get(name, "")) for name in VARIABLES), *((_("the usual place"), path) for path in USUAL)]
+    for name, path in named:
+        if path and path not in seen:
+            seen.add(path)
+            yield Place(Path(path), name, _fault(Path(path), needed, kinds))
+
+
+def _fault(path: Path, needed: int, kinds: Callable[[Path], tuple[str, str]]) -> str:
+    if not path.is_absolute() or not path.is_dir():
+        return _("it is no folder")
+    if not os.access(path, os.W_OK | os.X_OK):
+        return _("you may not write there")
+    kind, options = kinds(path)
+    if kind in NETWORK:
+        return _("it is on a network file system ({kind}), which takes minutes for what a local disk does in seconds").format(kind=kind)
+    if "noexec" in options.split(","):
+        return _("programs may not run there (noexec)")
+    state = os.statvfs(path)
+    free = state.f_bavail * state.f_frsize
+    if free < needed:
+        return _("only {free} MB are free").format(free=free // MB)
+    return ""
+
+
+def _kinds(mounts: Path) -> Callable[[Path], tuple[str, str]]:
+    """Tells a path's kind of file system and mount options: those of the longest mount point above it, the last one of equals."""
+    table: dict[str, tuple[str, str]] = {}
+    for line in mounts.read_text("utf-8", "surrogateescape").splitlines():
+        left, _dash, right = line.partition(" - ")
+        fields = left.split(" ")
+        # As the kernel writes them, spaces and the like are octal.
+        point = fields[4].encode("utf-8", "surrogateescape").decode("unicode_escape").encode("latin-1").decode("utf-8", "surrogateescape")
+        table[point] = (right.split(" ")[0], fields[5])
+
+    def kind_of(path: Path) -> tuple[str, str]:
+        real = path.resolve()
+        for each in (real, *real.parents):
+            if str(each) in table:
+                return table[str(each)]
+        return "", ""
+
+    return kind_of
