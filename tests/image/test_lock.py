@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +27,11 @@ class Locking:
 
     folder: Path
     environ: Mapping[str, str]
-    rounds: int = 0
 
     def lock(
         self, package: Path, policy: Policy | None = None, *, platform: BasePlatform = DEBIAN, offline: bool = False, **more: bool
     ) -> Lock:
-        self.rounds += 1
-        work = self.folder / str(self.rounds)
-        work.mkdir()
+        work = Path(tempfile.mkdtemp(dir=self.folder))
         allowed = policy or Policy()
         with (self.folder / "build.log").open("ab") as log:
             return make_lock(
@@ -157,7 +155,7 @@ PYPI = 'registry = "https://pypi.org/simple"'
 
 def locked_package(make_folder: MakeFolder, source: str, name: str = "package") -> Path:
     text = UV_LOCK.format(source=source, url="https://files.pythonhosted.org/packages", digest="ab" * 32)
-    return make_folder({"uv.lock": text, "pyproject.toml": PYPROJECT}, name=name)
+    return make_folder({"uv.lock": text, "pyproject.toml": PYPROJECT, "requirements.txt": "below==1.5"}, name=name)
 
 
 def test_a_uv_lock_is_honoured(make_folder: MakeFolder, locking: Callable[..., Locking]) -> None:
@@ -183,6 +181,42 @@ def test_where_a_uv_lock_may_not_point_to(make_folder: MakeFolder, locking: Call
     with pytest.raises(MlwfError) as caught:
         locking(Index(port=1)).lock(locked_package(make_folder, source))
     assert words in str(caught.value)
+
+
+def test_a_uv_lock_of_something_else_only_tells_versions(
+    serve_index: Serve, make_folder: MakeFolder, locking: Callable[..., Locking]
+) -> None:
+    """MLflow copies the lock of whatever project the model was logged in."""
+    index = serve_index(Index().add("top", "1.0", requires=["below"]).add("below", "1.5").add("below", "2.0"))
+    folder = locked_package(make_folder, PYPI)
+    (folder / "requirements.txt").write_text("top==1.0")
+    lock = locking(index).lock(folder)
+    assert [(each.name, each.version) for each in lock.packages] == [("below", "1.5"), ("top", "1.0")]
+    assert lock.packages[0].hashes == (digest(index, "below-1.5-py3-none-any.whl"),)
+    (folder / "requirements.txt").write_text("top==1.0\nbelow>1.5")
+    assert [each.version for each in locking(index).lock(folder).packages] == ["2.0", "1.0"]
+    # Nor does it matter where that project's other packages come from.
+    (folder / "uv.lock").write_text((folder / "uv.lock").read_text().replace(PYPI, 'git = "https://evil.example/x"'))
+    assert [each.version for each in locking(index).lock(folder).packages] == ["2.0", "1.0"]
+
+
+def test_a_uv_lock_of_a_workspace_whose_members_are_not_here(
+    serve_index: Serve, make_folder: MakeFolder, locking: Callable[..., Locking]
+) -> None:
+    index = serve_index(Index().add("below", "1.5").add("below", "2.0"))
+    folder = locked_package(make_folder, PYPI)
+    (folder / "requirements.txt").write_text("below")
+    (folder / "pyproject.toml").write_text(PYPROJECT + '[tool.uv.workspace]\nmembers = ["member"]\n')
+    (folder / "uv.lock").write_text(
+        (folder / "uv.lock").read_text() + '[[package]]\nname = "member"\nversion = "1"\nsource = { editable = "member" }\n'
+    )
+    assert [each.version for each in locking(index).lock(folder).packages] == ["1.5"]
+
+
+@pytest.mark.parametrize("text", ["", "version = 1", "package = 3", "package = [1]", "[[package", "\x00"])
+def test_a_broken_uv_lock(make_folder: MakeFolder, locking: Callable[..., Locking], text: str) -> None:
+    with pytest.raises(MlwfError, match=r"uv\.lock cannot be read"):
+        locking(Index(port=1)).lock(make_folder({"uv.lock": text, "pyproject.toml": PYPROJECT}))
 
 
 def test_builds_of_pytorch_as_recorded() -> None:

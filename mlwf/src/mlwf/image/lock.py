@@ -13,7 +13,7 @@ from mlwf.i18n import _
 from mlwf.image.package import ModelPackage
 from mlwf.image.process import ProgramError, Runner
 from mlwf.image.requirements import STRICT, Policy, RefusedRequirementError, Requirements
-from mlwf.image.uv_lock import check_uv_lock
+from mlwf.image.uv_lock import UvLock, read_uv_lock
 
 NAMED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;\\]+)")
 # What uv has names for: wheels for a version run on every later one.
@@ -117,25 +117,31 @@ def make_lock(
 
     `python`: the exact version that the image gets; `cache`: uv's cache; `folder`: for the files between.
     """
-    if package.uv_lock:
-        return Lock(_exported(package.uv_lock, python, runner, cache, folder, policy), python)
-    wanted, bounds = folder / "requirements.in", folder / "constraints.in"
+    own = read_uv_lock(package.uv_lock) if package.uv_lock else None
+    if own and own.is_of(package.wanted.packages):
+        own.check_required(package.wanted.packages, policy)
+        exported = _exported(own, python, runner, cache, folder, policy)
+        if exported:
+            return Lock(_with_indexes(package.wanted.indexes, exported), python)
+    wanted, bounds, locked = folder / "requirements.in", folder / "constraints.in", folder / "resolved.txt"
     wanted.write_text("\n".join(package.requirements) + "\n")
     bounds.write_text("\n".join(package.wanted.constraints) + "\n")
+    # uv keeps to the versions that it finds in its output, as far as the requirements let it.
+    locked.write_text("".join(f"{name}=={version}\n" for name, version in sorted(own.pins.items())) if own else "")
     options = ["--only-binary", ":all:"] if only_wheels else []
     options += ["--offline"] if offline else []
     try:
-        text = runner.run(
+        runner.run(
             [
                 uv_program(), "pip", "compile", "--generate-hashes", "--no-header", "--no-annotate", "--no-config", "--quiet",
                 "--python-version", python, "--python-platform", platform.as_uv(), "--cache-dir", cache, *options,
-                "--constraints", bounds, wanted,
+                "--constraints", bounds, "--output-file", locked, wanted,
             ],
             _("The model's packages cannot be resolved"),
         )  # fmt: skip
     except ProgramError as error:
         raise _explained(error, offline=offline, only_wheels=only_wheels) from error
-    return Lock(_with_indexes(package.wanted.indexes, text), python)
+    return Lock(_with_indexes(package.wanted.indexes, locked.read_text()), python)
 
 
 def _with_indexes(indexes: Sequence[str], text: str) -> str:
@@ -163,23 +169,28 @@ def _told(output: str) -> str:
     return re.sub(r"\s+", " ", reasons).strip()[:400]
 
 
-def _exported(uv_lock: Path, python: str, runner: Runner, cache: Path, folder: Path, policy: Policy) -> str:  # noqa: PLR0917
-    """The model's own uv.lock as a lock of ours. What it points to is held to the same policy; the project itself is not installed."""
-    check_uv_lock(uv_lock, policy)
+def _exported(own: UvLock, python: str, runner: Runner, cache: Path, folder: Path, policy: Policy) -> str:  # noqa: PLR0917
+    """The model's own uv.lock as a lock of ours, held to the same policy; empty where uv cannot use it without the rest of its project."""
     # A copy: uv may write beside what it reads, and the package stays as it came.
     project = folder / "project"
     project.mkdir()
     for name in ("uv.lock", "pyproject.toml"):
-        shutil.copyfile(uv_lock.parent / name, project / name)
-    text = runner.run(
-        [
-            uv_program(), "export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate", "--no-config", "--quiet",
-            "--format", "requirements.txt", "--project", project, "--python", python, "--no-python-downloads", "--cache-dir", cache,
-            "--offline",
-        ],
-        _("The model's uv.lock cannot be used"),
-    )  # fmt: skip
+        shutil.copyfile(own.file.parent / name, project / name)
+    try:
+        text = runner.run(
+            [
+                uv_program(), "export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate", "--no-config",
+                "--quiet", "--format", "requirements.txt", "--project", project, "--python", python, "--no-python-downloads", "--cache-dir", cache,
+                "--offline",
+            ],
+            _("The model's uv.lock cannot be used"),
+        )  # fmt: skip
+    except ProgramError as error:
+        runner.note(str(error))
+        return ""
     for block in re.split(r"\n(?=\S)", text.strip()):
-        if not re.match(rf"{NAMED.pattern}|[A-Za-z0-9][\w.-]*\s*@\s*https://", block):
+        match = re.match(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?\s*(?:==|@\s*https://)", block)
+        if not match:
             raise RefusedRequirementError(block.splitlines()[0], _("it has no fixed version"), _("Lock the project's packages anew."))
+        own.check(match[1], policy)
     return text

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.export.download import Download
-from mlwf.export.http import RefusedError, TransientError
 from mlwf.export.sources import RemoteFile, Source
 from mlwf.export.store import StoreSource, endpoint_of
 from mlwf.i18n import _
@@ -123,11 +122,17 @@ def _stream(source: Source, file: RemoteFile, into: Path, progress: Progress, *,
             )
         progress.begins(file.size)
         with Download(_Renamed(source, file), [local], folder, progress.arrived) as download:
-            _unpack_checked(lambda: download.chunks(local.path), into, checksum)
-    except (TransientError, RefusedError) as error:
-        raise MlwfError(_("{source} could not be read").format(source=shown), str(error), _("Try again.")) from error
+            _unpack_checked(lambda: _coming(download, local.path, shown), into, checksum)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _coming(download: Download, path: str, shown: str) -> Iterator[bytes]:
+    """The bytes as they land; what broke the download is told in the words of this command."""
+    try:
+        yield from download.chunks(path)
+    except MlwfError as error:
+        raise MlwfError(_("{source} could not be read").format(source=shown), error.why, _("Try again.")) from error
 
 
 class _Renamed:

@@ -1,0 +1,93 @@
+"""The exact Python from a site's mirror, by the real uv. The archive is a stand-in with python-build-standalone's layout."""
+
+import hashlib
+import io
+import json
+import os
+import platform
+import tarfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from mlwf.image.process import Runner
+from mlwf.image.pythons import _from_site, _from_uv
+
+from tests.image.web import Web
+
+SYSCONFIG = b"# system configuration generated and used by the sysconfig module\n"
+# As it stands in an address: the + of its name is quoted.
+RELEASE = "20240107/cpython-3.11.7%2B20240107-linux-install_only_stripped.tar.gz"
+GITHUB = "https://github.com/astral-sh/python-build-standalone/releases/download"
+
+
+def stand_in() -> bytes:
+    """An archive with what uv looks for in a Python that it installs."""
+    out = io.BytesIO()
+    files = {
+        "python/bin/python3.11": b"#!/bin/sh\necho stand-in\n",
+        "python/lib/python3.11/_sysconfigdata__linux_x86_64-linux-gnu.py": SYSCONFIG + b"build_time_vars = {}\n",
+    }
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o755
+            tar.addfile(entry, io.BytesIO(content))
+    return out.getvalue()
+
+
+@pytest.fixture
+def mirror() -> Iterator[Web]:
+    serving = Web({f"/{RELEASE}": stand_in()}).start()
+    yield serving
+    serving.stop()
+
+
+def runner(folder: Path, log: io.BytesIO, *, sha256: str = "", **more: str) -> Runner:
+    """uv with a list of downloads of its own form, which knows one Python."""
+    machine = platform.machine()
+    entry = {
+        "name": "cpython", "arch": {"family": machine, "variant": None}, "os": "linux", "libc": "gnu", "major": 3, "minor": 11, "patch": 7,
+        "prerelease": "", "url": f"{GITHUB}/{RELEASE}", "sha256": sha256 or hashlib.sha256(stand_in()).hexdigest(),
+        "variant": None, "build": "20240107",
+    }  # fmt: skip
+    listed = folder / "downloads.json"
+    listed.write_text(json.dumps({f"cpython-3.11.7-linux-{machine}-gnu": entry}))
+    environ: Mapping[str, str] = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "UV_PYTHON_DOWNLOADS_JSON_URL": str(listed),
+        "UV_HTTP_RETRIES": "0",
+        **more,
+    }
+    return Runner(environ, log)
+
+
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_a_mirror_gives_the_exact_patch(tmp_path: Path, mirror: Web, by_variable: bool) -> None:
+    log = io.BytesIO()
+    run = runner(tmp_path, log, **({"UV_PYTHON_INSTALL_MIRROR": mirror.url} if by_variable else {}))
+    assert _from_uv("3.11.7", tmp_path / "python", tmp_path, run, "" if by_variable else mirror.url), log.getvalue().decode()
+    assert (tmp_path / "python/bin/python3.11").read_bytes() == b"#!/bin/sh\necho stand-in\n"
+    assert [path for path, _range in mirror.asked] == [f"/{RELEASE}"]
+
+
+def test_another_patch_or_another_content_is_none(tmp_path: Path, mirror: Web) -> None:
+    log = io.BytesIO()
+    assert not _from_uv("3.11.8", tmp_path / "python", tmp_path, runner(tmp_path, log), mirror.url)
+    assert not _from_uv("3.11.7", tmp_path / "python", tmp_path, runner(tmp_path, log, sha256="0" * 64), mirror.url)
+    assert not (tmp_path / "python").exists()
+    said = log.getvalue().decode()
+    assert "3.11.8" in said
+    assert "ash mismatch" in said
+
+
+def test_what_the_site_keeps(tmp_path: Path) -> None:
+    (tmp_path / "site/3.11.7/bin").mkdir(parents=True)
+    (tmp_path / "site/3.11.7/bin/python3.11").touch()
+    environ = {"MLWF_PYTHONS": str(tmp_path / "site")}
+    assert _from_site("3.11.7", tmp_path / "python", environ)
+    assert (tmp_path / "python/bin/python3.11").exists()
+    assert not _from_site("3.11.8", tmp_path / "other", environ)
+    assert not _from_site("../../etc", tmp_path / "other", environ)
+    assert not _from_site("3.11.7", tmp_path / "other", {})

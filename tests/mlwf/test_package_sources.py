@@ -1,0 +1,182 @@
+"""Model packages from everywhere: the object store, the web, a tracking server's registry, a file, a folder."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from mlwf.errors import MlwfError
+from mlwf.export import download
+from mlwf.image.sources import fetch_files
+
+from tests.image.conftest import package_files, packed
+from tests.image.web import Web
+from tests.mlwf.exporting import arguments, files_of, run, the_package
+from tests.mlwf.tracking import Tracking
+from tests.support.s3 import S3Store
+
+FILES = {**package_files(), "weights/part.bin": os.urandom(600_000)}
+ARCHIVE = packed(FILES)
+SHA256 = hashlib.sha256(ARCHIVE).hexdigest()
+OTHER = "0" * 64
+
+
+class Counting:
+    """What a progress bar would have been told."""
+
+    def __init__(self) -> None:
+        self.total: int | None = None
+        self.count = 0
+
+    def begins(self, total: int | None) -> None:
+        self.total = total
+
+    def arrived(self, count: int) -> None:
+        self.count += count
+
+
+def fetched(source: object, into: Path, environ: Mapping[str, str] | None = None, checksum: str = "") -> Counting:
+    """Fetches, and says that the files are the package's and nothing else was left."""
+    told = Counting()
+    fetch_files(str(source), into, environ=environ or {}, progress=told, checksum=checksum)
+    assert files_of(into) == FILES
+    assert [path.name for path in into.parent.iterdir() if into.name in path.name] == [into.name]
+    return told
+
+
+def refused(source: object, into: Path, environ: Mapping[str, str] | None = None, checksum: str = "") -> str:
+    """The sentence; and nothing was left."""
+    before = set(into.parent.iterdir())
+    with pytest.raises(MlwfError) as caught:
+        fetch_files(str(source), into, environ=environ or {}, progress=Counting(), checksum=checksum)
+    assert set(into.parent.iterdir()) == before
+    return str(caught.value)
+
+
+@pytest.fixture
+def web() -> Iterator[Callable[..., Web]]:
+    running: list[Web] = []
+
+    def serve(**options: object) -> Web:
+        running.append(Web({"/model.tar.gz": ARCHIVE}, **options).start())  # type: ignore[arg-type]
+        return running[-1]
+
+    yield serve
+    for each in running:
+        each.stop()
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "PART", 100_000)
+
+
+def test_a_file_and_a_folder(tmp_path: Path) -> None:
+    file = tmp_path / "model.tar.gz"
+    file.write_bytes(ARCHIVE)
+    told = fetched(file, tmp_path / "one", checksum=SHA256.upper())
+    assert told.total == told.count == len(ARCHIVE)
+    fetched(f"file://{file}", tmp_path / "two", checksum=f"sha256:{SHA256}")
+    fetched(tmp_path / "one", tmp_path / "three")
+    (tmp_path / "wrapped.tar.gz").write_bytes(packed(FILES, prefix="model/"))
+    fetched(tmp_path / "wrapped.tar.gz", tmp_path / "four")
+    assert f"its SHA-256 is {SHA256}, not {OTHER}" in refused(file, tmp_path / "five", checksum=OTHER)
+    assert "no SHA-256" in refused(file, tmp_path / "five", checksum="md5:123")
+    assert "a checksum is of an archive" in refused(tmp_path / "one", tmp_path / "five", checksum=SHA256).lower()
+
+
+def test_what_is_no_package(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "no-model.tar.gz").write_bytes(packed({"README": b"hello"}))
+    into = tmp_path / "model"
+    assert "There is no model package" in refused(tmp_path / "none", into)
+    assert "there is no MLmodel in it" in refused(tmp_path / "empty", into)
+    assert "there is no MLmodel in it" in refused(tmp_path / "no-model.tar.gz", into)
+    for source in ("ftp://x.example/model.tar.gz", "runs:/1/model", "javascript:alert(1)"):
+        assert "is no model package" in refused(source, into)
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "locked" / "MLmodel").write_text("x")
+    (tmp_path / "locked" / "dangling").symlink_to("nowhere")
+    assert "a link" in refused(tmp_path / "locked", into)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_the_web_in_parts_and_with_hiccups(tmp_path: Path, web: Callable[..., Web]) -> None:
+    server = web(cuts=3)
+    told = fetched(f"{server.url}/model.tar.gz", tmp_path / "model", checksum=SHA256)
+    assert (told.total, told.count) == (len(ARCHIVE), len(ARCHIVE))
+    assert len({asked for _path, asked in server.asked}) > 6
+    server = web(ranges=False, cuts=1)
+    fetched(f"{server.url}/model.tar.gz", tmp_path / "whole")
+    assert "its SHA-256 is" in refused(f"{server.url}/model.tar.gz", tmp_path / "other", checksum=OTHER)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_file_that_changes_on_the_way_is_never_put_together(tmp_path: Path, web: Callable[..., Web]) -> None:
+    server = web(changes=3)
+    said = refused(f"{server.url}/model.tar.gz", tmp_path / "model")
+    assert said.startswith(f"{server.url}/model.tar.gz could not be read: model.tar.gz changed while it was read")
+
+
+def test_redirects_and_what_they_may_not_lead_to(tmp_path: Path, web: Callable[..., Web]) -> None:
+    server = web()
+    server.redirects = {
+        "/latest": "/there",
+        "/there": f"{server.url}/model.tar.gz?signature=s3cr3t-of-the-link",
+        "/round": "/round",
+        "/file": "file:///etc/passwd",
+        "/login": "https://user:s3cr3t-password@x.example/",
+        "/plain": "http://x.example/model.tar.gz",
+        "/gone": "/nothing?signature=s3cr3t-of-the-link",
+    }
+    fetched(f"{server.url}/latest", tmp_path / "model")
+    for path, words in {
+        "round": "from address to address",
+        "file": "is no web address",
+        "login": "holds a user name or password",
+        "plain": "plain http",
+        "gone": "there is no such file",
+    }.items():
+        said = refused(f"{server.url}/{path}", tmp_path / "other")
+        assert words in said
+        assert "s3cr3t" not in said
+    assert "there is no such file" in refused(f"{server.url}/nothing?X-Amz-Signature=s3cr3t", tmp_path / "other")
+    assert "--model-pkg-sha256" in refused("http://x.example/model.tar.gz", tmp_path / "other")
+    assert "holds a user name" in refused("https://u:s3cr3t@x.example/model.tar.gz", tmp_path / "other")
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_the_object_store(tmp_path: Path, s3_store: S3Store) -> None:
+    bucket = s3_store.make_bucket()
+    s3_store.client().put_object(Bucket=bucket, Key="models/wine v2/model.tar.gz", Body=ARCHIVE)
+    s3_store.client().put_object(Bucket=bucket, Key="model.tar.gz", Body=ARCHIVE)
+    environ = {"MLFLOW_S3_ENDPOINT_URL": s3_store.endpoint_url}
+    keys = pytest.MonkeyPatch()
+    with keys.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", s3_store.reader.access_key)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", s3_store.reader.secret_key)
+        told = fetched(f"s3://{bucket}/models/wine v2/model.tar.gz", tmp_path / "model", environ, checksum=SHA256)
+        assert told.total == told.count == len(ARCHIVE)
+        fetched(f"s3://{bucket}/model.tar.gz", tmp_path / "top", environ)
+        assert "there is no such bucket or object" in refused(f"s3://{bucket}/none.tar.gz", tmp_path / "other", environ)
+        for source in (f"s3://{bucket}", f"s3://{bucket}/", "s3:///key", f"s3://{bucket}/folder/", "s3://u:p@bucket/key"):
+            assert "is no address of an object" in refused(source, tmp_path / "other", environ)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+        assert "your key may not read it" in refused(f"s3://{bucket}/model.tar.gz", tmp_path / "other", environ)
+    assert "no AWS credentials" in refused(f"s3://{bucket}/model.tar.gz", tmp_path / "other", environ)
+
+
+@pytest.mark.box
+def test_a_tracking_server_and_a_folder_of_its_export(tmp_path: Path, tracking: Tracking) -> None:
+    tracking.register("imaged", FILES)
+    environ = {**tracking.login, "MLFLOW_TRACKING_URI": tracking.url, "HOME": str(tmp_path)}
+    for number, source in enumerate(["models:/imaged/1", "models:/imaged@champion"]):
+        assert fetched(source, tmp_path / str(number), environ).count == sum(map(len, FILES.values()))
+    assert "no version 7" in refused("models:/imaged/7", tmp_path / "other", environ)
+    assert "is no registered model" in refused("models:/imaged", tmp_path / "other", environ)
+    assert "MLFLOW_TRACKING_URI" in refused("models:/imaged/1", tmp_path / "other", {"HOME": str(tmp_path)})
+    done = run(tmp_path / "export", tracking.login, *arguments(tracking.url, "imaged"))
+    assert done.returncode == 0, done.stderr
+    fetched(the_package(tmp_path / "export"), tmp_path / "from-folder")
+    fetched(the_package(tmp_path / "export") / "model.tar.gz", tmp_path / "from-archive")
