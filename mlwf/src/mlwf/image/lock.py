@@ -123,11 +123,7 @@ def make_lock(
         exported = _exported(own, python, runner, cache, folder, policy)
         if exported:
             return Lock(_with_indexes(package.wanted.indexes, exported), python)
-    wanted, bounds, locked = folder / "requirements.in", folder / "constraints.in", folder / "resolved.txt"
-    wanted.write_text("\n".join(package.requirements) + "\n")
-    bounds.write_text("\n".join(package.wanted.constraints) + "\n")
-    # uv keeps to the versions that it finds in its output, as far as the requirements let it.
-    locked.write_text("".join(f"{name}=={version}\n" for name, version in sorted(own.pins.items())) if own else "")
+    wanted, bounds, locked = _written(package, own, folder)
     options = ["--only-binary", ":all:"] if only_wheels else []
     options += ["--offline"] if offline else []
     try:
@@ -142,6 +138,15 @@ def make_lock(
     except ProgramError as error:
         raise _explained(error, offline=offline, only_wheels=only_wheels) from error
     return Lock(_with_indexes(package.wanted.indexes, locked.read_text()), python)
+
+
+def _written(package: ModelPackage, own: UvLock | None, folder: Path) -> tuple[Path, Path, Path]:
+    """The requirements, the constraints, and where the lock is to be written; uv keeps to versions that stand there, as far as it may."""
+    files = folder / "requirements.in", folder / "constraints.in", folder / "resolved.txt"
+    preferred = [f"{name}=={version}" for name, version in sorted(own.pins.items())] if own else []
+    for file, lines in zip(files, (package.requirements, package.wanted.constraints, preferred), strict=True):
+        file.write_text("\n".join(lines) + "\n")
+    return files
 
 
 def _with_indexes(indexes: Sequence[str], text: str) -> str:
@@ -180,7 +185,8 @@ def _exported(own: UvLock, python: str, runner: Runner, cache: Path, folder: Pat
         text = runner.run(
             [
                 uv_program(), "export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate", "--no-config",
-                "--quiet", "--format", "requirements.txt", "--project", project, "--python", python, "--no-python-downloads", "--cache-dir", cache,
+                "--quiet", "--format", "requirements.txt", "--project", project,
+                "--python", python, "--no-python-downloads", "--cache-dir", cache,
                 "--offline",
             ],
             _("The model's uv.lock cannot be used"),
