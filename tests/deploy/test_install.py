@@ -1,0 +1,129 @@
+"""What an admin installs is accepted by the programs that read it, and the pages' commands are ones that there are."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from mlwf.connection import connection
+
+from backend.settings import load
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+PAGES = [ROOT / "docs" / "install" / name for name in ("service.md", "console.md")]
+WORST_EXPOSURE = {"aihub-web.service": 1.5, "aihub-reconciler.service": 3.5}
+"""Of `systemd-analyze security`, 0 (nothing) to 10 (all)."""
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed here")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The page's fenced blocks of that language."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [text for name, text in found if name == language]
+
+
+def installed(unit: Path, folder: Path) -> Path:
+    """The unit with programs that are here, so that systemd finds them."""
+    copy = folder / unit.name
+    copy.write_text(unit.read_text().replace("/opt/aihub/venv/bin/", f"{Path(sys.executable).parent}/"))
+    return copy
+
+
+@needs_systemd
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: str(unit.name))
+def test_systemd_reads_the_unit(unit: Path, tmp_path: Path) -> None:
+    for each in UNITS:
+        installed(each, tmp_path)
+    argv = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(tmp_path / unit.name)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"})
+    said = [line for line in done.stderr.splitlines() if unit.name in line]
+    assert (done.returncode, said) == (0, []), done.stderr
+
+
+@needs_systemd
+@pytest.mark.parametrize("unit", [unit for unit in UNITS if unit.name in WORST_EXPOSURE], ids=lambda unit: str(unit.name))
+def test_the_unit_leaves_little_open(unit: Path, tmp_path: Path) -> None:
+    worst = str(int(WORST_EXPOSURE[unit.name] * 10))
+    argv = ["systemd-analyze", "security", "--offline=yes", f"--threshold={worst}", "--no-pager", str(installed(unit, tmp_path))]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+
+
+def test_only_the_reconciler_may_use_docker() -> None:
+    web, reconciler = ((DEPLOY / "systemd" / f"aihub-{name}.service").read_text() for name in ("web", "reconciler"))
+    assert "SupplementaryGroups" not in web
+    assert "InaccessiblePaths=-/run/docker.sock" in web
+    assert "SupplementaryGroups=docker" in reconciler
+    groups = [re.search(r"^Group=(.*)$", unit, re.MULTILINE) for unit in (web, reconciler)]
+    assert all(groups)
+    assert len({group[1] for group in groups if group}) == 2
+
+
+@needs_systemd
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make accounts, even in a folder")
+def test_the_accounts_and_folders_are_made(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    for program, name in (("systemd-sysusers", "aihub.sysusers"), ("systemd-tmpfiles", "aihub.tmpfiles")):
+        options = ["--create"] if program == "systemd-tmpfiles" else []
+        subprocess.run([program, f"--root={tmp_path}", *options, str(DEPLOY / "systemd" / name)], check=True, capture_output=True)
+    assert re.search(r"^aihub:.*:/var/lib/aihub:/usr/sbin/nologin$", (tmp_path / "etc/passwd").read_text(), re.MULTILINE)
+    groups = (tmp_path / "etc/group").read_text()
+    assert all(re.search(rf"^{name}:", groups, re.MULTILINE) for name in ("aihub", "aihub-reconciler", "aihub-admins"))
+    assert (tmp_path / "etc/aihub/tls").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+def test_the_pages_commands_are_ones_that_there_are(page: Path) -> None:
+    """Each `aihub …` line is asked for its help, and each file of ours that a line names is there."""
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+    assert lines
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        for word in words:
+            ours = re.match(r"^(deploy|tracking_server|ood_app|bin|mlwf)/[\w./-]+$", word)
+            assert not ours or "/tmp" in word or (ROOT / word.rstrip("/")).exists(), line
+        program = next((index for index, word in enumerate(words) if word in {"aihub", "/opt/aihub/venv/bin/aihub"}), None)
+        if program is None or words[:1] == ["install"]:
+            continue
+        command = [word for word in words[program + 1 :] if re.fullmatch(r"[a-z]+", word)][:2]
+        options = {word.split("=")[0] for word in words[program + 1 :] if word.startswith("--")}
+        assert options <= _options(command), line
+
+
+def _options(command: list[str]) -> set[str]:
+    from click.testing import CliRunner
+
+    from backend.cli.main import aihub
+
+    for length in (2, 1):
+        shown = CliRunner().invoke(aihub, [*command[:length], "--help"])
+        if shown.exit_code == 0:
+            return set(re.findall(r"--[a-z-]+", shown.output))
+    raise AssertionError(f"there is no aihub {' '.join(command)}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+def test_the_pages_settings_can_be_used(page: Path, tmp_path: Path) -> None:
+    for block in blocks(page, "yaml"):
+        content = yaml.safe_load(block)
+        if "inside_host" in content:
+            file = tmp_path / "settings.yml"
+            file.write_text(block)
+            assert load(file).inside_host == content["inside_host"]
+        if "munge_uid" in content:
+            file = tmp_path / "mlwf.yml"
+            file.write_text(block.replace("/etc/aihub/ca.pem", str(file)))
+            assert connection({}, site_file=file).address == content["service"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("nft") is None, reason="only root's nft can try rules")
+def test_the_firewalls_rules_are_some() -> None:
+    done = subprocess.run(["nft", "-c", "-f", str(DEPLOY / "nftables" / "aihub.nft")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
