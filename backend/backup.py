@@ -19,10 +19,21 @@ from sqlalchemy import select
 
 from backend.atomic import ensure_space, full_disk_is_ours, make_private, remove_tree, replace_file, sync_folder
 from backend.errors import ServiceError
+from backend.ports import Keeper
 from backend.registry.database import Registry
 from backend.registry.models import Server, now
 from backend.settings import Settings
-from backend.snapshots import DATABASE, MANIFEST, check_files, copy_database, database_of, describe_files, place_file, read_manifest
+from backend.snapshots import (
+    DATABASE,
+    MANIFEST,
+    PlainKeeper,
+    check_files,
+    copy_database,
+    database_of,
+    describe_files,
+    place_file,
+    read_manifest,
+)
 
 FORMAT: Final = 1
 _REGISTRY: Final = "registry.db"
@@ -30,7 +41,7 @@ _KEYS: Final = "keys.json"
 _SETTINGS: Final = "settings.json"
 
 
-def backup(registry: Registry, settings: Settings, directory: Path) -> dict[str, Any]:
+def backup(registry: Registry, settings: Settings, directory: Path, keeper: Keeper | None = None) -> dict[str, Any]:
     """Make a backup as ``directory``, which must not exist; it appears when it is complete. Returns its manifest.
 
     Each database is as it was at one moment. The registry's comes first: what is made or deleted meanwhile is in the next backup, and a
@@ -46,7 +57,7 @@ def backup(registry: Registry, settings: Settings, directory: Path) -> dict[str,
             remove_tree(part)
             make_private(part)
             ensure_space(part, _size(registry.path, settings), why="making the backup")
-            manifest = _fill(part, registry, settings)
+            manifest = _fill(part, registry, settings, keeper or PlainKeeper())
             part.rename(directory)
             sync_folder(directory.parent)
     except OSError as error:
@@ -81,12 +92,12 @@ def restore_backup(directory: Path, settings: Settings) -> dict[str, Any]:
     return manifest
 
 
-def _fill(part: Path, registry: Registry, settings: Settings) -> dict[str, Any]:
+def _fill(part: Path, registry: Registry, settings: Settings, keeper: Keeper) -> dict[str, Any]:
     if registry.path is not None:
         copy_database(registry.path, part / _REGISTRY)
     servers = _servers(part / _REGISTRY)
     for server in servers:
-        server["database"] = _copy_server(part, settings, server)
+        server["database"] = _copy_server(part, settings, server, keeper)
     place_file(settings.keys_file, part / _KEYS)
     replace_file(part / _SETTINGS, json.dumps(asdict(settings), indent=2, default=str).encode())
     names = sorted(str(path.relative_to(part)) for path in part.rglob("*") if path.is_file())
@@ -123,18 +134,18 @@ def _servers(copy: Path) -> list[dict[str, Any]]:
         registry.close()
 
 
-def _copy_server(part: Path, settings: Settings, server: dict[str, Any]) -> bool:
+def _copy_server(part: Path, settings: Settings, server: dict[str, Any], keeper: Keeper) -> bool:
     """Copy the server's database, or what is kept of it. False where it has none (yet)."""
     kept = settings.kept_dir / server["id"]
     if server["deleted"]:
         return _copy_kept(part, kept)
-    source = database_of(settings.servers_dir / server["id"])
+    directory = settings.servers_dir / server["id"]
     target = part / "servers" / server["id"] / DATABASE
     make_private(target.parent)
     try:
-        copy_database(source, target)
+        keeper.copy_database(directory, target)
     except (FileNotFoundError, ServiceError):
-        if source.exists():
+        if database_of(directory).exists():
             raise
         if not (kept / DATABASE).exists():  # not made yet
             return False

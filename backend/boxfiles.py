@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from backend.atomic import discard_unfinished, full_disk_is_ours, make_private, remove_tree, replace_file
+from backend.atomic import discard_unfinished, full_disk_is_ours, make_private, replace_file
 from backend.domain import Box, StorageKey
+from backend.ports import Keeper
+from backend.snapshots import PlainKeeper
 
 _ID: Final = re.compile(r"[a-z][a-z0-9]{11}")
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]+")
@@ -22,8 +24,9 @@ _ALL: Final = (_KEYS, _CREDENTIALS, _SETTINGS, _TICKET_KEYS, _TOKENS, _REVOKED, 
 class BoxDirectories:
     """Boxes below one folder (``STATE/servers``), each named by its server's id. Implements the port ``BoxFiles``."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, keeper: Keeper | None = None) -> None:
         self._root = root
+        self._keeper = keeper or PlainKeeper()
 
     def directory(self, server_id: str) -> Path:
         """Where it is, whether it exists or not. ``ValueError`` for what is no id: nothing typed by a user ever names a path."""
@@ -39,11 +42,12 @@ class BoxDirectories:
         config = self.directory(box.server_id) / "config"
         changed = False
         with full_disk_is_ours("writing the tracking server's settings"):
+            self._keeper.prepare(config.parent, box.uids)
             make_private(config / "s3")
             for name, content in _files(box):
                 path = config / name
                 if _content(path) != content:
-                    replace_file(path, content)
+                    replace_file(path, content, mode=self._keeper.file_mode)
                     changed = True
                 discard_unfinished(path)
         return changed
@@ -56,12 +60,12 @@ class BoxDirectories:
         """Remove the whole directory, the database included. It goes from sight in one rename: no half of it is ever taken for a box."""
         directory = self.directory(server_id)
         removed = self._root / f"{_REMOVED}{server_id}"
-        remove_tree(removed)
+        self._keeper.remove(removed)
         try:
             directory.rename(removed)
         except FileNotFoundError:
             return
-        remove_tree(removed)
+        self._keeper.remove(removed)
 
     def ids(self) -> Sequence[str]:
         """Ids of all box directories on disk; remains of a removal that was cut short count as well."""

@@ -189,7 +189,9 @@ class BoxKeys:
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
-    """All that a box's ``config/`` holds, as one value: what the service wants to be in force."""
+    """All that a box's ``config/`` holds, as one value: what the service wants to be in force. ``uids``: of its two containers (gate,
+    mlflow); None where a box runs as the service's own account.
+    """
 
     server_id: str
     settings: dict[str, object]
@@ -201,6 +203,7 @@ class Box:
     tokens: tuple[BoxToken, ...] = ()
     revoked: tuple[tuple[str, float], ...] = ()
     """Users whose sign-ins from before that time (seconds since 1970) count no more."""
+    uids: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

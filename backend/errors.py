@@ -102,6 +102,9 @@ FAILURES: Final[dict[str, Failure]] = {
     "ports_exhausted": Failure(
         503, "No port is free in the service's range {range}", "Tell the admins to widen port_first to port_last, or to purge servers."
     ),
+    "uids_exhausted": Failure(
+        503, "No uid is free in the service's range {range}", "Tell the admins to widen uid_first to uid_last, or to purge servers."
+    ),
     "port_taken": Failure(
         409,
         "Port {port} of this server is held by another program",
@@ -129,6 +132,24 @@ FAILURES: Final[dict[str, Failure]] = {
     "box_failed_to_stop": Failure(502, "The tracking server did not stop: {why}", "Try again; if it goes on, tell the admins."),
     "box_ill": Failure(
         502, "The tracking server runs but does not answer as it should: {why}", "Stop and start it; if it goes on, tell the admins."
+    ),
+    "keeper_failed": Failure(
+        502, "The tracking server's folder could not be made ready: {why}", "Tell the admins; the service's log has more."
+    ),
+    "host_short_of_disk": Failure(
+        507,
+        "The service's host has {free} GiB free, and {needed} GiB must be for another tracking server",
+        "Ask the admins to free space; servers that are there go on.",
+    ),
+    "disk_low": Failure(
+        507,
+        "The disk of this tracking server has only {free} MiB free, and will soon take no more runs",
+        "Tell the admins to free space on the service's host; nothing was lost.",
+    ),
+    "server_too_large": Failure(
+        507,
+        "This tracking server's own files take {used} GiB, and the site's bound is {bound} GiB",
+        "Delete runs and experiments for good (mlflow gc), or ask the admins to raise server_disk.",
     ),
     "disk_full": Failure(507, "The service's host has no space left for this server ({why})", "Tell the admins; nothing was lost."),
     "runtime_unavailable": Failure(503, "The runtime {runtime} does not answer: {why}", "Tell the admins; servers that run go on running."),

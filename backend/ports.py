@@ -69,6 +69,28 @@ class Directory(Protocol):
         """The members that NSS lists (primary members may be missing where NSS does not enumerate)."""
 
 
+class Keeper(Protocol):
+    """Does in a box's directory what the service's account may not do itself, where the box runs as other uids."""
+
+    file_mode: int
+    """Of the files that the service writes and the box reads."""
+
+    def prepare(self, directory: Path, uids: tuple[int, int] | None) -> None:
+        """Make the directory with the folders that the service writes to. Done already is fine. Error: ``keeper_failed``."""
+
+    def remove(self, directory: Path) -> None:
+        """Remove it, whoever owns what is in it; gone already is fine. Error: ``keeper_failed``."""
+
+    def copy_database(self, directory: Path, target: Path) -> None:
+        """A proven copy of the box's database, from one moment while it is in use; ``target`` is whole or not there.
+
+        Errors: ``disk_full``, ``snapshot_failed``, ``FileNotFoundError``.
+        """
+
+    def place_database(self, directory: Path, source: Path) -> None:
+        """Make a copy the database of a box that does not run. Errors: ``disk_full``, ``snapshot_failed``."""
+
+
 class BoxFiles(Protocol):
     """The directory of each box (docs/reference/box.md): written by the service, read by the box."""
 

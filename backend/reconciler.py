@@ -24,7 +24,7 @@ from backend.look import UNFINISHED, Looker
 from backend.orphans import Orphans, find_orphans
 from backend.plans.run import run_operation
 from backend.plans.world import StoppingError, World, nothing
-from backend.ports import BoxFiles, Directory, ObjectStore, Runtime
+from backend.ports import BoxFiles, Directory, Keeper, ObjectStore, Runtime
 from backend.registry.database import Registry
 from backend.registry.models import Operation, Server, now
 from backend.settings import Settings
@@ -56,6 +56,7 @@ class Reconciler:
         keyring: Keyring,
         settings: Settings,
         kick: Kick,
+        keeper: Keeper | None = None,
         at: Callable[[str], None] = nothing,
     ) -> None:
         self._kick = kick
@@ -63,7 +64,7 @@ class Reconciler:
             registry=registry,
             runtime=runtime,
             boxes=boxes,
-            kept=KeptCopies(settings.kept_dir),
+            kept=KeptCopies(settings.kept_dir, keeper),
             store=store,
             directory=directory,
             keyring=keyring,

@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from backend import audit, policy, portpool, sizes, tickets, versions
+from backend import audit, policy, portpool, sizes, tickets, uidpool, versions
 from backend.domain import Caller, Desired, Group, OperationKind, OperationState, Status, new_operation_id, new_server_id, prefix_of
 from backend.errors import ServiceError
 from backend.keyring import Keyring
@@ -62,7 +62,7 @@ class Requests:
 
     def create(self, caller: Caller, wish: CreateWish, *, request_id: str | None) -> Operation:
         """Errors: ``not_a_member``, ``group_not_offered``, ``not_allowed``, ``server_exists``, ``too_many_servers``, ``endpoint_fixed``,
-        ``version_missing``, ``size_unknown``, ``ports_exhausted``, ``directory_failed``.
+        ``version_missing``, ``size_unknown``, ``ports_exhausted``, ``uids_exhausted``, ``host_short_of_disk``, ``directory_failed``.
         """
         group = policy.check_create(caller, wish.group, self._settings, self._directory)
         wish = replace(wish, endpoint_url=self._endpoint(wish.endpoint_url))
@@ -77,6 +77,7 @@ class Requests:
                     raise exists
                 self._check_count(session, group.name)
                 server.port = portpool.allocate(session, self._settings, server.id)
+                server.uid = uidpool.allocate(session, self._settings)
                 session.add(server)
                 session.flush()
                 session.add(operation)

@@ -104,7 +104,9 @@ class Settings:
     prefix_root: str = _row("mlflow", "First part of each server's prefix in its bucket: `PREFIX_ROOT/SERVER_ID`.")
     artifact_access: str = _row("proxied", "How clients reach artifacts unless a server says otherwise.", choices=("proxied", "direct"))
     # how servers run
-    runtime: str = _row("process", "What runs the servers. `process` keeps groups apart by nothing.", choices=("process",))
+    runtime: str = _row(
+        "process", "What runs the servers. `process` keeps groups apart by nothing; `docker`: containers.", choices=("process", "docker")
+    )
     allow_unisolated: bool = _row(False, "Accept a runtime that does not keep groups apart: demo, development, one-group hosts.")
     envs_dir: Path = _row(
         Path("/opt/aihub/envs"), "Folder of the MLflow environments (`mlflow-VERSION`), made by `tracking_server/install`.", absolute=True
@@ -123,6 +125,25 @@ class Settings:
     start_timeout: float = _row(120, "Seconds that a server may take to start.", least=1)
     stop_timeout: float = _row(60, "Seconds that requests under way get when a server is stopped.", least=0)
     nginx: str = _row("nginx", "The nginx program.")
+    # how servers run in containers (`runtime: docker`)
+    docker_host: str = _row("unix:///run/docker.sock", "The daemon's address; Podman's Docker-compatible socket is one too.")
+    docker_timeout: float = _row(60, "Seconds that the daemon may take for an answer.", least=1)
+    image: str = _row("aihub-box:{version}", "Name of the servers' image; `{version}` is the MLflow version.")
+    uid_first: int = _row(1900000000, "First of the uids of the servers' containers, two for each; nobody else may have them.", least=1000)
+    uid_last: int = _row(1900019999, "Last of them.", most=2147483646)
+    gate_network: str = _row("10.213.0.0/22", "Subnet of the containers that take connections: one address each, 1,000 at most.")
+    mlflow_network: str = _row("10.213.4.0/22", "Subnet of the containers that run MLflow.")
+    egress: tuple[str, ...] = _row(
+        (),
+        "What MLflow may connect to besides `endpoint_url`: `HOST:PORT` or `NETWORK/BITS:PORT`. All else is refused by `aihub firewall`.",
+    )
+    resolvers: tuple[str, ...] | None = _row(None, "DNS servers of the containers; null: the host's own.")
+    # the disk
+    disk_least: int = _row(10 * 1024**3, "Bytes that must be free on the servers' disk for another server to be made.", least=0)
+    disk_low: int = _row(2 * 1024**3, "Below this many free bytes the servers that run are said to be short of disk.", least=0)
+    server_disk: int = _row(
+        50 * 1024**3, "Bytes of database, spool and logs at which a server is said to be too large; 0: no bound.", least=0
+    )
     # what is kept, and for how long
     restore_days: int = _row(14, "Days for which a deleted server can be restored.", least=0)
     port_rest_days: int = _row(90, "Days for which the port of a purged server is given to nobody.", least=0)

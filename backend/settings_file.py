@@ -248,6 +248,7 @@ def _together(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "prefix_root", f"is {settings.prefix_root!r}; use letters, digits, . _ - and single slashes inside"
     if not _HOST.fullmatch(settings.inside_host):
         yield "inside_host", f"is {settings.inside_host!r}; write a host name or address without port"
+    yield from _containers(settings)
     if not settings.allowed_groups:
         yield "allowed_groups", "is empty, so nobody could have a server; write '*' for all groups"
     if not any(size.name == settings.default_size for size in settings.sizes):
@@ -258,6 +259,21 @@ def _together(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "token_listen", "is munge_listen too, and a listener has one way to prove who calls; choose another port"
     if settings.mlflow_versions == ():
         yield "mlflow_versions", "is empty; leave it out to offer all that are installed"
+
+
+def _containers(settings: Settings) -> Iterator[tuple[str, str]]:
+    if settings.uid_last <= settings.uid_first:
+        yield "uid_last", f"is not above uid_first ({settings.uid_first}); a server needs two"
+    subnets = []
+    for name in ("gate_network", "mlflow_network"):
+        try:
+            subnets.append(ipaddress.IPv4Network(getattr(settings, name)))
+        except ValueError as error:
+            yield name, f"is no network ({error}); write e.g. 10.213.0.0/22"
+    if len(subnets) == 2 and subnets[0].overlaps(subnets[1]):
+        yield "mlflow_network", f"overlaps gate_network ({settings.gate_network}); choose another"
+    if settings.image.replace("{version}", "") == settings.image or "{" in settings.image.replace("{version}", ""):
+        yield "image", f"is {settings.image!r}; write {{version}} once, where the MLflow version stands, and no other braces"
 
 
 def ephemeral_range() -> tuple[int, int]:

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from backend.atomic import ensure_space, full_disk_is_ours, make_private, remove_tree, replace_file, sync_folder
 from backend.errors import ServiceError
+from backend.ports import Keeper
 from backend.registry.models import now
 
 DATABASE: Final = "mlflow.db"
@@ -28,6 +29,31 @@ def database_of(directory: Path) -> Path:
     return directory / "data" / DATABASE
 
 
+class PlainKeeper:
+    """Implements the port ``Keeper`` where boxes run as the service's own account: all of a box's directory is its own."""
+
+    file_mode = 0o600
+
+    def prepare(self, directory: Path, uids: tuple[int, int] | None) -> None:  # noqa: ARG002 (the port's)
+        """See the port. The box makes its own folders."""
+        make_private(directory)
+
+    def remove(self, directory: Path) -> None:
+        """See the port."""
+        remove_tree(directory)
+
+    def copy_database(self, directory: Path, target: Path) -> None:
+        """See the port."""
+        copy_database(database_of(directory), target)
+
+    def place_database(self, directory: Path, source: Path) -> None:
+        """See the port."""
+        target = database_of(directory)
+        make_private(target.parent)
+        ensure_space(target.parent, source.stat().st_size, why="putting the database back")
+        place_file(source, target)
+
+
 class KeptCopies:
     """What is kept of deleted servers, below one folder (``STATE/kept``): one folder each, named by the server's id.
 
@@ -35,8 +61,9 @@ class KeptCopies:
     with sizes and sha256. Keys are not in it: the registry has them, encrypted.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, keeper: Keeper | None = None) -> None:
         self._root = root
+        self._keeper = keeper or PlainKeeper()
 
     def folder(self, server_id: str) -> Path:
         """Where the copy is, whether it exists or not."""
@@ -59,7 +86,7 @@ class KeptCopies:
                 self._root.mkdir(mode=0o700, exist_ok=True)
                 remove_tree(part)
                 part.mkdir(mode=0o700)
-                _fill(part, directory, about)
+                _fill(part, directory, about, self._keeper)
                 remove_tree(self.folder(server_id))
                 part.rename(self.folder(server_id))
                 sync_folder(self._root)
@@ -77,9 +104,7 @@ class KeptCopies:
             return
         check_files(folder, manifest)
         with full_disk_is_ours("putting the database back"):
-            make_private(target.parent)
-            ensure_space(target.parent, (folder / DATABASE).stat().st_size, why="putting the database back")
-            place_file(folder / DATABASE, target)
+            self._keeper.place_database(directory, folder / DATABASE)
 
     def remove(self, server_id: str) -> None:
         """Remove the copy; gone already is fine."""
@@ -158,13 +183,13 @@ def place_file(source: Path, target: Path) -> None:
     sync_folder(target.parent)
 
 
-def _fill(part: Path, directory: Path, about: dict[str, Any]) -> None:
+def _fill(part: Path, directory: Path, about: dict[str, Any], keeper: Keeper) -> None:
     names = [name for name in _SETTINGS if (directory / "config" / name).exists()]
     for name in names:
         shutil.copyfile(directory / "config" / name, part / name)
         (part / name).chmod(0o600)
     if database_of(directory).exists():
-        copy_database(database_of(directory), part / DATABASE)
+        keeper.copy_database(directory, part / DATABASE)
         names.append(DATABASE)
     manifest = {**about, "made_at": now().isoformat(), "files": describe_files(part, names)}
     replace_file(part / MANIFEST, json.dumps(manifest, indent=2).encode())

@@ -14,13 +14,13 @@ from backend.leases import Leases
 from backend.munge import Unmunge
 from backend.nss import Nss
 from backend.passwords import Hasher
-from backend.ports import BoxFiles, Directory, ObjectStore, Runtime
+from backend.ports import BoxFiles, Directory, Keeper, ObjectStore, Runtime
 from backend.reconciler import Reconciler
 from backend.registry.database import Registry
 from backend.requests import Requests
 from backend.service import Service
 from backend.settings import Settings, SettingsError, environment
-from backend.snapshots import KeptCopies
+from backend.snapshots import KeptCopies, PlainKeeper
 
 
 def open_registry(settings: Settings) -> Registry:
@@ -43,12 +43,24 @@ def find_user(settings: Settings, user: str) -> Caller:
 
 def make_boxes(settings: Settings) -> BoxFiles:
     """The servers' directories."""
-    return BoxDirectories(settings.servers_dir)
+    return BoxDirectories(settings.servers_dir, make_keeper(settings))
 
 
 def make_kept(settings: Settings) -> KeptCopies:
     """The kept copies of deleted servers."""
-    return KeptCopies(settings.kept_dir)
+    return KeptCopies(settings.kept_dir, make_keeper(settings))
+
+
+def make_keeper(settings: Settings) -> Keeper:
+    """What reads and makes what belongs to a box's own uids."""
+    if settings.runtime != "docker":
+        return PlainKeeper()
+    from backend.runtimes.containers import install_id
+    from backend.runtimes.docker import Engine
+    from backend.runtimes.keeper import ContainerKeeper
+
+    engine = Engine(address=settings.docker_host, install=install_id(settings.state_dir), timeout=settings.docker_timeout)
+    return ContainerKeeper(engine=engine, image=settings.image)
 
 
 def make_store(settings: Settings) -> ObjectStore:
@@ -60,6 +72,8 @@ def make_store(settings: Settings) -> ObjectStore:
 
 def make_runtime(settings: Settings) -> Runtime:
     """What runs the servers. ``SettingsError`` for one that keeps groups apart by nothing, unless that was accepted."""
+    if settings.runtime == "docker":
+        return _make_containers(settings)
     from backend.runtimes.process import ProcessRuntime
 
     runtime = ProcessRuntime(servers_dir=settings.servers_dir, envs_dir=settings.envs_dir, environment=environment())
@@ -75,6 +89,24 @@ def make_identity(part: str, settings: Settings, registry: Registry) -> Identity
     if part == "munge":
         return MungeCredentials(url=settings.munge_url or "", unmunge=Unmunge(settings.munge_socket))
     return TokenCredentials(ApiTokens(registry)) if part == "token" else PeerCredentials()
+
+
+def _make_containers(settings: Settings) -> Runtime:
+    """The daemon is asked nothing here."""
+    from backend import networks
+    from backend.runtimes.containers import ContainerRuntime, Site, install_id
+    from backend.runtimes.docker import Engine
+
+    install = install_id(settings.state_dir)
+    site = Site(
+        install=install,
+        image=settings.image,
+        listen_address=settings.listen_address,
+        networks=networks.networks(settings, install),
+        resolvers=networks.resolvers(settings),
+        ca_file=settings.s3_ca_file,
+    )
+    return ContainerRuntime(engine=Engine(address=settings.docker_host, install=install, timeout=settings.docker_timeout), site=site)
 
 
 def make_service(settings: Settings, *, directory: Directory | None = None, registry: Registry | None = None) -> Service:
@@ -113,4 +145,5 @@ def make_reconciler(settings: Settings) -> Reconciler:
         keyring=Keyring(settings.keys_file),
         settings=settings,
         kick=Kick(settings.kick_socket),
+        keeper=make_keeper(settings),
     )

@@ -6,13 +6,14 @@ import json
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from backend import sizes, tickets
+from backend import sizes, tickets, uidpool
 from backend.domain import Box, BoxKeys, BoxToken, Storage, StorageKey, User
 from backend.keyring import Keyring
 from backend.registry.models import Server
 from backend.secret import Secret
 from backend.settings import Settings
 
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 (inside a container)
 DRAIN_MARGIN = 10.0
 """The box ends by itself this long before the service would kill it."""
 
@@ -51,6 +52,7 @@ def wanted_box(
         ticket_keys=tickets.read_keys(keyring.decrypt(server.ticket_keys)) if server.ticket_keys else (),
         tokens=_tokens(server),
         revoked=tuple(sorted((visit.user, visit.revoked_at.timestamp()) for visit in server.visits if visit.revoked_at)),
+        uids=uidpool.pair(server.uid),
     )
 
 
@@ -60,7 +62,8 @@ def _settings(server: Server, settings: Settings, storage: Storage) -> dict[str,
     return {
         "server_id": server.id,
         "mlflow_version": server.mlflow_version,
-        "listen": f"{_bracketed(settings.listen_address)}:{server.port}",
+        # in a container: all addresses of its own network, of which one port is published on listen_address
+        "listen": f"{_bracketed(settings.listen_address) if server.uid is None else EVERY_ADDRESS}:{server.port}",
         "public_hosts": [f"{server.host}:{server.port}", *([portal.netloc] if portal else [])],
         "origins": [_origin(settings.portal_url)] if settings.portal_url else [],
         "sign_in_origins": sorted({_origin(url) for url in (settings.portal_url, settings.console_url) if url}) if portal else [],
@@ -75,7 +78,7 @@ def _settings(server: Server, settings: Settings, storage: Storage) -> dict[str,
         "idle_seconds": server.idle_seconds,
         "drain_seconds": max(0, int(settings.stop_timeout - DRAIN_MARGIN)),
         "workers": size.workers,
-        "nginx": settings.nginx,
+        "nginx": settings.nginx if server.uid is None else "nginx",
     }
 
 

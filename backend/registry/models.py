@@ -73,6 +73,8 @@ class Server(Base):
 
     host: Mapped[str] = mapped_column(String(255))
     port: Mapped[int] = mapped_column(ForeignKey("ports.port"))
+    uid: Mapped[int | None] = mapped_column(BigInteger, default=None, index=True, unique=True)
+    """The first of the two uids of its containers, its own for life; None where it runs as the service's account."""
     mlflow_version: Mapped[str] = mapped_column(String(32))
     schema_revision: Mapped[str] = mapped_column(String(64))
     idle_seconds: Mapped[int] = mapped_column(Integer)

@@ -6,7 +6,6 @@ What runs is read from the locks and from ``/proc`` each time, so a service that
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
@@ -14,27 +13,24 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Final
 
 from backend.domain import BoxState, Observation, SizeClass
 from backend.errors import ServiceError
+from backend.runtimes.health import ask
 from backend.runtimes.proctable import GUARD_MODULE, guard_pid, processes_of
 
 LOCK_SECONDS: Final = 30.0
 """Within this the guard must have taken its lock, also on a host that is very busy."""
 KILL_SECONDS: Final = 10.0
-HEALTH_SECONDS: Final = 2.0
 _POLL: Final = 0.02
-_HEALTH_BYTES: Final = 16384
 _LOGS: Final = ("guard.out", "guard.log", "nginx-error.log", "mlflow.log")
 _TAIL_BYTES: Final = 65536
 _ENVIRONMENT: Final = frozenset(
     {"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"}
     | {name for proxy in ("http_proxy", "https_proxy", "no_proxy", "all_proxy") for name in (proxy, proxy.upper())}
 )
-_EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 (compared with, not bound)
 
 
 class ProcessRuntime:
@@ -142,34 +138,6 @@ class ProcessRuntime:
         pid = guard_pid(directory)
         if pid is not None:
             raise ServiceError("box_failed_to_stop", why=f"process {pid}, which is not ours to end, holds its lock")
-
-
-def ask(server_id: str, address: tuple[str, int]) -> Observation:
-    """What the box at ``address`` says of itself; a program that is not this server's box is said to be a stranger."""
-    host, port = _EVERYWHERE.get(address[0], address[0]), address[1]
-    connection = HTTPConnection(host, port, timeout=HEALTH_SECONDS)
-    try:
-        connection.request("GET", "/mlflow/-/health", headers={"Connection": "close"})
-        answer = json.loads(connection.getresponse().read1(_HEALTH_BYTES))
-    except (OSError, HTTPException) as error:
-        return Observation(state=BoxState.SILENT, detail=f"no answer on port {port} ({type(error).__name__})")
-    except ValueError:
-        answer = None
-    finally:
-        connection.close()
-    if not isinstance(answer, dict) or answer.get("server_id") != server_id:
-        return Observation(state=BoxState.SILENT, detail=f"another program answers on port {port}", stranger=True)
-    try:
-        state = BoxState(answer["state"])
-    except (KeyError, ValueError):
-        return Observation(state=BoxState.SILENT, detail="its health answer is not understood")
-    reason, version, config = answer.get("reason"), answer.get("mlflow_version"), answer.get("config")
-    return Observation(
-        state=state,
-        detail=reason and str(reason),
-        mlflow_version=version and str(version),
-        config=config if isinstance(config, dict) else {},
-    )
 
 
 def _terminate(directory: Path, timeout: float) -> None:

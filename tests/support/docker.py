@@ -6,6 +6,7 @@ by default that is /tmp/aihub-docker. A test makes its own containers, named or 
 
 import contextlib
 import os
+import ssl
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BASE_IMAGE = "aihub-base:bookworm"
-DOCKERD = Path(__file__).resolve().parents[2] / "bin" / "dockerd"
+ROOT = Path(__file__).resolve().parents[2]
+DOCKERD = ROOT / "bin" / "dockerd"
 SECONDS = 300.0
 
 
@@ -45,6 +47,12 @@ class Docker:
         """The name of a Debian image, made by `bin/dockerd base` when it is not there (about 20 s the first time on a machine)."""
         _run(str(DOCKERD), "base", str(self.home))
         return BASE_IMAGE
+
+    def box_image(self, version: str) -> str:
+        """The image of the tracking servers, made of the sources as they are now (minutes the first time, seconds when all is cached)."""
+        base = {"BASE": self.base_image(), "SITE_CA": ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"}
+        _run(str(ROOT / "tracking_server" / "build-image"), version, environment={**self.environment, **base}, seconds=900)
+        return f"aihub-box:{version}"
 
 
 @contextlib.contextmanager

@@ -10,11 +10,14 @@ from backend.domain import Box, BoxKeys, StorageKey, User, new_server_id
 from backend.ports import BoxFiles
 from backend.secret import Secret
 
+UIDS = (1_900_019_000, 1_900_019_001)
+"""For boxes whose folders have owners of their own; the others take no notice."""
 
-def box_of(server_id: str, *, secret: Secret = Secret("s3cr3t"), users: tuple[User, ...] = ()) -> Box:  # noqa: B008 (never changes)
+
+def box_of(server_id: str, *, secret: Secret = Secret("s3cr3t"), users: tuple[User, ...] = (), uids: tuple[int, int] | None = UIDS) -> Box:  # noqa: B008 (never changes)
     keys = BoxKeys(webhook_secret_encryption_key=Secret("w"), crypto_kek_passphrase=Secret("k"), flask_secret_key=Secret("f"))
     key = StorageKey(access_key_id="AKIA", secret_access_key=secret)
-    return Box(server_id=server_id, settings={"server_id": server_id, "listen": "127.0.0.1:1"}, key=key, keys=keys, users=users)
+    return Box(server_id=server_id, settings={"server_id": server_id, "listen": "127.0.0.1:1"}, key=key, keys=keys, users=users, uids=uids)
 
 
 class BoxFilesContract:

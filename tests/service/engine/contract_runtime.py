@@ -26,20 +26,38 @@ class Bench:
     kill: Callable[[str], None]
     ports: list[int]
     reopen: Callable[[], Runtime]
+    version: str = VERSION
+    uids: list[int] | None = None
+    """Where boxes have uids of their own: the first of two for each."""
 
     def box(self, server_id: str | None = None) -> tuple[str, Path, tuple[str, int]]:
         """A box that is written and does not run: id, directory, address."""
         server_id = server_id or new_server_id()
         address = ("127.0.0.1", self.ports.pop())
-        settings: dict[str, object] = {"server_id": server_id, "listen": f"{address[0]}:{address[1]}", "mlflow_version": VERSION}
+        listen = f"{address[0]}:{address[1]}" if self.uids is None else f"0.0.0.0:{address[1]}"
+        settings: dict[str, object] = {
+            "server_id": server_id,
+            "listen": listen,
+            "mlflow_version": self.version,
+            "public_hosts": [f"{address[0]}:{address[1]}"],
+            "bucket": "no-such-bucket",
+            "prefix": f"mlflow/{server_id}",
+            "endpoint_url": "http://s3.example.org",
+        }
         keys = BoxKeys(webhook_secret_encryption_key=Secret("w"), crypto_kek_passphrase=Secret("k"), flask_secret_key=Secret("f"))
         key = StorageKey(access_key_id="AKIA", secret_access_key=Secret("a secret of the box"))
-        self.boxes.install(Box(server_id=server_id, settings=settings, key=key, keys=keys))
+        self.boxes.install(Box(server_id=server_id, settings=settings, key=key, keys=keys, uids=self._own_uids()))
         return server_id, self.boxes.directory(server_id), address
+
+    def _own_uids(self) -> tuple[int, int] | None:
+        if self.uids is None:
+            return None
+        first = self.uids.pop()
+        return first, first + 1
 
     def start(self) -> tuple[str, Path, tuple[str, int]]:
         server_id, directory, address = self.box()
-        self.runtime.start(server_id=server_id, directory=directory, mlflow_version=VERSION, size=SIZE)
+        self.runtime.start(server_id=server_id, directory=directory, mlflow_version=self.version, size=SIZE)
         self.settled(server_id, directory, address)
         return server_id, directory, address
 
@@ -58,13 +76,13 @@ class RuntimeContract:
     def test_a_box_that_was_started_is_seen_and_answers(self, bench: Bench):
         server_id, directory, address = bench.start()
         seen = bench.settled(server_id, directory, address)
-        assert seen.state in {BoxState.ASLEEP, BoxState.WAKING, BoxState.AWAKE}
+        assert seen.state in {BoxState.ASLEEP, BoxState.WAKING, BoxState.AWAKE}, seen
         assert not seen.stranger
         assert list(bench.runtime.running()) == [server_id]
 
     def test_starting_again_leaves_it_alone(self, bench: Bench):
         server_id, directory, address = bench.start()
-        bench.runtime.start(server_id=server_id, directory=directory, mlflow_version=VERSION, size=SIZE)
+        bench.runtime.start(server_id=server_id, directory=directory, mlflow_version=bench.version, size=SIZE)
         assert list(bench.runtime.running()) == [server_id]
         assert bench.settled(server_id, directory, address).state is not BoxState.ABSENT
 
@@ -92,7 +110,7 @@ class RuntimeContract:
         server_id, directory, address = bench.start()
         bench.kill(server_id)
         until(lambda: bench.runtime.observe(server_id=server_id, directory=directory, address=address).state is BoxState.ABSENT)
-        bench.runtime.start(server_id=server_id, directory=directory, mlflow_version=VERSION, size=SIZE)
+        bench.runtime.start(server_id=server_id, directory=directory, mlflow_version=bench.version, size=SIZE)
         assert bench.settled(server_id, directory, address).state is not BoxState.ABSENT
 
     def test_another_runtime_object_finds_what_runs(self, bench: Bench):

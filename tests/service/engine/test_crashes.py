@@ -49,13 +49,18 @@ DELETE = [
     Crash("backend.snapshots:copy_database", after=True),
     Crash("backend.snapshots:replace_file", after=True),
     Crash("backend.snapshots:sync_folder"),
-    Crash("backend.boxfiles:remove_tree", call=2),
+    Crash("backend.snapshots:PlainKeeper.remove", call=2),
     Crash("backend.atomic:shutil.rmtree", call=5),
     Crash("os:rmdir", call=4, after=True),
 ]
 RESTORE = [*points("restore"), Crash("backend.snapshots:place_file"), Crash("backend.snapshots:place_file", after=True)]
 UNDO = [Crash(f"create.{step}.{moment}") for step in ("start_box", "write_box") for moment in ("undoing", "undone")]
-UNDO += [Crash("create.wait_ready.noted"), Crash("create.ending"), Crash("backend.boxfiles:remove_tree", call=2), Crash("create.ended")]
+UNDO += [
+    Crash("create.wait_ready.noted"),
+    Crash("create.ending"),
+    Crash("backend.snapshots:PlainKeeper.remove", call=2),
+    Crash("create.ended"),
+]
 
 
 @pytest.fixture

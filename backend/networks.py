@@ -1,0 +1,167 @@
+"""The two networks of the containers, and the firewall around them: pure, but for the look-up of names.
+
+gate: reached from outside by its published port, reaches nothing. mlflow: reached by nobody, reaches the allow-list. On neither can one
+box reach another, this host, or anything else. nftables' own table beside Docker's rules: a ``drop`` here holds whatever Docker accepts,
+and a restart of the daemon touches none of it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from backend.settings import Settings
+
+RESOLV_CONF: Final = Path("/etc/resolv.conf")
+LEAST_ADDRESSES: Final = 16
+_ENTRY: Final = re.compile(r"(?P<host>[A-Za-z0-9.-]+(/\d{1,2})?):(?P<port>\d{1,5})")
+_DNS: Final = 53
+_HTTP: Final = {"http": 80, "https": 443}
+Lookup = Callable[[str, int], Iterable[str]]
+
+
+class EntryError(ValueError):
+    """An entry of the allow-list cannot be used; the text says why and the cure."""
+
+
+@dataclass(frozen=True, order=True)
+class Target:
+    """One place that MLflow may connect to: an IPv4 network and a TCP port."""
+
+    network: ipaddress.IPv4Network
+    port: int
+
+    def __str__(self) -> str:
+        address = self.network.network_address if self.network.prefixlen == 32 else self.network
+        return f"{address} . {self.port}"
+
+
+def network_names(install: str) -> tuple[str, str]:
+    """Gate's and mlflow's."""
+    return f"aihub-{install}-gate", f"aihub-{install}-mlflow"
+
+
+def bridge_names(install: str) -> tuple[str, str]:
+    """The interfaces of both on the host: 15 characters at most."""
+    return f"ahg{install}", f"ahm{install}"
+
+
+def networks(settings: Settings, install: str) -> dict[str, dict[str, Any]]:
+    """By name, the arguments of the SDK's ``networks.create`` and the subnet. One network for all servers: each of its own would use up
+    the daemon's address pools at thirty.
+    """
+    subnets = (settings.gate_network, settings.mlflow_network)
+    named = zip(network_names(install), bridge_names(install), subnets, strict=True)
+    return {name: _network(install, bridge, subnet) for name, bridge, subnet in named}
+
+
+def _network(install: str, bridge: str, subnet: str) -> dict[str, Any]:
+    return {
+        "driver": "bridge",
+        "subnet": subnet,
+        "enable_ipv6": False,
+        "labels": {"org.aihub.install": install},
+        "options": {"com.docker.network.bridge.name": bridge, "com.docker.network.bridge.enable_icc": "false"},
+    }
+
+
+def allow_list(settings: Settings) -> tuple[str, ...]:
+    """``HOST:PORT`` of all that MLflow may reach: the site's object store and what the admin adds. An endpoint that a member names is not
+    in it: else the list would be the members'.
+    """
+    found = []
+    if settings.endpoint_url is not None:
+        parts = urlsplit(settings.endpoint_url)
+        found.append(f"{parts.hostname}:{parts.port or _HTTP[parts.scheme]}")
+    return tuple(dict.fromkeys([*found, *settings.egress]))
+
+
+def resolvers(settings: Settings, resolv_conf: Path = RESOLV_CONF) -> tuple[str, ...]:
+    """The DNS servers that boxes use: the setting's, else the host's own but for those on loopback, which a container cannot reach."""
+    if settings.resolvers is not None:
+        return settings.resolvers
+    lines = resolv_conf.read_text(encoding="utf-8").splitlines() if resolv_conf.exists() else []
+    named = [words[1] for line in lines if (words := line.split())[:1] == ["nameserver"] and len(words) > 1]
+    return tuple(address for address in named if _is_ipv4(address) and not ipaddress.ip_address(address).is_loopback)
+
+
+def targets(entries: Sequence[str], lookup: Lookup | None = None) -> Iterator[Target]:
+    """The addresses of each entry now. Error: ``EntryError`` for one that has no form, no address, or leads to this host's loopback."""
+    for entry in entries:
+        match = _ENTRY.fullmatch(entry)
+        if match is None or not 0 < int(match["port"]) < 65536:
+            raise EntryError(f"egress: {entry!r} is not HOST:PORT or NETWORK/BITS:PORT; write it so")
+        for network in _addresses(entry, match["host"], int(match["port"]), lookup or _look_up):
+            if network.is_loopback or network.is_link_local:
+                raise EntryError(f"egress: {entry} leads to {network}, which boxes must not reach; correct the name or the entry")
+            yield Target(network, int(match["port"]))
+
+
+def _addresses(entry: str, host: str, port: int, lookup: Lookup) -> list[ipaddress.IPv4Network]:
+    try:
+        return [ipaddress.IPv4Network(host)]
+    except ValueError as error:
+        if "/" in host:
+            raise EntryError(f"egress: {entry} is no network ({error}); correct it") from None
+    try:
+        return [ipaddress.IPv4Network(address) for address in sorted(set(lookup(host, port)))]
+    except OSError as error:
+        raise EntryError(f"egress: {host} has no address now ({error.strerror or error}); correct the name, or try again") from None
+
+
+def _look_up(host: str, port: int) -> list[str]:
+    return [str(found[4][0]) for found in socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)]
+
+
+def ruleset(install: str, allowed: Iterable[Target], dns: Sequence[str]) -> str:
+    """The whole table, for ``nft -f``: one transaction that replaces what was there, so that there is never a moment without rules."""
+    gate, mlflow = bridge_names(install)
+    table = f"inet aihub_{install}"
+    egress = ", ".join(map(str, sorted(set(allowed))))
+    resolved = ", ".join(sorted(set(dns)))
+    return f"""table {table} {{}}
+delete table {table}
+table {table} {{
+    set egress {{
+        type ipv4_addr . inet_service
+        flags interval
+        {f"elements = {{ {egress} }}" if egress else ""}
+    }}
+    set resolvers {{
+        type ipv4_addr
+        {f"elements = {{ {resolved} }}" if resolved else ""}
+    }}
+    chain allowed {{
+        ct state established,related accept
+        iifname "{mlflow}" ip daddr . tcp dport @egress accept
+        iifname "{mlflow}" ip daddr @resolvers meta l4proto {{ tcp, udp }} th dport {_DNS} accept
+    }}
+    chain forward {{
+        type filter hook forward priority -10; policy accept;
+        iifname != {{ "{gate}", "{mlflow}" }} oifname != {{ "{gate}", "{mlflow}" }} accept
+        iifname {{ "{gate}", "{mlflow}" }} oifname {{ "{gate}", "{mlflow}" }} drop
+        jump allowed
+        oifname "{gate}" iifname != "{mlflow}" ct status dnat accept
+        drop
+    }}
+    chain input {{
+        type filter hook input priority -10; policy accept;
+        iifname != {{ "{gate}", "{mlflow}" }} accept
+        jump allowed
+        drop
+    }}
+}}
+"""
+
+
+def _is_ipv4(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).version == 4
+    except ValueError:
+        return False

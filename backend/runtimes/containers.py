@@ -1,0 +1,171 @@
+"""The Docker runtime: each tracking server is two containers (backend.runtimes.docker_spec). What runs is read from the daemon each time.
+
+What a box needs stands in its directory: the port in ``config/settings.json``, the uids as the owners of its folders. So a box can be
+started again by whoever has the directory, and nothing is remembered here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from backend.domain import BoxState, Observation, SizeClass
+from backend.errors import ServiceError
+from backend.runtimes.docker import Container, Engine, EngineConflictError, MissingError
+from backend.runtimes.docker_spec import GATE, LABEL, MLFLOW, ROLES, Pod, create_arguments
+from backend.runtimes.health import ask
+
+MLFLOW_STOP_SECONDS: Final = 10.0
+"""The gate has drained MLflow before: what is left is the spawner."""
+_LOGS: Final = ("guard.log", "nginx-error.log", "mlflow.log")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """What all servers of an installation share. ``image``: a name with ``{version}`` in it."""
+
+    install: str
+    image: str
+    listen_address: str
+    networks: Mapping[str, Mapping[str, Any]]
+    """Gate's and mlflow's, in this order: name to the arguments of ``networks.create``."""
+    resolvers: tuple[str, ...] = ()
+    ca_file: Path | None = None
+
+
+def install_id(state_dir: Path) -> str:
+    """Which installation a container belongs to: several may share one daemon."""
+    return hashlib.sha256(str(state_dir.resolve()).encode()).hexdigest()[:8]
+
+
+class ContainerRuntime:
+    """Implements the port ``Runtime``."""
+
+    name = "docker"
+    isolates = True
+
+    def __init__(self, *, engine: Engine, site: Site) -> None:
+        self._engine = engine
+        self._site = site
+
+    def start(self, *, server_id: str, directory: Path, mlflow_version: str, size: SizeClass) -> None:
+        """See the port. A container that differs from what is wanted now (another image, size, address) is made anew."""
+        wanted = create_arguments(self._pod(server_id, directory, mlflow_version, size))
+        there = self._engine.of(server_id, fresh=True)
+        if all(self._is_well(there.get(role), wanted[role]) for role in ROLES):
+            return
+        try:
+            for name, arguments in self._site.networks.items():
+                self._engine.ensure_network(name, arguments)
+            for container in there.values():
+                self._engine.remove(container.id)
+            made = {role: self._engine.create(wanted[role]) for role in ROLES}
+            for role in ROLES:
+                self._engine.start(made[role])
+        except (EngineConflictError, MissingError) as error:
+            log = self._words(server_id) or None
+            self._remove(server_id)
+            raise ServiceError("box_failed_to_start", log=log, why=str(error)) from error
+
+    def stop(self, *, server_id: str, directory: Path, timeout: float) -> None:  # noqa: ARG002 (the port's)
+        """See the port. Its containers are removed: what was stopped does not come back with the host's next boot."""
+        there = self._engine.of(server_id, fresh=True)
+        for role, seconds in ((GATE, timeout), (MLFLOW, min(timeout, MLFLOW_STOP_SECONDS))):
+            if role in there and there[role].runs:
+                self._engine.stop(there[role].id, seconds=seconds)
+        self._remove(server_id)
+
+    def observe(self, *, server_id: str, directory: Path, address: tuple[str, int]) -> Observation:  # noqa: ARG002 (the port's)
+        """See the port. While the daemon does not answer, the box itself still may."""
+        try:
+            there = self._engine.of(server_id)
+        except ServiceError as error:
+            seen = ask(server_id, address)
+            return seen if seen.state is not BoxState.SILENT else Observation(state=BoxState.SILENT, detail=str(error))
+        # MLflow's container restarts by itself in an instant, while the gate keeps whoever waits
+        down = [role for role in ROLES if role not in there or not (there[role].runs or (role == MLFLOW and there[role].restarts))]
+        if not down:
+            return ask(server_id, address)
+        return Observation(state=BoxState.ABSENT, detail=self._why_down(there, down))
+
+    def running(self) -> Sequence[str]:
+        """See the port. Containers that have ended count: they would come back with the next boot, or hold their names."""
+        return sorted({container.server_id for container in self._engine.containers(fresh=True)})
+
+    def logs(self, *, server_id: str, directory: Path, lines: int) -> str:  # noqa: ARG002 (the port's)
+        """See the port. The daemon reads the files as the container sees them: a link in them leads nowhere outside."""
+        there = self._engine.of(server_id)
+        parts = [self._words(server_id, lines)]
+        for name in _LOGS if GATE in there else ():
+            tail = self._engine.tail(there[GATE].id, f"/box/log/{name}", lines)
+            parts += [f"== {name}\n" + "\n".join(tail)] if tail else []
+        return "\n".join(part for part in parts if part)
+
+    def _pod(self, server_id: str, directory: Path, mlflow_version: str, size: SizeClass) -> Pod:
+        try:
+            image = self._engine.image_id(self._site.image.format(version=mlflow_version))
+        except MissingError as error:
+            raise ServiceError("version_missing", version=mlflow_version) from error
+        gate, mlflow = self._site.networks
+        return Pod(
+            install=self._site.install,
+            server_id=server_id,
+            mlflow_version=mlflow_version,
+            image=image,
+            directory=directory,
+            address=(self._site.listen_address, _port(directory)),
+            uids=_uids(directory),
+            size=size,
+            networks=(gate, mlflow),
+            resolvers=self._site.resolvers,
+            ca_file=self._site.ca_file,
+        )
+
+    @staticmethod
+    def _is_well(container: Container | None, wanted: Mapping[str, Any]) -> bool:
+        return container is not None and container.runs and container.digest == wanted["labels"][f"{LABEL}.digest"]
+
+    def _remove(self, server_id: str) -> None:
+        """Error: ``box_failed_to_stop``."""
+        try:
+            for container in self._engine.of(server_id, fresh=True).values():
+                self._engine.remove(container.id)
+        except EngineConflictError as error:
+            raise ServiceError("box_failed_to_stop", why=str(error)) from error
+
+    def _why_down(self, there: Mapping[str, Container], down: Sequence[str]) -> str | None:
+        if not there:
+            return None
+        gone = [role for role in down if role not in there]
+        if gone:
+            return f"its container {gone[0]} was removed"
+        container = there[down[0]]
+        with suppress(ServiceError):
+            words = self._engine.log(container.id, 1).strip()
+            if words:
+                return words
+        return f"its container {container.role} is {container.state} ({container.status})"
+
+    def _words(self, server_id: str, lines: int = 20) -> str:
+        """What its containers said themselves, before any log file was open."""
+        parts = []
+        for role, container in sorted(self._engine.of(server_id).items()):
+            words = self._engine.log(container.id, lines).strip()
+            parts += [f"== {role}\n{words}"] if words else []
+        return "\n".join(parts)
+
+
+def _port(directory: Path) -> int:
+    """The one in its settings: they are written before a box is started."""
+    settings = json.loads((directory / "config" / "settings.json").read_text(encoding="utf-8"))
+    return int(str(settings["listen"]).rpartition(":")[2])
+
+
+def _uids(directory: Path) -> tuple[int, int]:
+    """As its folders were prepared."""
+    return (directory / "run").stat().st_uid, (directory / "data").stat().st_uid

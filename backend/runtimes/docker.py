@@ -1,0 +1,253 @@
+"""The one place that speaks Docker (or Podman's Docker-compatible socket). What it cannot do becomes ``runtime_unavailable``."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import docker  # type: ignore[import-untyped]
+import requests
+from docker import errors
+
+from backend.errors import ServiceError
+from backend.runtimes.docker_spec import LABEL
+
+T = TypeVar("T")
+SEEN_SECONDS: Final = 1.0
+"""One listing answers every look of a pass: hundreds of servers ask at the same time."""
+_CONNECTIONS: Final = 64
+_TAIL_BYTES: Final = 65536
+_MOST_BYTES: Final = 64 * 1024**2
+_UNREADY: Final = 124
+_SIGNS: Final = (
+    ("timed out", "no answer in time"),
+    ("No such file", "there is no socket"),
+    ("refused", "nobody listens on its socket"),
+    ("Permission", "no permission for its socket"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Container:
+    """One container of ours, as a listing has it. ``state``: Docker's word (``running``, ``restarting``, ``exited``, …)."""
+
+    id: str
+    name: str
+    server_id: str
+    role: str
+    digest: str
+    state: str
+    status: str
+
+    @property
+    def runs(self) -> bool:
+        return self.state == "running"
+
+    @property
+    def restarts(self) -> bool:
+        return self.state == "restarting"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """One image of ours. ``created``: seconds since the epoch."""
+
+    id: str
+    created: int
+    labels: Mapping[str, str]
+
+
+_NOTHING_SEEN: Final[tuple[float, float, tuple[Container, ...]]] = (float("-inf"), float("-inf"), ())
+
+
+class EngineConflictError(Exception):
+    """The daemon refuses: the name is taken, the port is taken, a mount is missing … ``str`` is its own word."""
+
+
+class MissingError(Exception):
+    """There is no such image, network or container."""
+
+
+class Engine:
+    """The daemon at ``address`` (``unix:///run/docker.sock``), for the installation ``install``: what has another label is invisible."""
+
+    def __init__(self, *, address: str, install: str, timeout: float) -> None:
+        self.address = address
+        self._install = install
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._made: Any = None
+        self._listing = threading.Lock()
+        self._seen: tuple[float, float, tuple[Container, ...]] = _NOTHING_SEEN
+
+    def containers(self, *, fresh: bool = False) -> tuple[Container, ...]:
+        """All of ours, those that do not run included; at most ``SEEN_SECONDS`` old. Those who ask at once share one answer."""
+        asked = time.monotonic()
+        with self._listing:
+            began, ended, seen = self._seen
+            if began < asked if fresh else ended < asked - SEEN_SECONDS:
+                began = time.monotonic()
+                seen = self._list()
+                self._seen = (began, time.monotonic(), seen)
+            return seen
+
+    def of(self, server_id: str, *, fresh: bool = False) -> dict[str, Container]:
+        """That server's containers by role."""
+        return {found.role: found for found in self.containers(fresh=fresh) if found.server_id == server_id}
+
+    def image_id(self, name: str) -> str:
+        """Error: ``MissingError``."""
+        return str(self._ask(lambda client: client.images.get(name).id))
+
+    def images(self, reference: str) -> list[Image]:
+        """Those whose name matches ``reference`` (``*`` stands for anything)."""
+        rows = self._ask(lambda client: client.api.images(filters={"reference": reference}))
+        return [Image(id=row["Id"], created=int(row["Created"]), labels=row.get("Labels") or {}) for row in rows]
+
+    def create(self, arguments: Mapping[str, Any]) -> str:
+        """Make a container, not started; returns its id. Errors: ``EngineConflictError``, ``MissingError``."""
+        return str(self._ask(lambda client: client.containers.create(**arguments).id, changes=True))
+
+    def start(self, container: str) -> None:
+        """Error: ``EngineConflictError``."""
+        self._ask(lambda client: client.api.start(container), changes=True)
+
+    def stop(self, container: str, *, seconds: float) -> None:
+        """SIGTERM, then SIGKILL after ``seconds``; gone already is fine."""
+        wait = max(0, int(seconds))
+        self._ask_gone(lambda client: client.api.stop(container, timeout=wait))
+
+    def remove(self, container: str) -> None:
+        """Kill and remove; gone already is fine."""
+        self._ask_gone(lambda client: client.api.remove_container(container, force=True, v=True))
+
+    def log(self, container: str, lines: int) -> str:
+        """The last lines of its standard output and error; nothing for one that is gone."""
+        text = self._ask_gone(lambda client: client.api.logs(container, tail=lines))
+        return (text or b"").decode(errors="replace")
+
+    def tail(self, container: str, path: str, lines: int) -> list[str]:
+        """The last lines of a file as the container sees it: its links lead nowhere outside. Nothing where there is none."""
+        stream = self._ask_gone(lambda client: client.api.get_archive(container, path)[0])
+        return [] if stream is None else _tail_of(stream, lines)
+
+    def run(self, arguments: Mapping[str, Any], *, seconds: float) -> tuple[int, str]:
+        """Run a one-off container to its end and remove it: exit status and the last lines it said.
+
+        Errors: ``MissingError``, ``EngineConflictError``; 124 is the status of one that was not ready in time.
+        """
+        container = self.create(arguments)
+        try:
+            self.start(container)
+            status = self._wait(container, seconds)
+            return status, self.log(container, 40)
+        finally:
+            self.remove(container)
+
+    def ensure_network(self, name: str, arguments: Mapping[str, Any]) -> None:
+        """Make the network unless there is one of that name. Error: ``EngineConflictError``."""
+        try:
+            self._ask(lambda client: client.networks.get(name))
+        except MissingError:
+            pool = docker.types.IPAMPool(subnet=arguments["subnet"])
+            options = {key: value for key, value in arguments.items() if key != "subnet"}
+            ipam = docker.types.IPAMConfig(pool_configs=[pool])
+            self._ask(lambda client: client.networks.create(name, ipam=ipam, check_duplicate=True, **options), changes=True)
+
+    def about(self) -> Mapping[str, Any]:
+        """What the daemon says of itself."""
+        found: Mapping[str, Any] = self._ask(lambda client: client.info())
+        return found
+
+    def _list(self) -> tuple[Container, ...]:
+        wanted = {"label": f"{LABEL}.install={self._install}"}
+        rows = self._ask(lambda client: client.api.containers(all=True, filters=wanted))
+        return tuple(_container(row) for row in rows if f"{LABEL}.server" in (row.get("Labels") or {}))
+
+    def _wait(self, container: str, seconds: float) -> int:
+        try:
+            return int(self._ask(lambda client: client.api.wait(container, timeout=seconds))["StatusCode"])
+        except ServiceError:
+            return _UNREADY
+
+    def _client(self) -> Any:
+        """Made at the first use: a service may start before the daemon does."""
+        with self._lock:
+            if self._made is None:
+                self._made = docker.DockerClient(
+                    base_url=self.address, version="auto", timeout=self._timeout, num_pools=4, max_pool_size=_CONNECTIONS
+                )
+            return self._made
+
+    def _ask(self, question: Callable[[Any], T], *, changes: bool = False) -> T:
+        """Whatever a change did, also one that failed half-way, the next listing must show."""
+        try:
+            return question(self._client())
+        except errors.NotFound as error:
+            raise MissingError(_word(error)) from error
+        except errors.APIError as error:
+            if (error.status_code is not None and error.status_code < 500) or changes:
+                raise EngineConflictError(_word(error)) from error
+            raise self._unavailable(_word(error)) from error
+        except (errors.DockerException, requests.RequestException) as error:
+            raise self._unavailable(_kind(error)) from error
+        finally:
+            if changes:
+                self._forget()
+
+    def _ask_gone(self, question: Callable[[Any], T]) -> T | None:
+        try:
+            return self._ask(question, changes=True)
+        except MissingError:
+            return None
+
+    def _forget(self) -> None:
+        with self._listing:
+            self._seen = _NOTHING_SEEN
+
+    def _unavailable(self, why: str) -> ServiceError:
+        return ServiceError("runtime_unavailable", runtime="docker", why=why)
+
+
+def _container(row: Mapping[str, Any]) -> Container:
+    labels = row["Labels"]
+    return Container(
+        id=row["Id"],
+        name=(row.get("Names") or [row["Id"]])[0].lstrip("/"),
+        server_id=labels[f"{LABEL}.server"],
+        role=labels.get(f"{LABEL}.role", ""),
+        digest=labels.get(f"{LABEL}.digest", ""),
+        state=str(row.get("State", "")),
+        status=str(row.get("Status", "")),
+    )
+
+
+def _word(error: errors.APIError) -> str:
+    return str(error.explanation or error)[:500]
+
+
+def _kind(error: Exception) -> str:
+    """Short: the whole one names sockets and pools."""
+    text = str(error)
+    return next((word for sign, word in _SIGNS if sign in text), type(error).__name__)
+
+
+def _tail_of(stream: Iterable[bytes], lines: int) -> list[str]:
+    """Of a tar archive with one file. More than the logs' bound is not read: the file belongs to the box, and may be anything."""
+    held = io.BytesIO()
+    for chunk in stream:
+        held.write(chunk)
+        if held.tell() > _MOST_BYTES:
+            return []
+    held.seek(0)
+    with tarfile.open(fileobj=held) as archive:
+        member = archive.next()
+        file = archive.extractfile(member) if member is not None and member.isfile() else None
+        if file is None:
+            return []
+        return file.read()[-_TAIL_BYTES:].decode(errors="replace").splitlines()[-lines:]

@@ -1,0 +1,157 @@
+"""The Docker runtime and its folders on a real daemon, by a service account that is not root: the contracts that every adapter passes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backend import networks
+from backend.boxfiles import BoxDirectories
+from backend.errors import ServiceError
+from backend.runtimes.containers import ContainerRuntime, Site, install_id
+from backend.runtimes.docker import Engine
+from backend.runtimes.keeper import ContainerKeeper
+from backend.settings import Settings
+from backend.snapshots import KeptCopies
+from demo.ports import free_ports
+from tests.service.engine.contract_boxfiles import UIDS, BoxFilesContract, box_of
+from tests.service.engine.contract_runtime import Bench, RuntimeContract
+from tests.service.engine.support import make_database, runs_in
+from tests.support.account import ACCOUNT, service_account
+from tests.support.box import MLFLOW_VERSION
+from tests.support.docker import Docker, running_docker
+
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
+IMAGE = "aihub-box:{version}"
+ID = "k3v9x2m7q4ab"
+
+
+@pytest.fixture(scope="module")
+def docker() -> Iterator[Docker]:
+    with running_docker() as docker:
+        docker.box_image(MLFLOW_VERSION)
+        yield docker
+
+
+@pytest.fixture
+def state(docker: Docker) -> Iterator[Path]:
+    """The service's folder, its own; this process is the service's account while the test runs."""
+    home = Path(tempfile.mkdtemp(prefix="aihub-state-", dir="/tmp"))
+    os.chown(home, ACCOUNT, ACCOUNT)
+    socket = docker.home / "docker.sock"
+    with service_account(socket.stat().st_gid):
+        yield home
+    shutil.rmtree(home)
+
+
+@pytest.fixture
+def engine(docker: Docker, state: Path) -> Iterator[Engine]:
+    engine = Engine(address=docker.host, install=install_id(state), timeout=60)
+    yield engine
+    for container in engine.containers(fresh=True):
+        engine.remove(container.id)
+    for name in networks.network_names(install_id(state)):
+        with contextlib.suppress(Exception):
+            docker.run("network", "rm", name)
+
+
+@pytest.fixture
+def keeper(engine: Engine) -> ContainerKeeper:
+    return ContainerKeeper(engine=engine, image=IMAGE)
+
+
+@pytest.fixture
+def boxes(state: Path, keeper: ContainerKeeper) -> BoxDirectories:
+    return BoxDirectories(state / "servers", keeper)
+
+
+def site_of(state: Path) -> Site:
+    settings = Settings(state_dir=state, runtime="docker", gate_network="10.214.0.0/24", mlflow_network="10.214.1.0/24")
+    install = install_id(state)
+    return Site(install=install, image=IMAGE, listen_address="127.0.0.1", networks=networks.networks(settings, install))
+
+
+@pytest.fixture
+def bench(state: Path, engine: Engine, boxes: BoxDirectories) -> Bench:
+    def kill(server_id: str) -> None:
+        for container in engine.of(server_id, fresh=True).values():
+            engine.stop(container.id, seconds=0)
+
+    return Bench(
+        runtime=ContainerRuntime(engine=engine, site=site_of(state)),
+        boxes=boxes,
+        kill=kill,
+        ports=free_ports(4),
+        reopen=lambda: ContainerRuntime(engine=Engine(address=engine.address, install=install_id(state), timeout=60), site=site_of(state)),
+        version=MLFLOW_VERSION,
+        uids=[UIDS[0] + 2 * number for number in range(1, 5)],
+    )
+
+
+class TestContainerFolders(BoxFilesContract):
+    pass
+
+
+class TestContainerRuntime(RuntimeContract):
+    pass
+
+
+def test_each_folder_is_owned_by_who_writes_it_and_read_by_nobody_else(boxes: BoxDirectories):
+    boxes.install(box_of(ID))
+    home = boxes.directory(ID)
+    gate, mlflow = UIDS
+    found = {
+        str(path.relative_to(home)): (path.stat().st_uid, path.stat().st_gid, f"{stat.S_IMODE(path.stat().st_mode):04o}")
+        for path in (*home.iterdir(), *(home / "config").iterdir(), home / "config" / "s3" / "credentials")
+    }
+    own = {name: found.pop(name) for name in ("run", "log", "data", "tmp", "spawn")}
+    assert own == {
+        "run": (gate, ACCOUNT, "0750"),
+        "log": (gate, ACCOUNT, "0750"),
+        "data": (mlflow, ACCOUNT, "0750"),
+        "tmp": (mlflow, ACCOUNT, "0750"),
+        "spawn": (mlflow, mlflow, "0711"),
+    }
+    folders = {name: found.pop(name) for name in ("config", "config/s3")}
+    assert set(folders.values()) == {(ACCOUNT, gate, "2750")}
+    assert len(found) >= 4
+    assert set(found.values()) == {(ACCOUNT, gate, "0640")}
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+
+
+def test_a_database_that_is_its_boxs_alone_is_kept_and_put_back(boxes: BoxDirectories, keeper: ContainerKeeper, state: Path):
+    (state / "kept").mkdir()
+    kept = KeptCopies(state / "kept", keeper)
+    make_database(boxes.directory(ID) / "data" / "mlflow.db", runs=["one", "two"])
+    boxes.install(box_of(ID))  # gives it its owner
+    database = boxes.directory(ID) / "data" / "mlflow.db"
+    assert database.stat().st_uid == UIDS[1]
+    with pytest.raises(PermissionError):
+        database.read_bytes()
+    kept.make(ID, boxes.directory(ID), {"server_id": ID})
+    boxes.remove(ID)
+    kept.unpack(ID, boxes.directory(ID))
+    assert runs_in(database) == ["one", "two"]
+    boxes.install(box_of(ID))
+    assert database.stat().st_uid == UIDS[1]
+    keeper.place_database(boxes.directory(ID), kept.folder(ID) / "mlflow.db")
+    assert (database.stat().st_uid, stat.S_IMODE(database.stat().st_mode)) == (UIDS[1], 0o600)
+
+
+def test_a_link_in_the_place_of_the_database_leads_nowhere(boxes: BoxDirectories, keeper: ContainerKeeper, state: Path):
+    secret = state / "secret.db"
+    make_database(secret, runs=["of the service"])
+    boxes.install(box_of(ID))
+    os.seteuid(0)
+    (boxes.directory(ID) / "data" / "mlflow.db").symlink_to(secret)
+    os.seteuid(ACCOUNT)
+    with pytest.raises((ServiceError, FileNotFoundError)):
+        keeper.copy_database(boxes.directory(ID), state / "taken.db")
+    assert not (state / "taken.db").exists()
