@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.box import MLFLOW_VERSION, ROOT
+from tests.support.box import MLFLOW_VERSION, OLDEST_VERSION, ROOT
 
 INSTALL = ROOT / "tracking_server" / "install"
 
@@ -32,7 +32,7 @@ def test_a_finished_one_is_left_alone_and_says_what_it_is(box_environment: Path)
 def test_an_unknown_version_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     done = run("1.2.3", tmp_path / "env")
     assert done.returncode == 1
-    assert f"known are {MLFLOW_VERSION}" in done.stderr
+    assert f"known are {OLDEST_VERSION}, {MLFLOW_VERSION}" in done.stderr
     assert not (tmp_path / "env").exists()
 
 

@@ -21,19 +21,25 @@ from cryptography.fernet import Fernet
 from demo.ports import LOOPBACK, free_ports
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-MLFLOW_VERSION = "3.17.2"
+MLFLOW_VERSION, OLDEST_VERSION = "3.17.2", "3.15.0"  # the newest and the oldest of tracking_server/versions
 USER, PASSWORD = "alice", "a right password"
 DEADLINE = 60.0
 STARTERS = ["child", "spawner"]
 """Who starts MLflow: the guard itself, or another container's first process. For the fixture `own_box`, with `indirect=True`."""
 
 
-def environment() -> Path:
+def environment(version: str = MLFLOW_VERSION) -> Path:
     """The environment of the box: AIHUB_BOX_ENV, or the one that `make envs` makes. Made here when it is not there."""
-    place = Path(os.environ.get("AIHUB_BOX_ENV") or ROOT / "var" / "envs" / f"mlflow-{MLFLOW_VERSION}")
-    if "AIHUB_BOX_ENV" not in os.environ:
-        subprocess.run([ROOT / "tracking_server" / "install", MLFLOW_VERSION, place], check=True)
+    if os.environ.get("AIHUB_BOX_ENV") and version == MLFLOW_VERSION:
+        return Path(os.environ["AIHUB_BOX_ENV"])
+    place = ROOT / "var" / "envs" / f"mlflow-{version}"
+    subprocess.run([ROOT / "tracking_server" / "install", version, place], check=True)
     return place
+
+
+def version_of(place: Path) -> str:
+    """MLflow's version in an environment."""
+    return str(json.loads((place / "version.json").read_text())["mlflow_version"])
 
 
 def until(condition: Callable[[], Any], *, seconds: float = DEADLINE, what: str = "the condition") -> Any:
@@ -191,7 +197,7 @@ def make_box(place: Path, *, cost: int = 4, **settings: Any) -> Box:
     (port,) = free_ports(1)
     usual = {
         "server_id": "k3v9x2m7q4ab",
-        "mlflow_version": MLFLOW_VERSION,
+        "mlflow_version": version_of(place),
         "listen": f"{LOOPBACK}:{port}",
         "public_hosts": [f"{LOOPBACK}:{port}"],
         "bucket": "no-such-bucket",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tracking_server.mlflow_process import checks, downloads, failures
+from tracking_server.mlflow_process import checks, differences, downloads, failures
 from tracking_server.mlflow_process.locations import Locations
 from tracking_server.mlflow_process.plan import Plan
 from tracking_server.mlflow_process.spool import Spool, SpoolMiddleware
@@ -15,6 +15,7 @@ def application(plan: Plan) -> Any:
     from mlflow.server import app as wsgi  # type: ignore[import-not-found]
     from mlflow.server.fastapi_app import app as asgi  # type: ignore[import-not-found]
 
+    differences.level()
     checks.install(Locations(plan.settings.bucket, plan.settings.prefix))
     failures.install(asgi, wsgi)
     spool = Spool(plan.box.tmp, plan.settings.tmp_bytes)

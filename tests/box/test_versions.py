@@ -1,0 +1,130 @@
+"""The oldest and the newest server version of tracking_server/versions, by their own clients; and an old client."""
+
+import json
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.box import MLFLOW_VERSION, OLDEST_VERSION, ROOT, Box, environment, make_box, version_of
+from tests.support.s3 import S3Store
+
+pytestmark = [pytest.mark.box, pytest.mark.heavy]
+VERSIONS = ROOT / "tracking_server" / "versions"
+OLD_CLIENT = "2.14.3"
+# What a training job does. `predict` differs between the versions' own type hints, so it has none.
+CLIENT = """
+import json, sys
+import mlflow, mlflow.pyfunc
+from mlflow import MlflowClient
+class Add(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return model_input
+mlflow.set_experiment(sys.argv[1])
+with mlflow.start_run() as run:
+    mlflow.log_params({"rate": 0.1})
+    for step in range(20):
+        mlflow.log_metric("loss", 1 / (step + 1), step=step)
+    mlflow.set_tag("kind", "test")
+    mlflow.log_text("some text", "notes/note.txt")
+    mlflow.pyfunc.log_model("model", python_model=Add(), registered_model_name=sys.argv[1], pip_requirements=[])
+client = MlflowClient()
+runs = client.search_runs([run.info.experiment_id], "metrics.loss < 0.1 and params.rate = '0.1' and tags.kind = 'test'")
+found = {
+    "runs": [each.info.run_id == run.info.run_id for each in runs],
+    "history": len(client.get_metric_history(run.info.run_id, "loss")),
+    "artifacts": [each.path for each in client.list_artifacts(run.info.run_id, "notes")],
+    "text": mlflow.artifacts.load_text(run.info.artifact_uri + "/notes/note.txt"),
+    "version": client.get_model_version(sys.argv[1], "1").status,
+    "model": mlflow.pyfunc.load_model(f"models:/{sys.argv[1]}/1").metadata.run_id == run.info.run_id,
+}
+print("found=" + json.dumps(found))
+"""
+FOUND = {
+    "runs": [True], "history": 20, "artifacts": ["notes/note.txt"], "text": "some text", "version": "READY", "model": True,
+}  # fmt: skip
+
+
+def use(box: Box, python: Path, name: str) -> dict[str, Any]:
+    """What a client in that environment found after it did its work."""
+    variables = {
+        "MLFLOW_TRACKING_URI": box.url,
+        "MLFLOW_TRACKING_USERNAME": box.auth[0],
+        "MLFLOW_TRACKING_PASSWORD": box.auth[1],
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "GIT_PYTHON_REFRESH": "quiet",
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(box.home),
+    }
+    done = subprocess.run(
+        [python, "-c", CLIENT, name], env=variables, cwd=box.home, capture_output=True, text=True, check=False, timeout=150
+    )
+    assert done.returncode == 0, f"{done.stderr[-3000:]}\n{box.last_words()}"
+    line = next(line for line in done.stdout.splitlines() if line.startswith("found="))
+    found: dict[str, Any] = json.loads(line.removeprefix("found="))
+    return found
+
+
+@pytest.fixture(scope="module", params=[OLDEST_VERSION, MLFLOW_VERSION])
+def versioned(request: pytest.FixtureRequest, s3_store: S3Store, store_settings: dict[str, Any]) -> Iterator[Box]:
+    """A running box of that version, with a real object store."""
+    box = make_box(environment(request.param), idle_seconds=2, **store_settings)
+    box.write_credentials(s3_store.owner.access_key, s3_store.owner.secret_key)
+    box.start()
+    box.wait_state("awake")
+    yield box
+    box.remove()
+
+
+def test_those_are_the_oldest_and_the_newest() -> None:
+    known = sorted((tuple(map(int, folder.name.split("."))), folder.name) for folder in VERSIONS.iterdir())
+    assert [known[0][1], known[-1][1]] == [OLDEST_VERSION, MLFLOW_VERSION]
+
+
+def test_its_own_client_does_a_jobs_work(versioned: Box) -> None:
+    name = f"own-{version_of(versioned.environment)}"
+    assert use(versioned, versioned.environment / "bin" / "python", name) == FOUND
+
+
+def test_it_sleeps_and_wakes_and_knows_its_version(versioned: Box) -> None:
+    versioned.wait_state("asleep")
+    assert versioned.request("GET", "/version").text == version_of(versioned.environment)
+    assert versioned.api("GET", "experiments/search", params={"max_results": 1})["experiments"]
+    page = versioned.request("GET", "/")
+    assert page.status_code == 200
+    assert "static-files/" in page.text
+
+
+def test_hosts_origins_and_locations_of_others_are_refused(versioned: Box) -> None:
+    search = "/api/2.0/mlflow/experiments/search"
+    assert versioned.request("GET", "/", headers={"Host": "evil.example"}).status_code == 403
+    for origin, status in (("https://evil.example", 403), (versioned.origin, 200)):
+        assert versioned.request("POST", search, json={"max_results": 1}, headers={"Origin": origin}).status_code == status
+    foreign = {"name": "foreign", "artifact_location": "s3://other/x"}
+    answer = versioned.request("POST", "/api/2.0/mlflow/experiments/create", json=foreign)
+    assert (answer.status_code, answer.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+    run = versioned.api("POST", "runs/create", json={"experiment_id": "0"})["run"]["info"]["run_id"]
+    with closing(sqlite3.connect(versioned.home / "data" / "mlflow.db", timeout=30)) as database, database:
+        database.execute("update runs set artifact_uri = 's3://other/x' where run_uuid = ?", (run,))
+    answer = versioned.request("GET", "/get-artifact", params={"run_id": run, "path": "x"})
+    assert (answer.status_code, answer.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+
+
+@pytest.fixture(scope="module")
+def old_client() -> Path:
+    """The interpreter of an environment with the old client, made of its lock."""
+    place = ROOT / "var" / "envs" / f"client-{OLD_CLIENT}"
+    uv, lock = ROOT / ".venv" / "bin" / "uv", Path(__file__).with_name("client-2.14.3.lock")
+    subprocess.run([uv, "venv", "--quiet", "--no-project", "--allow-existing", "--python", "3.11", place], check=True)
+    python = place / "bin" / "python"
+    subprocess.run([uv, "pip", "sync", "--quiet", "--require-hashes", "--python", python, lock], check=True)
+    return python
+
+
+def test_an_old_client_does_its_work_on_every_server(versioned: Box, old_client: Path) -> None:
+    found = use(versioned, old_client, f"old-{version_of(versioned.environment)}")
+    assert found == FOUND

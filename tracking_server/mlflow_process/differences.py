@@ -1,0 +1,40 @@
+"""What older MLflow versions do otherwise than the newest, made equal here and nowhere else; found by what they do, not by number.
+
+The oldest version that is served well is 3.15: earlier ones hold a whole upload in memory, since they have no native artifact route.
+"""
+
+from __future__ import annotations
+
+
+def level() -> None:
+    """Into this process's MLflow, after `environment.apply` and before it serves."""
+    _check_origins_below_the_prefix()
+    _say_why_a_repository_is_refused()
+
+
+def _check_origins_below_the_prefix() -> None:
+    """3.15's Origin check looks for `/api/` at the path's beginning, and with a static prefix never finds it."""
+    from mlflow.server import fastapi_security, security, security_utils  # type: ignore[import-not-found]
+    from mlflow.server.handlers import _add_static_prefix  # type: ignore[import-not-found]
+
+    inner = security_utils.is_api_endpoint
+    if inner(_add_static_prefix("/api/2.0/mlflow/runs/create")):
+        return
+    prefix = _add_static_prefix("/")[:-1]
+
+    def is_api_endpoint(path: str) -> bool:
+        return bool(inner(path) or inner(path.removeprefix(prefix)))
+
+    for module in (security, fastapi_security, security_utils):
+        module.is_api_endpoint = is_api_endpoint
+
+
+def _say_why_a_repository_is_refused() -> None:
+    """3.15 makes an answer of a refused location (by our check, too) too early, and uses that as a repository: a bare 500."""
+    from mlflow.server import handlers
+
+    handlers._get_artifact_repo = getattr(  # noqa: SLF001  # its versions are pinned
+        handlers._get_artifact_repo,  # noqa: SLF001
+        "__wrapped__",
+        handlers._get_artifact_repo,  # noqa: SLF001
+    )
