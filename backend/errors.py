@@ -121,7 +121,7 @@ FAILURES: Final[dict[str, Failure]] = {
     "server_not_up": Failure(409, "The tracking server {env_name} does not run now ({status})", "Start it, then open it again."),
     "no_such_bearer_token": Failure(404, "This server has no token {id}", "Look at the list of its tokens."),
     "token_of_other": Failure(403, "The token {id} belongs to {user}", "Ask {user}, or who may set this server's users, to revoke it."),
-    "token_too_long": Failure(422, "At this site a token lives for {days} days at most", "Ask for a shorter time."),
+    "token_too_long": Failure(403, "At this site a token lives for {days} days at most", "Ask for a shorter time."),
     "too_many_tokens": Failure(409, "You have {count} tokens of this server, which is the limit", "Revoke those that are not used."),
     "lease_of_other": Failure(409, "The lease {id} belongs to {user}", "Choose another id for yours."),
     "too_many_leases": Failure(409, "This server has {count} leases, which is the limit", "End those that are not needed any more."),

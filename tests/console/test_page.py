@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from backend.plans.labels import LABELS
-from tests.console.conftest import Opener
+from tests.console.conftest import MOUNT, Opener
 from tests.console.fake_service import STEPS, FakeService, stamp
 
 pytestmark = pytest.mark.browser
@@ -329,7 +329,7 @@ def test_open_leads_outside_first_and_is_closed_while_stopped(service: FakeServi
     service.add("gaa50000", "off", "stopped")
     page = open_page()
     for name, url in [
-        ("wine", service.servers["gaa50000/wine"]["outside_url"]),
+        ("wine", f"{MOUNT}/open/gaa50000/wine"),
         ("inside", service.servers["gaa50000/inside"]["inside_url"]),
     ]:
         link = row(page, name).get_by_role("link", name="Open")

@@ -1,4 +1,7 @@
-"""The paths by which people sign in and out: `/-/sign-in`, `/-/sign-out`, and what a browser sees that nobody signed in (`/-/refused`)."""
+"""The paths by which people sign in and out: `/-/sign-in`, `/-/sign-out`, and what a browser sees that nobody signed in (`/-/refused`).
+
+Their pages are imported when one is asked for: half a megabyte that a server without such visitors need not have.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from urllib.parse import parse_qs
 
 from tracking_server.guard.http import Handler, Request, Respond, Response
 from tracking_server.guard.identity import Principal
-from tracking_server.guard.pages import problem_page, session_page
 from tracking_server.guard.sessions import Session, Sessions, SignInError
 from tracking_server.settings import Settings
 
@@ -31,6 +33,8 @@ class SignIn:
         if session is None:
             respond(self._problem(request, "unknown", {}))
         else:
+            from tracking_server.guard.pages import session_page
+
             languages = request.headers.get("accept-language", "")
             respond(session_page(session.user, session.until, languages=languages, console_url=self._settings().console_url))
 
@@ -79,4 +83,6 @@ class SignIn:
         return self._sessions.find(request.headers.get("cookie", ""), request.headers.get("x-forwarded-user", ""))
 
     def _problem(self, request: Request, code: str, values: Mapping[str, str]) -> Response:
+        from tracking_server.guard.pages import problem_page
+
         return problem_page(code, values, languages=request.headers.get("accept-language", ""), console_url=self._settings().console_url)
