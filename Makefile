@@ -37,6 +37,8 @@ bench:               ## the measurements of docs/explanation/benchmarks.md, for 
 	.venv/bin/python -m benchmarks.access --rounds $(ROUNDS)
 	.venv/bin/python -m benchmarks.service --rounds $(ROUNDS)
 	.venv/bin/python -m benchmarks.export --rounds $(ROUNDS)
+	@bin/setup heavy
+	.venv/bin/python -m benchmarks.console --rounds $(ROUNDS)
 
 envs:                ## the tracking servers' environment, from its lock
 	@bin/setup

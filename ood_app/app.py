@@ -13,6 +13,7 @@ from mlwf.client import Client
 
 from ood_app import problems, security, settings, texts
 from ood_app.api import api
+from ood_app.compression import compress
 from ood_app.opening import opening
 
 ServiceFactory = Callable[[str], Client]
@@ -34,6 +35,7 @@ def create_app(chosen: settings.Settings | None = None, *, service: ServiceFacto
 
     security.protect(app, found)
     problems.register(app)
+    compress(app)
     app.register_blueprint(api)
     app.register_blueprint(opening)
     _add_page(app, found)

@@ -49,6 +49,7 @@ def server_view(server: Server, settings: Settings) -> dict[str, Any]:
         "users_updated_at": server.users.updated_at,
         "restorable_until": server.deletion.restorable_until if server.deletion else None,
         "deleted_at": server.deletion.deleted_at if server.deletion else None,
+        "leases": [{name: getattr(each, name) for name in ("id", "user", "until", "at_end", "note")} for each in server.leases],
         "reason": problem_view(server.reason),
         "warnings": [problem_view(each) for each in server.warnings],
         "job_lines": commands.job_lines(server),

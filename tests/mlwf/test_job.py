@@ -149,3 +149,14 @@ def test_a_failure_is_told_with_its_cure(tmp_path: Path) -> None:
     told = progress_of(tmp_path)
     assert told["error"] == {"detail": "It broke: for a reason", "cure": "Mend it."}
     assert told["steps"][0]["state"] == "failed"
+
+
+def test_without_registered_users_an_export_has_a_token_of_its_own(
+    service: FakeService, mlwf: Run, tracking: Tracking, tmp_path: Path
+) -> None:
+    service.add("gaa50000", "wine")["inside_url"] = f"{tracking.box.url}/"
+    request = write(tmp_path, task="export", group_name="gaa50000", env_name="wine", model_name="m", model_version="1")
+    assert mlwf("job", request, "--progress", str(tmp_path / "progress.json")) == 1, "the box does not know the fake service's tokens"
+    (token,) = service.tokens
+    assert (token["name"], token["state"]) == ("mlwf job", "revoked")
+    assert progress_of(tmp_path)["error"]["cure"]

@@ -132,7 +132,14 @@ function detailsOf(server) {
       row(t("Size"), server.size),
       row(t("Sleeps after"), idleOf(server)),
       row(t("Your sign-in"), server.session_url && h("a", { href: server.session_url, target: "_blank", rel: "noopener", "data-key": `${server.id}-session` }, t("until when, and sign out"))),
+      ...server.leases.map((lease) => row(t("Needed until"), leaseOf(lease))),
       row(t("Created"), `${momentOf(server.created_at)}, ${server.created_by}`)));
+}
+
+/** Who needs the server, and what becomes of it afterwards. */
+function leaseOf(lease) {
+  const end = lease.at_end === "stop" ? t("then it is stopped, unless others need it") : t("then it is kept");
+  return `${momentOf(lease.until)}: ${[lease.user, lease.note].filter(Boolean).join(", ")}; ${end}`;
 }
 
 function idleOf(server) {

@@ -1,16 +1,19 @@
 """The tasks of `mlwf job`: a server session, an export, an image."""
 
+import contextlib
 import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mlwf import auth_file
 from mlwf.answers import Operation, Server
 from mlwf.aws_profiles import key_pair
+from mlwf.cli_support import Target
+from mlwf.cli_token import make
 from mlwf.client import Client
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.export.registry import ModelVersion
@@ -24,6 +27,8 @@ from mlwf.service_errors import ServiceError
 
 LEASE_SECONDS = 900
 LEAST_SECONDS, MOST_SECONDS = 5, 2_678_400
+TOKEN_SECONDS = 86400
+"""Of an export where no user is registered; it is revoked at the end."""
 LAST_SECONDS = 60
 """A session ends so long before the scheduler would kill it, so that its lease is ended and not left to run out."""
 KEPT_LINES = 20
@@ -55,7 +60,7 @@ def run(request: JobRequest, *, environ: Mapping[str, str], open_client: Open, p
             server = ensure_up(client, server.group, server.env_name, on_change=lambda operation: _say(progress, operation))
             progress.tell(server=card(server))
         if request.task == "export":
-            _export(request, server, environ, progress)
+            _export(request, server, environ, open_client, progress)
         else:
             _session(request, progress)
 
@@ -136,22 +141,31 @@ class _Reporter:
         self._progress.arrived(count)
 
 
-def _export(request: JobRequest, server: Server, environ: Mapping[str, str], progress: Progress) -> None:
-    with progress.step("export", _("Export the model")):
+def _export(request: JobRequest, server: Server, environ: Mapping[str, str], open_client: Open, progress: Progress) -> None:
+    with progress.step("export", _("Export the model")), _login(server, open_client) as login:
         wanted = Wanted(server.inside_url or "", request.model_name, request.model_version, None, _output(request))
-        done = export(wanted, {**environ, **_login(server)}, _Reporter(progress))
+        done = export(wanted, {**environ, **login}, _Reporter(progress))
         progress.tell(result=str(done.folder.resolve()))
 
 
-def _login(server: Server) -> dict[str, str]:
-    """User and password from the server's auth file, read as the caller; nothing where there is none: then MLflow's own places count."""
+@contextlib.contextmanager
+def _login(server: Server, open_client: Open) -> Iterator[dict[str, str]]:
+    """User and password from the server's auth file, read as the caller; where there is none, a token that ends with the block."""
     try:
         user = auth_file.read_auth_file(Path(server.auth_file))[0]
     except auth_file.AuthFileError as error:
         if not error.missing:
             raise
-        return {}
-    return {"MLFLOW_TRACKING_USERNAME": user.user_name, "MLFLOW_TRACKING_PASSWORD": user.password.reveal()}
+    else:
+        yield {"MLFLOW_TRACKING_USERNAME": user.user_name, "MLFLOW_TRACKING_PASSWORD": user.password.reveal()}
+        return
+    with open_client() as client:
+        token, secret = make(client, Target(server.group, server.env_name), seconds=TOKEN_SECONDS, name="mlwf job", wait=True)
+    try:
+        yield {"MLFLOW_TRACKING_TOKEN": secret.reveal()}
+    finally:
+        with open_client() as client:
+            client.revoke_token(server.group, server.env_name, token.id)
 
 
 def _output(request: JobRequest) -> Path:

@@ -1,0 +1,17 @@
+"""Who needs a server stands with it in the list."""
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.console.conftest import Opener
+from tests.console.fake_service import FakeService
+
+
+@pytest.mark.browser
+def test_a_lease_says_who_needs_the_server_and_what_comes_then(open_page: Opener, service: FakeService) -> None:
+    lease = {"id": "x", "user": "alice", "until": "2026-11-24T10:00:00+00:00", "created_at": "2026-11-24T09:00:00+00:00"}
+    service.add("gaa50000", "wine", leases=[{**lease, "at_end": "stop", "note": "job <b>17</b>"}])
+    page = open_page()
+    page.locator("details.more summary").click()
+    expect(page.get_by_text("alice, job <b>17</b>; then it is stopped, unless others need it")).to_be_visible()
+    assert open_page.complaints == []
