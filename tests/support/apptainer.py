@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHED = Path("/var/cache/aihub")
 NOBODY = 65534
 # The user's Python must be one that an ordinary user can run; root's own may lie in /root.
-PYTHONS = (os.path.realpath(sys.executable), "/usr/bin/python3")
+PYTHONS = ("/usr/bin/python3", os.path.realpath(sys.executable))
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
 

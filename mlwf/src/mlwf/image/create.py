@@ -105,7 +105,8 @@ def _image(kit: Kit, plan: Plan, wanted: Wanted, recipe: Recipe, work: Path) -> 
             make_or_fetch(_environments(kit, plan, wanted), plan.lock, layer, offline=wanted.offline)
             objects = _describe(kit, plan, recipe, layer)
         made = work / IMAGE
-        total = plan.base.partition.size + sum(file.stat().st_size for file in layer.rglob("*") if file.is_file() and not file.is_symlink())
+        unpacked = kit.runner.run(["du", "-sb", layer], _("The image cannot be packed")).split()[0]
+        total = plan.base.partition.size + int(unpacked)
         with kit.steps.step("pack", grows=made, total=total):
             pack(kit, plan.base, layer, objects, made, identity=plan.key.encode())
             made.chmod(IMAGE_MODE)

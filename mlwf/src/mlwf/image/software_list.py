@@ -46,7 +46,8 @@ def _licences(site_packages: Path) -> dict[str, dict[str, object]]:
     """Package → its licence as it says itself: an SPDX expression, else a short name."""
     found: dict[str, dict[str, object]] = {}
     for file in sorted(site_packages.glob("*.dist-info/METADATA")):
-        headers = email.parser.HeaderParser().parsestr(file.read_text("utf-8", "replace"))
+        # Only what stands before the first empty line: the text after it is long, and no header.
+        headers = email.parser.HeaderParser().parsestr(file.read_text("utf-8", "replace").partition("\n\n")[0])
         expression, name = headers.get("License-Expression"), str(headers.get("License") or "").strip()
         if expression:
             found[_plain(str(headers.get("Name")))] = {"expression": str(expression)}
