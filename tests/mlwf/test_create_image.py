@@ -131,20 +131,22 @@ def test_the_recipe_builds_an_equivalent_image_by_hand(ground: Ground, models: M
 
 
 def test_an_interrupt_leaves_nothing(ground: Ground, models: Models) -> None:
-    output, cache = ground.home / "interrupted", ground.home / "fresh"
-    output.mkdir()
-    ground.give(output)
+    output, cache, temporary = ground.home / "interrupted", ground.home / "fresh", ground.home / "temporary"
+    for folder in (output, temporary):
+        folder.mkdir()
+        ground.give(folder)
     argv = ground.create(
         "--model-pkg-url", models.tiny(), "--base-container-url", f"docker-archive:{ground.base}", "--no-test", "--output-dir", output
     )  # fmt: skip
     for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        process = ground.start(argv, MLWF_CACHE=str(cache))
-        until(lambda: list(cache.glob("work/*/base/base/usr")), what="a base that is being unpacked")
+        process = ground.start(argv, MLWF_CACHE=str(cache), TMPDIR=str(temporary))
+        until(lambda: list(temporary.glob("*/base/usr")), what="a base that is being unpacked")
         process.send_signal(number)
         _out, told = process.communicate(timeout=60)
         assert process.returncode == status
         assert "nothing was kept" in told
         assert list(output.iterdir()) == []
+        assert list(temporary.iterdir()) == []
         assert list(cache.glob("work/*")) == []
         assert list(cache.glob("bases/*")) == []
         assert _processes_with(str(cache)) == []

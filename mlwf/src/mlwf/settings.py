@@ -67,7 +67,6 @@ SETTINGS = (
         "Package index for `mlwf_create_image`; uv's other variables of indexes (`UV_INDEX`, `UV_FIND_LINKS` …) hold too.",
     ),
     Setting("UV_FIND_LINKS", "Folder of wheels beside the index; read while fetching, and seen by the install in the base."),
-    Setting("SLURM_CPUS_PER_TASK", "Processors for packing an image; also `NSLOTS` (Grid Engine) and `NCPUS` (PBS)."),
     Setting(
         "SLURM_CPUS_PER_TASK",
         "Processors for packing an image; also `NSLOTS` (Grid Engine) and `NCPUS` (PBS). Outside of a job at most 8 are used.",
