@@ -62,7 +62,9 @@ class Cache:
                 os.utime(entry)  # when it was last used, for prune
             return entry / CONTENT
         if entry.exists():
-            self.remove(entry)
+            self._discard(entry)
+            if _is_whole(entry):
+                return entry / CONTENT
         for layer in self.layers:
             shared = layer / kind / key
             if _is_safe(layer, kind, key) and _is_whole(shared):
@@ -70,7 +72,7 @@ class Cache:
         return None
 
     def put(self, kind: str, key: str, made: Path, *, sha256: str = "") -> Path:
-        """Takes the finished file over (moved where that is possible), in the place of one that was there. Raises OSError."""
+        """Takes the finished file over (moved where that is possible), in the place of another content that was there. Raises OSError."""
         entry = self.root / kind / key
         entry.parent.mkdir(0o700, parents=True, exist_ok=True)
         fresh = entry.with_name(f".{secrets.token_hex(8)}.partial")
@@ -79,7 +81,8 @@ class Cache:
             _move(made, fresh / CONTENT)
             note = {"sha256": sha256 or _sha256(fresh / CONTENT), "stamp": _stamp(fresh / CONTENT)}
             (fresh / NOTE).write_text(json.dumps(note))
-            while not _rename_into(fresh, entry):
+            # Whoever has got the same content already goes on using it by its path.
+            while not _holds(entry, str(note["sha256"])) and not _rename_into(fresh, entry):
                 self.remove(entry)
         finally:
             if fresh.exists():
@@ -90,6 +93,13 @@ class Cache:
         """Takes an entry away: out of sight by one rename, and then file by file."""
         with self.work() as work, contextlib.suppress(FileNotFoundError):
             entry.rename(work / "removed")
+
+    def _discard(self, entry: Path) -> None:
+        """Takes a broken entry away; what another job put in its place meanwhile is put back."""
+        with self.work() as work, contextlib.suppress(FileNotFoundError):
+            aside = entry.rename(work / "removed")
+            if _is_whole(aside):
+                _rename_into(aside, entry)
 
     @contextlib.contextmanager
     def work(self) -> Iterator[Path]:
@@ -154,6 +164,13 @@ def _is_whole(entry: Path) -> bool:
         kept = json.loads((entry / NOTE).read_bytes())
         # The stamp spares reading gigabytes: another size, time or inode means that somebody touched it, and the digest decides.
         return bool(kept["stamp"] == _stamp(entry / CONTENT) or kept["sha256"] == _sha256(entry / CONTENT))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _holds(entry: Path, sha256: str) -> bool:
+    try:
+        return bool(json.loads((entry / NOTE).read_bytes())["sha256"] == sha256) and _is_whole(entry)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
