@@ -12,8 +12,9 @@ from typing import Final, Literal
 
 from sqlalchemy import select
 
-from backend import portpool, service, versions, wiring
+from backend import listeners, portpool, service, versions, wiring
 from backend.keyring import Keyring
+from backend.munge import Unmunge
 from backend.orphans import Orphans, find_orphans, remove_orphans
 from backend.registry.database import Registry
 from backend.registry.models import Port, Server
@@ -171,6 +172,20 @@ def running(settings: Settings) -> Iterator[Finding]:
     yield Finding(name="service", state="ok" if alive else "warning", detail=f"reconciler last seen: {when}", cure=cure)
 
 
+def other_hosts(settings: Settings) -> Iterator[Finding]:
+    """Callers on other hosts are listened to, and can prove who they are."""
+    for name, address in (("munge_listen", settings.munge_listen), ("token_listen", settings.token_listen)):
+        if address is None:
+            continue
+        listens = listeners.somebody_listens(address)
+        cure = "" if listens else "start the service; `aihub serve` says what it lacks"
+        detail = address if listens else f"nobody listens at {address}"
+        yield Finding(name=name, state="ok" if listens else "warning", detail=detail, cure=cure)
+    if settings.munge_listen is not None:
+        Unmunge(settings.munge_socket).try_it()
+        yield Finding(name="MUNGE", state="ok", detail="munged makes and reads credentials")
+
+
 CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("state", state_folder),
     ("socket", socket_folder),
@@ -181,6 +196,7 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("MLflow", environments),
     ("ports", ports),
     ("somaxconn", backlog),
+    ("other hosts", other_hosts),
     ("orphans", orphans),
     ("service", running),
 )

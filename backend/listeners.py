@@ -32,16 +32,29 @@ def listeners(settings: Settings) -> Iterator[dict[str, socket.socket]]:
         yield found
 
 
+def somebody_listens(address: str) -> bool:
+    """Whether a connection to ``ADDRESS:PORT`` is taken."""
+    try:
+        with socket.create_connection(_host_and_port(address), timeout=2):
+            return True
+    except OSError:
+        return False
+
+
 def _tcp(setting: str, address: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
+    host, port = _host_and_port(address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, int(port)), family=family, backlog=_BACKLOG)
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise CannotListenError(f"{setting}: {address} cannot be used ({error.strerror}); free that port, or name another one") from None
     log.info("listening on %s", address)
     return listener
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 @contextmanager

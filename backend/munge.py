@@ -34,12 +34,11 @@ class Unmunge:
     """Decodes as the account that this process runs as; credentials must be for that uid alone. ``socket``: None for munged's default."""
 
     def __init__(self, socket: Path | None) -> None:
-        where = () if socket is None else ("--socket", str(socket))
-        self._argv = ("unmunge", "--numeric", "--keys", ",".join(_KEYS), *where)
+        self._where = () if socket is None else ("--socket", str(socket))
 
     def decode(self, text: str) -> Credential:
         """Errors: ``credential_refused``, ``credential_clock``, ``credential_replayed``, ``credential_for_other``, ``munge_failed``."""
-        done = self._run(text)
+        done = self._run(("unmunge", "--numeric", "--keys", ",".join(_KEYS)), text)
         values, payload = _parsed(done.stdout)
         if done.returncode in {_EXPIRED, _REWOUND}:
             raise ServiceError("credential_clock", seconds=abs(int(values["DECODE_TIME"]) - int(values["ENCODE_TIME"])))
@@ -55,13 +54,21 @@ class Unmunge:
             raise ServiceError("credential_for_other", uid=os.geteuid())
         return Credential(uid=int(values["UID"]), payload=payload)
 
-    def _run(self, text: str) -> subprocess.CompletedProcess[str]:
+    def try_it(self) -> None:
+        """Make a credential for ourselves and decode it. Errors: as ``decode``."""
+        made = self._run(("munge", f"--restrict-uid={os.geteuid()}"), "")
+        if made.returncode != _OK:
+            raise ServiceError("munge_failed", why=_last_line(made.stderr) or f"munge ended with status {made.returncode}")
+        self.decode(made.stdout.strip())
+
+    def _run(self, argv: tuple[str, ...], text: str) -> subprocess.CompletedProcess[str]:
+        argv = (*argv, *self._where)
         try:
-            return subprocess.run(self._argv, input=text, capture_output=True, text=True, errors="replace", check=False, timeout=_SECONDS)
+            return subprocess.run(argv, input=text, capture_output=True, text=True, errors="replace", check=False, timeout=_SECONDS)
         except FileNotFoundError:
-            raise ServiceError("munge_failed", why="the program unmunge is not installed") from None
+            raise ServiceError("munge_failed", why="its programs are not installed") from None
         except (subprocess.TimeoutExpired, OSError) as error:
-            raise ServiceError("munge_failed", why=f"unmunge did not end ({type(error).__name__})") from None
+            raise ServiceError("munge_failed", why=f"{argv[0]} did not end ({type(error).__name__})") from None
 
 
 def _parsed(output: str) -> tuple[dict[str, str], str]:

@@ -20,10 +20,12 @@ from mlwf.connection import connection
 from mlwf.errors import MlwfError, WrongUseError
 
 from backend.api_tokens import ApiTokens
+from backend.checks import other_hosts
 from backend.domain import Caller
 from backend.errors import ServiceError as ServiceFailure
 from backend.munge import Unmunge
 from backend.registry.database import Registry
+from backend.settings import Settings
 from demo.ports import free_ports
 from tests.service.edge.live import Live, live_service, until
 from tests.support.munge import credential, munged, new_key
@@ -32,7 +34,7 @@ from tests.support.tls import Authority, configuration, nginx
 ME = os.geteuid()
 NOBODY = pwd.getpwnam("nobody").pw_uid
 needs_root = pytest.mark.skipif(ME != 0, reason="only root can become somebody else")
-NONE = Path("/nonexistent")
+NONE = Path("/dev/null/none")
 
 
 @dataclass
@@ -60,7 +62,7 @@ class Remote:
             "MLWF_CA_FILE": str(self.authority.ca_file),
             "MLWF_MUNGE_UID": str(ME),
             "MLWF_MUNGE_SOCKET": str(self.socket),
-            "HOME": "/nonexistent",
+            "HOME": "/dev/null",
         }
         return {name: value for name, value in {**given, **changes}.items() if value}
 
@@ -113,6 +115,16 @@ def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Remote]:
         live.start()
         with nginx(file, munge_tls) as tls:
             yield Remote(live, authority, key, socket, munge_port, munge_tls, token_port, token_tls, tls)
+
+
+def test_the_check_sees_both_listeners_and_munge(remote: Remote) -> None:
+    findings = {each["name"]: each["state"] for each in json.loads(remote.live.aihub("check", "--json", check=False).stdout)}
+    assert [findings.get(name) for name in ("munge_listen", "token_listen", "MUNGE")] == ["ok"] * 3, findings
+    registered = Settings(munge_listen=f"127.0.0.1:{free_ports(1)[0]}", munge_url="https://x", munge_socket=Path("/nonexistent/s"))
+    found = other_hosts(registered)
+    assert next(found).state == "warning"
+    with pytest.raises(ServiceFailure, match="munge_failed"):
+        next(found)
 
 
 def test_the_configuration_is_one(remote: Remote) -> None:
