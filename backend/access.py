@@ -173,8 +173,8 @@ class Leavers:
         """One look at all who may be in. True where something changed. What NSS does not answer stays as it is."""
         keyed = self._give_keys()
         gone = self._gone()
-        with self._registry.session() as session:
-            for server_id, uid in gone:
+        for server_id, uid in gone:
+            with self._registry.session() as session:
                 self._end(session, server_id, uid)
         return keyed or bool(gone)
 
@@ -240,11 +240,17 @@ class Leavers:
 
     def _end(self, session: Session, server_id: str, uid: int) -> None:
         at = now()
-        for visit in session.scalars(select(Visit).where(Visit.server_id == server_id, Visit.uid == uid)):
-            visit.revoked_at, visit.told = at, False
-        for token in session.scalars(select(Token).where(Token.server_id == server_id, Token.uid == uid, Token.revoked_at.is_(None))):
-            token.revoked_at, token.told = at, False
-        log.info("server %s: uid %d may enter no more", server_id, uid)
+        visits = session.scalars(select(Visit).where(Visit.server_id == server_id, Visit.uid == uid)).all()
+        tokens = session.scalars(select(Token).where(Token.server_id == server_id, Token.uid == uid, Token.revoked_at.is_(None))).all()
+        held: list[Visit | Token] = [*visits, *tokens]
+        for row in held:
+            row.revoked_at, row.told = at, False
+        server = session.get(Server, server_id)
+        if server is None or not held:
+            return  # purged meanwhile
+        gone = Caller(user=held[0].user, uid=uid, groups=(), scheme="service")
+        audit.record(session, caller=gone, action="left_group", server=server)
+        log.info("server %s: %s (uid %d) may enter no more", server_id, gone.user, uid)
 
 
 def untold(session: Session) -> set[str]:

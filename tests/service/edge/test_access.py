@@ -153,6 +153,7 @@ def test_who_left_the_group_loses_tokens_and_sign_ins_and_may_come_back(world: W
     world.directory.callers[ALICE.uid] = replace(ALICE, groups=())
     assert sweep(world)
     assert not sweep(world), "once is enough"
+    assert audit(world)[-1] == ("alice", "left_group")
     wanted = box(world, server_id)
     assert [token.id for token in wanted.tokens] == [kept["id"]]
     ((user, at),) = wanted.revoked
