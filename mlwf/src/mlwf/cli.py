@@ -9,6 +9,7 @@ from click.shell_completion import get_completion_class
 
 from mlwf import cli_access
 from mlwf.cli_cache import cache
+from mlwf.cli_doctor import doctor
 from mlwf.cli_job import job
 from mlwf.cli_lease import lease
 from mlwf.cli_publish import publish, verify
@@ -26,6 +27,7 @@ from mlwf.report import show_failure
     mlwf server …        create, start, stop, delete servers; register their users
     mlwf_export_model …  export a registered model as a package
     mlwf publish …       put a package into a bucket, checked; mlwf verify looks at one
+    mlwf doctor …        what this node lacks
 
     The service is found by MLWF_SERVICE (unix:///path/service.sock or https://…), or on this host.
     """
@@ -63,6 +65,7 @@ cli.add_command(lease)
 cli.add_command(token)
 cli.add_command(publish)
 cli.add_command(verify)
+cli.add_command(doctor)
 cli.add_command(job)
 for command in (cli_access.auth, cli_access.env, cli_access.storage):
     server.add_command(command)

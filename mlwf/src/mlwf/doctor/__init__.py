@@ -1,0 +1,1 @@
+"""What keeps this node from working with a tracking server: many small checks, side by side, with one deadline."""

@@ -1,0 +1,190 @@
+"""mlwf doctor: each thing that a node can lack is broken for real, and found."""
+
+import http.server
+import json
+import os
+import socket
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlwf.doctor.findings import Check, Failed, Noted, look
+
+from demo.ports import free_ports
+from tests.mlwf.tracking import PlainServer, Tracking
+
+Examine = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def doctor(mlwf: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Examine:
+    """Runs it and answers its findings by check, and `status`."""
+
+    def run(*argv: str, **env: str) -> dict[str, Any]:
+        status = mlwf("doctor", *argv, "--json", "--seconds", "30", env=env)
+        document = json.loads(capsys.readouterr().out)
+        assert document["ok"] == (status == 0)
+        return {each["check"]: each for each in document["checks"]} | {"status": status}
+
+    for name in ("HTTP_PROXY", "http_proxy", "no_proxy", "NO_PROXY", "MLFLOW_TRACKING_URI", "TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    return run
+
+
+def states(found: dict[str, Any], *names: str) -> list[str]:
+    return [found[name]["state"] for name in names]
+
+
+@pytest.mark.box
+def test_all_is_well(tracking: Tracking, doctor: Examine) -> None:
+    owner = tracking.store.owner
+    keys = {"AWS_ACCESS_KEY_ID": owner.access_key, "AWS_SECRET_ACCESS_KEY": owner.secret_key}
+    before = objects(tracking)
+    found = doctor(tracking.url, **tracking.login, **keys)
+    names = ("name", "proxy", "connection", "address", "login", "clock", "bucket", "bucket-write", "bucket-parts")
+    assert states(found, *names) == ["ok"] * len(names), found
+    assert found["login"]["text"].endswith("basic:alice")
+    assert "3.17.2" in found["version"]["text"]
+    assert objects(tracking) == before
+    settings = tracking.box.settings
+    assert not tracking.store.client().list_multipart_uploads(Bucket=settings["bucket"]).get("Uploads")
+
+
+def objects(tracking: Tracking) -> list[str]:
+    listed = tracking.store.client().list_objects_v2(Bucket=tracking.box.settings["bucket"])
+    return [each["Key"] for each in listed.get("Contents", ())]
+
+
+@pytest.mark.box
+def test_a_wrong_password(tracking: Tracking, doctor: Examine) -> None:
+    found = doctor(tracking.url, MLFLOW_TRACKING_USERNAME="alice", MLFLOW_TRACKING_PASSWORD="a wrong one")
+    assert found["status"] == 1
+    assert states(found, "address", "login", "bucket") == ["ok", "failed", "failed"]
+    assert "mlwf server env" in found["login"]["cure"]
+    assert "a wrong one" not in json.dumps(found)
+
+
+@pytest.mark.box
+def test_a_key_that_only_reads_or_none_is_only_noted(tracking: Tracking, doctor: Examine) -> None:
+    """Artifacts go through this server: its users need no key."""
+    found = doctor(tracking.url, **tracking.environ)
+    assert states(found, "bucket", "bucket-write", "bucket-parts") == ["ok", "note", "note"]
+    assert "your key may not do that" in found["bucket-write"]["text"]
+    found = doctor(tracking.url, **tracking.login, AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="", AWS_EC2_METADATA_DISABLED="true")
+    assert states(found, "bucket") == ["note"]
+
+
+@pytest.mark.box
+def test_an_address_without_the_prefix(tracking: Tracking, doctor: Examine) -> None:
+    found = doctor(tracking.box.origin, **tracking.login)
+    assert found["address"]["state"] == "failed"
+    assert "/mlflow/" in found["address"]["cure"]
+
+
+@pytest.mark.box
+def test_a_server_that_is_not_ours(plain_server: PlainServer, doctor: Examine) -> None:
+    found = doctor(plain_server.url)
+    assert states(found, "address", "login", "bucket") == ["ok", "note", "note"]
+
+
+def test_nobody_listens_and_no_such_host(doctor: Examine) -> None:
+    (port,) = free_ports(1)
+    found = doctor(f"http://127.0.0.1:{port}/mlflow/")
+    assert states(found, "name", "connection", "address") == ["ok", "failed", "failed"]
+    assert "firewall" in found["connection"]["cure"]
+    assert doctor("http://no-such-host.invalid/mlflow/")["name"]["state"] == "failed"
+
+
+def test_a_proxy_that_would_swallow_it(doctor: Examine) -> None:
+    (port,) = free_ports(1)
+    found = doctor("http://mlflow.invalid:1/mlflow/", http_proxy=f"http://user:pass@127.0.0.1:{port}")
+    assert found["proxy"]["state"] == "note"
+    assert "no_proxy" in found["proxy"]["text"]
+    assert "pass" not in json.dumps(found)
+
+
+class _Late(http.server.BaseHTTPRequestHandler):
+    """A server whose clock is a day behind."""
+
+    def do_GET(self) -> None:
+        self.send_response_only(200)
+        self.send_header("Date", "Mon, 23 Nov 2026 00:00:00 GMT")
+        self.end_headers()
+        self.wfile.write(b"OK")
+
+    def log_message(self, *_words: object) -> None:
+        return
+
+
+@contextmanager
+def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[int]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+
+
+def test_a_clock_that_is_wrong(doctor: Examine) -> None:
+    with serving(_Late) as port:
+        found = doctor(f"http://127.0.0.1:{port}/mlflow/")
+    assert states(found, "address", "clock") == ["ok", "failed"]
+
+
+def test_tls_that_is_none(doctor: Examine) -> None:
+    with serving(_Late) as port:
+        found = doctor(f"https://127.0.0.1:{port}/mlflow/")
+    assert found["tls"]["state"] == "failed"
+
+
+def test_who_never_answers_costs_no_more_than_the_deadline() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+
+        def wait() -> str:
+            with socket.create_connection(silent.getsockname()) as connection:
+                return connection.recv(1).decode()
+
+        found = look([Check("silent", "", wait), Check("quick", "", lambda: "here")], seconds=1)
+    assert [(each.check, each.state) for each in found] == [("silent", "failed"), ("quick", "ok")]
+    assert "no answer within 1 seconds" in found[0].text
+
+
+def test_what_a_check_raises_is_what_is_found() -> None:
+    def failed() -> str:
+        raise Failed("what", "why", "cure")
+
+    def noted() -> str:
+        raise Noted("words")
+
+    def broken() -> str:
+        raise KeyError("x")
+
+    found = look([Check("a", "", failed), Check("b", "", noted), Check("c", "", broken)], seconds=5)
+    assert [each.state for each in found] == ["failed", "note", "failed"]
+    assert (found[0].text, found[0].cure) == ("what: why", "cure")
+
+
+def test_the_node_alone(doctor: Examine, tmp_path: Path) -> None:
+    """A container tool that says its version, and none."""
+    tool = tmp_path / "apptainer"
+    tool.write_text("#!/bin/sh\necho apptainer version 1.4.5\n")
+    tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+    found = doctor(PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert "apptainer 1.4.5" in found["container"]["text"]
+    assert "name" not in found
+    found = doctor(PATH="/nowhere")
+    assert found["container"]["state"] == "failed"
+    assert "module load" in found["container"]["cure"]
+
+
+def test_as_a_person_reads_it(mlwf: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert mlwf("doctor", "http://no-such-host.invalid/mlflow/", "--seconds", "20", env={"PATH": "/nowhere"}) == 1
+    said = capsys.readouterr().out
+    assert "✗ Name resolution" in said
+    assert "→ Check the host name in the URL." in said
+    assert mlwf("doctor", "ftp://x/") == 2
