@@ -1,7 +1,6 @@
 """mlwf doctor: is this node able to work with a tracking server?"""
 
 import json
-import sys
 
 import click
 from rich.console import Console
@@ -39,14 +38,13 @@ SECONDS = 5.0
 @click.option("--seconds", type=click.FloatRange(1, 120), default=SECONDS, show_default=True, help=_("How long to wait for all answers."))
 @json_option
 @stacktrace_option
-def doctor(url: str | None, seconds: float, *, as_json: bool) -> None:
+def doctor(url: str | None, seconds: float, *, as_json: bool) -> int:
     findings, titles = examine(url, seconds)
     if as_json:
         click.echo(json.dumps(_document(findings, titles), ensure_ascii=False, indent=2))
     else:
         _show(findings, titles)
-    if any(each.state == "failed" for each in findings):
-        sys.exit(1)
+    return int(any(each.state == "failed" for each in findings))
 
 
 def examine(url: str | None, seconds: float) -> tuple[list[Finding], dict[str, str]]:
