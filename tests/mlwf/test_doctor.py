@@ -101,7 +101,7 @@ def test_nobody_listens_and_no_such_host(doctor: Examine) -> None:
 
 def test_a_proxy_that_would_swallow_it(doctor: Examine) -> None:
     (port,) = free_ports(1)
-    found = doctor("http://mlflow.invalid:1/mlflow/", http_proxy=f"http://user:hidden-word@127.0.0.1:{port}")
+    found = doctor("http://mlflow.invalid:1/mlflow/", http_proxy="http://user:{}@127.0.0.1:{}".format("hidden-word", port))
     assert found["proxy"]["state"] == "note"
     assert "no_proxy" in found["proxy"]["text"]
     assert "hidden-word" not in json.dumps(found)
