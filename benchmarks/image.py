@@ -23,7 +23,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from tests.mlwf.models import Models
-from tests.support.apptainer import Ground, apptainer_ground
+from tests.support.apptainer import CERTIFICATES, Ground, apptainer_ground
 from tests.support.box import environment
 
 PLAIN = """\
@@ -53,7 +53,7 @@ class Bench:
         self.model = model
         self.times: dict[str, list[float]] = defaultdict(list)
         self.sizes: dict[str, int] = {}
-        self.environ = {"UV_FIND_LINKS": WHEELS, "PIP_FIND_LINKS": WHEELS} if Path(WHEELS).is_dir() else {}
+        self.environ = {"UV_FIND_LINKS": WHEELS, "APPTAINERENV_PIP_FIND_LINKS": WHEELS} if Path(WHEELS).is_dir() else {}
 
     def round(self, number: int) -> None:
         self._timed("plain", lambda: self._plain(()))
@@ -89,7 +89,7 @@ class Bench:
         requirements.write_text((self.model / "requirements.txt").read_text() + "\n")
         recipe.write_text(PLAIN.format(base=self.ground.base, requirements=requirements))
         name = "plain.sif" if not options else "plain-zstd.sif"
-        binds = [path for path in ("/etc/ssl/certs/ca-certificates.crt", *self.environ.values()) if Path(path).exists()]
+        binds = [path for path in (CERTIFICATES, *self.environ.values()) if Path(path).exists()]
         bound = [word for path in sorted(set(binds)) for word in ("--bind", path)]
         said = self._run(["apptainer", "build", "-F", *options, *bound, self.ground.home / name, recipe])
         self.sizes[name] = (self.ground.home / name).stat().st_size
@@ -116,7 +116,7 @@ class Bench:
                 )
 
     def _run(self, argv: list[str] | list[str | Path]) -> str:
-        done = self.ground.run(argv, seconds=HOURS, PIP_CERT="/etc/ssl/certs/ca-certificates.crt", **self.environ)
+        done = self.ground.run(argv, seconds=HOURS, APPTAINERENV_PIP_CERT=CERTIFICATES, **self.environ)
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.mlwf.models import Models, answer_of
-from tests.support.apptainer import Ground, base_python, registry
+from tests.support.apptainer import CERTIFICATES, Ground, base_python, registry
 from tests.support.box import until
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
@@ -119,9 +119,9 @@ def test_the_recipe_builds_an_equivalent_image_by_hand(ground: Ground, models: M
     folder = Path(str(made["folder"]))
     script = (
         'cp "$(python3 -c "import uv; print(uv.find_uv_bin())")" uv && '
-        'apptainer build --mksquashfs-args "-comp zstd -Xcompression-level 1" --bind "$SSL_CERT_FILE" by-hand.sif Singularity'
+        'apptainer build --mksquashfs-args "-comp zstd -Xcompression-level 1" --bind "$APPTAINERENV_SSL_CERT_FILE" by-hand.sif Singularity'
     ).replace("python3", ground.python)
-    built = ground.run(["/bin/sh", "-ec", f"cd '{folder}'; {script}"], seconds=400)
+    built = ground.run(["/bin/sh", "-ec", f"cd '{folder}'; {script}"], seconds=400, APPTAINERENV_SSL_CERT_FILE=CERTIFICATES)
     assert built.returncode == 0, built.stderr
     ask = "import six, sys; print(six.__version__, sys.version.split()[0], sys.prefix)"
     answers = [
