@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,8 +39,24 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def python(script: str, *args: object) -> "subprocess.Popen[str]":
-    return subprocess.Popen([sys.executable, "-c", script, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def python() -> Iterator[Start]:
+    """Starts Python with a script and arguments; whatever still runs at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(script: str, *args: object) -> "subprocess.Popen[str]":
+        argv = [sys.executable, "-c", script, *map(str, args)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        started.append(subprocess.Popen(argv, text=True, **pipes))  # type: ignore[call-overload]
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 def test_what_was_put_is_got_and_only_mine(cache: Cache, tmp_path: Path) -> None:
@@ -158,7 +174,7 @@ with cache.work() as work:
 """
 
 
-def test_many_at_once_see_whole_entries_or_none(cache: Cache) -> None:
+def test_many_at_once_see_whole_entries_or_none(cache: Cache, python: Start) -> None:
     writers = [python(PUTTER, cache.root, number) for number in range(4)]
     for writer in writers:
         _out, err = writer.communicate(timeout=DEADLINE)
@@ -186,16 +202,16 @@ with cache.lock("image-k"), cache.work() as work:
 """
 
 
-def test_a_killed_job_leaves_nothing_that_counts(cache: Cache) -> None:
-    job = subprocess.Popen([sys.executable, "-c", KILLED, str(cache.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+def test_a_killed_job_leaves_nothing_that_counts(cache: Cache, python: Start) -> None:
+    job = python(KILLED, cache.root)
     assert job.stdout
-    assert job.stdout.readline() == b"made\n"
+    assert job.stdout.readline() == "made\n"
     assert cache.get("images", "k") is None
     assert len(list((cache.root / "leases").iterdir())) == 2
     cache.sweep()
     assert list((cache.root / "work").iterdir())  # of a job that lives
     job.send_signal(signal.SIGKILL)
-    job.communicate()
+    job.wait()
     assert cache.get("images", "k") is None
     with cache.lock("image-k"):  # its lease is nobody's any more
         pass
@@ -217,7 +233,7 @@ for round in range(25):
 """
 
 
-def test_one_holder_at_a_time_and_the_dead_give_way(tmp_path: Path) -> None:
+def test_one_holder_at_a_time_and_the_dead_give_way(tmp_path: Path, python: Start) -> None:
     file = tmp_path / "lease"
     file.write_text(json.dumps({**lease.whoami(), "pid": 2**22 + 1, "started": 7}))  # of a process that is not there
     holders = [python(ALONE, file, tmp_path / "inside") for _number in range(4)]

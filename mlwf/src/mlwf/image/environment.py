@@ -14,6 +14,7 @@ from mlwf.image.kit import Kit
 from mlwf.image.lock import BasePlatform, Lock, uv_program
 from mlwf.image.process import ProgramError
 from mlwf.image.pythons import Python
+from mlwf.image.requirements import without_passwords
 from mlwf.image.tool import Bind
 
 # The cache and the new environment are one mount in the container: hard links do not cross mounts.
@@ -135,7 +136,9 @@ class Environments:
             "PYTHONHASHSEED": "0",
             "HOME": "/tmp",  # noqa: S108  # the container's own, empty
         }
-        return variables | {name: self.kit.runner.environ[name] for name in INDEXES if name in self.kit.runner.environ}
+        # uv knows what it fetched by the index's address without its password, and nothing is fetched here.
+        given = self.kit.runner.environ
+        return variables | {name: without_passwords(given[name]) for name in INDEXES if name in given}
 
     def _found_here(self) -> list[Bind]:
         """Folders of wheels that the user's index settings name: the offline install looks there again."""

@@ -14,7 +14,7 @@ from mlwf.image.kit import Kit
 from mlwf.image.lock import BasePlatform, Lock, make_lock, torch_backend
 from mlwf.image.package import ModelPackage
 from mlwf.image.pythons import Python, PythonWishes, find_python
-from mlwf.image.requirements import Policy
+from mlwf.image.requirements import Policy, without_passwords
 from mlwf.image.tempspace import temporary_folder
 
 # The layout of what we write: a change of it makes every cached image a stranger.
@@ -152,7 +152,7 @@ def _lock(kit: Kit, base: bases.Base, python: Python, package: ModelPackage, *, 
     backend = torch_backend(package.wanted)
     if backend:
         kit.runner.environ.setdefault("UV_TORCH_BACKEND", backend)  # the site's or the user's own choice goes first
-    indexes = [kit.runner.environ.get(name, "") for name in INDEXES]
+    indexes = [without_passwords(kit.runner.environ.get(name, "")) for name in INDEXES]
     own = file_digest(package.uv_lock) if package.uv_lock else ""
     asked = (wanted.allow_source_builds, own, *indexes, *package.requirements, "constraints", *package.wanted.constraints)
     key = kit.cache.key("lock", FORMAT, platform.as_uv(), python.version, *asked)

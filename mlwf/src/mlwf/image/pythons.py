@@ -64,8 +64,12 @@ def find_python(wanted: str, base: Base, kit: Kit, *, wishes: PythonWishes) -> P
         near = [version for version in base.facts.pythons if version.startswith(minor)]
         if near:
             return Python(near[0], base.facts.pythons[near[0]], None, "base")
+    what = _("Python {version}, which the model recorded, is not to be had").format(version=wanted)
+    if wishes.offline:
+        cure = _("Run the same command with --fetch-only on a node with internet first.")
+        raise MlwfError(what, _("it is neither in the base image nor in the cache, and --offline forbids to fetch it"), cure)
     raise MlwfError(
-        _("Python {version}, which the model recorded, is not to be had").format(version=wanted),
+        what,
         _("the base image has {found}, the site keeps none, and uv fetched none").format(
             found=", ".join(base.facts.pythons) or _("no Python")
         ),
@@ -129,7 +133,9 @@ def _from_uv(wanted: str, into: Path, work: Path, runner: Runner, mirror: str) -
     fetched = work / "fetched"
     argv: list[str | Path] = [uv_program(), "python", "install", "--no-config", "--no-bin", "--install-dir", fetched, "--no-cache"]
     try:
-        runner.run([*argv, *(["--mirror", mirror] if mirror else []), wanted], _("uv cannot fetch Python {version}").format(version=wanted))
+        # As a variable, not an argument: a site's address may hold a password.
+        extra = {"UV_PYTHON_INSTALL_MIRROR": mirror} if mirror else {}
+        runner.run([*argv, wanted], _("uv cannot fetch Python {version}").format(version=wanted), extra=extra)
     except ProgramError as error:
         runner.note(str(error))
         return False

@@ -212,5 +212,10 @@ def shown(line: str) -> str:
     return ascii(re.sub(r"//[^/@\s]*@", "//…@", line)[:160])
 
 
+def without_passwords(text: str) -> str:
+    """The addresses in `text` without user names and passwords."""
+    return re.sub(r"://[^/@\s]*@", "://", text)
+
+
 def _log_again() -> str:
     return _("Log the model with plain requirements (NAME==VERSION).")
