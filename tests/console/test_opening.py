@@ -104,3 +104,15 @@ def test_without_a_portal_open_is_the_inside_address(service: FakeService, open_
     server = service.add("gaa50000", "wine", outside_url=None)
     page = open_page()
     expect(page.get_by_role("link", name="Open").first).to_have_attribute("href", server["inside_url"])
+
+
+def test_the_way_out_stands_in_the_servers_details(service: FakeService, open_page: Opener) -> None:
+    server = service.add("gaa50000", "wine")
+    service.add("gaa50000", "inside", outside_url=None)
+    page = open_page()
+    expect(page.locator("details.more summary")).to_have_count(2)
+    for summary in page.locator("details.more summary").all():
+        summary.click()
+    links = page.get_by_role("link", name="until when, and sign out")
+    expect(links).to_have_count(1)
+    expect(links).to_have_attribute("href", f"{server['outside_url']}-/sign-in")

@@ -150,7 +150,7 @@ def test_keys_rotate(admin: Admin, world: World) -> None:
     world.made()
     keyring = world.service.keyring
     first = keyring.newest
-    assert "2 stored secrets" in admin.run("keys", "rotate").output
+    assert "3 stored secrets" in admin.run("keys", "rotate").output
     assert keyring.newest != first
     keyring.rotate()  # as if the last run had been killed after this
     output = admin.run("keys", "rotate").output
