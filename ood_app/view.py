@@ -25,6 +25,7 @@ SHOWN: Final = (
     "created_by",
     "created_at",
     "updated_at",
+    "status_since",
     "operation",
     "allowed",
 )

@@ -148,6 +148,7 @@ class ServerView(Answer):
     gid: int
     env_name: str
     status: Status
+    status_since: Time | None
     desired: Desired
     reason: FailureReason | None
     inside_url: str

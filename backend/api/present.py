@@ -63,6 +63,7 @@ class Presenter:
             gid=row.gid,
             env_name=row.env_name,
             status=Status.DELETED if row.deleted_at else Status(row.status),
+            status_since=row.deleted_at or row.status_since,
             desired=Desired(row.desired),
             reason=self._reason(row),
             inside_url=f"http://{address}/mlflow/",

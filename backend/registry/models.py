@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, Integer, String, Text, TypeDecorator, text
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, Integer, String, Text, TypeDecorator, event, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from backend.domain import new_operation_id, new_server_id
@@ -70,6 +70,8 @@ class Server(Base):
     reason: Mapped[dict[str, Any] | None] = mapped_column(default=None)
     """``{"code", "params", "log"}`` of what is wrong, shown in the reader's language."""
     observed_at: Mapped[datetime | None] = mapped_column(default=None)
+    status_since: Mapped[datetime | None] = mapped_column(default=now)
+    """Since when ``status`` is what it is; set by whatever sets ``status`` (below). None: since before this was noted."""
 
     host: Mapped[str] = mapped_column(String(255))
     port: Mapped[int] = mapped_column(ForeignKey("ports.port"))
@@ -111,6 +113,13 @@ class Server(Base):
     operations: Mapped[list[Operation]] = relationship(back_populates="server", order_by="Operation.created_at")
     tokens: Mapped[list[Token]] = relationship(lazy="selectin", cascade="all, delete-orphan", passive_deletes=True)
     visits: Mapped[list[Visit]] = relationship(lazy="selectin", cascade="all, delete-orphan", passive_deletes=True)
+
+
+@event.listens_for(Server.status, "set", active_history=True)
+def _note_since(server: Server, value: str, before: object, _initiator: object) -> None:
+    """Another status begins now, whoever sets it."""
+    if value != before:
+        server.status_since = now()
 
 
 class Operation(Base):

@@ -104,7 +104,8 @@ class FakeService:
             "auth_file": str(self.area / group / "aihub" / env_name / "yml" / "basic_auth.yml"),
             "created_by": self.user,
             "created_at": stamp(timedelta(days=-3)),
-            "updated_at": stamp(timedelta(minutes=-42)),
+            "updated_at": stamp(timedelta(days=-2)),
+            "status_since": stamp(timedelta(minutes=-42)),
             "deletion": None,
             "operation": None,
             "warnings": [],
@@ -173,7 +174,7 @@ class FakeService:
 
     def _finish(self, operation: dict[str, Any]) -> None:
         server = self.servers[f"{operation['group']}/{operation['env_name']}"]
-        server.update(operation=None, updated_at=stamp(), status=AFTER.get(operation["kind"], server["status"]))
+        server.update(operation=None, updated_at=stamp(), status_since=stamp(), status=AFTER.get(operation["kind"], server["status"]))
         if operation["kind"] == "users":
             server["users"] = {"names": operation["_names"], "updated_at": stamp()}
         kept = ["database", "settings", "port"]

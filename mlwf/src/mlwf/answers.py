@@ -166,6 +166,7 @@ class Server(Answer):
     created_by: str = ""
     created_at: str | None = None
     updated_at: str | None = None
+    status_since: str | None = None
     deletion: Deletion | None = None
     operation: str | None = None
     leases: list[Lease] = field(default_factory=list)

@@ -104,10 +104,11 @@ function mainRow(server, act, state) {
 }
 
 function statusOf(server) {
+  const since = when(server.status_since ?? server.updated_at);
   const hint = {
-    running: t("since {time}", { time: when(server.updated_at) }),
+    running: t("since {time}", { time: since }),
     sleeping: t("wakes by itself at the next request"),
-    stopped: t("since {time}; Start brings it back", { time: when(server.updated_at) }),
+    stopped: t("since {time}; Start brings it back", { time: since }),
     deleted: server.restorable_until ? t("can be restored until {date}", { date: dayOf(server.restorable_until) }) : "",
   }[server.status];
   return [

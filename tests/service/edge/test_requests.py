@@ -339,3 +339,15 @@ def test_every_kind_is_audited(world: World) -> None:
         actions = list(session.scalars(select(AuditEntry.action).order_by(AuditEntry.id)))
     assert actions == ["create", "stop", "start", "users", "storage", "delete", "delete", "restore"]
     assert {kind.value for kind in OperationKind} - set(actions) == {"purge"}
+
+
+def test_since_when_a_server_has_its_status(world: World) -> None:
+    """Whoever sets the status sets the time; the same status again, or another change, does not."""
+    server_id = world.made()
+    began = world.get("/servers/gaa50000/wine")["status_since"]
+    assert began
+    for status, later in ((Status.RUNNING, False), (Status.SLEEPING, True)):
+        with world.registry.session() as session:
+            row = session.get_one(Server, server_id)
+            row.status, row.observed_at = status, now()
+        assert (world.get("/servers/gaa50000/wine")["status_since"] > began) == later
