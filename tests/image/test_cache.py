@@ -1,5 +1,6 @@
 """The cache: complete entries or none, whoever is killed, however many are at it, and whatever others put there."""
 
+import errno
 import json
 import os
 import signal
@@ -241,6 +242,18 @@ def test_one_holder_at_a_time_and_the_dead_give_way(tmp_path: Path, python: Star
         _out, err = holder.communicate(timeout=DEADLINE)
         assert holder.returncode == 0, err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_without_hard_links(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(_source: object, _target: object) -> None:
+        raise PermissionError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", link)
+    with cache.lock("k"), cache.work() as work:
+        assert not lease.is_over(cache.root / "leases/k")
+        cache.put("images", "k", file_of(work))
+    assert cache.get("images", "k")
+    assert list((cache.root / "leases").iterdir()) == []
 
 
 def test_a_number_that_another_process_has_now_is_not_the_holder(tmp_path: Path) -> None:

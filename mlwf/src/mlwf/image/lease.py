@@ -5,6 +5,7 @@ must bear that. Here it costs double work, since entries of the cache appear by 
 """
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -16,6 +17,7 @@ from pathlib import Path
 
 RENEW_SECONDS = 15.0
 OVER_SECONDS = 180.0
+NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV})
 
 
 def whoami() -> dict[str, str | int]:
@@ -80,11 +82,27 @@ def _take(file: Path, token: str) -> bool:
     try:
         with os.fdopen(descriptor, "w") as lease:
             lease.write(token)
-        os.link(mine, file)
-    except FileExistsError:
-        return False
+        try:
+            os.link(mine, file)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            return _create(file, token)
     finally:
         mine.unlink(missing_ok=True)
+    return True
+
+
+def _create(file: Path, token: str) -> bool:
+    """For file systems without hard links. Whoever reads it before its content is there goes by its age."""
+    try:
+        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "w") as lease:
+        lease.write(token)
     return True
 
 
@@ -96,7 +114,7 @@ def _take_away(file: Path) -> None:
     except FileNotFoundError:
         return
     if not is_over(aside):
-        with contextlib.suppress(FileExistsError):
+        with contextlib.suppress(OSError):  # somebody has one already, or there are no links: work is done twice
             os.link(aside, file)
     aside.unlink(missing_ok=True)
 
