@@ -34,6 +34,8 @@ pytestmark = [
 # Accounts that every Debian has: the first two share a group, the third is a stranger to it.
 OWNER, MEMBER, STRANGER = "sync", "nobody", "games"
 GROUP = "nogroup"
+PATIENCE = 60_000
+"""Milliseconds: a busy machine draws MLflow's pages slowly."""
 # What a run may hold to harm who looks at it: with the portal's session it would stop the server, and say so.
 ATTACK = f"""<!doctype html><p id=shown>an uploaded page</p><script>
 (async () => {{
@@ -165,14 +167,14 @@ def test_run_pages_artifacts_and_registry_are_clicked_through(centre: Centre) ->
         "response", lambda answer: failed.append(answer.url) if answer.status >= 400 and not any(k in answer.url for k in known) else None
     )
     page.goto(f"{centre.url}#/experiments/0/runs/{centre.run_id}")
-    expect(page.get_by_text("a run of the portal test").first).to_be_visible()
-    expect(page.get_by_text("rmse").first).to_be_visible()
+    expect(page.get_by_text("a run of the portal test").first).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("rmse").first).to_be_visible(timeout=PATIENCE)
     page.goto(f"{centre.url}#/experiments/0/runs/{centre.run_id}/artifacts")
-    expect(page.get_by_text("large.bin").first).to_be_visible()
+    expect(page.get_by_text("large.bin").first).to_be_visible(timeout=PATIENCE)
     page.goto(f"{centre.url}#/models")
-    expect(page.get_by_text("PortalModel").first).to_be_visible()
+    expect(page.get_by_text("PortalModel").first).to_be_visible(timeout=PATIENCE)
     page.goto(f"{centre.url}#/models/PortalModel")
-    expect(page.get_by_text("Version 1").first).to_be_visible()
+    expect(page.get_by_text("Version 1").first).to_be_visible(timeout=PATIENCE)
     assert failed == []
     # A write of the page's own, through the portal: it carries the portal's origin.
     status = page.evaluate(
@@ -232,7 +234,7 @@ def test_an_uploaded_page_does_not_reach_the_console(centre: Centre) -> None:
 def test_a_stranger_is_refused_everywhere(centre: Centre) -> None:
     context = centre.context(STRANGER)
     page = centre.console(context)
-    expect(page.get_by_text("No tracking server yet")).to_be_visible()
+    expect(page.get_by_text("No tracking server yet")).to_be_visible(timeout=PATIENCE)
     answer = page.goto(f"{centre.portal.origin}{MOUNT}/open/{GROUP}/wine")
     assert answer is not None
     page.wait_for_load_state()
