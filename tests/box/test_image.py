@@ -1,0 +1,232 @@
+"""The image, and one box of it as two containers, by plain docker: what docs/reference/box.md says of them."""
+
+import json
+import os
+import signal
+import sqlite3
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.support.box import MLFLOW_VERSION, PASSWORD, USER, Box, environment, make_box, until, users_document
+from tests.support.docker import Docker, DockerError
+from tests.support.s3 import S3Store
+
+pytestmark = [pytest.mark.box, pytest.mark.heavy, pytest.mark.timeout(1200)]
+G, M = 61001, 61002
+HARDENED = ("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--read-only", "--pids-limit", "64", "--restart", "unless-stopped")
+MEMORY = 450 << 20
+# Takes memory until the kernel kills the largest process of the container, which is MLflow, and lets go of it.
+HOG = "held = []\nfor _ in range(260): held.append(bytearray(1 << 20))"
+
+
+class Pod:
+    """One box as two containers. `box` talks to it; its own process stays None."""
+
+    def __init__(self, docker: Docker, image: str, box: Box) -> None:
+        self.docker = docker
+        self.image = image
+        self.box = box
+        name = f"aihub-test-{uuid.uuid4().hex[:8]}"
+        self.gate, self.mlflow = f"{name}-gate", f"{name}-mlflow"
+
+    def start(self) -> None:
+        home = self.box.home
+        for folder, owner in (("config", G), ("run", G), ("log", G), ("data", M), ("tmp", M), ("spawn", M)):
+            (home / folder).mkdir(mode=0o711 if folder == "spawn" else 0o700, exist_ok=True)
+            os.chown(home / folder, owner, owner)
+        for path in (home / "config").rglob("*"):
+            os.chown(path, G, G)
+        # The object store of the tests listens on loopback only; who may reach what is the runtime's to test.
+        self._run(self.mlflow, M, ("data", "tmp", "spawn"), "--network", "host", "--memory", str(MEMORY), last=("mlflow", str(G)))
+        publish = f"127.0.0.1:{self.box.port}:{self.box.port}"
+        self._run(self.gate, G, ("config:ro", "run", "log", "spawn:ro"), "--publish", publish, "--memory", "128m", last=("gate",))
+        until(self.answers, what="the gate's answer")
+
+    def _run(self, name: str, uid: int, folders: tuple[str, ...], *options: str, last: tuple[str, ...]) -> None:
+        mounts = [option for folder in folders for option in ("--volume", f"{self.box.home}/{_inside(folder)}")]
+        self.docker.run("run", "--detach", "--name", name, *HARDENED, "--user", f"{uid}:{uid}", *options, *mounts, self.image, *last)
+
+    def answers(self) -> bool:
+        try:
+            return bool(self.box.health()["server_id"])
+        except (requests.ConnectionError, KeyError):
+            return False
+
+    def processes(self, name: str) -> dict[int, str]:
+        """Process ids, as the host has them, and command lines."""
+        lines = self.docker.run("top", name, "-o", "pid,args").splitlines()[1:]
+        return {int(pid): arguments for pid, arguments in (line.split(None, 1) for line in lines)}
+
+    def mlflow_pid(self) -> int:
+        return next(pid for pid, arguments in self.processes(self.mlflow).items() if "mlflow_process" in arguments)
+
+    def remove(self) -> None:
+        for name in (self.gate, self.mlflow):
+            with suppress(DockerError):
+                self.docker.run("rm", "--force", name)
+        self.box.remove()
+
+
+def _inside(folder: str) -> str:
+    name, _, mode = folder.partition(":")
+    return f"{name}:/box/{name}" + (f":{mode}" if mode else "")
+
+
+@pytest.fixture(scope="module")
+def image(docker: Docker) -> str:
+    return docker.box_image(MLFLOW_VERSION)
+
+
+@pytest.fixture(scope="module")
+def pod(docker: Docker, image: str, s3_store: S3Store, store_settings: dict[str, Any]) -> Iterator[Pod]:
+    box = make_box(environment(), idle_seconds=3, **store_settings)
+    box.write_settings(listen=f"0.0.0.0:{box.port}", drain_seconds=5)
+    box.write_credentials(s3_store.owner.access_key, s3_store.owner.secret_key)
+    pod = Pod(docker, image, box)
+    try:
+        pod.start()
+        yield pod
+    finally:
+        pod.remove()
+
+
+def status_of(pid: int) -> dict[str, str]:
+    """Of /proc/PID/status."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def test_the_image_says_what_is_in_it_and_holds_nothing_of_the_build(docker: Docker, image: str) -> None:
+    about = json.loads(docker.run("image", "inspect", image))[0]
+    note = json.loads(docker.run("run", "--rm", "--network", "none", "--entrypoint", "cat", image, "/opt/aihub/env/version.json"))
+    labels = about["Config"]["Labels"]
+    assert labels["org.aihub.mlflow-version"] == note["mlflow_version"] == MLFLOW_VERSION
+    assert labels["org.aihub.schema-revision"] == note["schema_revision"]
+    assert labels["org.aihub.lock-sha256"] == note["lock_sha256"]
+    assert {f"org.opencontainers.image.{name}" for name in ("title", "version", "revision", "licenses")} <= set(labels)
+    assert about["Config"]["User"] == "65534:65534"
+    assert about["Size"] < 1000 << 20
+    assert {name.partition("=")[0] for name in about["Config"]["Env"]} == {"PATH", "LANG", "DEBIAN_FRONTEND"}
+    assert docker.run("run", "--rm", "--entrypoint", "sh", image, "-c", "command -v uv pip gcc apt-key; ls /uv 2>/dev/null; true") == ""
+    with pytest.raises(DockerError, match="usage: gate"):
+        docker.run("run", "--rm", image)
+
+
+def test_two_user_ids_without_any_right_and_nothing_secret_to_see(pod: Pod, s3_store: S3Store) -> None:
+    pod.box.wait_state("awake", "asleep")
+    assert pod.box.request("GET", "/api/2.0/mlflow/experiments/search?max_results=1").status_code == 200
+    for name, uid in ((pod.gate, G), (pod.mlflow, M)):
+        for pid in pod.processes(name):
+            status = status_of(pid)
+            assert set(status["Uid"].split()) == set(status["Gid"].split()) == {str(uid)}
+            assert {status[each] for each in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+            assert status["NoNewPrivs"] == "1"
+            assert status["Seccomp"] == "2"
+    keys = json.loads((pod.box.home / "config" / "keys.json").read_text()).values()
+    secrets = [s3_store.owner.secret_key, PASSWORD, *keys]
+    told = [pod.docker.run("inspect", name) + pod.docker.run("logs", name) for name in (pod.gate, pod.mlflow)]
+    told += [log.read_text() for log in (pod.box.home / "log").iterdir()]
+    for name in (pod.gate, pod.mlflow):
+        told += [Path(f"/proc/{pid}/environ").read_text() + Path(f"/proc/{pid}/cmdline").read_text() for pid in pod.processes(name)]
+    assert [secret for secret in secrets for text in told if secret in text] == []
+
+
+def test_mlflows_user_sees_no_file_that_is_not_its_own(pod: Pod) -> None:
+    look = "import os; print(sorted(n for n in os.listdir('/box') if os.listdir('/box/' + n)))"
+    seen = pod.docker.run("exec", pod.mlflow, "/opt/aihub/env/bin/python", "-c", look)
+    assert seen in ("['data', 'spawn', 'tmp']", "['data', 'spawn']")
+    with pytest.raises(DockerError, match="Read-only file system"):
+        pod.docker.run("exec", pod.mlflow, "touch", "/opt/aihub/x")
+    with pytest.raises(DockerError, match="Read-only file system"):
+        pod.docker.run("exec", pod.gate, "touch", "/box/config/x")
+
+
+def test_artifacts_go_through_it_to_the_object_store(pod: Pod) -> None:
+    run = pod.box.api("POST", "runs/create", json={"experiment_id": "0"})["run"]["info"]["run_id"]
+    path, body = f"/api/2.0/mlflow-artifacts/artifacts/0/{run}/artifacts/big.bin", os.urandom(20 << 20)
+    assert pod.box.request("PUT", path, data=body).status_code == 200
+    assert pod.box.request("GET", path).content == body
+
+
+def test_it_sleeps_and_wakes(pod: Pod) -> None:
+    pod.box.wait_state("asleep")
+    assert [arguments for arguments in pod.processes(pod.mlflow).values() if "mlflow_process" in arguments] == []
+    assert pod.box.api("GET", "experiments/search", params={"max_results": 1})["experiments"]
+
+
+def test_users_replaced_by_rename_are_seen_inside(pod: Pod) -> None:
+    config = pod.box.home / "config"
+    part = config / "users.json.part"
+    part.touch(mode=0o600)
+    part.write_text(users_document({USER: PASSWORD, "bob": "another"}))
+    os.chown(part, G, G)
+    part.replace(config / "users.json")
+    until(lambda: pod.box.request("GET", "/-/info", auth=("bob", "another")).status_code == 200, seconds=5, what="the new user let in")
+
+
+def test_killed_by_the_kernel_while_it_writes_it_comes_again_and_lost_nothing_that_it_answered(pod: Pod) -> None:
+    run = pod.box.api("POST", "runs/create", json={"experiment_id": "0"})["run"]["info"]["run_id"]
+    enough, answered = threading.Event(), []
+
+    def write() -> None:
+        step = 0
+        while not enough.is_set():
+            step += 1
+            metric = {"run_id": run, "key": "m", "value": step, "timestamp": 1, "step": step}
+            with suppress(requests.RequestException):
+                if pod.box.request("POST", "/api/2.0/mlflow/runs/log-metric", json=metric).status_code == 200:
+                    answered.append(step)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        until(lambda: len(answered) > 10, what="some metrics")
+        before, killed = pod.mlflow_pid(), len(answered)
+        with suppress(DockerError):  # the hog itself may be the one, too: then another one tries
+            pod.docker.run("exec", pod.mlflow, "/opt/aihub/env/bin/python", "-c", HOG)
+        until(lambda: before not in pod.processes(pod.mlflow), what="the end of MLflow")
+        until(lambda: len(answered) > killed + 20, what="metrics of the next one")
+    finally:
+        enough.set()
+        writer.join()
+    assert "MLflow ended with status -9" in (pod.box.home / "log" / "guard.log").read_text()
+    with closing(sqlite3.connect(pod.box.home / "data" / "mlflow.db")) as database:
+        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        steps = {step for (step,) in database.execute("select step from metrics where run_uuid = ?", (run,))}
+    assert set(answered) <= steps
+    spawner = next(pid for pid, arguments in pod.processes(pod.mlflow).items() if "spawner.py" in arguments)
+    os.kill(pod.mlflow_pid(), signal.SIGKILL)
+    assert pod.box.api("GET", "runs/get", params={"run_id": run})["run"]["info"]["run_id"] == run
+    assert spawner in pod.processes(pod.mlflow)
+
+
+@pytest.mark.parametrize("part", ["gate", "mlflow"])
+def test_each_container_may_be_restarted_alone(pod: Pod, part: str) -> None:
+    pod.docker.run("restart", "--time", "20", getattr(pod, part))
+    until(pod.answers, what="the gate's answer")
+    assert pod.box.api("GET", "experiments/search", params={"max_results": 1})["experiments"]
+
+
+def test_both_killed_come_again_by_themselves_in_any_order(pod: Pod) -> None:
+    """As after a boot of the host; docker's own restart policy starts them, and nobody else."""
+    for name in (pod.gate, pod.mlflow):
+        first = int(pod.docker.run("inspect", "--format", "{{.State.Pid}}", name))
+        os.kill(first, signal.SIGKILL)
+        until(lambda name=name, first=first: pod.docker.run("inspect", "-f", "{{.State.Pid}}", name) not in ("0", str(first)), what=name)
+    until(pod.answers, what="the gate's answer")
+    assert pod.box.api("GET", "experiments/search", params={"max_results": 1})["experiments"]
+
+
+def test_stopped_by_its_signal_the_gate_ends_in_order(pod: Pod) -> None:
+    pod.docker.run("stop", "--time", "30", pod.gate)
+    assert pod.docker.run("inspect", "--format", "{{.State.ExitCode}}", pod.gate) == "0"
+    assert [arguments for arguments in pod.processes(pod.mlflow).values() if "mlflow_process" in arguments] == []
+    pod.docker.run("stop", "--time", "10", pod.mlflow)
+    assert pod.docker.run("inspect", "--format", "{{.State.ExitCode}}", pod.mlflow) == "0"
