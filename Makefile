@@ -6,7 +6,7 @@ ROUNDS := 10
 SHELL_FILES = $(shell git ls-files -co --exclude-standard | grep -v '\.erb$$' | xargs grep -lIE '^\#!/bin/(ba)?sh' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint bench envs image clean
+.PHONY: help demo test test-all lint bench envs image clean walkthrough
 
 help:                ## this list
 	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' Makefile | expand -t 20
@@ -22,6 +22,11 @@ test-all: lint       ## every test, the heavy ones too
 	@bin/setup heavy
 	@$(MAKE) --no-print-directory envs
 	$(PYTEST)
+
+walkthrough:         ## the published walk-through, both editions, unattended: from the console's form to the model's answer in its image
+	@bin/setup heavy
+	@$(MAKE) --no-print-directory envs
+	$(PYTEST) -s tests/e2e/test_walkthrough.py
 
 lint:                ## ruff, mypy, shellcheck
 	@bin/setup test

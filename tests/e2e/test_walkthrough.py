@@ -1,0 +1,187 @@
+"""The published walk-through from its first step to its last, in both editions, with the real tools: `make walkthrough`.
+
+Console form, training (script; notebook), export, publication (by `mlwf publish` and by `aws s3 cp`), image, and the model's answer in it.
+What cannot be had here is stood in for by something real of the same kind: the base model is tiny, there is no GPU, and the exact patch
+version of Python is the base image's.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+from playwright.sync_api import Browser
+
+from demo.ports import free_ports
+from tests.e2e.page import ConsolePage
+from tests.samples.test_llm import MODEL, SAMPLE, execute
+from tests.support.apptainer import Ground, apptainer_ground
+from tests.support.box import ROOT, until
+from tests.support.demo import Demo, in_foreground, new_demo
+from tests.support.sample_env import sample_environment
+
+pytestmark = [pytest.mark.heavy, pytest.mark.browser, pytest.mark.timeout(2400)]
+
+LOGIN = ("alice", "correct horse battery staple")
+AWS = "awscli==1.46.3"
+FILLED = {
+    "Description": "A model of the walk-through, made to be tried, whose answers are of no other use.",
+    "Keywords": ["walk-through"],
+    "Email": "alice@example.org",
+    "License": "Apache-2.0",
+}
+
+
+@dataclass
+class Walk:
+    """A running demo with one tracking server, and a user's folder and environment."""
+
+    demo: Demo
+    url: str
+    work: Path
+
+    @property
+    def environ(self) -> dict[str, str]:
+        login = {"MLFLOW_TRACKING_URI": self.url, "MLFLOW_TRACKING_USERNAME": LOGIN[0], "MLFLOW_TRACKING_PASSWORD": LOGIN[1]}
+        return self.demo.variables | login | {"MLFLOW_S3_ENDPOINT_URL": self.demo.variables["S3_ENDPOINT_URL"]}
+
+    def command(self, *argv: str | Path, cwd: Path | None = None, **more: str) -> str:
+        done = subprocess.run(argv, cwd=cwd or self.work, env=self.environ | more, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{argv}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def walk(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walk]:
+    """Steps 1 to 3: the console's form, Create Service, Auth Info Registration."""
+    with new_demo() as demo, in_foreground(demo):
+        context = browser.new_context(locale="en-US", viewport={"width": 1280, "height": 900})
+        context.set_default_timeout(60_000)
+        console, variables = ConsolePage(context.new_page()), demo.variables
+        console.open(variables["CONSOLE_URL"])
+        console.fill_form(group=variables["DEMO_GROUP"], env_name="walk", bucket=variables["DEMO_BUCKET"], profile="demo")
+        console.create_service()
+        file = Path(variables["DEMO_HOME"]) / "groups" / variables["DEMO_GROUP"] / "aihub" / "walk" / "yml" / "basic_auth.yml"
+        file.parent.mkdir(parents=True)
+        file.write_text(f"{{'user_name': '{LOGIN[0]}', 'pass': '{LOGIN[1]}'}}\n")
+        file.chmod(0o600)
+        console.register_users("walk")
+        yield Walk(demo, console.inside_url("walk"), tmp_path_factory.mktemp("user"))
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def ground() -> Iterator[Ground]:
+    with apptainer_ground() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[Path]:
+    """The AWS command line, in an environment of its own."""
+    place = Path(tempfile.mkdtemp(prefix="aws-", dir="/tmp"))
+    uv = Path(sys.executable).parent / "uv"
+    subprocess.run([uv, "venv", "-q", "--python", sys.executable, place / "venv"], check=True)
+    subprocess.run([uv, "pip", "install", "-q", "--python", place / "venv" / "bin" / "python", AWS], check=True)
+    yield place / "venv" / "bin" / "aws"
+    shutil.rmtree(place)
+
+
+def exported(walk: Walk, name: str) -> Path:
+    """Step 5, and what a human fills in the form."""
+    walk.command("mlwf_export_model", "--model-registry-url", walk.url, "--model-name", name, "--model-version", "1", "--stacktrace")
+    package = max(walk.work.glob("MLWFExportModel_*"))
+    text = (package / "info.yaml").read_text("utf-8")
+    text = re.sub(r"^Description:.*$", f"Description: {FILLED['Description']}", text, flags=re.MULTILINE)
+    text = re.sub(r"^Keywords: \[\]$", f"Keywords: {json.dumps(FILLED['Keywords'])}", text, flags=re.MULTILINE)
+    text = re.sub(r"^    Email: ''$", f"    Email: {FILLED['Email']}", text, flags=re.MULTILINE)
+    text = re.sub(r"(?<=^License:\n)((?:  #.*\n)*)  Name: ''$", rf"\1  Name: {FILLED['License']}", text, flags=re.MULTILINE)
+    (package / "info.yaml").write_text(text, "utf-8")
+    return package
+
+
+def image_of(walk: Walk, ground: Ground, source: str, *options: str) -> Path:
+    """Step 7, as an ordinary user, with what the walk-through exports; the image has answered before it is handed over."""
+    keys = {name: value for name, value in walk.environ.items() if name.startswith(("AWS_", "MLFLOW_S3", "UV_"))}
+    if "PIP_FIND_LINKS" in os.environ:  # wheels on this machine's disk, such as a PyTorch without CUDA
+        keys["UV_FIND_LINKS"] = os.environ["PIP_FIND_LINKS"]
+    argv = ground.create(
+        "--model-pkg-url", source, "--base-container-url", f"docker-archive:{ground.base}", "--allow-python-minor", *options
+    )
+    done = ground.run(argv, seconds=1800, **keys)
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.strip().splitlines()[-1])
+
+
+def test_wine_edition(walk: Walk, ground: Ground, aws: Path) -> None:
+    said = walk.command("python", "samples/wine/train.py", "0.5", "0.5", cwd=ROOT)
+    assert "Created version '1' of model 'ElasticnetWineModel'" in said
+    package = exported(walk, "ElasticnetWineModel")
+
+    bucket = walk.demo.variables["DEMO_BUCKET"]
+    by_hand = f"s3://{bucket}/by-hand/model.tar.gz"
+    walk.command(
+        aws, "--endpoint-url", walk.environ["MLFLOW_S3_ENDPOINT_URL"], "s3", "cp", "--no-progress", package / "model.tar.gz", by_hand
+    )
+    said = walk.command("mlwf", "publish", package, f"s3://{bucket}/wine/1/")
+    assert "Application: registration of a model" in said
+    assert "The package is whole" in walk.command("mlwf", "verify", f"s3://{bucket}/wine/1/")
+
+    folder = image_of(walk, ground, f"s3://{bucket}/wine/1/model.tar.gz")
+    assert {"container.simg", "Dockerfile", "Singularity", "model"} <= {each.name for each in (ground.home / folder).iterdir()}
+    again = image_of(walk, ground, by_hand)
+    assert (ground.home / again / "container.simg").stat().st_size == (ground.home / folder / "container.simg").stat().st_size
+
+    (port,) = free_ports(1)
+    model = ground.home / folder / "model"
+    serve = ["mlflow", "models", "serve", "-m", str(model), "-p", str(port), "--env-manager", "local"]
+    server = ground.start(["apptainer", "exec", str(ground.home / folder / "container.simg"), *serve])
+    try:
+        until(lambda: server.poll() is not None or answers(port), seconds=170, what="the served model's ping")
+        example = (model / "serving_input_example.json").read_text()
+        argv = ["curl", "-sf", f"http://127.0.0.1:{port}/invocations", "-H", "Content-Type: application/json", "-d", example]
+        told = json.loads(walk.command(*argv))
+    finally:
+        os.killpg(server.pid, 15)
+        server.communicate(timeout=60)
+    assert len(told["predictions"]) == 5
+    assert all(isinstance(each, float) for each in told["predictions"])
+
+
+def answers(port: int) -> bool:
+    try:
+        return requests.get(f"http://127.0.0.1:{port}/ping", timeout=5).ok
+    except requests.RequestException:
+        return False
+
+
+def test_llm_edition(walk: Walk, ground: Ground) -> None:
+    python = sample_environment("llm_finetune") / "bin"
+    tiny, folder = walk.work / "tiny", walk.work / "llm_finetune"
+    subprocess.run([python / "python", SAMPLE / "make_tiny_base.py", tiny], check=True, capture_output=True)
+    shutil.copytree(SAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__", "output"))
+    stand_ins = {"BASE_MODEL": str(tiny / "base"), "DATASET": str(tiny / "instructions.jsonl"), "EPOCHS": "8", "WITH_BASE": "yes"}
+    how = {"LEARNING_RATE": "5e-3", "MAX_LENGTH": "96", "HF_HUB_OFFLINE": "1"}
+    status, said = execute(python, folder, {**walk.environ, **stand_ins, **how})
+    assert status == 0, said[-4000:]
+    assert "successfully finished finetuning" in said
+    assert f"Created version '1' of model '{MODEL}'." in said
+
+    package = exported(walk, MODEL)
+    bucket = walk.demo.variables["DEMO_BUCKET"]
+    walk.command("mlwf", "publish", package, f"s3://{bucket}/llm/1/")
+    made = ground.home / image_of(walk, ground, f"s3://{bucket}/llm/1/model.tar.gz")
+    program = ground.home / "generate_text_lora.py"
+    shutil.copyfile(SAMPLE / "generate_text_lora.py", program)
+    ground.give(program)
+    done = ground.run(["apptainer", "exec", made / "container.simg", "python", program, made / "model"], HF_HUB_OFFLINE="1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("What is Large language Models?")
