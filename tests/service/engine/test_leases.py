@@ -29,7 +29,7 @@ class Leased:
     """A site with one server, its leases, and a sweeper whose world a test rules."""
 
     def __init__(self, home: Path) -> None:
-        self.site = Site(home)
+        self.site = Site(home, envs_dir=home.parent / "envs")
         self.server_id = self.site.made().id
         self.leases = Leases(
             registry=self.site.registry,
