@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ import pytest
 
 from tests.mlwf.exporting import arguments, info_of, run, the_package
 from tests.mlwf.tracking import Tracking
-from tests.support.box import ROOT, environment, make_box
-from tests.support.s3 import S3Store
+from tests.support.box import ROOT
 from tests.support.sample_env import sample_environment
 
 # The environment alone takes minutes to install on a busy machine.
@@ -36,17 +34,6 @@ def tiny(python: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
     subprocess.run([python / "python", SAMPLE / "make_tiny_base.py", folder], check=True, capture_output=True)
     more = {"EPOCHS": "8", "LEARNING_RATE": "5e-3", "MAX_LENGTH": "96", "HF_HUB_OFFLINE": "1"}
     return {"BASE_MODEL": str(folder / "base"), "DATASET": str(folder / "instructions.jsonl"), **more}
-
-
-@pytest.fixture(scope="module")
-def sleepy(s3_store: S3Store) -> Iterator[Tracking]:
-    """A real box that falls asleep between the notebook's cells."""
-    settings = {"bucket": s3_store.make_bucket(), "endpoint_url": s3_store.endpoint_url, "region": s3_store.region, "idle_seconds": 1}
-    box = make_box(environment(), **settings)
-    box.write_credentials(s3_store.owner.access_key, s3_store.owner.secret_key)
-    box.start()
-    yield Tracking(box, s3_store)
-    box.remove()
 
 
 @pytest.fixture
