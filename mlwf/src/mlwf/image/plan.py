@@ -1,6 +1,7 @@
 """What a build is made from, found out in the order that spares work: package, base, Python, lock, and the key of it all."""
 
 import contextlib
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,11 +90,16 @@ def _pin(kit: Kit, source: BaseSource, wanted: Wanted) -> Pinned:
         return Pinned(exact, digest, exact)
     pinned = pin(source, kit.runner.environ, http=wanted.http_registry, digest_of=lambda file: _digest(kit, file))
     if source.is_remote:
-        remembered.parent.mkdir(0o700, exist_ok=True)
-        fresh = remembered.with_suffix(f".{kit.cache.key(pinned.exact)[:8]}")
-        fresh.write_text(f"{pinned.digest} {pinned.exact}")
-        fresh.rename(remembered)
+        _remember(remembered, f"{pinned.digest} {pinned.exact}")
     return pinned
+
+
+def _remember(path: Path, text: str) -> None:
+    """Write a small file so that other jobs of the same user see all of it or nothing."""
+    path.parent.mkdir(0o700, exist_ok=True)
+    fresh = path.with_suffix(f".{secrets.token_hex(8)}")
+    fresh.write_text(text)
+    fresh.rename(path)
 
 
 def _digest(kit: Kit, file: Path) -> str:
@@ -104,10 +110,7 @@ def _digest(kit: Kit, file: Path) -> str:
         return known.read_text()
     except FileNotFoundError:
         digest = file_digest(file)
-    known.parent.mkdir(0o700, exist_ok=True)
-    fresh = known.with_suffix(".new")
-    fresh.write_text(digest)
-    fresh.rename(known)
+    _remember(known, digest)
     return digest
 
 
