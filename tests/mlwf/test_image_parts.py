@@ -14,9 +14,10 @@ import pytest
 from click.testing import CliRunner
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.image import sif
-from mlwf.image.base_registry import DockerReference, registry_digest
+from mlwf.image.base_registry import registry_digest
 from mlwf.image.base_source import parse_base, pin
 from mlwf.image.create import hand_out
+from mlwf.image.docker_reference import DockerReference
 from mlwf.image.lock import Lock
 from mlwf.image.package import ModelPackage
 from mlwf.image.process import ProgramError, Runner

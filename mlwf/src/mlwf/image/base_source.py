@@ -7,12 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import requests
-
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
-from mlwf.image.base_registry import DockerReference, registry_digest
-from mlwf.transport import UnixAdapter
+from mlwf.image.docker_reference import DockerReference
 
 FORMS = "docker://…, docker-archive:FILE.tar, oci:FOLDER:TAG, oci-archive:FILE.tar, docker-daemon:NAME:TAG, library://…, oras://…, FILE.sif"
 PULLED = ("library", "oras", "shub")
@@ -69,6 +66,9 @@ def pin(base: BaseSource, environ: Mapping[str, str], *, http: bool, digest_of: 
     What the container tool pulls by itself (library://, oras://) has no digest before it is a file: it is not pinned here.
     """
     if base.reference:
+        # What speaks over a network is imported where it is used: a cached image on a local base shall not wait for it.
+        from mlwf.image.base_registry import registry_digest
+
         digest = registry_digest(base.reference, environ, http=http)
         exact = base.reference.pinned(digest)
         return Pinned(exact, digest, exact)
@@ -139,6 +139,10 @@ def one_image(layout: Path, digest: str, view: Path) -> str:
 
 def _daemon_digest(name: str, environ: Mapping[str, str]) -> str:
     """The image's id, by the Docker daemon on this machine."""
+    import requests
+
+    from mlwf.transport import UnixAdapter
+
     address = environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
     session = requests.Session()
     session.trust_env = False

@@ -1,5 +1,7 @@
 """Where a model package comes from: a file, a folder, the object store, the web, or a tracking server's registry."""
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import io
@@ -8,17 +10,18 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from mlwf.errors import MlwfError, WrongUseError
-from mlwf.export.download import Download
-from mlwf.export.sources import RemoteFile, Source
-from mlwf.export.store import StoreSource, endpoint_of
 from mlwf.i18n import _
-from mlwf.image.sources_registry import fetch_registered
-from mlwf.image.sources_web import WebSource
 from mlwf.image.unpack import BadPackageError, copy_folder, unpack
+
+if TYPE_CHECKING:
+    # What speaks over a network is imported where it is used: a package on the disk and a cached image shall not wait for it.
+    from mlwf.export.download import Download
+    from mlwf.export.sources import RemoteFile, Source
+    from mlwf.export.store import StoreSource
 
 CHECKSUM = re.compile(r"(?:sha256:)?([0-9a-f]{64})", re.IGNORECASE)
 FORMS = "s3://BUCKET/PATH/model.tar.gz, https://…/model.tar.gz, PATH/model.tar.gz, MLWFExportModel_…/, models:/NAME/VERSION"
@@ -69,9 +72,13 @@ def _fetch(source: str, into: Path, environ: Mapping[str, str], progress: Progre
         store, file = _stored(source, environ)
         _stream(store, file, into, progress, checksum=checksum, shown=_shown(source))
     elif scheme in {"https", "http"}:
+        from mlwf.image.sources_web import WebSource
+
         web = WebSource(source, environ, checked=bool(checksum))
         _stream(web, web.look(), into, progress, checksum=checksum, shown=_shown(source))
     elif scheme == "models":
+        from mlwf.image.sources_registry import fetch_registered
+
         _no_checksum(checksum)
         fetch_registered(source, into, environ, progress)
     elif scheme in {"", "file"}:
@@ -98,6 +105,8 @@ def _local(path: Path, into: Path, progress: Progress, checksum: str) -> None:
 
 def _stored(source: str, environ: Mapping[str, str]) -> tuple[StoreSource, RemoteFile]:
     """The object that an s3:// address names."""
+    from mlwf.export.store import StoreSource, endpoint_of
+
     parts = urlsplit(source)
     key = parts.path.lstrip("/")
     if not parts.netloc or not key or key.endswith("/") or "@" in parts.netloc or parts.query or parts.fragment:
@@ -110,6 +119,9 @@ def _stored(source: str, environ: Mapping[str, str]) -> tuple[StoreSource, Remot
 
 def _stream(source: Source, file: RemoteFile, into: Path, progress: Progress, *, checksum: str, shown: str) -> None:
     """Downloads in several parts at once, and unpacks what has come while the rest is coming."""
+    from mlwf.export.download import Download
+    from mlwf.export.sources import RemoteFile
+
     folder = into.parent / f".{into.name}.{secrets.token_hex(4)}.partial"
     folder.mkdir(0o700)
     local = RemoteFile("model.tar.gz", file.size, file.etag)

@@ -1,0 +1,44 @@
+"""The name of an image in a container registry, as Docker reads it."""
+
+import re
+from dataclasses import dataclass
+
+from mlwf.errors import WrongUseError
+from mlwf.i18n import _
+
+DOCKER_HUB = "docker.io"
+REFERENCE = re.compile(
+    r"docker://(?:(?P<host>[A-Za-z0-9.-]+(?::[0-9]{1,5})?)/)?(?P<name>[a-z0-9]+(?:[._/-]+[a-z0-9]+)*)"
+    r"(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
+)
+
+
+@dataclass(frozen=True)
+class DockerReference:
+    host: str
+    name: str
+    tag: str
+    digest: str
+
+    @classmethod
+    def parse(cls, text: str) -> "DockerReference":
+        """Raises WrongUseError."""
+        match = REFERENCE.fullmatch(text)
+        if not match:
+            raise WrongUseError(
+                _("{text} is no address of a container image").format(text=repr(text)),
+                cure=_("Write docker://[HOST[:PORT]/]NAME[:TAG], in lower-case letters."),
+            )
+        host, name = match["host"] or "", match["name"]
+        if host and not re.search(r"[.:]|^localhost$", host):
+            # As Docker reads it: without a dot or a port, the first part belongs to the name.
+            host, name = "", f"{host}/{name}"
+        if host in {"", "index.docker.io"}:
+            host = DOCKER_HUB
+        if host == DOCKER_HUB and "/" not in name:
+            name = f"library/{name}"
+        digest = match["digest"] or ""
+        return cls(host, name, match["tag"] or ("" if digest else "latest"), digest)
+
+    def pinned(self, digest: str) -> str:
+        return f"docker://{self.host}/{self.name}@{digest}"
