@@ -110,6 +110,8 @@ def runtime(settings: Settings) -> Iterator[Finding]:
     else:
         detail = f"{chosen.name} keeps groups apart by nothing, which allow_unisolated accepts"
         yield Finding(name="runtime", state="warning", detail=detail, cure="use it for one group, development or a demo only")
+    if settings.runtime == "docker":  # nginx is in the image
+        return
     nginx = shutil.which(settings.nginx)
     state: State = "ok" if nginx else "failure"
     yield Finding(
@@ -121,6 +123,8 @@ def environments(settings: Settings) -> Iterator[Finding]:
     """MLflow is installed, in every version that a server has."""
     there, offered = versions.installed(settings), versions.offered(settings)
     cure = f"run tracking_server/install VERSION {settings.envs_dir}/mlflow-VERSION"
+    if settings.runtime == "docker":
+        cure = f"build the image {settings.image} of that version (tracking_server/build-image); the service sees it within seconds"
     if offered:
         yield Finding(name="MLflow", state="ok", detail=f"on offer: {', '.join(offered)}")
     else:

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import flag_modified
 
-from backend import access, membership
+from backend import access, disk, membership
 from backend.domain import BoxState, Desired, Observation, OperationState, Status
 from backend.errors import ServiceError
 from backend.lanes import Job
@@ -105,7 +105,8 @@ class Looker:
         """The status that users see, and the reason. What cannot be told yet stays as it was."""
         silent_for = self._silent_for(server.id, seen)
         if seen.state in _WELL:
-            return _WELL[seen.state], None
+            short = disk.trouble(self._world.settings, self._world.boxes.directory(server.id))
+            return _WELL[seen.state], None if short is None else reason_of(short)
         if seen.stranger:
             return Status.FAILED, reason_of(ServiceError("port_taken", port=server.port))
         if seen.state is BoxState.FAILED or silent_for > SILENT_SECONDS:

@@ -43,7 +43,7 @@ _FINISHED: Final = (OperationState.SUCCEEDED, OperationState.FAILED)
 
 
 class Reconciler:
-    """One per service. ``at`` is told every point that is passed: tests end the process there."""
+    """One per service. ``chore`` is done with every look. ``at`` is told every point that is passed: tests end the process there."""
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class Reconciler:
         settings: Settings,
         kick: Kick,
         keeper: Keeper | None = None,
+        chore: Callable[[], None] | None = None,
         at: Callable[[str], None] = nothing,
     ) -> None:
         self._kick = kick
@@ -72,6 +73,7 @@ class Reconciler:
             start_slots=threading.BoundedSemaphore(settings.reconciler_threads),
             at=at,
         )
+        self._chore = chore
         self._looker = Looker(self._world)
         self._leavers = Leavers(registry=registry, directory=directory, keyring=keyring, settings=settings)
         self._sweeper = Sweeper(registry=registry, can_renew=lambda: listens(settings.socket))
@@ -135,6 +137,8 @@ class Reconciler:
         if not full:
             return
         self._lanes.quick("members", self._look_at_members)
+        if self._chore is not None:
+            self._lanes.quick("chore", self._chore)
         if time.monotonic() - self._tidied_at >= HOUSEKEEPING_SECONDS:
             self._tidied_at = time.monotonic()
             self._lanes.quick("housekeeping", self._tidy)

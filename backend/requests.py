@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from backend import audit, policy, portpool, sizes, tickets, uidpool, versions
+from backend import audit, disk, policy, portpool, sizes, tickets, uidpool, versions
 from backend.domain import Caller, Desired, Group, OperationKind, OperationState, Status, new_operation_id, new_server_id, prefix_of
 from backend.errors import ServiceError
 from backend.keyring import Keyring
@@ -66,6 +66,7 @@ class Requests:
         """
         group = policy.check_create(caller, wish.group, self._settings, self._directory)
         wish = replace(wish, endpoint_url=self._endpoint(wish.endpoint_url))
+        disk.check_room(self._settings)
         version, revision = versions.schema_revision(self._settings, wish.mlflow_version)
         wish = replace(wish, size=sizes.chosen(self._settings, wish.size).name)
         server = self._new_server(caller, group, wish, version, revision)

@@ -139,8 +139,8 @@ class Settings:
     )
     resolvers: tuple[str, ...] | None = _row(None, "DNS servers of the containers; null: the host's own.")
     # the disk
-    disk_least: int = _row(10 * 1024**3, "Bytes that must be free on the servers' disk for another server to be made.", least=0)
-    disk_low: int = _row(2 * 1024**3, "Below this many free bytes the servers that run are said to be short of disk.", least=0)
+    disk_least: int = _row(2 * 1024**3, "Bytes that must be free on the servers' disk for another server to be made.", least=0)
+    disk_low: int = _row(1024**3, "Below this many free bytes the servers that run are said to be short of disk.", least=0)
     server_disk: int = _row(
         50 * 1024**3, "Bytes of database, spool and logs at which a server is said to be too large; 0: no bound.", least=0
     )

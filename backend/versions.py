@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from backend.atomic import replace_file
 from backend.errors import ServiceError
 from backend.settings import Settings
 
+IMAGES_FILE: Final = "images.json"
 _FOLDER: Final = re.compile(r"mlflow-(\d+(?:\.\d+)*\S*)")
 
 
 def installed(settings: Settings) -> dict[str, str]:
-    """Version to schema revision of every whole environment in ``envs_dir`` (with Python and ``version.json``), newest first."""
+    """Version to schema revision of all that servers can run, newest first: every whole environment in ``envs_dir`` (with Python and
+    ``version.json``); in containers, the images that the reconciler last saw.
+    """
+    if settings.runtime == "docker":
+        return _sorted(_published(settings))
     found: dict[str, str] = {}
     if settings.envs_dir.is_dir():
         for folder in settings.envs_dir.iterdir():
@@ -23,7 +30,13 @@ def installed(settings: Settings) -> dict[str, str]:
             about = _about(folder / "version.json") if match else None
             if match and about and about[0] == match[1] and os.access(folder / "bin" / "python", os.X_OK):
                 found[about[0]] = about[1]
-    return dict(sorted(found.items(), key=lambda item: _order(item[0]), reverse=True))
+    return _sorted(found)
+
+
+def publish(settings: Settings, images: Mapping[str, str]) -> None:
+    """Tell the processes that must not reach the daemon which versions its images have. Written where it is news."""
+    if _published(settings) != dict(images):
+        replace_file(settings.run_dir / IMAGES_FILE, json.dumps(images).encode(), mode=0o640)
 
 
 def offered(settings: Settings) -> list[str]:
@@ -39,6 +52,18 @@ def schema_revision(settings: Settings, version: str | None) -> tuple[str, str]:
     if chosen is None or chosen not in on_offer:
         raise ServiceError("version_missing", version=chosen or "")
     return chosen, installed(settings)[chosen]
+
+
+def _published(settings: Settings) -> dict[str, str]:
+    try:
+        content: dict[str, str] = json.loads((settings.run_dir / IMAGES_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return content
+
+
+def _sorted(found: Mapping[str, str]) -> dict[str, str]:
+    return dict(sorted(found.items(), key=lambda item: _order(item[0]), reverse=True))
 
 
 def _about(file: Path) -> tuple[str, str] | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from backend import versions
 from backend.access import Access
 from backend.api.identity import Identity, MungeCredentials, PeerCredentials, TokenCredentials
 from backend.api_tokens import ApiTokens
@@ -136,9 +139,10 @@ def make_service(settings: Settings, *, directory: Directory | None = None, regi
 
 def make_reconciler(settings: Settings) -> Reconciler:
     """The reconciler with everything that it reaches."""
+    runtime = make_runtime(settings)
     return Reconciler(
         registry=open_registry(settings),
-        runtime=make_runtime(settings),
+        runtime=runtime,
         boxes=make_boxes(settings),
         store=make_store(settings),
         directory=make_directory(settings),
@@ -146,4 +150,16 @@ def make_reconciler(settings: Settings) -> Reconciler:
         settings=settings,
         kick=Kick(settings.kick_socket),
         keeper=make_keeper(settings),
+        chore=_publishing(settings, runtime),
     )
+
+
+def _publishing(settings: Settings, runtime: Runtime) -> Callable[[], None] | None:
+    """Which images there are, for the processes that do not reach the daemon."""
+    if settings.runtime != "docker":
+        return None
+    from backend.runtimes.containers import ContainerRuntime
+
+    if not isinstance(runtime, ContainerRuntime):
+        return None
+    return lambda: versions.publish(settings, runtime.versions())

@@ -18,10 +18,10 @@ def backup(context: click.Context, *, directory: Path) -> None:
     It holds the keys, so whoever has it has the secrets: keep it as you keep those. Objects in buckets are not in it.
     """
     from backend.backup import backup as make
-    from backend.wiring import open_registry
+    from backend.wiring import make_keeper, open_registry
 
     settings = ready_settings(context)
-    manifest = make(open_registry(settings), settings, directory.absolute())
+    manifest = make(open_registry(settings), settings, directory.absolute(), make_keeper(settings))
     size = sum(facts["size"] for facts in manifest["files"].values())
     click.echo(f"{directory}: {len(manifest['files'])} files, {size} bytes")
 

@@ -13,6 +13,7 @@ import click
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "init": ("backend.cli.setup", "make the state: folder, keys, registry"),
     "serve": ("backend.cli.setup", "run the service in the foreground"),
+    "firewall": ("backend.cli.firewall", "what the servers' containers may reach: print the rules, or put them in force"),
     "check": ("backend.cli.checks", "look whether all is well, and say the cure where not"),
     "servers": ("backend.cli.servers", "list, show, start, stop, delete, restore, purge"),
     "operations": ("backend.cli.records", "what was asked for and what became of it"),

@@ -97,6 +97,13 @@ class ContainerRuntime:
         """See the port. Containers that have ended count: they would come back with the next boot, or hold their names."""
         return sorted({container.server_id for container in self._engine.containers(fresh=True)})
 
+    def versions(self) -> Mapping[str, str]:
+        """MLflow version to schema revision of the images that are there."""
+        labels = [image.labels for image in self._engine.images(self._site.image.format(version="*"))]
+        return {
+            one["org.aihub.mlflow-version"]: one.get("org.aihub.schema-revision", "") for one in labels if "org.aihub.mlflow-version" in one
+        }
+
     def logs(self, *, server_id: str, directory: Path, lines: int) -> str:  # noqa: ARG002 (the port's)
         """See the port. The daemon reads the files as the container sees them: a link in them leads nowhere outside."""
         there = self._engine.of(server_id)

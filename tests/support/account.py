@@ -1,5 +1,6 @@
 """Be another account for a while, in this process: tests of what must work without root."""
 
+import codecs
 import contextlib
 import os
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ def service_account(*groups: int) -> Iterator[int]:
     """This process is `ACCOUNT` with these groups, and has no right of root. Modules that are imported meanwhile must be readable by it:
     import them before.
     """
+    for name in ("ascii", "latin-1", "idna", "utf-8-sig"):
+        codecs.lookup(name)
     mine = os.getgroups()
     os.setgroups([ACCOUNT, *groups])
     os.setegid(ACCOUNT)

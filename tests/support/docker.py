@@ -50,6 +50,8 @@ class Docker:
 
     def box_image(self, version: str) -> str:
         """The image of the tracking servers, made of the sources as they are now (minutes the first time, seconds when all is cached)."""
+        if os.environ.get("AIHUB_IMAGE_AS_IS"):  # for who changes nothing in the image meanwhile
+            return f"aihub-box:{version}"
         base = {"BASE": self.base_image(), "SITE_CA": ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"}
         _run(str(ROOT / "tracking_server" / "build-image"), version, environment={**self.environment, **base}, seconds=900)
         return f"aihub-box:{version}"

@@ -219,7 +219,7 @@ class Site:
         )
         install_version(self.settings.envs_dir, VERSION)
 
-    def reconciler(self, *, at: Callable[[str], None] = nothing, boxes: Any = None, runtime: Any = None) -> Reconciler:
+    def reconciler(self, *, at: Callable[[str], None] = nothing, boxes: Any = None, runtime: Any = None, keeper: Any = None) -> Reconciler:
         return Reconciler(
             registry=self.registry,
             runtime=runtime or self.runtime,
@@ -229,6 +229,7 @@ class Site:
             keyring=self.keyring,
             settings=self.settings,
             kick=self.kick,
+            keeper=keeper,
             at=at,
         )
 

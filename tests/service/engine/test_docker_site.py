@@ -1,0 +1,160 @@
+"""The whole engine on a real daemon: a server made, given users, stopped, deleted and restored in containers; and what happens to it on a
+bad day. The service's account is not root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend import networks, versions, wiring
+from backend.runtimes.containers import install_id
+from backend.runtimes.docker import Engine
+from backend.secret import Secret
+from demo.ports import free_ports
+from tests.service.engine.support import ALICE, SECRET, FakeStore, until
+from tests.service.engine.test_real_box import PASSWORD, RealSite
+from tests.support.account import ACCOUNT, service_account
+from tests.support.box import MLFLOW_VERSION
+from tests.support.docker import Docker, running_docker
+
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
+
+
+class DockerSite(RealSite):
+    docker: Docker
+    engine: Engine
+
+    def containers(self) -> dict[str, str]:
+        return {role: found.name for role, found in self.engine.of(self.one().id, fresh=True).items()}
+
+    def inside(self, role: str, code: str) -> subprocess.CompletedProcess[str]:
+        """Run Python as that container's own user."""
+        argv = ["docker", "exec", self.containers()[role], "/opt/aihub/env/bin/python", "-I", "-c", code]
+        return subprocess.run(argv, env=self.docker.environment, capture_output=True, text=True, timeout=60, check=False)
+
+    def is_back(self) -> bool:
+        return self.answers() and self.one().status in {"running", "sleeping"}
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[DockerSite]:
+    with running_docker() as docker, contextlib.ExitStack() as stack:
+        docker.box_image(MLFLOW_VERSION)
+        home = Path(tempfile.mkdtemp(prefix="aihub-state-", dir="/tmp"))
+        stack.callback(shutil.rmtree, home)
+        made = _site(docker, home)  # as root, so that all is imported before
+        for path in (home, *home.rglob("*")):
+            os.chown(path, ACCOUNT, ACCOUNT)
+        stack.enter_context(service_account((docker.home / "docker.sock").stat().st_gid))
+        yield from _running(made)
+
+
+def _site(docker: Docker, home: Path) -> DockerSite:
+    first = free_ports(1)[0]
+    choices: dict[str, Any] = {
+        "docker_host": docker.host,
+        "gate_network": "10.214.2.0/24",
+        "mlflow_network": "10.214.3.0/24",
+        "port_first": first,
+        "stop_timeout": 20,
+        "egress": ("192.0.2.7:443",),
+    }
+    site = DockerSite(home, **choices)
+    site.settings = site.requests._settings = replace(site.settings, runtime="docker")
+    site.docker = docker
+    site.boxes, site.runtime = wiring.make_boxes(site.settings), wiring.make_runtime(site.settings)  # type: ignore[assignment]
+    site.engine = Engine(address=docker.host, install=install_id(home), timeout=60)
+    site.store = FakeStore()
+    versions.publish(site.settings, site.runtime.versions())
+    return site
+
+
+def _running(site: DockerSite) -> Iterator[DockerSite]:
+    stop = threading.Event()
+    reconciler = site.reconciler(keeper=wiring.make_keeper(site.settings))
+    thread = threading.Thread(target=reconciler.run, args=(stop,))
+    thread.start()
+    try:
+        site.ask_and_wait(site.create())
+        site.ask_and_wait(site.requests.set_users(ALICE, "ga50000", "wine", [("alice", Secret(PASSWORD))], request_id=None))
+        yield site
+    finally:
+        stop.set()
+        thread.join(30)
+        for container in site.engine.containers(fresh=True):
+            site.engine.remove(container.id)
+        for name in networks.network_names(install_id(site.settings.state_dir)):
+            site.docker.run("network", "rm", name)
+        site.registry.close()
+
+
+def test_it_serves_with_its_users(site: DockerSite):
+    assert site.experiments() == ["Default"]
+    site.call("experiments/create", {"name": "first"})
+
+
+def test_neither_has_a_right_or_shows_a_secret(site: DockerSite):
+    uid = site.one().uid
+    for role, own in (("gate", uid), ("mlflow", uid + 1)):
+        (found,) = json.loads(site.docker.run("inspect", site.containers()[role]))
+        host = found["HostConfig"]
+        assert (found["Config"]["User"], host["CapDrop"], host["CapAdd"]) == (f"{own}:{own}", ["ALL"], None)
+        assert (host["ReadonlyRootfs"], host["Privileged"], host["SecurityOpt"]) == (True, False, ["no-new-privileges:true"])
+        assert host["Memory"] == host["MemorySwap"] > 0
+        assert host["PidsLimit"] > 0
+        assert host["RestartPolicy"]["Name"] == "unless-stopped"
+        text = json.dumps(found)
+        assert SECRET not in text
+        assert PASSWORD not in text
+        status = site.inside(role, "print(open('/proc/1/status').read())").stdout
+        assert "CapEff:\t0000000000000000" in status
+        assert "NoNewPrivs:\t1" in status
+        assert "Seccomp:\t2" in status
+
+
+def test_mlflow_reads_no_file_of_the_guard(site: DockerSite):
+    found = site.inside("mlflow", "import os; print(sorted(os.listdir('/box')))")
+    assert found.stdout.strip() == "['data', 'spawn', 'tmp']"
+
+
+def test_a_container_removed_by_hand_comes_back(site: DockerSite):
+    for role in ("gate", "mlflow"):
+        site.docker.run("rm", "-f", site.containers()[role])
+        until(lambda: len(site.containers()) == 2 and site.is_back(), 90)
+    assert "first" in site.experiments()
+
+
+def test_memory_that_runs_out_ends_mlflow_and_not_the_server(site: DockerSite):
+    site.experiments()
+    hog = "b = bytearray()\nwhile True: b += b'x' * 50_000_000"
+    assert site.inside("mlflow", hog).returncode != 0, "the kernel ended it"
+    until(site.is_back, 90)
+    assert "first" in site.experiments()
+
+
+def test_stopped_it_has_no_container_and_started_it_is_the_same(site: DockerSite):
+    site.ask_and_wait(site.ask("stop"))
+    assert site.containers() == {}
+    site.ask_and_wait(site.ask("start"))
+    assert "first" in site.experiments()
+
+
+def test_deleted_and_restored_with_what_was_in_it(site: DockerSite):
+    uid = site.one().uid
+    site.ask_and_wait(site.ask("delete"))
+    assert list(site.boxes.ids()) == []
+    site.ask_and_wait(site.ask("restore"))
+    assert "first" in site.experiments()
+    assert site.one().uid == uid

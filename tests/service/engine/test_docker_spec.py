@@ -1,0 +1,178 @@
+"""What a server in containers is, as values: asserted whole."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from backend import disk, networks, uidpool, versions
+from backend.domain import SizeClass
+from backend.errors import ServiceError
+from backend.registry.models import Server
+from backend.runtimes.docker_spec import Pod, create_arguments
+from backend.settings import Settings
+from tests.service.engine.support import Site
+
+SIZE = SizeClass(name="small", memory=512 * 1024**2, cpus=0.5, pids=128, workers=1)
+POD = Pod(
+    install="0123abcd",
+    server_id="k3v9x2m7q4ab",
+    mlflow_version="3.17.2",
+    image="sha256:abc",
+    directory=Path("/var/lib/aihub/servers/k3v9x2m7q4ab"),
+    address=("10.1.2.3", 21000),
+    uids=(1000000, 1000001),
+    size=SIZE,
+    networks=("gates", "mlflows"),
+    resolvers=("10.0.0.53",),
+)
+
+
+HOME = "/var/lib/aihub/servers/k3v9x2m7q4ab"
+COMMON = {
+    "image": "sha256:abc",
+    "read_only": True,
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges:true"],
+    "ipc_mode": "private",
+    "shm_size": 8388608,
+    "ulimits": [{"Name": "nofile", "Soft": 16384, "Hard": 16384}, {"Name": "core", "Soft": 0, "Hard": 0}],
+    "restart_policy": {"Name": "unless-stopped"},
+    "log_config": {"type": "json-file", "config": {"max-size": "1m", "max-file": "2"}},
+    "use_config_proxy": False,
+}
+LABELS = {
+    "org.aihub.install": "0123abcd",
+    "org.aihub.server": "k3v9x2m7q4ab",
+    "org.aihub.mlflow-version": "3.17.2",
+    "org.aihub.size": "small",
+}
+
+
+def test_the_containers_whole():
+    made = create_arguments(POD)
+    digests = [arguments["labels"].pop("org.aihub.digest") for arguments in made.values()]
+    assert len(set(digests)) == 2
+    assert made["gate"] == {
+        **COMMON,
+        "command": ["gate"],
+        "name": "aihub-0123abcd-k3v9x2m7q4ab-gate",
+        "hostname": "gate",
+        "user": "1000000:1000000",
+        "network": "gates",
+        "labels": {**LABELS, "org.aihub.role": "gate"},
+        "mem_limit": 268435456,
+        "memswap_limit": 268435456,
+        "pids_limit": 64,
+        "nano_cpus": 1_000_000_000,
+        "ports": {"21000/tcp": ("10.1.2.3", 21000)},
+        "mounts": [
+            {"Type": "bind", "Source": f"{HOME}/config", "Target": "/box/config", "ReadOnly": True},
+            {"Type": "bind", "Source": f"{HOME}/spawn", "Target": "/box/spawn", "ReadOnly": True},
+            {"Type": "bind", "Source": f"{HOME}/run", "Target": "/box/run", "ReadOnly": False},
+            {"Type": "bind", "Source": f"{HOME}/log", "Target": "/box/log", "ReadOnly": False},
+        ],
+    }
+
+
+def test_the_container_of_mlflow_whole():
+    made = create_arguments(POD)
+    made["mlflow"]["labels"].pop("org.aihub.digest")
+    assert made["mlflow"] == {
+        **COMMON,
+        "command": ["mlflow", "1000000"],
+        "name": "aihub-0123abcd-k3v9x2m7q4ab-mlflow",
+        "hostname": "mlflow",
+        "user": "1000001:1000001",
+        "network": "mlflows",
+        "labels": {**LABELS, "org.aihub.role": "mlflow"},
+        "mem_limit": 536870912,
+        "memswap_limit": 536870912,
+        "pids_limit": 128,
+        "nano_cpus": 500_000_000,
+        "dns": ["10.0.0.53"],
+        "mounts": [
+            {"Type": "bind", "Source": f"{HOME}/data", "Target": "/box/data", "ReadOnly": False},
+            {"Type": "bind", "Source": f"{HOME}/tmp", "Target": "/box/tmp", "ReadOnly": False},
+            {"Type": "bind", "Source": f"{HOME}/spawn", "Target": "/box/spawn", "ReadOnly": False},
+        ],
+    }
+
+
+@pytest.mark.parametrize("change", [{"image": "sha256:def"}, {"address": ("10.1.2.3", 21001)}, {"size": replace(SIZE, memory=2**30)}])
+def test_what_differs_has_another_digest(change: dict):
+    def digests(pod: Pod) -> list[str]:
+        return [arguments["labels"]["org.aihub.digest"] for arguments in create_arguments(pod).values()]
+
+    assert digests(POD) == digests(replace(POD))
+    assert digests(POD) != digests(replace(POD, **change))
+
+
+def test_the_allow_list_is_the_admins(tmp_path: Path):
+    settings = Settings(state_dir=tmp_path, endpoint_url="https://s3.example.org", egress=("10.9.0.0/16:5432", "db.example.org:5432"))
+    assert networks.allow_list(settings) == ("s3.example.org:443", "10.9.0.0/16:5432", "db.example.org:5432")
+    found = networks.targets(
+        networks.allow_list(settings), lambda host, _port: ["192.0.2.2", "192.0.2.1"] if host[0] == "s" else ["192.0.2.9"]
+    )
+    assert [str(one) for one in found] == ["192.0.2.1 . 443", "192.0.2.2 . 443", "10.9.0.0/16 . 5432", "192.0.2.9 . 5432"]
+
+
+@pytest.mark.parametrize("entry", ["no-port", "10.0.0.1/33:1", "h:70000", "a b:1", "127.0.0.1:80", "169.254.169.254:80", "x:1; drop"])
+def test_an_entry_that_would_open_what_it_should_not_is_refused(entry: str):
+    with pytest.raises(networks.EntryError):
+        list(networks.targets([entry], lambda _host, _port: ["127.0.0.1"]))
+
+
+def test_a_name_without_an_address_is_said():
+    def nothing(_host: str, _port: int) -> list[str]:
+        raise OSError(1, "no such name")
+
+    with pytest.raises(networks.EntryError, match="has no address now"):
+        list(networks.targets(["gone.example.org:443"], nothing))
+
+
+def test_uids_are_pairs_that_nobody_else_has(tmp_path: Path):
+    site = Site(tmp_path / "state")
+    settings = Settings(state_dir=tmp_path, runtime="docker", uid_first=5000, uid_last=5003)
+    site.create("one", "bucket-one")
+    with site.registry.session() as session:
+        assert uidpool.allocate(session, site.settings) is None, "the process runtime has none"
+        server = session.scalars(select(Server)).one()
+        server.uid = uidpool.allocate(session, settings)
+        assert uidpool.pair(server.uid) == (5000, 5001)
+        session.flush()
+        assert uidpool.allocate(session, settings) == 5002
+        with pytest.raises(ServiceError, match="uids_exhausted"):
+            uidpool.allocate(session, Settings(state_dir=tmp_path, runtime="docker", uid_first=5000, uid_last=5001))
+    site.registry.close()
+
+
+def test_versions_come_from_the_images_that_were_seen(tmp_path: Path):
+    settings = Settings(state_dir=tmp_path, runtime="docker")
+    settings.run_dir.mkdir()
+    assert versions.installed(settings) == {}
+    versions.publish(settings, {"3.9.0": "abc", "3.17.2": "def"})
+    assert list(versions.installed(settings).items()) == [("3.17.2", "def"), ("3.9.0", "abc")]
+
+
+def test_a_disk_without_room_is_said_before_anything_is_made(tmp_path: Path):
+    site = Site(tmp_path / "state", disk_least=2**60)
+    with pytest.raises(ServiceError) as caught:
+        site.create()
+    assert caught.value.code == "host_short_of_disk"
+    site.assert_nothing_left()
+    site.registry.close()
+
+
+def test_a_server_that_runs_is_told_of_its_disk(tmp_path: Path):
+    (tmp_path / "box" / "data").mkdir(parents=True)
+    (tmp_path / "box" / "data" / "mlflow.db").write_bytes(b"x" * 2048)
+    settings = Settings(state_dir=tmp_path, disk_low=0, server_disk=1024)
+    found = disk.trouble(settings, tmp_path / "box")
+    assert found is not None
+    assert found.code == "server_too_large"
+    assert disk.trouble(replace(settings, server_disk=4096), tmp_path / "box") is None
+    low = disk.trouble(replace(settings, disk_low=2**60), tmp_path / "box")
+    assert low is not None
+    assert low.code == "disk_low"
