@@ -36,7 +36,7 @@ def portals() -> Iterator[dict[str, Portal]]:
     """Those that were asked for, started once."""
     made: dict[str, Portal] = {}
     yield made
-    for each in made.values():
+    for each in _known.values():  # one that never ran has a folder too
         each.stop()
 
 
