@@ -16,9 +16,9 @@ from backend.settings import load
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
-UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+UNITS = sorted([*(DEPLOY / "systemd").glob("*.service"), *(DEPLOY / "systemd").glob("*.timer")])
 PAGES = [ROOT / "docs" / "install" / name for name in ("service.md", "console.md")]
-WORST_EXPOSURE = {"aihub-web.service": 1.5, "aihub-reconciler.service": 3.5}
+WORST_EXPOSURE = {"aihub-web.service": 1.5, "aihub-reconciler.service": 3.5, "aihub-firewall.service": 4.0}
 """Of `systemd-analyze security`, 0 (nothing) to 10 (all)."""
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed here")
 
@@ -54,6 +54,13 @@ def test_the_unit_leaves_little_open(unit: Path, tmp_path: Path) -> None:
     argv = ["systemd-analyze", "security", "--offline=yes", f"--threshold={worst}", "--no-pager", str(installed(unit, tmp_path))]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: str(unit.name))
+def test_the_units_commands_are_ones_that_there_are(unit: Path) -> None:
+    for line in re.findall(r"^Exec\w+=/opt/aihub/venv/bin/aihub (.*)$", unit.read_text(), re.MULTILINE):
+        words = line.split()
+        assert {word for word in words if word.startswith("--")} <= _options(words[:1]), line
 
 
 def test_only_the_reconciler_may_use_docker() -> None:
