@@ -26,7 +26,7 @@ from tests.service.engine.contract_runtime import Bench, RuntimeContract
 from tests.service.engine.support import make_database, runs_in
 from tests.support.account import ACCOUNT, service_account
 from tests.support.box import MLFLOW_VERSION
-from tests.support.docker import Docker, running_docker
+from tests.support.docker import Docker
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
 IMAGE = "aihub-box:{version}"
@@ -34,10 +34,10 @@ ID = "k3v9x2m7q4ab"
 
 
 @pytest.fixture(scope="module")
-def docker() -> Iterator[Docker]:
-    with running_docker() as docker:
-        docker.box_image(MLFLOW_VERSION)
-        yield docker
+def docker(docker: Docker) -> Docker:
+    """The run's one daemon, so that the image is built once."""
+    docker.box_image(MLFLOW_VERSION)
+    return docker
 
 
 @pytest.fixture
