@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import threading
@@ -124,9 +125,45 @@ def test_neither_has_a_right_or_shows_a_secret(site: DockerSite):
         assert "Seccomp:\t2" in status
 
 
-def test_mlflow_reads_no_file_of_the_guard(site: DockerSite):
-    found = site.inside("mlflow", "import os; print(sorted(os.listdir('/box')))")
-    assert found.stdout.strip() == "['data', 'spawn', 'tmp']"
+def test_mlflow_sees_no_file_of_the_guard(site: DockerSite):
+    code = "import os; print([path for name in ('config', 'run', 'log') for path in os.listdir('/box/' + name)])"
+    assert site.inside("mlflow", code).stdout.strip() == "[]"
+
+
+def nft(rules: str) -> None:
+    os.seteuid(0)
+    try:
+        subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
+    finally:
+        os.seteuid(ACCOUNT)
+
+
+def test_the_firewall_refuses_all_but_the_allow_list(site: DockerSite):
+    install = install_id(site.settings.state_dir)
+    gateway, gate = "10.214.3.1", "10.214.2.2"
+    with socket.create_server(("0.0.0.0", 0)) as listener:  # noqa: S104 (what a box must not reach)
+        port = listener.getsockname()[1]
+
+        def reaches(role: str, host: str, port: int) -> bool:
+            return site.inside(role, f"import socket; socket.create_connection(({host!r}, {port}), 3)").returncode == 0
+
+        assert reaches("mlflow", gateway, port), "without rules the host is open: what the rest of this test proves is theirs"
+        nft(networks.ruleset(install, [], []))
+        try:
+            assert site.answers()
+            for role, host, to in (
+                ("mlflow", gateway, port),
+                ("mlflow", gate, site.one().port),
+                ("mlflow", "169.254.169.254", 80),
+                ("gate", gateway, port),
+                ("gate", "10.214.2.1", port),
+            ):
+                assert not reaches(role, host, to), f"{role} reaches {host}:{to}"
+            nft(networks.ruleset(install, networks.targets([f"{gateway}:{port}"]), []))
+            assert reaches("mlflow", gateway, port)
+            assert not reaches("gate", gateway, port)
+        finally:
+            nft(f"delete table inet aihub_{install}\n")
 
 
 def test_a_container_removed_by_hand_comes_back(site: DockerSite):
