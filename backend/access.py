@@ -19,12 +19,12 @@ from sqlalchemy.orm import Session
 from backend import audit, policy, tickets
 from backend.domain import Caller, Status, new_token_id
 from backend.errors import ServiceError
+from backend.finding import find, not_there
 from backend.keyring import Keyring
 from backend.kick import Kick
 from backend.ports import Directory
 from backend.registry.database import Registry
 from backend.registry.models import Server, Token, Visit, now
-from backend.requests import find, not_there
 from backend.secret import Secret
 from backend.settings import Settings
 

@@ -54,6 +54,9 @@ class OperationKind(enum.StrEnum):
     PURGE = "purge"
     USERS = "users"
     STORAGE = "storage"
+    RESIZE = "resize"
+    UPGRADE = "upgrade"
+    ROLLBACK = "rollback"
 
 
 class OperationState(enum.StrEnum):

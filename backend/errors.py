@@ -113,7 +113,23 @@ FAILURES: Final[dict[str, Failure]] = {
     "version_missing": Failure(
         409, "MLflow {version} is not installed on the service's host", "Ask the admins to install it, or choose another version."
     ),
-    "size_unknown": Failure(422, "There is no size {size} at this site", "Choose one of: {sizes}."),
+    "size_unknown": Failure(409, "There is no size {size} at this site", "Choose one of: {sizes}."),
+    "version_older": Failure(
+        409,
+        "MLflow {version} is older than this server's {current}, and a database cannot go back to an older schema",
+        "Choose a newer version; an upgrade of the last days can be rolled back instead.",
+    ),
+    "migration_failed": Failure(
+        502, "The database could not be brought to MLflow {version}: {why}", "The server goes on as it was; give the log to the admins."
+    ),
+    "version_unfit": Failure(
+        502, "MLflow {version} does not serve this server's data as it should: {why}", "The server goes on as it was; tell the admins."
+    ),
+    "nothing_to_roll_back": Failure(
+        404,
+        "No earlier version is kept of tracking server {env_name} in group {group}",
+        "An upgrade can be rolled back for some days only; ask the admins for a backup.",
+    ),
     "endpoint_fixed": Failure(403, "This site's tracking servers use the object store {endpoint} only", "Leave endpoint_url out."),
     "no_portal": Failure(
         409, "This site has no portal through which a browser could sign in", "Use the inside URL with a registered user name and password."

@@ -21,11 +21,11 @@ from sqlalchemy.orm import Session
 from backend import audit, policy
 from backend.domain import Caller, Desired, OperationKind, OperationState, new_operation_id
 from backend.errors import ServiceError
+from backend.finding import find, not_there, unfinished
 from backend.kick import Kick
 from backend.ports import Directory
 from backend.registry.database import Registry
 from backend.registry.models import Lease, Operation, Server, now
-from backend.requests import find, not_there, unfinished
 from backend.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -190,6 +190,7 @@ class Looker:
     def _purge(self, server: Server) -> None:
         world = self._world
         world.kept.remove(server.id)
+        world.previous.remove(server.id)
         with world.registry.session() as session:
             forget_server(session, session.get_one(Server, server.id), rest_days=world.settings.port_rest_days)
         log.info("server %s: the time to restore it is over, it was purged", server.id)

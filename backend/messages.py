@@ -20,6 +20,9 @@ OPERATIONS: Final[dict[str, tuple[str, str, str]]] = {
     "purge": ("Purging service …", "Service purged", "The service was not purged"),
     "users": ("Registering auth info …", "Auth info registered", "The auth info was not registered"),
     "storage": ("Changing the storage key …", "Storage key changed", "The storage key was not changed; the old one is in force"),
+    "resize": ("Changing the size …", "Size changed", "The size was not changed; the old one is in force"),
+    "upgrade": ("Upgrading MLflow …", "MLflow upgraded", "MLflow was not upgraded"),
+    "rollback": ("Rolling back the upgrade …", "Upgrade rolled back", "The upgrade was not rolled back"),
 }
 """Kind to what is said while it runs, when it succeeded, when it failed."""
 

@@ -28,7 +28,7 @@ def find_orphans(*, registry: Registry, runtime: Runtime, boxes: BoxFiles, kept:
     """Look at what is there first and at the rows afterwards: a row is written before its box, and goes after it."""
     running, directories, copies = set(runtime.running()), set(boxes.ids()), set(kept.ids())
     with registry.reading() as session:
-        known = set(session.scalars(select(Server.id)))
+        known = set(session.scalars(select(Server.id))) | set(session.scalars(select(Server.trial_id)))
     return Orphans(
         running=tuple(sorted(running - known)), directories=tuple(sorted(directories - known)), kept=tuple(sorted(copies - known))
     )

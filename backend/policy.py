@@ -10,14 +10,16 @@ from typing import Final, Literal, get_args
 from backend.domain import Caller, Group, Status
 from backend.errors import ServiceError
 from backend.ports import Directory
-from backend.registry.models import Operation, Server
+from backend.registry.models import Operation, Server, now
 from backend.settings import Settings
 
-Action = Literal["start", "stop", "delete", "restore", "users", "storage"]
+Action = Literal["start", "stop", "delete", "restore", "users", "storage", "resize", "upgrade", "rollback"]
 ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
 ADMINS: Final = "the service's admins"
 _OF_ALL_MEMBERS: Final = frozenset({"see", "start", "stop", "lease", "enter"})
 _ON_FROZEN: Final = frozenset({"see", "stop", "delete", "purge"})
+_EACH_ANOTHER: Final = frozenset({"users", "storage", "resize", "upgrade"})
+"""What may say something else each time that it is asked for, and so is not the same as what is under way."""
 _ON_DELETED: Final = frozenset({"see", "restore", "purge"})
 
 
@@ -107,6 +109,8 @@ def _refusal_by_state(server: Server, action: str, situation: Situation) -> Serv
     if busy is not None and busy.kind != action:
         deleting = server.status == Status.DELETING and busy.kind == "delete"
         return ServiceError("server_deleting") if deleting else ServiceError("server_busy", kind=busy.kind)
-    if busy is not None and action in {"users", "storage"}:
+    if busy is None and action == "rollback" and (server.previous_until is None or server.previous_until <= now()):
+        return ServiceError("nothing_to_roll_back", **names)
+    if busy is not None and action in _EACH_ANOTHER:
         return ServiceError("server_busy", kind=busy.kind)
     return None

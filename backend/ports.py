@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from backend.domain import Box, Caller, Group, Observation, Probe, SizeClass, Storage, StorageKey
+from backend.secret import Secret
 
 
 class Runtime(Protocol):
@@ -24,6 +25,13 @@ class Runtime(Protocol):
         not when it answers.
 
         Errors: ``box_failed_to_start`` (with the log's last lines), ``version_missing``.
+        """
+
+    def migrate(self, *, server_id: str, directory: Path, mlflow_version: str, timeout: float) -> None:
+        """Bring the database of a box that does not run to the schema of that version, by that version's own environment
+        (``python -P -m tracking_server.migrate DATABASE``), without network. Nothing of it runs at the end.
+
+        Errors: ``migration_failed`` (with what it said last), ``version_missing``.
         """
 
     def stop(self, *, server_id: str, directory: Path, timeout: float) -> None:
@@ -48,6 +56,18 @@ class ObjectStore(Protocol):
         Errors: ``storage_key_unknown``, ``storage_secret_wrong``, ``storage_bucket_missing``, ``storage_forbidden``,
         ``storage_unreachable`` (host, port, TLS), ``storage_not_s3``, ``storage_clock``.
         """
+
+
+class Trial(Protocol):
+    """Is a client of a tracking server, to see whether its MLflow does what clients ask for. ``password`` is that of the trial's user."""
+
+    def try_out(self, *, address: tuple[str, int], password: Secret, version: str, folder: str) -> None:
+        """Log, search, store and fetch an artifact, register a model, on a copy that is thrown away; the artifact lies below ``folder`` in
+        the server's own prefix, and is removed. Error: ``version_unfit``.
+        """
+
+    def look(self, *, address: tuple[str, int], password: Secret, version: str) -> None:
+        """Only read. Error: ``version_unfit``."""
 
 
 class Directory(Protocol):

@@ -24,7 +24,7 @@ from backend.look import UNFINISHED, Looker
 from backend.orphans import Orphans, find_orphans
 from backend.plans.run import run_operation
 from backend.plans.world import StoppingError, World, nothing
-from backend.ports import BoxFiles, Directory, Keeper, ObjectStore, Runtime
+from backend.ports import BoxFiles, Directory, Keeper, ObjectStore, Runtime, Trial
 from backend.registry.database import Registry
 from backend.registry.models import Operation, Server, now
 from backend.settings import Settings
@@ -56,6 +56,7 @@ class Reconciler:
         keyring: Keyring,
         settings: Settings,
         kick: Kick,
+        trial: Trial,
         keeper: Keeper | None = None,
         chore: Callable[[], None] | None = None,
         at: Callable[[str], None] = nothing,
@@ -66,6 +67,9 @@ class Reconciler:
             runtime=runtime,
             boxes=boxes,
             kept=KeptCopies(settings.kept_dir, keeper),
+            previous=KeptCopies(settings.previous_dir, keeper),
+            replaced=KeptCopies(settings.replaced_dir, keeper),
+            trial=trial,
             store=store,
             directory=directory,
             keyring=keyring,
@@ -182,10 +186,19 @@ class Reconciler:
         oldest = now() - timedelta(days=world.settings.operations_days)
         with world.registry.session() as session:
             session.execute(delete(Operation).where(Operation.state.in_(_FINISHED), Operation.finished_at < oldest))
+        self._forget_previous()
         orphans = find_orphans(registry=world.registry, runtime=world.runtime, boxes=world.boxes, kept=world.kept)
         if orphans and orphans != self._reported:
             log.warning("no server of the registry has these; `aihub check --remove-orphans` removes them: %s", orphans)
         self._reported = orphans
+
+    def _forget_previous(self) -> None:
+        """Databases from before upgrades that were long enough ago."""
+        world = self._world
+        with world.registry.session() as session:
+            for server in session.scalars(select(Server).where(Server.previous_until <= now(), Server.trial_id.is_(None))):
+                world.previous.remove(server.id)
+                server.previous_version = server.previous_revision = server.previous_until = None
 
     def _wake(self) -> None:
         self._woken.set()

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from backend import audit, disk, policy, portpool, sizes, tickets, uidpool, versions
 from backend.domain import Caller, Desired, Group, OperationKind, OperationState, Status, new_operation_id, new_server_id, prefix_of
 from backend.errors import ServiceError
+from backend.finding import find, not_there, unfinished
 from backend.keyring import Keyring
 from backend.kick import Kick
 from backend.passwords import Hasher
@@ -24,9 +25,10 @@ from backend.registry.database import Registry
 from backend.registry.models import Operation, Server, now
 from backend.secret import Secret
 from backend.settings import Settings
+from backend.trial_words import new_trial
 from backend.wishes import CreateWish, StorageWish, new_box_keys
 
-UNFINISHED = (OperationState.PENDING, OperationState.RUNNING)
+_NEED_PAYLOAD = frozenset({OperationKind.RESIZE, OperationKind.UPGRADE, OperationKind.ROLLBACK})
 Change = Callable[[Server], str | None]
 """Changes the row; returns the operation's encrypted payload where it has one."""
 
@@ -152,6 +154,44 @@ class Requests:
         ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.STORAGE, request_id=request_id)
         return self._change(ask, change)
 
+    def resize(self, caller: Caller, group: str, env: str, size: str, *, request_id: str | None) -> Operation:
+        """Another size; a server that runs is restarted. Errors: as ``start``, ``size_unknown``."""
+        name = sizes.chosen(self._settings, size).name
+
+        def change(server: Server) -> str | None:
+            so = sizes.in_force(self._settings, server.size).name == name
+            return None if so else self._encrypted({"becomes": {"size": name}})
+
+        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.RESIZE, request_id=request_id)
+        return self._change(ask, change)
+
+    def upgrade(self, caller: Caller, group: str, env: str, version: str, *, request_id: str | None) -> Operation:
+        """A newer MLflow. Errors: as ``start``, ``version_missing``, ``version_older``, ``too_many_requests``."""
+        version, revision = versions.schema_revision(self._settings, version)
+        trial = new_trial(self._hasher)
+
+        def change(server: Server) -> str | None:
+            if versions.is_older(version, server.mlflow_version):
+                raise ServiceError("version_older", version=version, current=server.mlflow_version)
+            becomes = {"mlflow_version": version, "schema_revision": revision}
+            return None if version == server.mlflow_version else self._encrypted({**trial, "becomes": becomes})
+
+        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.UPGRADE, request_id=request_id)
+        self._check(ask)
+        return self._change(ask, change)
+
+    def rollback(self, caller: Caller, group: str, env: str, *, request_id: str | None) -> Operation:
+        """The version and database from before the last upgrade; what was written since is kept. Error too: ``nothing_to_roll_back``."""
+        trial = new_trial(self._hasher)
+
+        def change(server: Server) -> str:
+            becomes = {"mlflow_version": server.previous_version, "schema_revision": server.previous_revision}
+            return self._encrypted({**trial, "becomes": becomes})
+
+        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.ROLLBACK, request_id=request_id)
+        self._check(ask)
+        return self._change(ask, change)
+
     def _change(self, ask: Ask, change: Change) -> Operation:
         group_now = self._group_now(ask)
         with self._registry.session() as session:
@@ -163,6 +203,8 @@ class Requests:
                 operation.state, operation.finished_at = OperationState.SUCCEEDED, now()
             else:
                 operation.payload = change(server)
+            if operation.payload is None and ask.kind in _NEED_PAYLOAD:  # it has that size, or that version, already
+                operation.state, operation.finished_at = OperationState.SUCCEEDED, now()
             session.add(operation)
             audit.record(session, caller=ask.caller, action=ask.kind, server=server, operation=operation)
         if operation.finished_at is None:
@@ -238,24 +280,6 @@ class Requests:
         return self._keyring.encrypt(Secret(json.dumps(payload)))
 
 
-def find(session: Session, group: str, env: str, *, deleted: bool = False, lock: bool = False) -> Server | None:
-    """The server of that name; with ``deleted`` the latest deleted one that still waits for its purge. ``lock``: until the transaction's
-    end, where the database knows locks of rows (SQLite lets one writer in at a time).
-    """
-    query = select(Server).where(Server.group_name == group, Server.env_name == env)
-    if deleted:
-        query = query.where(Server.deleted_at.is_not(None)).order_by(Server.deleted_at.desc()).limit(1)
-    else:
-        query = query.where(Server.deleted_at.is_(None))
-    return session.scalars(query.with_for_update() if lock else query).first()
-
-
-def unfinished(session: Session, server_ids: Sequence[str]) -> dict[str, Operation]:
-    """The operation that is under way on each of those servers, where there is one: one query for all."""
-    query = select(Operation).where(Operation.server_id.in_(server_ids), Operation.state.in_(UNFINISHED))
-    return {str(operation.server_id): operation for operation in session.scalars(query)}
-
-
 def _operation(kind: OperationKind, server: Server, caller: Caller, request_id: str | None) -> Operation:
     return Operation(
         id=new_operation_id(),  # known at once: the audit entry names it
@@ -274,10 +298,3 @@ def _is_so_already(server: Server, kind: OperationKind) -> bool:
     if kind == OperationKind.START:
         return server.desired == Desired.RUNNING and server.status in {Status.RUNNING, Status.SLEEPING}
     return kind == OperationKind.STOP and server.desired == Desired.STOPPED and server.status == Status.STOPPED
-
-
-def not_there(caller: Caller, group: str, env: str, *, deleted: bool = False) -> ServiceError:
-    """Why nothing is found: a stranger to the group does not learn what it has."""
-    if not caller.admin and caller.group(group) is None:
-        return ServiceError("not_a_member", user=caller.user, group=group)
-    return ServiceError("nothing_to_restore" if deleted else "no_such_server", group=group, env_name=env)

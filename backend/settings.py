@@ -146,6 +146,9 @@ class Settings:
     )
     # what is kept, and for how long
     restore_days: int = _row(14, "Days for which a deleted server can be restored.", least=0)
+    previous_days: int = _row(
+        14, "Days for which the database from before an upgrade is kept, and the upgrade can be rolled back.", least=0
+    )
     port_rest_days: int = _row(90, "Days for which the port of a purged server is given to nobody.", least=0)
     operations_days: int = _row(30, "Days for which finished operations are kept.", least=1)
     # the service itself
@@ -192,6 +195,16 @@ class Settings:
     def kept_dir(self) -> Path:
         """One folder per deleted server that can be restored."""
         return self.state_dir / "kept"
+
+    @property
+    def previous_dir(self) -> Path:
+        """One folder per server that was upgraded: its database from before."""
+        return self.state_dir / "previous"
+
+    @property
+    def replaced_dir(self) -> Path:
+        """Databases that an upgrade or a roll back, under way now, replaces."""
+        return self.state_dir / "replaced"
 
     @property
     def keys_file(self) -> Path:

@@ -51,6 +51,8 @@ class PlainKeeper:
         target = database_of(directory)
         make_private(target.parent)
         ensure_space(target.parent, source.stat().st_size, why="putting the database back")
+        for name in (f"{DATABASE}-wal", f"{DATABASE}-shm"):  # of the database that goes: the other would be read with it
+            (target.parent / name).unlink(missing_ok=True)
         place_file(source, target)
 
 
@@ -105,6 +107,29 @@ class KeptCopies:
         check_files(folder, manifest)
         with full_disk_is_ours("putting the database back"):
             self._keeper.place_database(directory, folder / DATABASE)
+
+    def about(self, server_id: str) -> dict[str, Any]:
+        """What the copy says of itself. Error: ``snapshot_damaged``."""
+        return read_manifest(self.folder(server_id))
+
+    def put_back(self, server_id: str, directory: Path) -> None:
+        """Make the copy's database that of a box which does not run, in place of the one that is there; the copy stays.
+
+        Errors: ``snapshot_damaged``, ``disk_full``.
+        """
+        folder = self.folder(server_id)
+        check_files(folder, read_manifest(folder))
+        with full_disk_is_ours("putting the database back"):
+            self._keeper.place_database(directory, folder / DATABASE)
+
+    def adopt(self, server_id: str, other: KeptCopies) -> None:
+        """Take over the copy that another folder keeps, in place of ours; done already is fine."""
+        if not other.exists(server_id):
+            return
+        self._root.mkdir(mode=0o700, exist_ok=True)
+        self.remove(server_id)
+        other.folder(server_id).rename(self.folder(server_id))
+        sync_folder(self._root)
 
     def remove(self, server_id: str) -> None:
         """Remove the copy; gone already is fine."""

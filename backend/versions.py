@@ -66,6 +66,11 @@ def _sorted(found: Mapping[str, str]) -> dict[str, str]:
     return dict(sorted(found.items(), key=lambda item: _order(item[0]), reverse=True))
 
 
+def is_older(version: str, than: str) -> bool:
+    """Whether one version comes before another."""
+    return _order(version) < _order(than)
+
+
 def _about(file: Path) -> tuple[str, str] | None:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

@@ -139,6 +139,8 @@ def make_service(settings: Settings, *, directory: Directory | None = None, regi
 
 def make_reconciler(settings: Settings) -> Reconciler:
     """The reconciler with everything that it reaches."""
+    from backend.trial import HttpTrial
+
     runtime = make_runtime(settings)
     return Reconciler(
         registry=open_registry(settings),
@@ -147,6 +149,7 @@ def make_reconciler(settings: Settings) -> Reconciler:
         store=make_store(settings),
         directory=make_directory(settings),
         keyring=Keyring(settings.keys_file),
+        trial=HttpTrial(),
         settings=settings,
         kick=Kick(settings.kick_socket),
         keeper=make_keeper(settings),

@@ -138,6 +138,13 @@ class TokenMade(Answer):
     secret: str = Field(description="The token itself, shown this once.")
 
 
+class Previous(Answer):
+    """What a server had before its last upgrade, and until when that can be rolled back."""
+
+    mlflow_version: str
+    until: Time
+
+
 class ServerView(Answer):
     """A tracking server."""
 
@@ -165,6 +172,8 @@ class ServerView(Answer):
     created_by: str
     created_at: Time
     updated_at: Time
+    upgrades: list[str] = Field(description="Newer MLflow versions on offer.")
+    previous: Previous | None = Field(description="What the last upgrade can be rolled back to.")
     deletion: Deletion | None
     operation: str | None
     leases: list[LeaseView]

@@ -27,7 +27,9 @@ from backend.service import Service
 log = logging.getLogger("aihub.access")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-_HAVE_BODY: Final = frozenset({"api.create_server", "api.put_users", "api.put_storage", "api.put_lease", "api.create_token"})
+_HAVE_BODY: Final = frozenset(
+    f"api.{name}" for name in ("create_server", "put_users", "put_storage", "put_size", "upgrade_server", "put_lease", "create_token")
+)
 DOCUMENT: Final = f"{routes.PREFIX}/openapi.json"
 _ABOUT: Final = (
     "Self-service MLflow tracking servers. Who calls is proved by the listener (peer credentials on the Unix socket, MUNGE or API tokens "

@@ -104,6 +104,18 @@ class ServerCreate(Input):
         )
 
 
+class VersionChoice(Input):
+    """A newer MLflow."""
+
+    mlflow_version: str = Field(pattern=VERSION, description="One of the server's `upgrades`.")
+
+
+class SizeChoice(Input):
+    """Another size."""
+
+    size: str = Field(pattern=SIZE_NAME, description="One of /me's sizes.")
+
+
 class StorageChange(Input):
     """Other keys, or another endpoint, for the same bucket."""
 

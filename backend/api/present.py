@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from backend import policy, sizes, versions
@@ -18,6 +19,7 @@ from backend.api.answers import (
     Me,
     OperationProblem,
     OperationView,
+    Previous,
     Reason,
     RuntimeView,
     ServerView,
@@ -34,7 +36,7 @@ from backend.i18n import translate
 from backend.leases import AtEnd
 from backend.messages import describe, describe_stored, operation_message
 from backend.plans.labels import LABELS
-from backend.registry.models import Lease, Operation, Server, Token
+from backend.registry.models import Lease, Operation, Server, Token, now
 from backend.service import Service
 from backend.settings import Settings
 
@@ -80,12 +82,18 @@ class Presenter:
             created_by=row.created_by,
             created_at=row.created_at,
             updated_at=row.updated_at,
+            upgrades=[version for version in self._offered if versions.is_older(row.mlflow_version, version)],
+            previous=_previous(row),
             deletion=_deletion(row),
             operation=situation.under_way.id if situation.under_way else None,
             leases=[lease_view(lease) for lease in self.leases.get(row.id, ())],
             warnings=self._warnings(row, situation),
             allowed=allowed,
         )
+
+    @cached_property
+    def _offered(self) -> list[str]:
+        return versions.offered(self.settings)
 
     def _may_change_key(self, row: Server) -> bool:
         """Whether the policy lets the caller change the key, whatever is under way at this moment."""
@@ -204,6 +212,12 @@ def _deletion(row: Server) -> Deletion | None:
     if row.deleted_at is None or row.restorable_until is None:
         return None
     return Deletion(deleted_at=row.deleted_at, restorable_until=row.restorable_until, kept=["database", "settings", "port"])
+
+
+def _previous(row: Server) -> Previous | None:
+    if row.previous_version is None or row.previous_until is None or row.previous_until <= now():
+        return None
+    return Previous(mlflow_version=row.previous_version, until=row.previous_until)
 
 
 def _step(step: Mapping[str, Any], language: str) -> StepView:

@@ -32,18 +32,20 @@ from backend.api.inputs import (
     ServerCreate,
     ServerPath,
     ServersQuery,
+    SizeChoice,
     StorageChange,
     TokenCreate,
     TokenPath,
     UsersPut,
+    VersionChoice,
 )
 from backend.api.present import Presenter, lease_view, me_view, operation_view, ticket_view, token_view
 from backend.api.problems import CONTENT_TYPE
 from backend.domain import Caller
 from backend.errors import ServiceError
+from backend.finding import find, not_there, unfinished
 from backend.messages import TITLES
 from backend.registry.models import Lease, Operation, Server
-from backend.requests import find, not_there, unfinished
 from backend.service import Service, reconciler_seen
 
 PREFIX: Final = "/api/v1"
@@ -168,6 +170,25 @@ def stop_server(path: ServerPath) -> Response:
 def restore_server(path: ServerPath) -> Response:
     """Undo the latest delete of that name."""
     return _accepted(_service().requests.restore(_caller(), path.group, path.env, request_id=g.request_id))
+
+
+@api.post("/servers/<group>/<env>/upgrade", responses=_answers(202, OperationView, *_CHANGE))
+def upgrade_server(path: ServerPath, body: VersionChoice) -> Response:
+    """Give the server a newer MLflow, after a trial on a copy; the database from before is kept for a while."""
+    requests = _service().requests
+    return _accepted(requests.upgrade(_caller(), path.group, path.env, body.mlflow_version, request_id=g.request_id))
+
+
+@api.post("/servers/<group>/<env>/rollback", responses=_answers(202, OperationView, *_CHANGE))
+def roll_back_server(path: ServerPath) -> Response:
+    """Go back to the version and the database from before the last upgrade."""
+    return _accepted(_service().requests.rollback(_caller(), path.group, path.env, request_id=g.request_id))
+
+
+@api.put("/servers/<group>/<env>/size", responses=_answers(202, OperationView, *_CHANGE))
+def put_size(path: ServerPath, body: SizeChoice) -> Response:
+    """Give the server another size; one that runs is restarted."""
+    return _accepted(_service().requests.resize(_caller(), path.group, path.env, body.size, request_id=g.request_id))
 
 
 @api.put("/servers/<group>/<env>/users", responses=_answers(202, OperationView, *_CHANGE))

@@ -15,7 +15,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "serve": ("backend.cli.setup", "run the service in the foreground"),
     "firewall": ("backend.cli.firewall", "what the servers' containers may reach: print the rules, or put them in force"),
     "check": ("backend.cli.checks", "look whether all is well, and say the cure where not"),
-    "servers": ("backend.cli.servers", "list, show, start, stop, delete, restore, purge"),
+    "servers": ("backend.cli.servers", "list, show, start, stop, upgrade, rollback, resize, delete, restore, purge"),
     "operations": ("backend.cli.records", "what was asked for and what became of it"),
     "audit": ("backend.cli.records", "who asked for what"),
     "tokens": ("backend.cli.tokens", "API tokens for users on hosts without MUNGE"),

@@ -126,6 +126,38 @@ def purge(context: click.Context, *, name: tuple[str, str], wait: bool, yes: boo
     _ask(context, "purge", name, wait=wait)
 
 
+@servers.command()
+@_NAME
+@click.argument("mlflow_version")
+@_WAIT
+@click.pass_context
+def upgrade(context: click.Context, *, name: tuple[str, str], mlflow_version: str, wait: bool) -> None:
+    """Give a server a newer MLflow, after a trial on a copy. The database from before is kept for a while."""
+    _ask(context, "upgrade", name, mlflow_version, wait=wait)
+
+
+@servers.command()
+@_NAME
+@_WAIT
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def rollback(context: click.Context, *, name: tuple[str, str], wait: bool, yes: bool) -> None:
+    """Go back to the version and the database from before the last upgrade."""
+    if not yes:
+        click.confirm(f"Roll back {'/'.join(name)}? What was written since the upgrade is set aside", abort=True)
+    _ask(context, "rollback", name, wait=wait)
+
+
+@servers.command()
+@_NAME
+@click.argument("size")
+@_WAIT
+@click.pass_context
+def resize(context: click.Context, *, name: tuple[str, str], size: str, wait: bool) -> None:
+    """Give a server another size; one that runs is restarted."""
+    _ask(context, "resize", name, size, wait=wait)
+
+
 def _service(context: click.Context) -> Service:
     from backend.wiring import make_service
 
@@ -151,8 +183,8 @@ def _views(service: Service, *, deleted: bool) -> list[Row]:
 
     from backend import policy
     from backend.api.present import Presenter
+    from backend.finding import unfinished
     from backend.registry.models import Server
-    from backend.requests import unfinished
 
     with service.registry.reading() as session:
         query = select(Server).order_by(Server.group_name, Server.env_name, Server.created_at)
@@ -164,9 +196,9 @@ def _views(service: Service, *, deleted: bool) -> list[Row]:
     return [presenter.server(row).model_dump(mode="json") for row in rows]
 
 
-def _ask(context: click.Context, kind: str, name: tuple[str, str], *, wait: bool) -> None:
+def _ask(context: click.Context, kind: str, name: tuple[str, str], *values: str, wait: bool) -> None:
     service = _service(context)
-    operation: Operation = getattr(service.requests, kind)(acting_admin(), *name, request_id=None)
+    operation: Operation = getattr(service.requests, kind)(acting_admin(), *name, *values, request_id=None)
     if operation.finished_at is not None:
         click.echo("It is so already.")
         return

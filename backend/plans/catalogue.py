@@ -6,8 +6,6 @@ something (done already is fine), and each undo makes sure of its absence.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
@@ -18,33 +16,14 @@ from backend import membership, portpool
 from backend.domain import BoxState, Desired, OperationKind, Status
 from backend.errors import ServiceError
 from backend.plans import box_steps as box
+from backend.plans import resize_steps as resize
+from backend.plans import trial_steps as trial
+from backend.plans import upgrade_steps as upgrade
+from backend.plans.shape import Plan, Step
+from backend.plans.upgrade_state import note_whether_it_runs
 from backend.plans.wanted import wanted_box
 from backend.plans.world import Work
 from backend.registry.models import Server, now
-
-End = Callable[[Work, Session, Server], None]
-BadEnd = Callable[[Work, Session, Server, ServiceError], None]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step: ``do`` makes sure of something, ``undo`` of its absence. One that ``starts`` a box waits for a place to do it, and keeps
-    the place until the plan's last step.
-    """
-
-    name: str
-    do: Callable[[Work], None]
-    undo: Callable[[Work], None] | None = None
-    starts: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Steps in order; ``succeed`` or ``fail`` says in the registry, in the transaction that ends the operation, how it ended."""
-
-    steps: tuple[Step, ...]
-    succeed: End
-    fail: BadEnd
 
 
 def reason_of(error: ServiceError) -> dict[str, Any]:
@@ -94,6 +73,7 @@ def drop_unpacked(work: Work) -> None:
 def remove_copy(work: Work) -> None:
     """Nothing is kept of the server."""
     work.world.kept.remove(work.server_id)
+    work.world.previous.remove(work.server_id)
 
 
 def take_name(work: Work) -> None:
@@ -108,15 +88,6 @@ def take_name(work: Work) -> None:
         server.deleted_at, server.status, server.desired = None, Status.CREATING, Desired.RUNNING
 
     work.change(take)
-
-
-def note_whether_it_runs(work: Work) -> None:
-    """What a delete that fails must go back to; noted once, before anything is touched."""
-    if "before" in work.payload:
-        return
-    runs = box.observe(work.world, work.server()).state is not BoxState.ABSENT
-    work.payload["before"] = Desired.RUNNING if runs else Desired.STOPPED
-    work.keep_payload()
 
 
 def stop_for_delete(work: Work) -> None:
@@ -162,6 +133,19 @@ def _has_users(work: Work, _session: Session, server: Server) -> None:
     server.users_updated_at = now()
     server.known_to = sorted({*work.notes["members"], str(work.payload.get("by") or work.requested_by)}) if server.users else []
     server.former_members = []
+
+
+def _has_version(work: Work, session: Session, server: Server) -> None:
+    """It is as it was before, but for the version."""
+    if work.payload["before"] == Desired.RUNNING:
+        _is_up(work, session, server)
+    else:
+        _is_down(work, session, server)
+
+
+def _has_size(work: Work, session: Session, server: Server) -> None:
+    server.size = work.payload["becomes"]["size"]
+    _has_version(work, session, server)
 
 
 def _is_ill(_work: Work, _session: Session, server: Server, error: ServiceError) -> None:
@@ -214,6 +198,15 @@ def write_users(work: Work) -> None:
 
 _UP: Final = (Step("start_box", box.start_box, starts=True), Step("wait_ready", box.wait_ready))
 
+# From take_version on nothing is taken back: users may have written.
+_TAKE_OVER: Final = (
+    Step("prove_version", upgrade.prove_version, upgrade.stop_proof, starts=True),
+    Step("take_version", upgrade.take_version),
+    Step("write_box", box.write_box),
+    Step("start_box", upgrade.start_if_it_ran),
+    Step("wait_ready", upgrade.wait_if_it_ran),
+)
+
 PLANS: Final[dict[OperationKind, Plan]] = {
     OperationKind.CREATE: Plan(
         steps=(
@@ -257,6 +250,39 @@ PLANS: Final[dict[OperationKind, Plan]] = {
             Step("wait_ready", box.wait_restarted),
         ),
         succeed=_has_storage,
+        fail=_stays,
+    ),
+    OperationKind.RESIZE: Plan(
+        steps=(
+            Step("stop_box", resize.stop_for_resize, resize.restart_as_before),
+            Step("write_box", resize.write_new_size),
+            Step("start_box", resize.start_resized, box.stop_box, starts=True),
+            Step("wait_ready", upgrade.wait_if_it_ran),
+        ),
+        succeed=_has_size,
+        fail=_stays,
+    ),
+    OperationKind.UPGRADE: Plan(
+        steps=(
+            Step("copy_for_trial", trial.copy_for_trial, trial.remove_trial),
+            Step("migrate_copy", trial.migrate_copy),
+            Step("try_version", trial.try_version, starts=True),
+            Step("stop_box", upgrade.stop_for_swap, upgrade.start_as_before),
+            Step("snapshot", upgrade.keep_replaced, upgrade.drop_replaced),
+            Step("migrate", upgrade.migrate_for_good, upgrade.place_replaced),
+            *_TAKE_OVER,
+        ),
+        succeed=_has_version,
+        fail=_stays,
+    ),
+    OperationKind.ROLLBACK: Plan(
+        steps=(
+            Step("stop_box", upgrade.stop_for_swap, upgrade.start_as_before),
+            Step("snapshot", upgrade.keep_replaced, upgrade.drop_replaced),
+            Step("unpack_snapshot", upgrade.place_earlier, upgrade.place_replaced),
+            *_TAKE_OVER,
+        ),
+        succeed=_has_version,
         fail=_stays,
     ),
 }

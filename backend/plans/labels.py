@@ -15,5 +15,11 @@ LABELS: Final[dict[str, str]] = {
     "unpack_snapshot": "Put the database back",
     "remove_box": "Remove the server",
     "remove_copy": "Remove the kept copy",
+    "copy_for_trial": "Copy the database for a trial",
+    "migrate_copy": "Migrate the copy",
+    "try_version": "Try the new version on the copy",
+    "migrate": "Migrate the database",
+    "prove_version": "See that the version reads the database",
+    "take_version": "Change to the version",
     "wait_users": "Wait until the new users are in force",
 }

@@ -12,8 +12,9 @@ from sqlalchemy.orm import Session
 from backend.atomic import full_disk_is_ours
 from backend.domain import OperationKind, OperationState, StepState
 from backend.errors import ServiceError
-from backend.plans.catalogue import PLANS, Plan, Step, reason_of
+from backend.plans.catalogue import PLANS, reason_of
 from backend.plans.labels import LABELS
+from backend.plans.shape import Plan, Step
 from backend.plans.world import StoppingError, Work, World, read_payload
 from backend.registry.models import Operation, Server, now
 

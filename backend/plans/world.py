@@ -16,7 +16,7 @@ from backend.backoff import Backoff
 from backend.domain import Storage, StorageKey
 from backend.keyring import Keyring
 from backend.plans.wanted import key_of, storage_of
-from backend.ports import BoxFiles, Directory, ObjectStore, Runtime
+from backend.ports import BoxFiles, Directory, ObjectStore, Runtime, Trial
 from backend.registry.database import Registry
 from backend.registry.models import Operation, Server
 from backend.secret import Secret
@@ -43,6 +43,12 @@ class World:
     runtime: Runtime
     boxes: BoxFiles
     kept: KeptCopies
+    """Of deleted servers."""
+    previous: KeptCopies
+    """Databases from before an upgrade."""
+    replaced: KeptCopies
+    """Databases that an operation under way replaces."""
+    trial: Trial
     store: ObjectStore
     directory: Directory
     keyring: Keyring
@@ -103,6 +109,13 @@ class Work:
         row = self.world.server(self.server_id)
         if row is None:
             raise LookupError(f"server {self.server_id} has no row")
+        return row
+
+    def becoming(self) -> Server:
+        """The row as it will be when the operation has succeeded: for reading only."""
+        row = self.server()
+        for name, value in self.payload.get("becomes", {}).items():
+            setattr(row, name, value)
         return row
 
     def change(self, change: Callable[[Session, Server], None]) -> None:

@@ -107,6 +107,15 @@ class Server(Base):
     former_members: Mapped[list[Any]] = mapped_column(default=list)
     """Those of ``known_to`` who are members no more."""
 
+    trial_id: Mapped[str | None] = mapped_column(String(12), default=None)
+    """Id of the box in which an upgrade under way tries the new version."""
+    previous_version: Mapped[str | None] = mapped_column(String(32), default=None)
+    """What it had before its last upgrade, whose database is kept until ``previous_until``."""
+    previous_revision: Mapped[str | None] = mapped_column(String(64), default=None)
+    previous_until: Mapped[datetime | None] = mapped_column(default=None)
+    upgraded_by: Mapped[str | None] = mapped_column(String(32), default=None)
+    """The operation that gave it its version, once that is not taken back any more."""
+
     deleted_at: Mapped[datetime | None] = mapped_column(default=None)
     restorable_until: Mapped[datetime | None] = mapped_column(default=None)
 

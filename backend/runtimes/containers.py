@@ -22,6 +22,7 @@ from backend.runtimes.health import ask
 
 MLFLOW_STOP_SECONDS: Final = 10.0
 """The gate has drained MLflow before: what is left is the spawner."""
+MIGRATE_MEMORY: Final = 1024**3
 _LOGS: Final = ("guard.log", "nginx-error.log", "mlflow.log")
 
 
@@ -72,6 +73,33 @@ class ContainerRuntime:
             self._remove(server_id)
             raise ServiceError("box_failed_to_start", log=log, why=str(error)) from error
 
+    def migrate(self, *, server_id: str, directory: Path, mlflow_version: str, timeout: float) -> None:  # noqa: ARG002 (the port's)
+        """See the port: in a container of that version's image, as the uid of the box's MLflow, with the database and nothing else."""
+        owner = _uids(directory)[1]
+        arguments = {
+            "image": self._image_id(mlflow_version),
+            "entrypoint": ["/opt/aihub/env/bin/python", "-P", "-m", "tracking_server.migrate"],
+            "command": ["/box/data/mlflow.db"],
+            "user": f"{owner}:{owner}",
+            "environment": {"TMPDIR": "/box/data", "HOME": "/box/data"},
+            "network_mode": "none",
+            "read_only": True,
+            "cap_drop": ["ALL"],
+            "security_opt": ["no-new-privileges:true"],
+            "mem_limit": MIGRATE_MEMORY,
+            "pids_limit": 64,
+            "mounts": [{"Type": "bind", "Source": str(directory / "data"), "Target": "/box/data", "ReadOnly": False}],
+            "use_config_proxy": False,
+            "labels": {"org.aihub.keeper": "migrate"},
+        }
+        try:
+            status, words = self._engine.run(arguments, seconds=timeout)
+        except (EngineConflictError, MissingError) as error:
+            raise ServiceError("runtime_unavailable", runtime=self.name, why=str(error)) from error
+        if status != 0:
+            why = (words.strip().splitlines() or [f"it ended with status {status}"])[-1]
+            raise ServiceError("migration_failed", version=mlflow_version, why=why, log=words)
+
     def stop(self, *, server_id: str, directory: Path, timeout: float) -> None:  # noqa: ARG002 (the port's)
         """See the port. Its containers are removed: what was stopped does not come back with the host's next boot."""
         there = self._engine.of(server_id, fresh=True)
@@ -114,10 +142,7 @@ class ContainerRuntime:
         return "\n".join(part for part in parts if part)
 
     def _pod(self, server_id: str, directory: Path, mlflow_version: str, size: SizeClass) -> Pod:
-        try:
-            image = self._engine.image_id(self._site.image.format(version=mlflow_version))
-        except MissingError as error:
-            raise ServiceError("version_missing", version=mlflow_version) from error
+        image = self._image_id(mlflow_version)
         gate, mlflow = self._site.networks
         return Pod(
             install=self._site.install,
@@ -132,6 +157,12 @@ class ContainerRuntime:
             resolvers=self._site.resolvers,
             ca_file=self._site.ca_file,
         )
+
+    def _image_id(self, mlflow_version: str) -> str:
+        try:
+            return self._engine.image_id(self._site.image.format(version=mlflow_version))
+        except MissingError as error:
+            raise ServiceError("version_missing", version=mlflow_version) from error
 
     @staticmethod
     def _is_well(container: Container | None, wanted: Mapping[str, Any]) -> bool:

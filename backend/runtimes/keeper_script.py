@@ -89,6 +89,8 @@ def place() -> None:
     descriptor = os.open(fresh, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
+    for name in (f"{DATABASE}-wal", f"{DATABASE}-shm"):  # of the database that goes: the other would be read with it
+        (BOX / "data" / name).unlink(missing_ok=True)
     fresh.replace(BOX / "data" / DATABASE)
 
 

@@ -21,9 +21,11 @@ from backend.errors import ServiceError
 from backend.runtimes.health import ask
 from backend.runtimes.proctable import GUARD_MODULE, guard_pid, processes_of
 
+MIGRATE_MODULE: Final = "tracking_server.migrate"
 LOCK_SECONDS: Final = 30.0
 """Within this the guard must have taken its lock, also on a host that is very busy."""
 KILL_SECONDS: Final = 10.0
+LAST_MOMENT_SECONDS: Final = 2.0
 _POLL: Final = 0.02
 _LOGS: Final = ("guard.out", "guard.log", "nginx-error.log", "mlflow.log")
 _TAIL_BYTES: Final = 65536
@@ -57,9 +59,7 @@ class ProcessRuntime:
         self._reap(server_id)
         if guard_pid(directory) is not None:
             return
-        python = self._envs / f"mlflow-{mlflow_version}" / "bin" / "python"
-        if not os.access(python, os.X_OK):
-            raise ServiceError("version_missing", version=mlflow_version)
+        python = self._python(mlflow_version)
         self._end_all(directory)
         child = self._launch([str(python), "-P", "-m", GUARD_MODULE, str(directory)], directory)
         self._children[server_id] = child
@@ -68,6 +68,31 @@ class ProcessRuntime:
         if guard_pid(directory) is None:
             self._end_all(directory)
             raise ServiceError("box_failed_to_start", log=self._logs(directory, 40), why=_last_words(directory) or "it did not come up")
+
+    def migrate(self, *, server_id: str, directory: Path, mlflow_version: str, timeout: float) -> None:  # noqa: ARG002 (the port's)
+        """See the port. A migration that a killed service left running is ended first."""
+        directory = directory.resolve()
+        python = self._python(mlflow_version)
+        self._end_all(directory)
+        argv = [str(python), "-P", "-m", MIGRATE_MODULE, str(directory / "data" / "mlflow.db")]
+        environment = {**self._environment, "TMPDIR": str(directory / "data"), "HOME": str(directory / "data")}
+        try:
+            done = subprocess.run(
+                argv,
+                cwd=directory / "data",
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            why = f"it did not end within {timeout:g} seconds"
+            raise ServiceError("migration_failed", version=mlflow_version, why=why) from None
+        if done.returncode != 0:
+            lines = done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"]
+            raise ServiceError("migration_failed", version=mlflow_version, why=lines[-1], log="\n".join(lines[-40:]))
 
     def stop(self, *, server_id: str, directory: Path, timeout: float) -> None:
         """See the port."""
@@ -97,6 +122,13 @@ class ProcessRuntime:
     def _logs(directory: Path, lines: int) -> str:
         tails = {name: _tail(directory / "log" / name, lines) for name in _LOGS}
         return "\n".join(f"== {name}\n" + "\n".join(tail) for name, tail in tails.items() if tail)
+
+    def _python(self, mlflow_version: str) -> Path:
+        """The interpreter of that version's environment. Error: ``version_missing``."""
+        python = self._envs / f"mlflow-{mlflow_version}" / "bin" / "python"
+        if not os.access(python, os.X_OK):
+            raise ServiceError("version_missing", version=mlflow_version)
+        return python
 
     def _launch(self, argv: list[str], directory: Path) -> subprocess.Popen[bytes]:
         """A session of its own: no signal that the service gets reaches it, and the service's end is not its end."""
@@ -135,8 +167,9 @@ class ProcessRuntime:
         if not _wait_until(nothing_left, KILL_SECONDS):
             pids = ", ".join(str(process.pid) for process in processes_of(directory))
             raise ServiceError("box_failed_to_stop", why=f"its processes {pids} cannot be killed")
-        pid = guard_pid(directory)
-        if pid is not None:
+        # a guard that is just ending has let go of its files already, and of its lock in a moment
+        if not _wait_until(lambda: guard_pid(directory) is None, LAST_MOMENT_SECONDS):
+            pid = guard_pid(directory)
             raise ServiceError("box_failed_to_stop", why=f"process {pid}, which is not ours to end, holds its lock")
 
 

@@ -143,6 +143,14 @@ class Ticket:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Previous(Answer):
+    """What a server had before its last upgrade, and until when that can be rolled back."""
+
+    mlflow_version: str = ""
+    until: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Server(Answer):
     """One tracking server. `status`: `creating`, `running`, `sleeping`, `stopped`, `failed`, `deleting`, `deleted`."""
 
@@ -160,6 +168,8 @@ class Server(Answer):
     mlflow_version: str = ""
     schema_revision: str | None = None
     size: str = ""
+    upgrades: list[str] = field(default_factory=list)
+    previous: Previous | None = None
     storage: Storage = field(default_factory=Storage)
     users: Users = field(default_factory=Users)
     auth_file: str = ""
@@ -177,6 +187,7 @@ class Server(Answer):
         "storage": Storage,
         "users": Users,
         "deletion": Deletion,
+        "previous": Previous,
         "leases": Lease,
         "warnings": Problem,
     }

@@ -138,6 +138,15 @@ class Client:
     def restore(self, group: str, env: str) -> Operation:
         return self._change("POST", f"{server_path(group, env)}/restore")
 
+    def upgrade(self, group: str, env: str, mlflow_version: str) -> Operation:
+        return self._change("POST", f"{server_path(group, env)}/upgrade", {"mlflow_version": mlflow_version})
+
+    def rollback(self, group: str, env: str) -> Operation:
+        return self._change("POST", f"{server_path(group, env)}/rollback")
+
+    def resize(self, group: str, env: str, size: str) -> Operation:
+        return self._change("PUT", f"{server_path(group, env)}/size", {"size": size})
+
     def set_users(self, group: str, env: str, users: Sequence[User]) -> Operation:
         """Registers the whole list of users; an empty one means that nobody gets in."""
         listed = [{"user_name": each.user_name, "pass": each.password.reveal()} for each in users]

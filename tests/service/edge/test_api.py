@@ -165,7 +165,7 @@ def test_a_server_as_the_contract_has_it(world: World) -> None:
     assert view["outside_url"] == f"https://portal.example.org/rnode/mlflow01.example.org/{view['port']}/mlflow/"
     assert view["auth_file"] == f"/groups/gaa50000/aihub/{'w' + 'x' * 254}/yml/basic_auth.yml"
     assert view["storage"]["prefix"] == f"mlflow/{server_id}"
-    assert view["allowed"] == ["start", "stop", "delete", "users", "storage"]
+    assert view["allowed"] == ["start", "stop", "delete", "users", "storage", "resize", "upgrade"]
     assert view["created_at"].endswith("+00:00")
     assert [each["code"] for each in view["warnings"]] == ["no_users"]
     assert (view["status"], view["desired"], view["reason"], view["deletion"], view["operation"]) == (

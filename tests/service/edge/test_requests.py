@@ -111,7 +111,7 @@ def test_one_of_two_creates_at_once_wins(world: World) -> None:
         ({"group": OTHER.name}, (403, "not_a_member")),
         ({"group": "no-such-group"}, (403, "not_a_member")),
         ({"mlflow_version": "1.0"}, (409, "version_missing")),
-        ({"size": "huge"}, (422, "size_unknown")),
+        ({"size": "huge"}, (409, "size_unknown")),
     ],
 )
 def test_a_create_that_is_refused_writes_nothing(world: World, changes: dict[str, Any], expected: tuple[int, str]) -> None:
@@ -330,6 +330,8 @@ def test_every_kind_is_audited(world: World) -> None:
         lambda: world.client.post(f"{WINE}/start"),
         lambda: world.client.put(f"{WINE}/users", json=USERS),
         lambda: world.client.put(f"{WINE}/storage", json=STORAGE),
+        lambda: world.client.put(f"{WINE}/size", json={"size": "large"}),
+        lambda: world.client.post(f"{WINE}/upgrade", json={"mlflow_version": "3.17.2"}),
         lambda: world.client.delete(WINE),
     ):
         world.finish(ask().json["id"], status=Status.STOPPED)
@@ -337,8 +339,8 @@ def test_every_kind_is_audited(world: World) -> None:
     world.client.post(f"{WINE}/restore")
     with world.registry.reading() as session:
         actions = list(session.scalars(select(AuditEntry.action).order_by(AuditEntry.id)))
-    assert actions == ["create", "stop", "start", "users", "storage", "delete", "delete", "restore"]
-    assert {kind.value for kind in OperationKind} - set(actions) == {"purge"}
+    assert actions == ["create", "stop", "start", "users", "storage", "resize", "upgrade", "delete", "delete", "restore"]
+    assert {kind.value for kind in OperationKind} - set(actions) == {"purge", "rollback"}
 
 
 def test_since_when_a_server_has_its_status(world: World) -> None:

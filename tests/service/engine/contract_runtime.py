@@ -14,7 +14,7 @@ from backend.domain import Box, BoxKeys, BoxState, Observation, StorageKey, new_
 from backend.errors import ServiceError
 from backend.ports import Runtime
 from backend.secret import Secret
-from tests.service.engine.support import SIZE, VERSION, until
+from tests.service.engine.support import SIZE, VERSION, schema_of, until
 
 
 @dataclass
@@ -29,6 +29,10 @@ class Bench:
     version: str = VERSION
     uids: list[int] | None = None
     """Where boxes have uids of their own: the first of two for each."""
+
+    def schema_of(self, directory: Path) -> str | None:
+        """The version to which the box's database was migrated last."""
+        return schema_of(directory / "data" / "mlflow.db")
 
     def box(self, server_id: str | None = None) -> tuple[str, Path, tuple[str, int]]:
         """A box that is written and does not run: id, directory, address."""
@@ -126,6 +130,16 @@ class RuntimeContract:
         assert list(bench.runtime.running()) == sorted([first[0], second[0]])
         bench.runtime.stop(server_id=first[0], directory=first[1], timeout=20)
         assert list(bench.runtime.running()) == [second[0]]
+
+    def test_a_database_is_migrated_by_the_version_that_is_named(self, bench: Bench):
+        server_id, directory, _address = bench.start()
+        bench.runtime.stop(server_id=server_id, directory=directory, timeout=20)
+        bench.runtime.migrate(server_id=server_id, directory=directory, mlflow_version=VERSION, timeout=60)
+        assert bench.schema_of(directory) == VERSION
+        assert list(bench.runtime.running()) == []
+        with pytest.raises(ServiceError) as caught:
+            bench.runtime.migrate(server_id=server_id, directory=directory, mlflow_version="0.0.1", timeout=60)
+        assert caught.value.code == "version_missing"
 
     def test_logs_hold_no_secret(self, bench: Bench):
         server_id, directory, _address = bench.start()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from backend.errors import ServiceError
 from backend.runtimes.process import ProcessRuntime
 from tests.service.engine.support import Site
 
@@ -57,7 +58,10 @@ def open_site(home: Path, settings: dict[str, Any]) -> Site:
 
 def run(home: Path, settings: dict[str, Any], crash: Crash) -> None:
     """Ends with status 3 when the moment never came."""
+    unfit = settings.pop("unfit", False)
     site = open_site(home, settings)
+    if unfit:
+        site.trial.look_error = ServiceError("version_unfit", version="10.0.0", why="GET / is answered by 500")
 
     def at(point: str) -> None:
         if point == crash.where:

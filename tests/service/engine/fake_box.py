@@ -2,7 +2,7 @@
 
 Called as `PYTHON -P -m tracking_server DIRECTORY`. A file `fake.json` beside `config/`, or beside this program, changes its ways:
 `{"die": "why"}` ends it with status 1, `{"state": "failed", "reason": …}` answers so, `{"deaf": true}` ignores SIGTERM,
-`{"mute": true}` answers nothing.
+`{"mute": true}` answers nothing. Called as `PYTHON -P -m tracking_server.migrate DATABASE` it notes its version in the database.
 """
 
 import contextlib
@@ -17,6 +17,16 @@ import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+if "tracking_server.migrate" in sys.argv:  # what stands for a migration; twice would not be the same
+    environment = Path(sys.argv[0]).parent.parent.name
+    if (Path(sys.argv[0]).parent / "no-migration").exists():
+        sys.stderr.write("it begins\nno such table\n")
+        sys.exit(1)
+    with sqlite3.connect(sys.argv[-1]) as connection:
+        connection.execute("CREATE TABLE schema (version TEXT)")
+        connection.execute("INSERT INTO schema VALUES (?)", (environment.removeprefix("mlflow-"),))
+    connection.close()
+    sys.exit(0)
 BOX = Path(sys.argv[-1])
 CONFIG = ("keys.json", "s3/credentials", "settings.json", "users.json", "ticket_keys.json", "tokens.json", "revoked.json")
 

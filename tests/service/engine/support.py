@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from backend.domain import BoxState, Caller, Group, Observation, Probe, SizeClas
 from backend.errors import ServiceError
 from backend.keyring import Keyring
 from backend.kick import Kick
+from backend.orphans import Orphans, find_orphans
 from backend.passwords import Hasher
 from backend.plans.world import nothing
 from backend.reconciler import Reconciler
@@ -33,6 +36,7 @@ GROUP = Group(name="ga50000", gid=20001)
 ALICE = Caller(user="alice", uid=1001, groups=(GROUP,))
 ADMIN = Caller(user="root", uid=0, groups=(), admin=True)
 VERSION = "9.9.9"
+NEWER = "10.0.0"
 SIZE = SizeClass(name="small", memory=1024**3, cpus=1, pids=256, workers=1)
 SECRET = "s3-secret-of-the-test"
 
@@ -109,6 +113,8 @@ class FakeRuntime:
     starting: int = 0
     most_starting: int = 0
     born: BoxState = BoxState.AWAKE
+    migrated: list[tuple[str, str]] = field(default_factory=list)
+    migrate_error: ServiceError | None = None
     name: str = "fake"
     isolates: bool = True
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -126,7 +132,7 @@ class FakeRuntime:
                 self.hang.wait(60)
             if self.start_error is not None:
                 raise self.start_error
-            if mlflow_version != VERSION:
+            if mlflow_version not in {VERSION, NEWER}:
                 raise ServiceError("version_missing", version=mlflow_version)
             if not (directory / "data" / "mlflow.db").exists():
                 make_database(directory / "data" / "mlflow.db")
@@ -134,6 +140,13 @@ class FakeRuntime:
         finally:
             with self._lock:
                 self.starting -= 1
+
+    def migrate(self, *, server_id: str, directory: Path, mlflow_version: str, timeout: float) -> None:
+        assert server_id not in self.boxes, "nothing has the database open"
+        self.migrated.append((server_id, mlflow_version))
+        if self.migrate_error is not None:
+            raise self.migrate_error
+        migrate_database(directory / "data" / "mlflow.db", mlflow_version)
 
     def stop(self, *, server_id: str, directory: Path, timeout: float) -> None:
         if self.stop_error is not None and server_id in self.boxes:
@@ -155,6 +168,40 @@ class FakeRuntime:
 
     def logs(self, *, server_id: str, directory: Path, lines: int) -> str:
         return "the fake's last words"
+
+
+@dataclass
+class FakeTrial:
+    """Says yes, or raises ``error``; ``during`` is called while a version is tried on a copy."""
+
+    error: ServiceError | None = None
+    look_error: ServiceError | None = None
+    during: Callable[[], None] | None = None
+
+    def try_out(self, *, address: tuple[str, int], password: Secret, version: str, folder: str) -> None:
+        if self.during is not None:
+            self.during()
+        if self.error is not None:
+            raise self.error
+
+    def look(self, *, address: tuple[str, int], password: Secret, version: str) -> None:
+        if self.look_error is not None:
+            raise self.look_error
+
+
+def migrate_database(path: Path, version: str) -> None:
+    """What stands for a migration: the database says which version's it is. Not twice: it would not be the same."""
+    with closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True)) as database, database:
+        database.execute("CREATE TABLE schema (version TEXT)")
+        database.execute("INSERT INTO schema VALUES (?)", (version,))
+
+
+def schema_of(path: Path) -> str | None:
+    """The version to which the database was migrated; None: as it was made."""
+    with closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True)) as database:
+        if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema'").fetchone() is None:
+            return None
+        return str(database.execute("SELECT version FROM schema").fetchone()[0])
 
 
 def make_database(path: Path, *, runs: Sequence[str] = ()) -> None:
@@ -208,6 +255,7 @@ class Site:
         self.kept = KeptCopies(self.settings.kept_dir)
         self.runtime = runtime if runtime is not None else FakeRuntime()
         self.store = FakeStore()
+        self.trial = FakeTrial()
         self.directory = FakeDirectory()
         self.requests = Requests(
             registry=self.registry,
@@ -218,6 +266,7 @@ class Site:
             hasher=Hasher(places=4, cost=4),
         )
         install_version(self.settings.envs_dir, VERSION)
+        install_version(self.settings.envs_dir, NEWER)
 
     def reconciler(self, *, at: Callable[[str], None] = nothing, boxes: Any = None, runtime: Any = None, keeper: Any = None) -> Reconciler:
         return Reconciler(
@@ -230,12 +279,15 @@ class Site:
             settings=self.settings,
             kick=self.kick,
             keeper=keeper,
+            trial=self.trial,
             at=at,
         )
 
     def create(self, env: str = "wine", bucket: str = "bucket-a") -> Operation:
         key = StorageKey(access_key_id="AKIATEST", secret_access_key=Secret(SECRET))
-        wish = CreateWish(group=GROUP.name, env_name=env, bucket=bucket, key=key, endpoint_url="http://s3.example.org")
+        wish = CreateWish(
+            group=GROUP.name, env_name=env, bucket=bucket, key=key, endpoint_url="http://s3.example.org", mlflow_version=VERSION
+        )
         return self.requests.create(ALICE, wish, request_id=None)
 
     def ask(self, what: str, env: str = "wine", caller: Caller = ALICE) -> Operation:
@@ -248,6 +300,9 @@ class Site:
     def set_storage(self, secret: str, *, env: str = "wine") -> Operation:
         wish = StorageWish(key=StorageKey(access_key_id="AKIANEW", secret_access_key=Secret(secret)))
         return self.requests.set_storage(ALICE, GROUP.name, env, wish, request_id=None)
+
+    def upgrade(self, env: str = "wine", version: str = NEWER) -> Operation:
+        return self.requests.upgrade(ALICE, GROUP.name, env, version, request_id=None)
 
     def server(self, env: str = "wine") -> Server | None:
         with self.registry.reading() as session:
@@ -282,6 +337,22 @@ class Site:
 
     def database(self, server: Server) -> Path:
         return self.boxes.directory(server.id) / "data" / "mlflow.db"
+
+    def settings_of(self, server: Server) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.boxes.directory(server.id) / "config" / "settings.json").read_text())
+        return found
+
+    def previous(self) -> list[str]:
+        return list(KeptCopies(self.settings.previous_dir).ids())
+
+    def kept_previous(self, server: Server) -> Path:
+        return KeptCopies(self.settings.previous_dir).folder(server.id)
+
+    def replaced(self) -> list[str]:
+        return list(KeptCopies(self.settings.replaced_dir).ids())
+
+    def orphans(self) -> Orphans:
+        return find_orphans(registry=self.registry, runtime=self.runtime, boxes=self.boxes, kept=self.kept)
 
     def assert_nothing_left(self) -> None:
         """No process, no directory, no port, no kept copy, no row."""

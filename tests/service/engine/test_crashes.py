@@ -13,18 +13,27 @@ from typing import Any
 
 import pytest
 
+from backend.errors import ServiceError
 from backend.runtimes.proctable import processes_of
 from demo.ports import free_ports
 from tests.service.engine import crash_child
 from tests.service.engine.crash_child import Crash, open_site
-from tests.service.engine.support import VERSION, Site, install_version, make_database, runs_in
+from tests.service.engine.support import NEWER, SECRET, VERSION, Site, install_version, make_database, runs_in, schema_of
 
+UNFIT = ServiceError("version_unfit", version=NEWER, why="GET / is answered by 500")
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["tests.service.engine.crash_child"])
 
 STEPS = {
     "create": ("check_storage", "write_box", "start_box", "wait_ready"),
     "delete": ("stop_box", "snapshot", "remove_box"),
+    "upgrade": (
+        *("copy_for_trial", "migrate_copy", "try_version", "stop_box", "snapshot", "migrate"),
+        *("prove_version", "take_version", "write_box", "start_box", "wait_ready"),
+    ),
+    "rollback": ("stop_box", "snapshot", "unpack_snapshot", "prove_version", "take_version"),
+    "users": ("write_box", "wait_users"),
+    "storage": ("check_storage", "write_box", "wait_ready"),
     "restore": ("check_name", "unpack_snapshot", "write_box", "start_box", "wait_ready"),
 }
 
@@ -54,6 +63,33 @@ DELETE = [
     Crash("os:rmdir", call=4, after=True),
 ]
 RESTORE = [*points("restore"), Crash("backend.snapshots:place_file"), Crash("backend.snapshots:place_file", after=True)]
+
+
+def mostly_heavy(crashes: list[Crash], *quick: str) -> list[Any]:
+    """All of them, of which `make test` runs those that are named."""
+    assert set(quick) <= {str(each) for each in crashes}
+    return [each if str(each) in quick else pytest.param(each, marks=pytest.mark.heavy) for each in crashes]
+
+
+UPGRADE = [
+    *points("upgrade"),
+    Crash("backend.snapshots:place_file", call=2, after=True),
+    Crash("backend.snapshots:KeptCopies.put_back", after=True),
+    Crash("backend.runtimes.process:ProcessRuntime.migrate", call=2, after=True),
+    Crash("backend.snapshots:KeptCopies.adopt"),
+    Crash("backend.portpool:release"),
+]
+ROLLBACK = points("rollback")
+USERS = [*points("users"), Crash("backend.boxfiles:replace_file")]
+STORAGE = [*points("storage"), Crash("backend.boxfiles:replace_file", after=True)]
+UNDO_UPGRADE = [
+    *(
+        Crash(f"upgrade.{step}.{moment}")
+        for step in ("migrate", "snapshot", "stop_box", "copy_for_trial")
+        for moment in ("undoing", "undone")
+    ),
+    Crash("upgrade.ending"),
+]
 UNDO = [Crash(f"create.{step}.{moment}") for step in ("start_box", "write_box") for moment in ("undoing", "undone")]
 UNDO += [
     Crash("create.wait_ready.noted"),
@@ -67,9 +103,10 @@ UNDO += [
 def settings(tmp_path: Path) -> dict[str, Any]:
     envs = tmp_path / "envs"
     program = (Path(__file__).parent / "fake_box.py").read_text()
-    install_version(envs, VERSION, f"#!{sys.executable}\n{program}")
+    for version in (VERSION, NEWER):
+        install_version(envs, version, f"#!{sys.executable}\n{program}")
     first = free_ports(1)[0]
-    return {"envs_dir": envs, "port_first": first, "port_last": first + 3, "start_timeout": 30, "stop_timeout": 20}
+    return {"envs_dir": envs, "port_first": first, "port_last": first + 5, "start_timeout": 30, "stop_timeout": 20}
 
 
 @pytest.fixture
@@ -161,4 +198,81 @@ def test_restore(crashed: Site, settings: dict[str, Any], where: Crash):
     crashed.reconciler().reconcile_all()
     assert crashed.operation(operation).state == "succeeded", crashed.operation(operation).error
     assert runs_in(crashed.database(server)) == ["first", "second"]
+    assert_runs(crashed)
+
+
+@pytest.mark.parametrize(
+    "where", mostly_heavy(UPGRADE, "upgrade.try_version.begun", "upgrade.migrate.done", "upgrade.take_version.done"), ids=str
+)
+def test_upgrade(crashed: Site, settings: dict[str, Any], where: Crash):
+    server = crashed.made()
+    make_database(crashed.database(server), runs=["first", "second"])
+    operation = crashed.upgrade()
+    crash(crashed, settings, where)
+    crashed.reconciler().reconcile_all()
+    assert crashed.operation(operation).state == "succeeded", crashed.operation(operation).error
+    assert (crashed.one().mlflow_version, crashed.one().previous_version) == (NEWER, VERSION)
+    assert runs_in(crashed.database(server)) == ["first", "second"]
+    assert schema_of(crashed.database(server)) == NEWER
+    assert (schema_of(crashed.kept_previous(server) / "mlflow.db"), crashed.replaced()) == (None, [])
+    assert_runs(crashed)
+
+
+@pytest.mark.parametrize("where", mostly_heavy(UNDO_UPGRADE, "upgrade.snapshot.undoing"), ids=str)
+def test_an_upgrade_that_cannot_be(crashed: Site, settings: dict[str, Any], where: Crash):
+    """The copy can be migrated and tried, and the server's own database cannot be opened afterwards."""
+    server = crashed.made()
+    make_database(crashed.database(server), runs=["first"])
+    operation = crashed.upgrade()
+    crash(crashed, {**settings, "unfit": True}, where)
+    crashed.trial.look_error = UNFIT
+    crashed.reconciler().reconcile_all()
+    done = crashed.operation(operation)
+    assert (done.state, (done.error or {}).get("code")) == ("failed", "version_unfit")
+    assert (crashed.one().mlflow_version, crashed.one().previous_version) == (VERSION, None)
+    assert (runs_in(crashed.database(server)), schema_of(crashed.database(server))) == (["first"], None)
+    assert (crashed.previous(), crashed.replaced()) == ([], [])
+    assert_runs(crashed)
+
+
+@pytest.mark.parametrize("where", mostly_heavy(ROLLBACK, "rollback.unpack_snapshot.done"), ids=str)
+def test_rollback(crashed: Site, settings: dict[str, Any], where: Crash):
+    server = crashed.made()
+    make_database(crashed.database(server), runs=["first"])
+    crashed.upgrade()
+    crashed.reconciler().reconcile_all()
+    make_database(crashed.database(server), runs=["second"])
+    operation = crashed.ask("rollback")
+    crash(crashed, settings, where)
+    crashed.reconciler().reconcile_all()
+    assert crashed.operation(operation).state == "succeeded", crashed.operation(operation).error
+    assert (crashed.one().mlflow_version, crashed.one().previous_version) == (VERSION, NEWER)
+    assert (runs_in(crashed.database(server)), schema_of(crashed.database(server))) == (["first"], None)
+    assert runs_in(crashed.kept_previous(server) / "mlflow.db") == ["first", "second"]
+    assert_runs(crashed)
+
+
+@pytest.mark.parametrize("where", mostly_heavy(USERS, "users.write_box.done", "users.ending"), ids=str)
+def test_users(crashed: Site, settings: dict[str, Any], where: Crash):
+    server = crashed.made()
+    operation = crashed.set_users("alice", "bob")
+    crash(crashed, settings, where)
+    crashed.reconciler().reconcile_all()
+    assert crashed.operation(operation).state == "succeeded", crashed.operation(operation).error
+    assert [user["name"] for user in crashed.one().users] == ["alice", "bob"]
+    found = json.loads((crashed.boxes.directory(server.id) / "config" / "users.json").read_text())["users"]
+    assert found == crashed.one().users, "the registry and the box have the same"
+    assert_runs(crashed)
+
+
+@pytest.mark.parametrize("where", mostly_heavy(STORAGE, "storage.write_box.done", "storage.ending"), ids=str)
+def test_storage(crashed: Site, settings: dict[str, Any], where: Crash):
+    server = crashed.made()
+    operation = crashed.set_storage("a newer secret")
+    crash(crashed, settings, where)
+    crashed.reconciler().reconcile_all()
+    assert crashed.operation(operation).state == "succeeded", crashed.operation(operation).error
+    credentials = (crashed.boxes.directory(server.id) / "config" / "s3" / "credentials").read_text()
+    assert ("a newer secret" in credentials, SECRET in credentials) == (True, False)
+    assert crashed.one().access_key_id == "AKIANEW"
     assert_runs(crashed)

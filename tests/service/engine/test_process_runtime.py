@@ -88,6 +88,19 @@ def test_nothing_of_the_service_reaches_a_box(bench: Bench, tmp_path: Path):
     assert stat.S_IMODE((directory / "log" / "guard.out").stat().st_mode) == 0o600
 
 
+def test_a_migration_that_fails_says_why(bench: Bench, tmp_path: Path):
+    server_id, directory, _address = bench.start()
+    bench.runtime.stop(server_id=server_id, directory=directory, timeout=20)
+    (tmp_path / "envs" / f"mlflow-{VERSION}" / "bin" / "no-migration").touch()
+    with pytest.raises(ServiceError) as caught:
+        bench.runtime.migrate(server_id=server_id, directory=directory, mlflow_version=VERSION, timeout=60)
+    assert (caught.value.code, caught.value.params["why"], caught.value.log) == (
+        "migration_failed",
+        "no such table",
+        "it begins\nno such table",
+    )
+
+
 def test_a_box_outlives_the_process_that_started_it(bench: Bench, tmp_path: Path):
     server_id, directory, address = bench.box()
     code = f"""

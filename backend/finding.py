@@ -1,0 +1,40 @@
+"""Finding a server by its name, and what is under way on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from backend.domain import Caller, OperationState
+from backend.errors import ServiceError
+from backend.registry.models import Operation, Server
+
+UNFINISHED: Final = (OperationState.PENDING, OperationState.RUNNING)
+
+
+def find(session: Session, group: str, env: str, *, deleted: bool = False, lock: bool = False) -> Server | None:
+    """The server of that name; with ``deleted`` the latest deleted one that still waits for its purge. ``lock``: until the transaction's
+    end, where the database knows locks of rows (SQLite lets one writer in at a time).
+    """
+    query = select(Server).where(Server.group_name == group, Server.env_name == env)
+    if deleted:
+        query = query.where(Server.deleted_at.is_not(None)).order_by(Server.deleted_at.desc()).limit(1)
+    else:
+        query = query.where(Server.deleted_at.is_(None))
+    return session.scalars(query.with_for_update() if lock else query).first()
+
+
+def unfinished(session: Session, server_ids: Sequence[str]) -> dict[str, Operation]:
+    """The operation that is under way on each of those servers, where there is one: one query for all."""
+    query = select(Operation).where(Operation.server_id.in_(server_ids), Operation.state.in_(UNFINISHED))
+    return {str(operation.server_id): operation for operation in session.scalars(query)}
+
+
+def not_there(caller: Caller, group: str, env: str, *, deleted: bool = False) -> ServiceError:
+    """Why nothing is found: a stranger to the group does not learn what it has."""
+    if not caller.admin and caller.group(group) is None:
+        return ServiceError("not_a_member", user=caller.user, group=group)
+    return ServiceError("nothing_to_restore" if deleted else "no_such_server", group=group, env_name=env)

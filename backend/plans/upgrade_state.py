@@ -1,0 +1,49 @@
+"""How far an upgrade, a roll back or a resize is: read from the registry and the disk, so that one that was cut short knows it, too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backend.domain import BoxState, Desired
+from backend.plans import box_steps as box
+from backend.plans.world import Work
+from backend.registry.models import Server
+
+
+def note_whether_it_runs(work: Work) -> None:
+    """What an operation that fails must go back to; noted once, before anything is touched."""
+    if "before" in work.payload:
+        return
+    runs = box.observe(work.world, work.server()).state is not BoxState.ABSENT
+    work.payload["before"] = Desired.RUNNING if runs else Desired.STOPPED
+    work.keep_payload()
+
+
+def has_taken_version(work: Work) -> bool:
+    """Whether this operation has come to the point from where nothing is taken back."""
+    return work.server().upgraded_by == work.operation_id
+
+
+def is_swapping(work: Work) -> bool:
+    """Whether this operation keeps the database that it replaces."""
+    replaced = work.world.replaced
+    return replaced.exists(work.server_id) and replaced.about(work.server_id).get("operation_id") == work.operation_id
+
+
+def about(work: Work, server: Server) -> dict[str, Any]:
+    return {
+        "server_id": server.id,
+        "mlflow_version": server.mlflow_version,
+        "schema_revision": server.schema_revision,
+        "operation_id": work.operation_id,
+    }
+
+
+def recover(work: Work) -> None:
+    """The database that an earlier operation replaced and could not put back is put back. The box does not run."""
+    world, server_id = work.world, work.server_id
+    if not world.replaced.exists(server_id) or is_swapping(work) or has_taken_version(work):
+        return
+    box.stop_box(work)
+    world.replaced.put_back(server_id, work.box_directory)
+    world.replaced.remove(server_id)

@@ -1,0 +1,124 @@
+"""Steps of an upgrade and of its roll back.
+
+The order is what keeps data and service safe: a *copy* is migrated and tried while the old version serves; then the server stops (requests
+under way end, newcomers are refused and their clients try again), so that the copy that is migrated for good misses no write; the new
+version must open it behind a port that no user knows; only then the registry says that the server has the new version (``take_version``,
+from where nothing is taken back, since users may write again), and it starts. Whatever fails before puts the old database back and starts
+the old version.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from sqlalchemy.orm import Session
+
+from backend.domain import Desired
+from backend.plans import box_steps as box
+from backend.plans.trial_steps import migrate, password, remove_trial, start_aside, take_trial_port, trial_box
+from backend.plans.upgrade_state import about, has_taken_version, is_swapping, note_whether_it_runs, recover
+from backend.plans.world import Work
+from backend.registry.models import Server, now
+
+
+def stop_for_swap(work: Work) -> None:
+    """The box does not run, and it is known whether it did."""
+    if has_taken_version(work):
+        return
+    note_whether_it_runs(work)
+    box.stop_box(work)
+    recover(work)
+
+
+def start_as_before(work: Work) -> None:
+    """The server runs as it did before the operation, if it did."""
+    if has_taken_version(work):
+        return
+    box.write_box(work)
+    if work.payload.get("before") == Desired.RUNNING:
+        box.ensure_started(work.world, work.server())
+
+
+def keep_replaced(work: Work) -> None:
+    """A proven copy of the database as it is when nobody writes any more."""
+    if not is_swapping(work) and not has_taken_version(work):
+        work.world.replaced.make(work.server_id, work.box_directory, about(work, work.server()))
+
+
+def drop_replaced(work: Work) -> None:
+    """No copy of a database that is in use again. One that could not be put back stays, and the next try begins with it."""
+    if not has_taken_version(work) and work.notes.get("placed"):
+        work.world.replaced.remove(work.server_id)
+
+
+def migrate_for_good(work: Work) -> None:
+    """The database has the new schema; begun anew from the copy after an interruption."""
+    if has_taken_version(work):
+        return
+    box.stop_box(work)
+    work.world.replaced.put_back(work.server_id, work.box_directory)
+    migrate(work, work.server_id)
+
+
+def place_earlier(work: Work) -> None:
+    """The database is the one from before the upgrade."""
+    if not has_taken_version(work):
+        box.stop_box(work)
+        work.world.previous.put_back(work.server_id, work.box_directory)
+
+
+def place_replaced(work: Work) -> None:
+    """The database is as it was when the operation began."""
+    if is_swapping(work) and not has_taken_version(work):
+        box.stop_box(work)
+        work.world.replaced.put_back(work.server_id, work.box_directory)
+        work.notes["placed"] = True
+
+
+def prove_version(work: Work) -> None:
+    """The version opens and reads the server's own database, while no user can reach it."""
+    if has_taken_version(work):
+        return
+    world, target = work.world, work.becoming()
+    box.stop_box(work)
+    port = take_trial_port(work)
+    world.boxes.install(trial_box(work, target, port))
+    address = start_aside(work, work.server_id)
+    world.trial.look(address=address, password=password(work), version=target.mlflow_version)
+    box.stop_box(work)
+
+
+def stop_proof(work: Work) -> None:
+    """What was started for the proof does not run."""
+    if not has_taken_version(work):
+        box.stop_box(work)
+
+
+def take_version(work: Work) -> None:
+    """The registry says that the server has this version; from here nothing is taken back."""
+    target, days = work.becoming(), work.world.settings.previous_days
+
+    def take(_session: Session, server: Server) -> None:
+        if has_taken_version(work):
+            return
+        server.previous_version, server.previous_revision = server.mlflow_version, server.schema_revision
+        server.previous_until = now() + timedelta(days=days)
+        server.mlflow_version, server.schema_revision = target.mlflow_version, target.schema_revision
+        server.upgraded_by = work.operation_id
+
+    work.change(take)
+    if is_swapping(work):
+        work.world.previous.adopt(work.server_id, work.world.replaced)
+    remove_trial(work)
+
+
+def start_if_it_ran(work: Work) -> None:
+    """A server that ran runs."""
+    if work.payload.get("before") == Desired.RUNNING:
+        box.ensure_started(work.world, work.server())
+
+
+def wait_if_it_ran(work: Work) -> None:
+    """As ``wait_ready``, for a server that ran."""
+    if work.payload.get("before") == Desired.RUNNING:
+        box.wait_ready(work)

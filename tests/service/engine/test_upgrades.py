@@ -1,0 +1,177 @@
+"""An upgrade: tried on a copy, no write lost, and whatever fails leaves the old version serving."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from backend.domain import BoxState
+from backend.errors import ServiceError
+from backend.registry.models import Server, now
+from tests.service.engine.support import ALICE, GROUP, NEWER, VERSION, Site, make_database, runs_in, schema_of
+
+UNFIT = ServiceError("version_unfit", version=NEWER, why="GET / is answered by 500")
+BROKEN = ServiceError("migration_failed", version=NEWER, why="no such table", log="the last lines")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path / "state", ports=6)
+
+
+def assert_nothing_of_the_trial_is_left(site: Site, *, previous: bool) -> None:
+    server = site.one()
+    assert site.runtime.running() == [server.id]
+    assert site.boxes.ids() == [server.id]
+    assert list(site.ports()) == [server.port]
+    assert server.trial_id is None
+    assert site.replaced() == []
+    assert site.previous() == ([server.id] if previous else [])
+
+
+def test_an_upgrade(site: Site):
+    server = site.made()
+    make_database(site.database(server), runs=["first"])
+    site.trial.during = lambda: make_database(site.database(server), runs=["written during the trial"])
+    operation = site.upgrade()
+    site.reconciler().reconcile_all()
+    assert site.operation(operation).state == "succeeded", site.operation(operation).error
+    after = site.one()
+    assert (after.mlflow_version, after.previous_version, after.status, after.port) == (NEWER, VERSION, "running", server.port)
+    assert after.previous_until is not None
+    assert runs_in(site.database(server)) == ["first", "written during the trial"]
+    assert schema_of(site.database(server)) == NEWER
+    assert schema_of(site.kept_previous(server) / "mlflow.db") is None
+    assert_nothing_of_the_trial_is_left(site, previous=True)
+
+
+def test_the_trials_box_lets_no_user_in_and_is_nobodys_orphan(site: Site):
+    server = site.made()
+    site.set_users("alice")
+    site.reconciler().reconcile_all()
+    seen: dict[str, object] = {}
+
+    def look() -> None:
+        row = site.one()
+        assert row.trial_id is not None
+        folder = site.boxes.directory(row.trial_id) / "config"
+        seen.update(users=(folder / "users.json").read_text(), settings=(folder / "settings.json").read_text(), orphans=site.orphans())
+
+    site.trial.during = look
+    site.upgrade()
+    site.reconciler().reconcile_all()
+    assert "alice" not in str(seen["users"])
+    assert f"127.0.0.1:{server.port}" not in str(seen["settings"])
+    assert not seen["orphans"]
+    assert "alice" in (site.boxes.directory(server.id) / "config" / "users.json").read_text()
+
+
+@pytest.mark.parametrize("where", ["migrate_copy", "try_version", "prove_version"])
+def test_what_fails_leaves_the_old_version_serving(site: Site, where: str):
+    server = site.made()
+    make_database(site.database(server), runs=["first"])
+    if where == "migrate_copy":
+        site.runtime.migrate_error = BROKEN
+    elif where == "try_version":
+        site.trial.error = UNFIT
+    else:
+        site.trial.look_error = UNFIT
+    operation = site.upgrade()
+    site.reconciler().reconcile_all()
+    done = site.operation(operation)
+    assert done.state == "failed"
+    assert {row["name"]: row["state"] for row in done.steps}[where] == "failed"
+    after = site.one()
+    assert (after.mlflow_version, after.status, after.desired, after.previous_version) == (VERSION, "running", "running", None)
+    assert runs_in(site.database(server)) == ["first"]
+    assert schema_of(site.database(server)) is None
+    assert site.settings_of(server)["mlflow_version"] == VERSION
+    assert site.settings_of(server)["listen"] == f"127.0.0.1:{server.port}"
+    assert_nothing_of_the_trial_is_left(site, previous=False)
+
+
+def test_a_server_that_was_stopped_stays_stopped(site: Site):
+    server = site.made()
+    site.ask("stop")
+    site.reconciler().reconcile_all()
+    operation = site.upgrade()
+    site.reconciler().reconcile_all()
+    assert site.operation(operation).state == "succeeded", site.operation(operation).error
+    after = site.one()
+    assert (after.mlflow_version, after.status, site.runtime.running()) == (NEWER, "stopped", [])
+    assert schema_of(site.database(server)) == NEWER
+
+
+def test_an_upgrade_can_be_rolled_back_and_that_too(site: Site):
+    server = site.made()
+    make_database(site.database(server), runs=["first"])
+    site.upgrade()
+    site.reconciler().reconcile_all()
+    make_database(site.database(server), runs=["second"])
+    operation = site.ask("rollback")
+    site.reconciler().reconcile_all()
+    assert site.operation(operation).state == "succeeded", site.operation(operation).error
+    assert (site.one().mlflow_version, site.one().previous_version) == (VERSION, NEWER)
+    assert runs_in(site.database(server)) == ["first"]
+    assert runs_in(site.kept_previous(server) / "mlflow.db") == ["first", "second"]
+    site.ask("rollback")
+    site.reconciler().reconcile_all()
+    assert site.one().mlflow_version == NEWER
+    assert runs_in(site.database(server)) == ["first", "second"]
+    assert_nothing_of_the_trial_is_left(site, previous=True)
+
+
+def test_what_is_refused(site: Site):
+    site.made()
+    for version, code in (("0.1", "version_missing"), (VERSION, None)):
+        if code is None:
+            assert site.upgrade(version=version).state == "succeeded", "it has that version"
+            continue
+        with pytest.raises(ServiceError) as caught:
+            site.upgrade(version=version)
+        assert caught.value.code == code
+    with pytest.raises(ServiceError) as caught:
+        site.ask("rollback")
+    assert caught.value.code == "nothing_to_roll_back"
+    site.upgrade()
+    site.reconciler().reconcile_all()
+    with pytest.raises(ServiceError) as caught:
+        site.upgrade(version=VERSION)
+    assert caught.value.code == "version_older"
+
+
+def test_what_was_before_goes_at_its_time(site: Site):
+    server = site.made()
+    site.upgrade()
+    site.reconciler().reconcile_all()
+    with site.registry.session() as session:
+        session.get_one(Server, server.id).previous_until = now() - timedelta(seconds=1)
+    with pytest.raises(ServiceError):
+        site.ask("rollback")
+    site.reconciler().reconcile_all()
+    assert site.previous() == []
+    assert site.one().previous_version is None
+
+
+def test_another_size(site: Site):
+    server = site.made()
+    operation = site.requests.resize(ALICE, GROUP.name, "wine", "large", request_id=None)
+    site.reconciler().reconcile_all()
+    assert site.operation(operation).state == "succeeded", site.operation(operation).error
+    assert site.one().size == "large"
+    assert site.runtime.sizes[server.id].name == "large"
+    assert site.settings_of(server)["workers"] == 4
+    assert site.requests.resize(ALICE, GROUP.name, "wine", "large", request_id=None).state == "succeeded"
+
+
+def test_a_size_with_which_it_does_not_start_is_taken_back(site: Site):
+    server = site.made()
+    site.runtime.born = BoxState.FAILED
+    operation = site.requests.resize(ALICE, GROUP.name, "wine", "large", request_id=None)
+    site.trial.during = None
+    site.reconciler(at=lambda point: setattr(site.runtime, "born", BoxState.AWAKE) if point.endswith("undoing") else None).reconcile_all()
+    assert site.operation(operation).state == "failed"
+    assert (site.one().size, site.runtime.sizes[server.id].name) == ("small", "small")
+    assert site.runtime.running() == [server.id]
