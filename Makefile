@@ -3,7 +3,7 @@ MLFLOW_VERSION := 3.17.2
 ENV := var/envs/mlflow-$(MLFLOW_VERSION)
 PYTEST := .venv/bin/pytest
 ROUNDS := 10
-SHELL_FILES = $(shell git ls-files -co --exclude-standard | grep -v '\.erb$$' | xargs grep -lIE '^\#!/bin/(ba)?sh' 2>/dev/null)
+SHELL_FILES = $(shell git ls-files -co --exclude-standard | grep -v '\.erb$$' | xargs awk 'FNR == 1 && /^\#!\/bin\/(ba)?sh/ { print FILENAME } { nextfile }')
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all lint bench envs image clean walkthrough
