@@ -28,7 +28,7 @@ from tests.service.engine.support import ALICE, SECRET, FakeStore, until
 from tests.service.engine.test_real_box import PASSWORD, RealSite
 from tests.support.account import ACCOUNT, service_account
 from tests.support.box import MLFLOW_VERSION
-from tests.support.docker import Docker, running_docker
+from tests.support.docker import DOCKERD, Docker, running_docker
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
 
@@ -36,6 +36,8 @@ pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
 class DockerSite(RealSite):
     docker: Docker
     engine: Engine
+    stop: threading.Event
+    thread: threading.Thread
 
     def containers(self) -> dict[str, str]:
         return {role: found.name for role, found in self.engine.of(self.one().id, fresh=True).items()}
@@ -44,6 +46,24 @@ class DockerSite(RealSite):
         """Run Python as that container's own user."""
         argv = ["docker", "exec", self.containers()[role], "/opt/aihub/env/bin/python", "-I", "-c", code]
         return subprocess.run(argv, env=self.docker.environment, capture_output=True, text=True, timeout=60, check=False)
+
+    def start_service(self) -> None:
+        self.stop = threading.Event()
+        reconciler = self.reconciler(keeper=wiring.make_keeper(self.settings))
+        self.thread = threading.Thread(target=reconciler.run, args=(self.stop,))
+        self.thread.start()
+
+    def stop_service(self) -> None:
+        self.stop.set()
+        self.thread.join(30)
+
+    def daemon(self, verb: str) -> None:
+        """`bin/dockerd stop` or `start`: what a host's boot, or an upgrade of Docker, does to the containers."""
+        os.seteuid(0)
+        try:
+            subprocess.run([DOCKERD, verb, self.docker.home], check=True, capture_output=True, timeout=120)
+        finally:
+            os.seteuid(ACCOUNT)
 
     def is_back(self) -> bool:
         return self.answers() and self.one().status in {"running", "sleeping"}
@@ -83,17 +103,13 @@ def _site(docker: Docker, home: Path) -> DockerSite:
 
 
 def _running(site: DockerSite) -> Iterator[DockerSite]:
-    stop = threading.Event()
-    reconciler = site.reconciler(keeper=wiring.make_keeper(site.settings))
-    thread = threading.Thread(target=reconciler.run, args=(stop,))
-    thread.start()
+    site.start_service()
     try:
         site.ask_and_wait(site.create())
         site.ask_and_wait(site.requests.set_users(ALICE, "ga50000", "wine", [("alice", Secret(PASSWORD))], request_id=None))
         yield site
     finally:
-        stop.set()
-        thread.join(30)
+        site.stop_service()
         for container in site.engine.containers(fresh=True):
             site.engine.remove(container.id)
         for name in networks.network_names(install_id(site.settings.state_dir)):
@@ -179,6 +195,35 @@ def test_memory_that_runs_out_ends_mlflow_and_not_the_server(site: DockerSite):
     assert site.inside("mlflow", hog).returncode != 0, "the kernel ended it"
     until(site.is_back, 90)
     assert "first" in site.experiments()
+
+
+def test_after_a_boot_it_serves_though_the_service_is_down(site: DockerSite):
+    """The daemon ends, and with it all containers; when it is back they start by themselves. Requests are answered meanwhile by nobody."""
+    before = site.containers()
+    site.stop_service()
+    try:
+        site.daemon("stop")
+        assert not site.answers()
+        site.daemon("start")
+        until(site.answers, 90)
+        assert "first" in site.experiments()
+    finally:
+        site.start_service()
+    assert site.containers() == before
+    until(site.is_back, 60)
+
+
+def test_a_daemon_that_is_gone_is_no_server_that_failed(site: DockerSite):
+    """While it is down the service goes on, says nothing that is not so, and finds everything again."""
+    site.daemon("stop")
+    try:
+        asked = site.ask("stop")
+        assert site.operation(asked).finished_at is None
+    finally:
+        site.daemon("start")
+    until(lambda: site.operation(asked).finished_at is not None, 120)
+    site.ask_and_wait(site.ask("start"))
+    until(site.is_back, 90)
 
 
 def test_stopped_it_has_no_container_and_started_it_is_the_same(site: DockerSite):
