@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import signal
-import socket
+import socket as net
 import subprocess
 import sys
 import tempfile
@@ -134,8 +134,8 @@ class Live:
             connection.sendall(data)
             return _all(connection)
 
-    def connection(self) -> socket.socket:
-        made = socket.socket(socket.AF_UNIX)
+    def connection(self) -> net.socket:
+        made = net.socket(net.AF_UNIX)
         try:
             made.connect(str(self.socket))
         except OSError:
@@ -225,7 +225,7 @@ def parsed(answer: bytes) -> tuple[int, dict[str, Any]]:
     return int(head.split()[1]), json.loads(body) if body else {}
 
 
-def _all(connection: socket.socket) -> bytes:
+def _all(connection: net.socket) -> bytes:
     parts = []
     while part := connection.recv(65536):
         parts.append(part)

@@ -108,6 +108,7 @@ class World:
     def create(self, **changes: Any) -> dict[str, Any]:
         answer = self.client.post("/api/v1/servers", json={**BODY, **changes})
         assert answer.status_code == 202, answer.text
+        assert isinstance(answer.json, dict)
         found: dict[str, Any] = answer.json
         return found
 
