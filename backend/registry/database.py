@@ -14,13 +14,15 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 BUSY_SECONDS: Final = 20
 _READING: Final = "aihub_reading"
+# Any number that nobody else locks in this database.
+_TURN: Final = 7_207_214_418
 
 
 class Registry:
@@ -45,6 +47,7 @@ class Registry:
         with self._alone():
             self._create_file()
             with self._engine.begin() as connection:
+                self._take_turns(connection)
                 command.upgrade(_alembic(connection), "head")
 
     def revision(self) -> str | None:
@@ -64,6 +67,7 @@ class Registry:
         Waits at most 20 s for another writer; never hold it during slow work.
         """
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            self._take_turns(session.connection())
             yield session
 
     @contextmanager
@@ -79,6 +83,12 @@ class Registry:
     def close(self) -> None:
         """Close the connections that are kept open."""
         self._engine.dispose()
+
+    def _take_turns(self, connection: Connection) -> None:
+        """Writers go one after the other, as SQLite has it by itself: what one looked up (a free port, a name) stays so until it ends."""
+        if self.url.get_backend_name() == "postgresql":
+            connection.execute(text("SELECT set_config('lock_timeout', :wait, true)"), {"wait": f"{BUSY_SECONDS}s"})
+            connection.execute(text("SELECT pg_advisory_xact_lock(:turn)"), {"turn": _TURN})
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -1,0 +1,86 @@
+"""The registry on PostgreSQL: the same migrations, two creates at once, and the whole life of a server."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, text
+
+from backend.errors import ServiceError
+from backend.registry.database import Registry
+from backend.registry.models import Base
+from tests.service.engine.support import Site
+from tests.support.postgres import running_postgres
+
+pytestmark = pytest.mark.heavy
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    with running_postgres() as address:
+        yield address
+
+
+@pytest.fixture
+def address(cluster: str) -> str:
+    """The database, empty."""
+    engine = create_engine(cluster)
+    with engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    engine.dispose()
+    return cluster
+
+
+def test_the_migrations_end_in_the_form_that_the_models_say(address: str):
+    registry = Registry(address)
+    registry.migrate()
+    registry.migrate()
+    assert registry.revision() == registry.newest_revision()
+    with registry.reading() as session:
+        assert compare_metadata(MigrationContext.configure(session.connection()), Base.metadata) == []
+    registry.close()
+
+
+def test_a_server_lives_and_is_deleted_and_restored(address: str, tmp_path: Path):
+    site = Site(tmp_path / "state", database_url=address)
+    for ask in (
+        site.create,
+        lambda: site.set_users("alice"),
+        *(lambda what=what: site.ask(what) for what in ("stop", "start", "delete", "restore")),
+    ):
+        operation = ask()
+        site.reconciler().reconcile_all()
+        assert site.operation(operation).state == "succeeded", site.operation(operation).error
+    assert site.one().status == "running"
+    site.registry.close()
+
+
+def test_two_creates_of_one_name_at_once(address: str, tmp_path: Path):
+    """One of them is told that the name is taken, however they meet; ports are never given twice."""
+    site = Site(tmp_path / "state", database_url=address, ports=8)
+    refused: list[str] = []
+    together = threading.Barrier(6)
+
+    def create(env: str) -> None:
+        together.wait()
+        try:
+            site.create(env)
+        except ServiceError as error:
+            refused.append(error.code)
+
+    threads = [threading.Thread(target=create, args=(env,)) for env in ("same", "same", "same", "one", "two", "three")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 2
+    servers = [site.one(env) for env in ("same", "one", "two", "three")]
+    assert len({server.port for server in servers}) == 4
+    site.registry.close()
