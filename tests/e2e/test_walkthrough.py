@@ -28,7 +28,7 @@ from tests.support.box import ROOT, until
 from tests.support.demo import Demo, in_foreground, new_demo
 from tests.support.sample_env import sample_environment
 
-pytestmark = [pytest.mark.heavy, pytest.mark.browser, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.heavy, pytest.mark.walkthrough, pytest.mark.browser, pytest.mark.timeout(2400)]
 
 LOGIN = ("alice", "correct horse battery staple")
 AWS = "awscli==1.46.3"
