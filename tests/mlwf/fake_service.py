@@ -133,6 +133,9 @@ class FakeService:
             self.add(body["group"], body["env_name"])
         if kind in {"start", "stop"} and key in self.servers:
             self.servers[key]["status"] = {"start": "running", "stop": "stopped"}[kind]
+        if kind == "upgrade":
+            previous = {"mlflow_version": self.servers[key]["mlflow_version"], "until": "2026-12-08T09:00:00+00:00"}
+            self.servers[key] |= {"mlflow_version": body["mlflow_version"], "upgrades": [], "previous": previous}
         if kind == "delete":
             until = {"deleted_at": "2026-11-24T09:00:00+00:00", "restorable_until": "2026-12-08T09:00:00+00:00", "kept": ["database"]}
             self.servers[key] |= {"status": "deleted", "deletion": until}

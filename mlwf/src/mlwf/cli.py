@@ -7,7 +7,7 @@ from importlib.metadata import version
 import click
 from click.shell_completion import get_completion_class
 
-from mlwf import cli_access
+from mlwf import cli_access, cli_change
 from mlwf.cli_cache import cache
 from mlwf.cli_doctor import doctor
 from mlwf.cli_job import job
@@ -24,7 +24,7 @@ from mlwf.report import show_failure
         """Tools for users of self-service MLflow tracking servers.
 
     \b
-    mlwf server …        create, start, stop, delete servers; register their users
+    mlwf server …        create, start, stop, upgrade, delete servers; register their users
     mlwf_export_model …  export a registered model as a package
     mlwf publish …       put a package into a bucket, checked; mlwf verify looks at one
     mlwf doctor …        what this node lacks
@@ -67,7 +67,7 @@ cli.add_command(publish)
 cli.add_command(verify)
 cli.add_command(doctor)
 cli.add_command(job)
-for command in (cli_access.auth, cli_access.env, cli_access.storage):
+for command in (cli_access.auth, cli_access.env, cli_access.storage, cli_change.upgrade, cli_change.rollback, cli_change.resize):
     server.add_command(command)
 
 

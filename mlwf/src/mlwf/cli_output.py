@@ -60,6 +60,10 @@ def print_server(server: Server, out: Console, *, brief: bool = False) -> None:
             (_("created"), f"{server.created_at or '-'} ({server.created_by})"),
             (_("operation under way"), server.operation or "-"),
         ]
+        if server.upgrades:
+            rows.append((_("newer MLflow"), ", ".join(server.upgrades)))
+        if server.previous:
+            rows.append((_("can go back to"), f"MLflow {server.previous.mlflow_version} ({server.previous.until or '-'})"))
         if server.deletion:
             rows.append((_("can be restored until"), server.deletion.restorable_until or "-"))
     table = Table(box=None, show_header=False, pad_edge=False)
