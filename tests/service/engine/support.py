@@ -143,6 +143,8 @@ class FakeRuntime:
 
     def migrate(self, *, server_id: str, directory: Path, mlflow_version: str, timeout: float) -> None:
         assert server_id not in self.boxes, "nothing has the database open"
+        if mlflow_version not in {VERSION, NEWER}:
+            raise ServiceError("version_missing", version=mlflow_version)
         self.migrated.append((server_id, mlflow_version))
         if self.migrate_error is not None:
             raise self.migrate_error
