@@ -115,6 +115,6 @@ def test_a_lost_login_costs_no_training(python: Path, tiny: dict[str, str], slee
     environ = {**tiny, **sleepy.login, "MLFLOW_TRACKING_URI": sleepy.url, "MLFLOW_TRACKING_PASSWORD": "an old one", "MAX_STEPS": "2"}
     status, said = execute(python, folder, environ)
     assert status != 0
-    assert "Unknown user or wrong password" in said
+    assert "Unknown user, wrong password" in said
     assert (folder / "output" / "adapter" / "adapter_model.safetensors").exists()
     assert len(json.loads((folder / "output" / "log.json").read_text())) == 2
