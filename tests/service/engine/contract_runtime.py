@@ -133,9 +133,10 @@ class RuntimeContract:
 
     def test_a_database_is_migrated_by_the_version_that_is_named(self, bench: Bench):
         server_id, directory, _address = bench.start()
+        until((directory / "data" / "mlflow.db").exists, 60)
         bench.runtime.stop(server_id=server_id, directory=directory, timeout=20)
-        bench.runtime.migrate(server_id=server_id, directory=directory, mlflow_version=VERSION, timeout=60)
-        assert bench.schema_of(directory) == VERSION
+        bench.runtime.migrate(server_id=server_id, directory=directory, mlflow_version=bench.version, timeout=60)
+        assert bench.schema_of(directory) == bench.version
         assert list(bench.runtime.running()) == []
         with pytest.raises(ServiceError) as caught:
             bench.runtime.migrate(server_id=server_id, directory=directory, mlflow_version="0.0.1", timeout=60)

@@ -237,6 +237,9 @@ def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
 class Site:
     """One installation of the service below ``home``; ``reopen`` gives the same one as a process that starts anew sees it."""
 
+    version = VERSION
+    """Of the servers that ``create`` asks for."""
+
     def __init__(self, home: Path, *, runtime: Any = None, ports: int = 4, **settings: Any) -> None:
         first = min(free_ports(1)) if "port_first" not in settings else settings["port_first"]
         values = {
@@ -288,7 +291,7 @@ class Site:
     def create(self, env: str = "wine", bucket: str = "bucket-a") -> Operation:
         key = StorageKey(access_key_id="AKIATEST", secret_access_key=Secret(SECRET))
         wish = CreateWish(
-            group=GROUP.name, env_name=env, bucket=bucket, key=key, endpoint_url="http://s3.example.org", mlflow_version=VERSION
+            group=GROUP.name, env_name=env, bucket=bucket, key=key, endpoint_url="http://s3.example.org", mlflow_version=self.version
         )
         return self.requests.create(ALICE, wish, request_id=None)
 

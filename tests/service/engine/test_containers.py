@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
+import sqlite3
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -25,7 +27,7 @@ from tests.service.engine.contract_boxfiles import UIDS, BoxFilesContract, box_o
 from tests.service.engine.contract_runtime import Bench, RuntimeContract
 from tests.service.engine.support import make_database, runs_in
 from tests.support.account import ACCOUNT, service_account
-from tests.support.box import MLFLOW_VERSION
+from tests.support.box import MLFLOW_VERSION, environment
 from tests.support.docker import Docker
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
@@ -78,13 +80,26 @@ def site_of(state: Path) -> Site:
     return Site(install=install, image=IMAGE, listen_address="127.0.0.1", networks=networks.networks(settings, install))
 
 
+class ContainerBench(Bench):
+    def schema_of(self, directory: Path) -> str | None:
+        """The version whose schema a real database has; it belongs to the box's uid, so root looks."""
+        os.seteuid(0)
+        try:
+            wanted = json.loads((environment() / "version.json").read_text())["schema_revision"]
+            with contextlib.closing(sqlite3.connect(directory / "data" / "mlflow.db")) as database:
+                (found,) = database.execute("SELECT version_num FROM alembic_version").fetchone()
+        finally:
+            os.seteuid(ACCOUNT)
+        return MLFLOW_VERSION if found == wanted else str(found)
+
+
 @pytest.fixture
 def bench(state: Path, engine: Engine, boxes: BoxDirectories) -> Bench:
     def kill(server_id: str) -> None:
         for container in engine.of(server_id, fresh=True).values():
             engine.stop(container.id, seconds=0)
 
-    return Bench(
+    return ContainerBench(
         runtime=ContainerRuntime(engine=engine, site=site_of(state)),
         boxes=boxes,
         kill=kill,
