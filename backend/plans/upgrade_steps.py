@@ -89,8 +89,8 @@ def prove_version(work: Work) -> None:
 
 
 def stop_proof(work: Work) -> None:
-    """What was started for the proof does not run."""
-    if not has_taken_version(work):
+    """What was started for the proof does not run. Before the swap, what runs is the server itself, and it goes on."""
+    if is_swapping(work) and not has_taken_version(work):
         box.stop_box(work)
 
 

@@ -24,8 +24,8 @@ from backend.runtimes.containers import install_id
 from backend.runtimes.docker import Engine
 from backend.secret import Secret
 from demo.ports import free_ports
+from tests.service.engine.real_site import PASSWORD, RealSite
 from tests.service.engine.support import ALICE, SECRET, FakeStore, until
-from tests.service.engine.test_real_box import PASSWORD, RealSite
 from tests.support.account import ACCOUNT, service_account
 from tests.support.box import MLFLOW_VERSION
 from tests.support.docker import DOCKERD, Docker, DockerError, running_docker

@@ -5,89 +5,29 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import requests
 
-from backend.domain import BoxState, StorageKey
-from backend.registry.models import Operation, Server
-from backend.runtimes.process import ProcessRuntime
+from backend.domain import StorageKey
 from backend.runtimes.proctable import guard_pid, processes_of
-from backend.s3 import S3
 from backend.secret import Secret
-from backend.wishes import CreateWish, StorageWish
-from tests.service.engine.support import ALICE, GROUP, Site, until
+from backend.wishes import StorageWish
+from tests.service.engine.real_site import RealSite, running_site
+from tests.service.engine.support import ALICE, GROUP, until
 from tests.support.box import MLFLOW_VERSION, environment
 from tests.support.s3 import S3Store
 
 pytestmark = pytest.mark.box
-PASSWORD = "a right password"
-
-
-class RealSite(Site):
-    """A site whose reconciler runs, and whose one server is asked for things over HTTP."""
-
-    def ask_and_wait(self, operation: Operation, state: str = "succeeded") -> Operation:
-        done: Operation = until(lambda: (found := self.operation(operation)).finished_at is not None and found, 90)
-        assert done.state == state, done.error
-        return done
-
-    def is_up(self) -> Server | None:
-        server = self.server()
-        return server if server is not None and server.status in {"running", "sleeping"} else None
-
-    def answers(self) -> bool:
-        server = self.one()
-        directory, address = self.boxes.directory(server.id), ("127.0.0.1", server.port)
-        seen = self.runtime.observe(server_id=server.id, directory=directory, address=address)
-        return seen.state in {BoxState.ASLEEP, BoxState.AWAKE}
-
-    def call(self, path: str, document: dict[str, Any]) -> Any:
-        url = f"http://127.0.0.1:{self.one().port}/mlflow/api/2.0/mlflow/{path}"
-        headers = {"Host": f"host.example.org:{self.one().port}"}
-        answer = requests.post(url, json=document, headers=headers, auth=("alice", PASSWORD), timeout=60)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    def experiments(self) -> list[str]:
-        found = self.call("experiments/search", {"max_results": 10})["experiments"]
-        return sorted(experiment["name"] for experiment in found)
 
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory, s3_store: S3Store) -> Iterator[RealSite]:
-    home, envs = tmp_path_factory.mktemp("real") / "state", environment().parent
-    runtime = ProcessRuntime(servers_dir=home / "servers", envs_dir=envs, environment=dict(os.environ))
-    site = RealSite(home, runtime=runtime, envs_dir=envs, region=s3_store.region, stop_timeout=20)
-    site.store = S3()  # type: ignore[assignment]
-    stop = threading.Event()
-    thread = threading.Thread(target=site.reconciler().run, args=(stop,))
-    thread.start()
-    try:
-        key = StorageKey(access_key_id=s3_store.owner.access_key, secret_access_key=Secret(s3_store.owner.secret_key))
-        wish = CreateWish(
-            group=GROUP.name,
-            env_name="wine",
-            bucket=s3_store.make_bucket(),
-            key=key,
-            endpoint_url=s3_store.endpoint_url,
-            mlflow_version=MLFLOW_VERSION,
-        )
-        site.ask_and_wait(site.requests.create(ALICE, wish, request_id=None))
-        users = [("alice", Secret(PASSWORD))]
-        site.ask_and_wait(site.requests.set_users(ALICE, GROUP.name, "wine", users, request_id=None))
+    home = tmp_path_factory.mktemp("real") / "state"
+    with running_site(home, s3_store, envs=environment().parent, version=MLFLOW_VERSION) as site:
         site.call("experiments/create", {"name": "first"})
         yield site
-    finally:
-        stop.set()
-        thread.join(30)
-        for server_id in site.boxes.ids():
-            runtime.stop(server_id=server_id, directory=site.boxes.directory(server_id), timeout=5)
-        site.registry.close()
 
 
 def directory_of(site: RealSite) -> Path:

@@ -89,6 +89,8 @@ def test_what_fails_leaves_the_old_version_serving(site: Site, where: str):
     assert schema_of(site.database(server)) is None
     assert site.settings_of(server)["mlflow_version"] == VERSION
     assert site.settings_of(server)["listen"] == f"127.0.0.1:{server.port}"
+    if where != "prove_version":
+        assert site.runtime.starts.count(server.id) == 1, "it was never away"
     assert_nothing_of_the_trial_is_left(site, previous=False)
 
 
