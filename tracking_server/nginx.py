@@ -69,6 +69,11 @@ http {{
         default $upstream_http_x_aihub_principal;
         "" -;
     }}
+    # MLflow's streaming routes are below no prefix; its route that removes an artifact is an ordinary one.
+    map $request_method $aihub_artifact_prefix {{
+        default "";
+        DELETE /mlflow;
+    }}
     map $aihub_principal $aihub_who {{
         default $aihub_principal;
         - $aihub_answered;
@@ -147,7 +152,7 @@ http {{
 {refused}
         location ~ {artifact} {{
 {auth}
-            rewrite ^/mlflow(/.*)$ $1 break;
+            rewrite ^/mlflow(/.*)$ $aihub_artifact_prefix$1 break;
 {to_mlflow}
 {sandbox}
             client_max_body_size {upload};

@@ -36,6 +36,22 @@ def test_an_artifact_lands_under_the_servers_own_prefix(box: Box, s3_store: S3St
     assert [file["path"] for file in listed["files"]] == ["a dir/ü?.txt"]
 
 
+def test_an_artifact_is_deleted_through_the_server_and_nothing_beside_it(box: Box, s3_store: S3Store) -> None:
+    """Clients remove artifacts by the same address; one that leaves the server's own prefix removes nothing."""
+    run_id, uri = new_run(box)
+    for name in ("one", "two"):
+        assert box.request("PUT", f"{artifact_path(uri)}/{name}", data=b"x").status_code == 200
+    s3_store.client().put_object(Bucket=box.settings["bucket"], Key="mlflow/another/secret", Body=b"x")
+    assert box.request("DELETE", f"{artifact_path(uri)}/one", auth=None).status_code == 401
+    assert box.request("DELETE", f"{artifact_path(uri)}/one").status_code == 200
+    assert [file["path"] for file in box.api("GET", "artifacts/list", params={"run_id": run_id})["files"]] == ["two"]
+    assert box.request("GET", f"{artifact_path(uri)}/two").content == b"x"
+    root = "/api/2.0/mlflow-artifacts/artifacts"
+    for path in (f"{root}/%2e%2e/another/secret", f"{root}/..%2fanother%2fsecret", f"{root}/0/%252e%252e/%252e%252e/another/secret"):
+        assert box.request("DELETE", path).status_code >= 400
+    assert s3_store.client().head_object(Bucket=box.settings["bucket"], Key="mlflow/another/secret")["ContentLength"] == 1
+
+
 @pytest.mark.parametrize(
     "path",
     [
