@@ -30,7 +30,8 @@ class HttpTrial:
         client.artifact(f"{folder}/hello.txt")
         name = f"{folder}-model"
         client.post("registered-models/create", {"name": name})
-        made = client.post("model-versions/create", {"name": name, "source": f"mlflow-artifacts:/{folder}"})["model_version"]
+        version_of_it = {"name": name, "source": f"runs:/{run}/model", "run_id": run}
+        made = client.post("model-versions/create", version_of_it)["model_version"]
         client.expect(made["version"] == "1", "a model cannot be registered")
 
     def look(self, *, address: tuple[str, int], password: Secret, version: str) -> None:

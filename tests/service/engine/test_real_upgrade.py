@@ -147,7 +147,8 @@ def test_a_version_that_fails_its_trial_leaves_the_old_one_serving_without_a_pau
     with writers(before) as made:
         failed = site.ask_and_wait(site.upgrade(version=MISLABELLED), "failed", seconds=UPGRADE_SECONDS)
     assert failed.error is not None
-    assert failed.error["code"] == "version_unfit", failed.error
+    # The guard of a version that is not what it says ends at once: before or after it is seen to run.
+    assert failed.error["code"] in {"version_unfit", "box_failed_to_start"}, failed.error
     assert [writer.refused for writer in made] == [[], []], "the server was never away"
     assert_nothing_answered_is_lost(site, made)
     server = site.one()
