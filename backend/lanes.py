@@ -50,9 +50,11 @@ class Lanes:
         self._busy: dict[str, bool] = {}
         self._changed = threading.Condition()
 
-    def quick(self, key: str, job: Job) -> None:
-        """Run a look, unless something of that key is under way already: the next look comes soon."""
-        self._submit(self._quick, key, job, again=False)
+    def quick(self, key: str, job: Job, *, asked: bool = False) -> None:
+        """Run a look, unless something of that key is under way already: the next look comes soon. `asked`: somebody waits for this one,
+        so that ``wake`` is called at the end of what is under way.
+        """
+        self._submit(self._quick, key, job, again=asked)
 
     def slow(self, key: str, job: Job) -> None:
         """Run work; where something of that key is under way, ``wake`` is called at its end, so that it is asked for again."""

@@ -137,7 +137,7 @@ class Reconciler:
             servers = session.scalars(select(Server.id)).all() if full else access.untold(session)
         for server_id in servers:
             if server_id not in asked:
-                self._lanes.quick(server_id, lambda server_id=server_id: self._looker.look(server_id))  # type: ignore[misc]
+                self._lanes.quick(server_id, lambda server_id=server_id: self._looker.look(server_id), asked=not full)  # type: ignore[misc]
         if not full:
             return
         self._lanes.quick("members", self._look_at_members)

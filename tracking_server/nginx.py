@@ -16,7 +16,7 @@ BODY_MEGABYTES = 64
 KEEP_SECONDS = 1  # a connection to MLflow is kept so long for the next request: long enough for a job's stream of metrics
 _REFUSED = r"^/mlflow/(?:ajax-)?api/[0-9.]+/(?:mlflow/)?(?:assistant|jobs)(?:/|$)"
 _GATEWAY = r"^/mlflow/(?:gateway|(?:ajax-)?api/[0-9.]+/mlflow/gateway|(?:ajax-)?api/[0-9.]+/mlflow/gateway-proxy)(?:/|$)"
-_ARTIFACT = r"^/mlflow/(?:ajax-)?api/2\.0/mlflow-artifacts/artifacts/."
+_ARTIFACT = r"^/mlflow/(?:ajax-)?api/2\.0/mlflow-artifacts/artifacts/."  # below no prefix in MLflow, but for DELETE, an ordinary route
 
 _TEMPLATE = """\
 # Made by the guard from config/settings.json; edit that.
@@ -69,11 +69,7 @@ http {{
         default $upstream_http_x_aihub_principal;
         "" -;
     }}
-    # MLflow's streaming routes are below no prefix; its route that removes an artifact is an ordinary one.
-    map $request_method $aihub_artifact_prefix {{
-        default "";
-        DELETE /mlflow;
-    }}
+    map $request_method $aihub_artifact_prefix {{ default ""; DELETE /mlflow; }}
     map $aihub_principal $aihub_who {{
         default $aihub_principal;
         - $aihub_answered;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Final
 
 import click
@@ -37,9 +38,11 @@ def operations(context: click.Context, *, limit: int, state: str | None, as_json
 @click.command()
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1_000_000), help="How many, the latest first.")
 @click.option("--user", help="Only what that user asked for.")
+@click.option("--group", help="Only for servers of that group.")
+@click.option("--since", type=click.DateTime(), help="Only from then on (UTC).")
 @json_option
 @click.pass_context
-def audit(context: click.Context, *, limit: int, user: str | None, as_json: bool) -> None:
+def audit(context: click.Context, *, limit: int, user: str | None, group: str | None, since: datetime | None, as_json: bool) -> None:
     """Who asked for what, the latest first."""
     from sqlalchemy import select
 
@@ -49,6 +52,10 @@ def audit(context: click.Context, *, limit: int, user: str | None, as_json: bool
     query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit)
     if user:
         query = query.where(AuditEntry.user == user)
+    if group:
+        query = query.where(AuditEntry.group_name == group)
+    if since:
+        query = query.where(AuditEntry.at >= since.replace(tzinfo=UTC))
     with open_registry(ready_settings(context)).reading() as session:
         found = list(session.scalars(query))
     rows: list[Row] = [

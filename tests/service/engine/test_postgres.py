@@ -10,6 +10,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DatabaseError
 
 from backend.errors import ServiceError
 from backend.registry.database import Registry
@@ -82,4 +83,13 @@ def test_two_creates_of_one_name_at_once(address: str, tmp_path: Path):
     assert len(refused) == 2
     servers = [site.one(env) for env in ("same", "one", "two", "three")]
     assert len({server.port for server in servers}) == 4
+    site.registry.close()
+
+
+def test_the_audit_can_only_grow(address: str, tmp_path: Path):
+    site = Site(tmp_path / "state", database_url=address)
+    site.create()
+    for statement in ("UPDATE audit SET action = 'x'", "DELETE FROM audit"):
+        with pytest.raises(DatabaseError, match="append-only"), site.registry.session() as session:
+            session.execute(text(statement))
     site.registry.close()

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import func, select
-from sqlalchemy.exc import StatementError
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import DatabaseError, StatementError
 
 from backend.registry.database import Registry
 from backend.registry.models import AuditEntry, Base, Port
@@ -142,3 +142,15 @@ def test_times_keep_their_offset_and_one_without_is_refused(registry: Registry):
         assert (row.at, row.at.tzinfo, row.uid) == (tokyo, UTC, 2**32 - 2)
     with pytest.raises(StatementError), registry.session() as session:
         session.add(AuditEntry(at=datetime(2026, 11, 24), **entry))  # noqa: DTZ001 (that is what is refused)
+
+
+@pytest.mark.parametrize("statement", ["UPDATE audit SET user_name = 'x'", "DELETE FROM audit"])
+def test_the_audit_can_only_grow(registry: Registry, statement: str):
+    """Whoever asks the database, with whatever program."""
+    with registry.session() as session:
+        session.add(AuditEntry(user="alice", uid=1, scheme="cli", action="create", group_name="g", env_name="e"))
+    statement = statement.replace("user_name", '"user"')
+    with pytest.raises(DatabaseError, match="append-only"), registry.session() as session:
+        session.execute(text(statement))
+    with registry.reading() as session:
+        assert session.scalars(select(AuditEntry.user)).all() == ["alice"]
