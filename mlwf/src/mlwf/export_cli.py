@@ -1,17 +1,16 @@
 """mlwf_export_model: a registered model version as a package that can be published."""
 
-import signal
 import sys
 import warnings
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn, Self
+from typing import Self
 
 import click
 import urllib3
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from mlwf.ending import Terminated, end, raise_on_terminate
 from mlwf.export.memory import keep_freed_memory
 from mlwf.export.registry import ModelVersion
 from mlwf.export.run import Exported, Wanted, export
@@ -31,10 +30,6 @@ HELP = _(
       mlwf_export_model --model-registry-url http://HOST:PORT/mlflow/ --model-name wine --model-alias champion
     """
 )
-
-
-class _Terminated(BaseException):
-    """SIGTERM, as an exception, so that everything is tidied up on the way out."""
 
 
 class TerminalReporter:
@@ -96,15 +91,15 @@ def command(*, url: str, name: str, number: str | None, alias: str | None, outpu
         raise click.UsageError(_("--model-version is a number; for a name use --model-alias."))
     # MLFLOW_TRACKING_INSECURE_TLS is the user's own choice; a warning for each request says nothing new.
     warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
-    signal.signal(signal.SIGTERM, _on_terminate)
+    raise_on_terminate()
     console = stderr()
     try:
         with TerminalReporter(console) as reporter:
             result = export(Wanted(url, name, number, alias, output, through), environment(), reporter)
     except KeyboardInterrupt:
-        _end(130, _("Interrupted; nothing was kept."), console)
-    except _Terminated:
-        _end(143, _("Terminated; nothing was kept."), console)
+        end(130, _("Interrupted; nothing was kept."), console)
+    except Terminated:
+        end(143, _("Terminated; nothing was kept."), console)
     except Exception as error:  # noqa: BLE001  # the last frame: every failure becomes one sentence and a status
         sys.exit(show_failure(error, stacktrace=stacktrace))
     _summary(result, console)
@@ -127,17 +122,6 @@ def _summary(result: Exported, console: Console) -> None:
         console.print(_("Not straight from the object store: {reason}").format(reason=result.because), markup=False)
     console.print(_("Fill what info.yaml marks as REQUIRED before you publish it."), markup=False)
     click.echo(str(result.folder))
-
-
-def _end(status: int, words: str, console: Console) -> NoReturn:
-    # A second Ctrl-C must not bring a traceback on top.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    console.print(words, markup=False)
-    sys.exit(status)
-
-
-def _on_terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise _Terminated
 
 
 def main() -> None:

@@ -1,17 +1,16 @@
 """mlwf_create_image: a Singularity image that serves a model, from its package and a base image."""
 
 import json
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn, Self
+from typing import Self
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
+from mlwf.ending import Terminated, end, raise_on_terminate
 from mlwf.i18n import _
 from mlwf.image.create import IMAGE, Created, create
 from mlwf.image.plan import Wanted
@@ -32,10 +31,6 @@ HELP = _(
       mlwf_create_image --model-pkg-url MLWFExportModel_20261124101500 --base-container-url docker-archive:base.tar
     """
 )
-
-
-class _Terminated(BaseException):
-    """SIGTERM, as an exception, so that everything is tidied up on the way out."""
 
 
 class TerminalReporter:
@@ -145,16 +140,16 @@ class _Watching(Progress):
 def command(*, package: str, base: str, no_test: bool, no_https: bool, as_json: bool, stacktrace: bool, **options: object) -> None:
     if options["offline"] and options["fetch_only"]:
         raise click.UsageError(_("Give either --offline or --fetch-only."))
-    signal.signal(signal.SIGTERM, _on_terminate)
+    raise_on_terminate()
     console = stderr()
     wanted = Wanted(package_url=package, base_url=base, test=not no_test, http_registry=no_https, **options)  # type: ignore[arg-type]
     try:
         with TerminalReporter(console, as_json=as_json) as reporter:
             created = create(wanted, environment(), reporter)
     except KeyboardInterrupt:
-        _end(130, _("Interrupted; nothing was kept."), console)
-    except _Terminated:
-        _end(143, _("Terminated; nothing was kept."), console)
+        end(130, _("Interrupted; nothing was kept."), console)
+    except Terminated:
+        end(143, _("Terminated; nothing was kept."), console)
     except Exception as error:  # noqa: BLE001  # the last frame: every failure becomes one sentence and a status
         sys.exit(show_failure(error, stacktrace=stacktrace))
     _summary(created, console, as_json=as_json)
@@ -205,17 +200,6 @@ def _as_json(created: Created) -> dict[str, object]:
         "proof": created.verdict.as_json() if created.verdict else None,
         "seconds": created.seconds,
     }
-
-
-def _end(status: int, said: str, console: Console) -> NoReturn:
-    # A second Ctrl-C must not bring a traceback on top.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    console.print(said, markup=False)
-    sys.exit(status)
-
-
-def _on_terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise _Terminated
 
 
 def main() -> None:
