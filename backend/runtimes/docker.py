@@ -6,6 +6,7 @@ import io
 import tarfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -182,6 +183,7 @@ class Engine:
                 self._made = docker.DockerClient(
                     base_url=self.address, version="auto", timeout=self._timeout, num_pools=4, max_pool_size=_CONNECTIONS
                 )
+                weakref.finalize(self, self._made.close)
             return self._made
 
     def _ask(self, question: Callable[[Any], T], *, changes: bool = False) -> T:
