@@ -58,7 +58,7 @@ class Access:
         self._kick = kick
 
     def ticket(self, caller: Caller, group: str, env: str, *, request_id: str | None) -> Ticket:
-        """A ticket for the caller. Errors: ``no_portal``, ``server_not_up``."""
+        """A ticket for the caller. Errors: ``no_portal``, ``server_not_up``, ``auth_info_missing``."""
         portal = (self._settings.portal_url or "").rstrip("/")
         if not portal:
             raise ServiceError("no_portal")
@@ -68,6 +68,7 @@ class Access:
             server = self._permitted(session, caller, group, env, group_now)
             if server.status not in _UP or server.ticket_keys is None:
                 raise ServiceError("server_not_up", env_name=env, status=server.status)
+            _check_users(server)
             session.merge(Visit(server_id=server.id, user=caller.user, uid=caller.uid, ticket_at=at))
             audit.record(session, caller=caller, action="ticket", server=server, request_id=request_id)
         keys = tickets.read_keys(self._keyring.decrypt(server.ticket_keys))
@@ -80,7 +81,9 @@ class Access:
         )
 
     def make_token(self, caller: Caller, group: str, env: str, *, seconds: int, name: str, request_id: str | None) -> tuple[Token, Secret]:
-        """A token for the caller, and its text, which nobody ever sees again. Errors: ``token_too_long``, ``too_many_tokens``."""
+        """A token for the caller, and its text, which nobody ever sees again. Errors: ``token_too_long``, ``too_many_tokens``,
+        ``auth_info_missing``.
+        """
         if seconds > self._settings.token_days * 86400:
             raise ServiceError("token_too_long", days=self._settings.token_days)
         group_now = self._group_now(caller, group)
@@ -88,6 +91,7 @@ class Access:
         text = Secret(f"aihub_{token_id}_{secrets.token_urlsafe(32)}")
         with self._registry.session() as session:
             server = self._permitted(session, caller, group, env, group_now)
+            _check_users(server)
             if sum(token.user == caller.user and is_in_force(token) for token in server.tokens) >= MOST_TOKENS:
                 raise ServiceError("too_many_tokens", count=MOST_TOKENS)
             token = Token(
@@ -153,6 +157,12 @@ class Access:
         if refused is not None:
             raise refused
         return server
+
+
+def _check_users(server: Server) -> None:
+    """The box lets nobody in before a user is registered: a ticket or token would be of no use. Raises ServiceError."""
+    if not server.users:
+        raise ServiceError("auth_info_missing", env_name=server.env_name)
 
 
 def is_in_force(token: Token) -> bool:

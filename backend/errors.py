@@ -134,6 +134,11 @@ FAILURES: Final[dict[str, Failure]] = {
     "no_portal": Failure(
         409, "This site has no portal through which a browser could sign in", "Use the inside URL with a registered user name and password."
     ),
+    "auth_info_missing": Failure(
+        409,
+        "No user is registered for the tracking server {env_name} yet, and until then it lets nobody in",
+        "Register Auth Info first, in the console or with mlwf server auth.",
+    ),
     "server_not_up": Failure(409, "The tracking server {env_name} does not run now ({status})", "Start it, then open it again."),
     "no_such_bearer_token": Failure(404, "This server has no token {id}", "Look at the list of its tokens."),
     "token_of_other": Failure(403, "The token {id} belongs to {user}", "Ask {user}, or who may set this server's users, to revoke it."),

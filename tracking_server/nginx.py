@@ -6,9 +6,9 @@ nginx runs in `run/`, so that sockets and files have short relative names. Every
 
 from __future__ import annotations
 
-import json
 import re
 
+from tracking_server import replies
 from tracking_server.settings import Settings
 
 CONNECTIONS = 4096  # a waiting client takes two, and a third while its login is checked
@@ -57,7 +57,7 @@ http {{
         default 1;
         "" "";
     }}
-    map "$aihub_retry_after:$aihub_portal" $aihub_challenge {{
+    map "$aihub_retry_after$aihub_closed:$aihub_portal" $aihub_challenge {{
         default "";
         ":" 'Basic realm="MLflow"';
     }}
@@ -89,6 +89,7 @@ http {{
         set $aihub_principal -;
         set $aihub_retry_after "";
         set $aihub_foreign "";
+        set $aihub_closed "";
         error_page 401 = @refused;
         error_page 403 = @forbidden;
         error_page 404 = @unknown;
@@ -188,6 +189,9 @@ http {{
                 rewrite ^ /-/refused break;
                 proxy_pass http://guard;
             }}
+            if ($aihub_closed) {{
+                {reply_401_closed}
+            }}
             if ($aihub_portal) {{
                 {reply_401_portal}
             }}
@@ -222,7 +226,8 @@ _AUTH = """\
             auth_request_set $aihub_principal $upstream_http_x_aihub_principal;
             auth_request_set $aihub_server $upstream_http_x_aihub_server;
             auth_request_set $aihub_retry_after $upstream_http_x_aihub_retry_after;
-            auth_request_set $aihub_foreign $upstream_http_x_aihub_foreign;"""
+            auth_request_set $aihub_foreign $upstream_http_x_aihub_foreign;
+            auth_request_set $aihub_closed $upstream_http_x_aihub_closed;"""
 
 _SIGN_IN = """\
             client_max_body_size 8k;
@@ -250,21 +255,6 @@ _SANDBOX = """\
             add_header Content-Security-Policy sandbox always;
             add_header X-Content-Type-Options nosniff always;"""
 
-# In MLflow's own error shape, so that its client shows the message.
-_REPLIES: dict[str, tuple[str, str]] = {
-    "401": (
-        "UNAUTHENTICATED",
-        "Unknown user, wrong password, or a token that is no longer good: use what was registered for this server, or make a new token.",
-    ),
-    "401_portal": ("UNAUTHENTICATED", "You are not signed in to this server, or no longer: press Open in the console."),
-    "403": ("PERMISSION_DENIED", "This server does not offer this part of MLflow: ask its administrator."),
-    "403_foreign": ("PERMISSION_DENIED", "The request came from a page of another site, so nothing was done: use the pages of the portal."),
-    "404": ("ENDPOINT_NOT_FOUND", "Nothing is here: MLflow is under /mlflow/."),
-    "413": ("INVALID_PARAMETER_VALUE", "The request is larger than this server takes: send less at once."),
-    "429": ("RESOURCE_EXHAUSTED", "Too many wrong passwords for this user: wait some seconds and try again."),
-    "503": ("TEMPORARILY_UNAVAILABLE", "MLflow stopped while it answered, and starts again by itself: try again."),
-}
-
 
 def nginx_text(settings: Settings, *, user: str | None) -> str:
     """The whole configuration. `user`: the account of the workers, said only where the master is root."""
@@ -284,13 +274,8 @@ def nginx_text(settings: Settings, *, user: str | None) -> str:
         refused="\n".join(f"        location ~ {_quoted(pattern)} {{\n            return 403;\n        }}" for pattern in refused),
         artifact=_quoted(_ARTIFACT),
         upload=settings.max_upload_bytes,
-        **{f"reply_{name}": _reply(name) for name in _REPLIES},
+        **{f"reply_{name}": statement for name, statement in replies.statements().items()},
     )
-
-
-def _reply(name: str) -> str:
-    code, message = _REPLIES[name]
-    return f"return {name[:3]} '{json.dumps({'error_code': code, 'message': message})}\\n';"
 
 
 def _quoted(pattern: str) -> str:

@@ -305,6 +305,34 @@ def test_bearer_tokens_come_and_go(own_box: Callable[..., Box]) -> None:
     assert box.request("GET", "/-/info").status_code == 200
 
 
+def test_before_a_user_is_registered_nobody_is_let_in_by_any_way(own_box: Callable[..., Box]) -> None:
+    box = own_box(origins=[PORTAL], console_url=f"{PORTAL}/pun/sys/mlflow-console")
+    box.replace("ticket_keys.json", keys_document((KEY_ID, KEY)))
+    box.replace("tokens.json", tokens_document(("a1", "alices", "alice", time.time() + 600)))
+    box.start()
+    cookie, unused = cookie_of(sign_in(box, ticket(KEY, SERVER))), ticket(KEY, SERVER)
+    assert (principal(box, cookie), bearer(box, "alices")) == ("portal:alice", "token:a1:alice")
+    box.replace("users.json", json.dumps({"users": []}))
+    until(lambda: principal(box, cookie) is None, seconds=2, what="the cookie refused")
+    assert bearer(box, "alices") is None
+    refused = sign_in(box, unused, **{"X-Forwarded-User": "alice"})
+    assert (refused.status_code, "Set-Cookie" in refused.headers) == (401, False)
+    assert "No user is registered for this server yet" in refused.text
+    page = requests.get(f"{box.url}/", headers={"Cookie": cookie, "X-Forwarded-User": "alice", "Accept": "text/html"}, timeout=30)
+    assert (page.status_code, "Press Auth Info Registration in the console first" in page.text) == (401, True)
+    assert requests.get(f"{box.url}/-/sign-in", headers={"Cookie": cookie}, timeout=30).status_code == 401
+    for headers in ({"Cookie": cookie}, {"Authorization": "Bearer alices"}, {}):
+        answer = requests.get(f"{box.url}/api/2.0/mlflow/experiments/search", headers=headers, timeout=30)
+        assert (answer.status_code, "WWW-Authenticate" in answer.headers) == (401, False), "no password would help"
+        assert "or run mlwf server auth" in answer.json()["message"]
+    assert [requests.get(f"{box.url}{path}", timeout=30).status_code for path in ("/health", "/-/health", "/version")] == [200, 200, 200]
+    box.write_users({USER: PASSWORD})
+    until(lambda: principal(box, cookie) == "portal:alice", seconds=2, what="the member let in again")
+    assert bearer(box, "alices") == "token:a1:alice"
+    assert sign_in(box, unused).status_code == 303, "a ticket that was refused for this was not used"
+    assert post(box, "/-/sign-out", {}, Cookie=cookie).status_code == 303
+
+
 def test_plain_mlflow_takes_a_token(box: Box, box_environment: Path) -> None:
     box.replace("tokens.json", tokens_document(("m1", "of-the-job", "alice", time.time() + 600)))
     until(lambda: bearer(box, "of-the-job"), seconds=3, what="the token in force")

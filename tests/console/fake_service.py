@@ -35,6 +35,9 @@ STEPS = {
 AFTER = {"create": "running", "start": "running", "stop": "stopped", "delete": "deleted", "restore": "running"}
 
 
+NOBODY: dict[str, Any] = {"names": [], "updated_at": None}
+
+
 def stamp(delta: timedelta = timedelta()) -> str:
     return (datetime.now(UTC) + delta).isoformat()
 
@@ -100,7 +103,7 @@ class FakeService:
                 "access_key_id": "AKIAEXAMPLEWXYZ",
                 "other_buckets": 3,
             },
-            "users": {"names": [], "updated_at": None},
+            "users": {"names": [self.user], "updated_at": stamp(timedelta(days=-2))},
             "auth_file": str(self.area / group / "aihub" / env_name / "yml" / "basic_auth.yml"),
             "created_by": self.user,
             "created_at": stamp(timedelta(days=-3)),
@@ -296,7 +299,7 @@ def _changing(app: Flask, fake: FakeService) -> None:
         body = request.get_json()
         if refused := fake.refusal(body):
             return refused
-        server = fake.add(body["group"], body["env_name"], "creating")
+        server = fake.add(body["group"], body["env_name"], "creating", users=NOBODY)
         server["storage"]["bucket"] = body["bucket"]
         return accept("create", server, _secret=body["secret_access_key"])
 
@@ -327,6 +330,8 @@ def _signing_in(app: Flask, fake: FakeService) -> None:
             return _no_such_server(group, env)
         if found["status"] not in {"running", "sleeping"}:
             return problem("server_not_up", env_name=env, status=found["status"])
+        if not found["users"]["names"]:
+            return problem("auth_info_missing", env_name=env)
         text = f"t1.ticket-{next(fake.count)}.mac"
         where = f"{found['outside_url']}-/sign-in"
         return jsonify(ticket=text, user=fake.user, expires_at=stamp(timedelta(seconds=30)), sign_in_url=where), 201

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.console.conftest import Caller, Opener
-from tests.console.fake_service import FakeService
+from tests.console.fake_service import NOBODY, FakeService
 
 VISIT = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", "Sec-Fetch-Site": "same-origin"}
 PATH = "/open/gaa50000/wine"
@@ -68,11 +68,15 @@ def test_the_button_does_it_after_a_click_but_no_script(service: FakeService, ca
 
 
 def test_why_not_is_a_page_with_the_cure(service: FakeService, caller: Caller) -> None:
-    service.add("gaa50000", "wine", status="stopped")
+    server = service.add("gaa50000", "wine", status="stopped")
     answer = caller.get(PATH, headers=VISIT)
     assert answer.status_code == 409
     assert "does not run now" in answer.get_data(as_text=True)
     assert caller.get("/open/gaa50000/none", headers=VISIT).status_code == 404
+    server |= {"status": "running", "users": NOBODY}
+    answer = caller.get(PATH, headers=VISIT)
+    assert answer.status_code == 409
+    assert "Register Auth Info first" in answer.get_data(as_text=True)
 
 
 def test_one_click_or_enter_opens_a_new_tab_and_posts(service: FakeService, open_page: Opener) -> None:

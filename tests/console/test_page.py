@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from backend.plans.labels import LABELS
 from tests.console.conftest import MOUNT, Opener
-from tests.console.fake_service import STEPS, FakeService, stamp
+from tests.console.fake_service import NOBODY, STEPS, FakeService, stamp
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=15_000)  # the page polls every two seconds, and this machine may be busy
@@ -112,9 +112,13 @@ def test_read_credentials_offers_the_profiles(
 
 
 def test_registration_makes_the_file_and_registers_it(service: FakeService, open_page: Opener) -> None:
-    server = service.add("gaa50000", "wine")
+    server = service.add("gaa50000", "wine", users=NOBODY)
     page = open_page()
     expect(page.get_by_text("Nobody can log in to this server yet")).to_be_visible()
+    opens = page.get_by_role("link", name="Open")
+    expect(opens).to_have_attribute("aria-disabled", "true")
+    expect(opens).to_have_accessible_description("wine Open: register Auth Info first.")
+    assert opens.get_attribute("href") is None
     page.get_by_role("button", name="Auth Info Registration").click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text(server["auth_file"])
@@ -124,6 +128,8 @@ def test_registration_makes_the_file_and_registers_it(service: FakeService, open
     dialog.get_by_role("button", name="Auth Info Registration").click()
     expect(page.get_by_role("dialog")).to_have_count(0)
     expect(page.get_by_role("button", name="Update Auth Info")).to_be_visible()
+    expect(opens).to_have_attribute("href", f"{MOUNT}/open/gaa50000/wine")
+    expect(page.get_by_text("register Auth Info first")).to_have_count(0)
     expect(page.locator("tr.notes summary")).to_contain_text("alice · MLflow 3.17.2")
     password = service.received[-1][2]["users"][0]["pass"]
     assert password in Path(server["auth_file"]).read_text()
@@ -215,7 +221,7 @@ def test_a_phone_shows_cards_and_never_scrolls_sideways(service: FakeService, op
 
 
 def test_in_japanese_the_labels_stay_and_the_rest_is_japanese(service: FakeService, open_page: Opener) -> None:
-    service.add("gaa50000", "wine")
+    service.add("gaa50000", "wine", users=NOBODY)
     page = open_page(locale="ja-JP")
     expect(page.get_by_text("このサーバには、まだ誰もログインできません")).to_be_visible()
     for name in ("Start", "Stop", "Delete", "Service List Update", "Auth Info Registration", "Export model", "Create image"):

@@ -211,8 +211,10 @@ def test_the_card_shows_addresses_and_lines_to_copy() -> None:
         "users": ["alice"],
         "warnings": ["Nobody can log in. Register."],
     }
-    (found,) = render([view({"server": server})])
+    (found, nobody) = render([view({"server": server}), view({"server": {**server, "users": []}})])
     page = found["result"]
+    assert "register Auth Info in the console first" not in page
+    assert "register Auth Info in the console first" in nobody["result"]
     assert 'href="/pun/sys/mlflow-console/open/gaa50000/wine"' in page
     assert "export MLFLOW_TRACKING_URI=http://h:21000/mlflow/\nexport MLFLOW_TRACKING_USERNAME=alice\n" in page
     assert "https://p/rnode/h/21000/mlflow/" in page

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,6 +35,7 @@ class Access:
             box.tokens: lambda: self._read(box.tokens, parse_tokens, self._bearer.set_tokens, "tokens"),
             box.revoked: lambda: self._read(box.revoked, parse_revoked, self.sessions.set_revoked, "people who left"),
         }
+        self._users = 0
         # A browser may send the portal's own password with each request: the cookie must be looked at first.
         self.schemes: tuple[Scheme, ...] = (SessionScheme(self.sessions), self._bearer, BasicScheme(self._verifier))
 
@@ -42,8 +43,16 @@ class Access:
         for call in self.files.values():
             call()
 
+    def closed(self) -> bool:
+        """Whether nobody gets in, by a password, cookie, ticket or token: no user is registered."""
+        return self._users == 0
+
     def _read_users(self) -> None:
-        self._read(self._box.users, parse_users, self._verifier.set_users, "users")
+        self._read(self._box.users, parse_users, self._set_users, "users")
+
+    def _set_users(self, users: Mapping[str, bytes]) -> None:
+        self._users = len(users)
+        self._verifier.set_users(users)
 
     def _read(self, path: Path, parse: Callable[[bytes], dict[str, T]], use: Callable[[dict[str, T]], None], what: str) -> None:
         """A file that is not there is an empty one; what cannot be used leaves the last good one in force."""

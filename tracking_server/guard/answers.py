@@ -15,7 +15,7 @@ _NOT_STORED = (("Cache-Control", "no-store"),)
 
 class Answers:
     """A handler for requests that nginx sends. `settings` gives those in force now, `config` the files that were taken over; `paths`: what
-    others answer.
+    others answer; `closed`: whether nobody gets in now.
     """
 
     def __init__(
@@ -25,12 +25,14 @@ class Answers:
         config: Callable[[], dict[str, int | None]],
         mlflow: MlflowProcess,
         schemes: Sequence[Scheme],
+        closed: Callable[[], bool],
         paths: Mapping[str, Handler],
     ) -> None:
         self._settings = settings
         self._config = config
         self._mlflow = mlflow
         self._schemes = schemes
+        self._closed = closed
         self._paths: dict[str, Handler] = {
             **paths,
             "/auth": self._auth,
@@ -55,13 +57,15 @@ class Answers:
                 respond(Response(200, b"", (("X-Aihub-Principal", outcome.as_header()), server)))
             elif outcome.foreign:
                 respond(Response(403, b"", (("X-Aihub-Foreign", "1"),)))
+            elif outcome.closed:
+                respond(Response(401, b"", (("X-Aihub-Closed", "1"),)))
             elif outcome.retry_after is None:
                 respond(Response(401))
             else:
                 # auth_request makes a 500 of any other status, so "too many" is said by a header.
                 respond(Response(401, b"", (("X-Aihub-Retry-After", str(outcome.retry_after)),)))
 
-        identify(self._schemes, request, tell)
+        identify(self._schemes, request, tell, closed=self._closed())
 
     def _health(self, _request: Request, respond: Respond) -> None:
         settings, state = self._settings(), self._mlflow.state

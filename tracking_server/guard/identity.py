@@ -28,10 +28,13 @@ class Principal(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """Nobody. `retry_after`: seconds after which to ask again, where that may help. `foreign`: known, but sent by another site's page."""
+    """Nobody. `retry_after`: seconds after which to ask again, where that may help. `foreign`: known, but sent by another site's page.
+    `closed`: nobody gets in now, whoever it is.
+    """
 
     retry_after: int | None = None
     foreign: bool = False
+    closed: bool = False
 
 
 Outcome = Principal | Refused
@@ -123,8 +126,11 @@ def parse_basic(blob: str) -> tuple[str, bytes] | None:
     return text, password
 
 
-def identify(schemes: Sequence[Scheme], request: Request, tell: Tell) -> None:
-    """The first scheme for which the request carries something decides."""
+def identify(schemes: Sequence[Scheme], request: Request, tell: Tell, *, closed: bool) -> None:
+    """The first scheme for which the request carries something decides. `closed`: no user is registered, so none is asked."""
+    if closed:
+        tell(Refused(closed=True))
+        return
     for scheme in schemes:
         if scheme.attempt(request, tell):
             return

@@ -73,7 +73,8 @@ class Guard:
             config=self._config_taken_over,
             mlflow=self._mlflow,
             schemes=self._access.schemes,
-            paths=SignIn(self._access.sessions, settings=lambda: self._settings, log=self.log).paths,
+            closed=self._access.closed,
+            paths=SignIn(self._access.sessions, settings=lambda: self._settings, closed=self._access.closed, log=self.log).paths,
         )
         guard_socket = self._listen(layout.GUARD_SOCKET)
         self._loop.watch(guard_socket, READ, lambda: accept_all(self._loop, guard_socket, answers))

@@ -43,6 +43,17 @@ PROBLEMS: dict[str, tuple[int, Text, Text]] = {
         Text("You are not signed in to this server, or no longer.", "このサーバーにサインインしていないか、期限が切れました。"),
         Text("Press Open in the console: it signs you in.", "コンソールで Open を押すとサインインします。"),
     ),
+    "closed": (
+        401,
+        Text(
+            "No user is registered for this server yet, and until then it lets nobody in.",
+            "このサーバーにはまだ利用者が登録されていないため、誰も入れません。",
+        ),
+        Text(
+            "Press Auth Info Registration in the console first, then Open.",
+            "先にコンソールで Auth Info Registration を押し、それから Open を押してください。",
+        ),
+    ),
     "no_ticket": (
         400,
         Text("The request brought no ticket, so nobody was signed in.", "チケットがないため、サインインしませんでした。"),

@@ -17,11 +17,14 @@ _NOT_STORED = ("Cache-Control", "no-store")
 
 
 class SignIn:
-    """`paths`: handlers of the guard's HTTP server."""
+    """`paths`: handlers of the guard's HTTP server. `closed`: whether nobody gets in now; out they may always."""
 
-    def __init__(self, sessions: Sessions, *, settings: Callable[[], Settings], log: Callable[[str], None]) -> None:
+    def __init__(
+        self, sessions: Sessions, *, settings: Callable[[], Settings], closed: Callable[[], bool], log: Callable[[str], None]
+    ) -> None:
         self._sessions = sessions
         self._settings = settings
+        self._closed = closed
         self._log = log
         self.paths: Mapping[str, Handler] = {"/-/sign-in": self._sign_in, "/-/sign-out": self._sign_out, "/-/refused": self._refused}
 
@@ -30,8 +33,8 @@ class SignIn:
             self._guarded(self._enter, request, respond)
             return
         session = self._session(request)
-        if session is None:
-            respond(self._problem(request, "unknown", {}))
+        if session is None or self._closed():
+            self._refused(request, respond)
         else:
             from tracking_server.guard.pages import session_page
 
@@ -45,7 +48,7 @@ class SignIn:
             respond(Response(405, b"", (("Allow", "POST"),)))
 
     def _refused(self, request: Request, respond: Respond) -> None:
-        respond(self._problem(request, "unknown", {}))
+        respond(self._problem(request, "closed" if self._closed() else "unknown", {}))
 
     def _guarded(self, action: Callable[[Request], Response], request: Request, respond: Respond) -> None:
         try:
@@ -55,6 +58,8 @@ class SignIn:
             respond(self._problem(request, error.code, error.values))
 
     def _enter(self, request: Request) -> Response:
+        if self._closed():
+            raise SignInError("closed")
         form = parse_qs(request.body.decode("latin-1"), max_num_fields=8)
         tickets = form.get("ticket", [])
         if len(tickets) != 1:

@@ -156,19 +156,25 @@ function urlsOf(server, key) {
 }
 
 function usesOf(server, act, button, key) {
-  const open = server.open_url && UP.includes(server.status);
+  const unregistered = isUnregistered(server);
+  const open = server.open_url && UP.includes(server.status) && !unregistered;
   const plain = (name, label) => h("button.btn.btn-sm.btn-outline-secondary", { type: "button", "data-key": key(name), "aria-describedby": key("name"), onclick: () => act(name, server) }, label);
   const toForm = (name, label, url) => (url ? h("a.btn.btn-sm.btn-outline-secondary", { href: url, "data-key": key(name), "aria-describedby": key("name") }, label) : plain(name, label));
   return [h("div.buttons", {},
     h(`a.btn.btn-sm.btn-primary${open ? "" : ".disabled"}`, {
-      role: "link", href: open ? server.open_url : null, "aria-disabled": open ? null : "true", target: "_blank", rel: "noopener noreferrer", "data-key": key("open"), "aria-describedby": key("name"),
+      role: "link", href: open ? server.open_url : null, "aria-disabled": open ? null : "true", target: "_blank", rel: "noopener noreferrer", "data-key": key("open"),
+      "aria-describedby": unregistered ? `${key("name")} ${key("closed")}` : key("name"),
     }, icon("open"), " Open"),
     button("users", server.users.length ? "Update Auth Info" : "Auth Info Registration", server.users.length ? "secondary" : "primary"),
     plain("job", t("Lines for a job")),
     toForm("export", "Export model", server.export_form),
     toForm("image", "Create image", server.image_form),
-    server.allowed.includes("storage") ? button("storage", t("Change the key"), "secondary") : null)];
+    server.allowed.includes("storage") ? button("storage", t("Change the key"), "secondary") : null),
+  unregistered ? h("div.hint", { id: key("closed") }, t("Open: register Auth Info first.")) : null];
 }
+
+/** Until a user is registered the server lets nobody in, members that the portal proves included. */
+const isUnregistered = (server) => server.warnings.some((warning) => warning.code === "no_users");
 
 /** What stands under a server: what is going on, what failed, what to look after. */
 function notesOf(server, operation) {

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from backend import tickets
 from backend.access import Leavers
 from backend.plans.wanted import wanted_box
-from backend.registry.models import AuditEntry, Token, now
+from backend.registry.models import AuditEntry, Server, Token, now
 from tests.service.edge.world import ADMIN, ALICE, BOB, GROUP, World, make_world
 from tracking_server.guard import signed
 from tracking_server.guard.access_files import parse_ticket_keys
@@ -48,7 +48,7 @@ def box(world: World, server_id: str) -> Any:
 
 
 def test_a_ticket_is_for_the_caller_and_this_server_and_the_guard_reads_it(world: World) -> None:
-    server_id = world.made()
+    server_id = world.made(users=["job"])
     answer = ticket(world)
     assert answer.status_code == 201
     assert answer.headers["Cache-Control"] == "no-store"
@@ -65,7 +65,7 @@ def test_a_ticket_is_for_the_caller_and_this_server_and_the_guard_reads_it(world
 
 @pytest.mark.parametrize("caller", [BOB, replace(BOB, groups=())])
 def test_a_stranger_gets_nothing(world: World, caller: Any) -> None:
-    world.made()
+    world.made(users=["job"])
     token = make_token(world)["token"]
     world.be(caller)
     asked = [
@@ -79,7 +79,7 @@ def test_a_stranger_gets_nothing(world: World, caller: Any) -> None:
 
 def test_no_ticket_without_portal_or_for_a_server_that_does_not_run(tmp_path: Any) -> None:
     world = make_world(tmp_path, portal_url=None)
-    world.made()
+    world.made(users=["job"])
     assert (ticket(world).status_code, ticket(world).json["code"]) == (409, "no_portal")
     world.registry.close()
 
@@ -87,12 +87,24 @@ def test_no_ticket_without_portal_or_for_a_server_that_does_not_run(tmp_path: An
 def test_no_ticket_for_a_server_that_does_not_run(world: World) -> None:
     operation = world.create()
     assert ticket(world).json["code"] == "server_not_up"
-    world.finish(operation["id"])
+    world.finish(operation["id"], users=[{"name": "job", "bcrypt": "$2b$04$"}])
     assert ticket(world).status_code == 201
 
 
-def test_a_token_is_shown_once_and_kept_as_a_hash(world: World) -> None:
+def test_nothing_opens_a_server_before_a_user_is_registered(world: World) -> None:
     server_id = world.made()
+    for answer in (ticket(world), world.client.post(f"{SERVER}/tokens", json={"seconds": 60})):
+        assert (answer.status_code, answer.json["code"]) == (409, "auth_info_missing")
+        assert answer.json["cure"] == "Register Auth Info first, in the console or with mlwf server auth."
+    assert audit(world)[-1][1] == "create"
+    with world.registry.session() as session:
+        session.get_one(Server, server_id).users = [{"name": "job", "bcrypt": "$2b$04$"}]
+    assert ticket(world).status_code == 201
+    make_token(world)
+
+
+def test_a_token_is_shown_once_and_kept_as_a_hash(world: World) -> None:
+    server_id = world.made(users=["job"])
     made = make_token(world, name="nightly")
     token, secret = made["token"], made["secret"]
     assert (token["user"], token["name"], token["state"], token["revoked_at"]) == ("alice", "nightly", "pending", None)
@@ -107,7 +119,7 @@ def test_a_token_is_shown_once_and_kept_as_a_hash(world: World) -> None:
 
 
 def test_a_token_is_revoked_by_its_user_and_by_who_may_set_the_users(world: World) -> None:
-    server_id = world.made()
+    server_id = world.made(users=["job"])
     mine, other = make_token(world)["token"], make_token(world)["token"]
     assert world.client.delete(f"{SERVER}/tokens/{mine['id']}").json["state"] == "revoked"
     assert world.client.delete(f"{SERVER}/tokens/{mine['id']}").status_code == 200
@@ -120,7 +132,7 @@ def test_a_token_is_revoked_by_its_user_and_by_who_may_set_the_users(world: Worl
 
 def test_where_only_admins_set_users_members_revoke_their_own(tmp_path: Any) -> None:
     world = make_world(tmp_path, manage_by="admins")
-    world.made()
+    world.made(users=["job"])
     token = make_token(world)["token"]
     world.be(CAROL)
     answer = world.client.delete(f"{SERVER}/tokens/{token['id']}")
@@ -131,7 +143,7 @@ def test_where_only_admins_set_users_members_revoke_their_own(tmp_path: Any) -> 
 
 
 def test_tokens_live_as_long_as_the_site_lets_them(world: World) -> None:
-    world.made()
+    world.made(users=["job"])
     answer = world.client.post(f"{SERVER}/tokens", json={"seconds": 31 * 86400})
     assert (answer.status_code, answer.json["code"]) == (403, "token_too_long")
     token = make_token(world)["token"]
@@ -141,7 +153,7 @@ def test_tokens_live_as_long_as_the_site_lets_them(world: World) -> None:
 
 
 def test_who_left_the_group_loses_tokens_and_sign_ins_and_may_come_back(world: World) -> None:
-    server_id = world.made()
+    server_id = world.made(users=["job"])
     make_token(world)
     ticket(world)
     world.be(CAROL)
@@ -170,7 +182,7 @@ def test_who_left_the_group_loses_tokens_and_sign_ins_and_may_come_back(world: W
 
 
 def test_a_new_ticket_key_signs_when_its_server_surely_has_it(world: World) -> None:
-    server_id = world.made()
+    server_id = world.made(users=["job"])
     first = box(world, server_id).ticket_keys
     world.service.access.rotate_ticket_key(ADMIN, GROUP.name, "wine", at_once=False)
     both = box(world, server_id).ticket_keys
@@ -184,7 +196,7 @@ def test_a_new_ticket_key_signs_when_its_server_surely_has_it(world: World) -> N
 
 
 def test_secrets_show_themselves_nowhere(world: World) -> None:
-    server_id = world.made()
+    server_id = world.made(users=["job"])
     text = ticket(world).json["ticket"]
     key = box(world, server_id).ticket_keys[0].key
     assert key.reveal() not in repr(box(world, server_id))

@@ -122,10 +122,10 @@ class World:
             for name, value in row.items():
                 setattr(server, name, value)
 
-    def made(self, **changes: Any) -> str:
-        """A server that runs; its id."""
+    def made(self, *, users: Sequence[str] = (), **changes: Any) -> str:
+        """A server that runs, with these users; its id."""
         operation = self.create(**changes)
-        self.finish(operation["id"])
+        self.finish(operation["id"], users=[{"name": name, "bcrypt": "$2b$04$"} for name in users])
         return str(operation["server_id"])
 
     def row(self, server_id: str) -> Server:

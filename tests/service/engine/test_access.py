@@ -24,6 +24,8 @@ class Entered(Site):
         self.callers = {ALICE.uid: ALICE}
         self.directory.caller = lambda *, uid: self.callers[uid]  # type: ignore[method-assign]
         self.server_id = self.made().id
+        with self.registry.session() as session:
+            session.get_one(Server, self.server_id).users = [{"name": "job", "bcrypt": "$2b$04$"}]
         self.access = Access(
             registry=self.registry,
             directory=self.directory,

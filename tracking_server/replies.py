@@ -1,0 +1,34 @@
+"""What nginx answers by itself where somebody is refused or something failed, as statements of its configuration."""
+
+from __future__ import annotations
+
+import json
+
+# In MLflow's own error shape, so that its client shows the message.
+_REPLIES: dict[str, tuple[str, str]] = {
+    "401": (
+        "UNAUTHENTICATED",
+        "Unknown user, wrong password, or a token that is no longer good: use what was registered for this server, or make a new token.",
+    ),
+    "401_portal": ("UNAUTHENTICATED", "You are not signed in to this server, or no longer: press Open in the console."),
+    "401_closed": (
+        "UNAUTHENTICATED",
+        "No user is registered for this server yet, so it lets nobody in: register Auth Info in the console, or run mlwf server auth.",
+    ),
+    "403": ("PERMISSION_DENIED", "This server does not offer this part of MLflow: ask its administrator."),
+    "403_foreign": ("PERMISSION_DENIED", "The request came from a page of another site, so nothing was done: use the pages of the portal."),
+    "404": ("ENDPOINT_NOT_FOUND", "Nothing is here: MLflow is under /mlflow/."),
+    "413": ("INVALID_PARAMETER_VALUE", "The request is larger than this server takes: send less at once."),
+    "429": ("RESOURCE_EXHAUSTED", "Too many wrong passwords for this user: wait some seconds and try again."),
+    "503": ("TEMPORARILY_UNAVAILABLE", "MLflow stopped while it answered, and starts again by itself: try again."),
+}
+"""By status, or status and case: MLflow's error code, and what to do."""
+
+
+def statements() -> dict[str, str]:
+    """Each reply as a `return` statement, by its name."""
+    return {name: _statement(name, code, message) for name, (code, message) in _REPLIES.items()}
+
+
+def _statement(name: str, code: str, message: str) -> str:
+    return f"return {name[:3]} '{json.dumps({'error_code': code, 'message': message})}\\n';"
