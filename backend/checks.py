@@ -178,13 +178,11 @@ def running(settings: Settings) -> Iterator[Finding]:
 
 def other_hosts(settings: Settings) -> Iterator[Finding]:
     """Callers on other hosts are listened to, and can prove who they are."""
-    for name, address in (("munge_listen", settings.munge_listen), ("token_listen", settings.token_listen)):
-        if address is None:
-            continue
+    for name, address in listeners.addresses(settings).items():
         listens = listeners.somebody_listens(address)
         cure = "" if listens else "start the service; `aihub serve` says what it lacks"
         detail = address if listens else f"nobody listens at {address}"
-        yield Finding(name=name, state="ok" if listens else "warning", detail=detail, cure=cure)
+        yield Finding(name=f"{name}_listen", state="ok" if listens else "warning", detail=detail, cure=cure)
     if settings.munge_listen is not None:
         Unmunge(settings.munge_socket).try_it()
         yield Finding(name="MUNGE", state="ok", detail="munged makes and reads credentials")

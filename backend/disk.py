@@ -34,8 +34,12 @@ def trouble(settings: Settings, directory: Path) -> ServiceError | None:
 
 def free_bytes(settings: Settings) -> int:
     """Free on the servers' disk, for the service's account."""
-    folder = settings.servers_dir if settings.servers_dir.exists() else settings.state_dir
-    return shutil.disk_usage(folder).free
+    return shutil.disk_usage(volume(settings)).free
+
+
+def volume(settings: Settings) -> Path:
+    """A folder on the servers' disk."""
+    return settings.servers_dir if settings.servers_dir.exists() else settings.state_dir
 
 
 def used_bytes(directory: Path) -> int:

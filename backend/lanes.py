@@ -50,11 +50,11 @@ class Lanes:
         self._busy: dict[str, bool] = {}
         self._changed = threading.Condition()
 
-    def quick(self, key: str, job: Job, *, asked: bool = False) -> None:
-        """Run a look, unless something of that key is under way already: the next look comes soon. `asked`: somebody waits for this one,
-        so that ``wake`` is called at the end of what is under way.
+    def quick(self, key: str, job: Job, *, asked: bool = False) -> bool:
+        """Run a look, unless something of that key is under way already (False): the next look comes soon. `asked`: somebody waits for this
+        one, so that ``wake`` is called at the end of what is under way.
         """
-        self._submit(self._quick, key, job, again=asked)
+        return self._submit(self._quick, key, job, again=asked)
 
     def slow(self, key: str, job: Job) -> None:
         """Run work; where something of that key is under way, ``wake`` is called at its end, so that it is asked for again."""
@@ -65,13 +65,14 @@ class Lanes:
         with self._changed:
             return self._changed.wait_for(lambda: not self._busy, timeout)
 
-    def _submit(self, lane: Lane, key: str, job: Job, *, again: bool) -> None:
+    def _submit(self, lane: Lane, key: str, job: Job, *, again: bool) -> bool:
         with self._changed:
             if key in self._busy:
                 self._busy[key] = self._busy[key] or again
-                return
+                return False
             self._busy[key] = False
         lane.put(lambda: self._run(key, job))
+        return True
 
     def _run(self, key: str, job: Job) -> None:
         more: Job | None = None

@@ -1,4 +1,6 @@
-"""The service's listening sockets: the Unix socket for callers on this host, and TCP behind the TLS nginx for those on others."""
+"""The service's listening sockets: the Unix socket for callers on this host, TCP behind the TLS nginx for those on others,
+and TCP for who collects the metrics.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import combinations
 from pathlib import Path
 from typing import Final
 
@@ -26,10 +29,22 @@ def listeners(settings: Settings) -> Iterator[dict[str, socket.socket]]:
     """The listening sockets by the names of their parts. Error: ``CannotListenError``."""
     with ExitStack() as stack:
         found = {"api": stack.enter_context(_listening(settings))}
-        for name, address in (("munge", settings.munge_listen), ("token", settings.token_listen)):
-            if address is not None:
-                found[name] = stack.enter_context(_tcp(f"{name}_listen", address))
+        for name, address in addresses(settings).items():
+            found[name] = stack.enter_context(_tcp(f"{name}_listen", address))
         yield found
+
+
+def addresses(settings: Settings) -> dict[str, str]:
+    """``ADDRESS:PORT`` of each TCP listener that the settings name, by its part; the setting is called ``PART_listen``."""
+    named = {"munge": settings.munge_listen, "token": settings.token_listen, "metrics": settings.metrics_listen}
+    return {name: address for name, address in named.items() if address is not None}
+
+
+def conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Settings that name another one's address, each with why that cannot be."""
+    for (first, one), (second, other) in combinations(addresses(settings).items(), 2):
+        if one == other:
+            yield f"{second}_listen", f"is {first}_listen too, and each listener treats its callers in its own way; choose another port"
 
 
 def somebody_listens(address: str) -> bool:

@@ -6,7 +6,7 @@ import fcntl
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final
@@ -27,6 +27,7 @@ from backend.plans.world import StoppingError, World, nothing
 from backend.ports import BoxFiles, Directory, Keeper, ObjectStore, Runtime, Trial
 from backend.registry.database import Registry
 from backend.registry.models import Operation, Server, now
+from backend.rounds import Round
 from backend.settings import Settings
 from backend.snapshots import KeptCopies
 
@@ -83,7 +84,7 @@ class Reconciler:
         self._sweeper = Sweeper(registry=registry, can_renew=lambda: listens(settings.socket))
         self._woken = threading.Event()
         self._lanes = Lanes(quick=settings.reconciler_threads, slow=SLOW_THREADS, wake=self._wake)
-        self._tidied_at = float("-inf")
+        self._tidied_at, self._pass_seconds = float("-inf"), 0.0
         self._reported = Orphans()
 
     def run(self, stop: threading.Event) -> None:
@@ -120,7 +121,7 @@ class Reconciler:
             try:
                 self._pass(full=full)
                 if full:  # afterwards: a registry that cannot be read is no good health
-                    heartbeat.beat(self._world.settings.run_dir)
+                    heartbeat.beat(self._world.settings.run_dir, self._pass_seconds)
             except Exception:  # a registry that is locked or a disk that is full: say it, and look again at the next beat
                 log.exception("a pass of the reconciler")
             self._kick.wait(next_look - time.monotonic())
@@ -135,9 +136,7 @@ class Reconciler:
             self._lanes.slow(key, lambda key=key, operations=operations: self._operate(key, operations))  # type: ignore[misc]
         with self._world.registry.reading() as session:
             servers = session.scalars(select(Server.id)).all() if full else access.untold(session)
-        for server_id in servers:
-            if server_id not in asked:
-                self._lanes.quick(server_id, lambda server_id=server_id: self._looker.look(server_id), asked=not full)  # type: ignore[misc]
+        self._look_at([server_id for server_id in servers if server_id not in asked], full=full)
         if not full:
             return
         self._lanes.quick("members", self._look_at_members)
@@ -146,6 +145,17 @@ class Reconciler:
         if time.monotonic() - self._tidied_at >= HOUSEKEEPING_SECONDS:
             self._tidied_at = time.monotonic()
             self._lanes.quick("housekeeping", self._tidy)
+
+    def _look_at(self, servers: Sequence[str], *, full: bool) -> None:
+        together = Round(self._note_seconds if full else lambda _seconds: None)
+        for server_id in servers:
+            look = together.of(lambda server_id=server_id: self._looker.look(server_id))  # type: ignore[misc]
+            if not self._lanes.quick(server_id, look, asked=not full):
+                together.close()
+        together.close()
+
+    def _note_seconds(self, seconds: float) -> None:
+        self._pass_seconds = seconds
 
     def _unfinished(self) -> dict[str, list[str]]:
         """The operations that have not ended, oldest first, by server; one whose server is gone stands alone."""

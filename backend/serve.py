@@ -1,4 +1,4 @@
-"""The service's parts as processes: ``python -m backend.serve api|munge|token FILE FD``, ``… reconciler FILE``. Started by the
+"""The service's parts as processes: ``python -m backend.serve api|munge|token|metrics FILE FD``, ``… reconciler FILE``. Started by the
 supervisor.
 """
 
@@ -36,6 +36,15 @@ def serve_api(settings: Settings, listener: int, part: str) -> None:
     Server(listener=listener, workers=settings.workers, threads=settings.threads, make_app=make_app).run()
 
 
+def serve_metrics(settings: Settings, listener: int) -> None:
+    """Tell the service's numbers to whoever asks on that socket, until SIGTERM."""
+    from backend.api.metrics import create_app
+    from backend.server import Server
+    from backend.wiring import make_collectors
+
+    Server(listener=listener, workers=1, threads=2, make_app=lambda: create_app(make_collectors(settings))).run()
+
+
 def serve_reconciler(settings: Settings) -> None:
     """Reconcile until SIGTERM."""
     from backend.wiring import make_reconciler
@@ -56,6 +65,8 @@ def main(argv: list[str]) -> int:
         settings = settings_module.load(Path(file))
         if name == "reconciler":
             serve_reconciler(settings)
+        elif name == "metrics":
+            serve_metrics(settings, int(rest[0]))
         else:
             serve_api(settings, int(rest[0]), name)
     except SettingsError as error:

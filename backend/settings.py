@@ -72,6 +72,12 @@ class Settings:
         "`ADDRESS:PORT` of a listener for callers with an API token (`aihub tokens`), behind TLS likewise; null: none.",
         address=True,
     )
+    metrics_listen: str | None = _row(
+        None,
+        "`ADDRESS:PORT` where Prometheus gets the service's numbers (`/metrics`, docs/reference/metrics.md); null: nowhere. Nobody is "
+        "asked who they are, and no user or group is named: a loopback address, or one that only the monitoring host reaches.",
+        address=True,
+    )
     database_url: str = _row(None, "SQLAlchemy address of the registry.", shown="sqlite:///STATE_DIR/registry.db")
     # who may do what
     group_area: Path = _row(

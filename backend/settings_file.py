@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from backend import sizes
+from backend import listeners, sizes
 from backend.domain import SizeClass
 from backend.settings import ENVIRONMENT_NAME, Settings, SettingsError
 
@@ -255,8 +255,7 @@ def _together(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "default_size", f"is {settings.default_size}, which is none of sizes; name one of {', '.join(sizes.names(settings.sizes))}"
     if settings.munge_listen and not settings.munge_url:
         yield "munge_listen", "is set without munge_url; write there by which https:// address callers reach it"
-    if settings.munge_listen and settings.munge_listen == settings.token_listen:
-        yield "token_listen", "is munge_listen too, and a listener has one way to prove who calls; choose another port"
+    yield from listeners.conflicts(settings)
     if settings.mlflow_versions == ():
         yield "mlflow_versions", "is empty; leave it out to offer all that are installed"
 

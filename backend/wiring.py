@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from backend import versions
 from backend.access import Access
@@ -24,6 +25,9 @@ from backend.requests import Requests
 from backend.service import Service
 from backend.settings import Settings, SettingsError, environment
 from backend.snapshots import KeptCopies, PlainKeeper
+
+if TYPE_CHECKING:
+    from prometheus_client.registry import CollectorRegistry
 
 
 def open_registry(settings: Settings) -> Registry:
@@ -135,6 +139,13 @@ def make_service(settings: Settings, *, directory: Directory | None = None, regi
         runtime_name=runtime.name,
         runtime_isolates=runtime.isolates,
     )
+
+
+def make_collectors(settings: Settings) -> CollectorRegistry:
+    """The service's numbers."""
+    from backend.metrics import collectors
+
+    return collectors(settings, open_registry(settings))
 
 
 def make_reconciler(settings: Settings) -> Reconciler:
