@@ -14,10 +14,10 @@ from ood_app.form import create_request, storage_request
 from ood_app.problems import Problem
 from ood_app.settings import Settings
 from ood_app.texts import _
-from ood_app.view import me_view, operation_view, server_view
+from ood_app.view import me_view, operation_view, server_view, token_view
 
 api: Final = Blueprint("api", __name__, url_prefix="/api")
-CHANGES: Final = ("start", "stop", "restore")
+CHANGES: Final = ("start", "stop", "restore", "rollback")
 MOST_OPERATIONS: Final = 8
 
 
@@ -87,6 +87,29 @@ def create() -> ResponseReturnValue:
 def start_job() -> ResponseReturnValue:
     """Export model or Create image on this host."""
     return jsonify(jobs.start(_body(), settings())), 202
+
+
+@api.post("/servers/<group>/<env>/upgrade")
+def upgrade(group: str, env: str) -> ResponseReturnValue:
+    """Another MLflow, one of the server's `upgrades`."""
+    return _accepted(service().upgrade(group, env, str(_body().get("mlflow_version", ""))))
+
+
+@api.put("/servers/<group>/<env>/size")
+def resize(group: str, env: str) -> ResponseReturnValue:
+    """Another size, one of the caller's choices."""
+    return _accepted(service().resize(group, env, str(_body().get("size", ""))))
+
+
+@api.get("/servers/<group>/<env>/tokens")
+def tokens(group: str, env: str) -> ResponseReturnValue:
+    """All members' bearer tokens of the server; never their text."""
+    return jsonify(tokens=[token_view(each) for each in service().tokens(group, env)])
+
+
+@api.delete("/servers/<group>/<env>/tokens/<token_id>")
+def revoke_token(group: str, env: str, token_id: str) -> ResponseReturnValue:
+    return jsonify(token_view(service().revoke_token(group, env, token_id)))
 
 
 @api.post("/servers/<group>/<env>/<change>")

@@ -15,6 +15,7 @@ from ood_app import problems, security, settings, texts
 from ood_app.api import api
 from ood_app.compression import compress
 from ood_app.opening import opening
+from ood_app.tokens import tokens
 
 ServiceFactory = Callable[[str], Client]
 STATIC: Final = Path(__file__).parent / "static"
@@ -38,6 +39,7 @@ def create_app(chosen: settings.Settings | None = None, *, service: ServiceFacto
     compress(app)
     app.register_blueprint(api)
     app.register_blueprint(opening)
+    app.register_blueprint(tokens)
     _add_page(app, found)
     return app
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from flask import url_for
-from mlwf.answers import Me, Operation, Problem, Server
+from mlwf.answers import Me, Operation, Problem, Server, Token
 
 from ood_app import commands
 from ood_app.caller import GroupChange
@@ -22,6 +22,7 @@ SHOWN: Final = (
     "auth_file",
     "mlflow_version",
     "size",
+    "upgrades",
     "created_by",
     "created_at",
     "updated_at",
@@ -50,6 +51,7 @@ def server_view(server: Server, settings: Settings) -> dict[str, Any]:
         "users_updated_at": server.users.updated_at,
         "restorable_until": server.deletion.restorable_until if server.deletion else None,
         "deleted_at": server.deletion.deleted_at if server.deletion else None,
+        "previous": {"mlflow_version": server.previous.mlflow_version, "until": server.previous.until} if server.previous else None,
         "leases": [{name: getattr(each, name) for name in ("id", "user", "until", "at_end", "note")} for each in server.leases],
         "reason": problem_view(server.reason),
         "warnings": [problem_view(each) for each in server.warnings],
@@ -59,6 +61,11 @@ def server_view(server: Server, settings: Settings) -> dict[str, Any]:
         "export_form": _form(settings.export_form_url, server),
         "image_form": _form(settings.image_form_url, server),
     }
+
+
+def token_view(token: Token) -> dict[str, Any]:
+    """One bearer token of a server, without its text."""
+    return {name: getattr(token, name) for name in ("id", "name", "user", "state", "created_at", "expires_at")}
 
 
 def operation_view(operation: Operation) -> dict[str, Any]:
@@ -91,6 +98,7 @@ def me_view(me: Me, change: GroupChange, settings: Settings) -> dict[str, Any]:
         "sizes": me.sizes,
         "endpoint_url_fixed": me.endpoint_url_fixed,
         "restore_days": me.restore_days,
+        "previous_days": me.previous_days,
         "isolates": me.runtime.get("isolates", True),
         "joined": [name for name in change.joined if name in offered],
         "left": list(change.left),

@@ -275,6 +275,7 @@ class Me(Answer):
     endpoint_url_fixed: bool
     group_area: str
     restore_days: int
+    previous_days: int = Field(description="Days for which an upgrade can be rolled back.")
     runtime: RuntimeView
 
 

@@ -191,6 +191,7 @@ def me_view(service: Service, caller: Caller) -> Me:
         endpoint_url_fixed=settings.endpoint_url_fixed,
         group_area=str(settings.group_area),
         restore_days=settings.restore_days,
+        previous_days=settings.previous_days,
         runtime=RuntimeView(name=service.runtime_name, isolates=service.runtime_isolates),
     )
 

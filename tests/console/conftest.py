@@ -22,6 +22,8 @@ from ood_app.settings import Settings, load
 from tests.console.fake_service import FakeService
 
 MOUNT = "/pun/sys/mlflow-console"
+VISIT = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", "Sec-Fetch-Site": "same-origin"}
+"""What a browser says of a request whose answer it will show as a page."""
 
 
 @pytest.fixture

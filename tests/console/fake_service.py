@@ -31,6 +31,9 @@ STEPS = {
     "restore": ["unpack_snapshot", "start_box", "wait_ready"],
     "users": ["wait_users"],
     "storage": ["check_storage", "write_box"],
+    "resize": ["stop_box", "write_box", "start_box", "wait_ready"],
+    "upgrade": ["copy_for_trial", "migrate_copy", "try_version", "stop_box", "snapshot", "migrate", "take_version", "start_box"],
+    "rollback": ["stop_box", "snapshot", "unpack_snapshot", "take_version", "start_box"],
 }
 AFTER = {"create": "running", "start": "running", "stop": "stopped", "delete": "deleted", "restore": "running"}
 
@@ -52,6 +55,7 @@ class FakeService:
     groups: list[str] = field(default_factory=lambda: ["gaa50000", "gaa50001"])
     servers: dict[str, dict[str, Any]] = field(default_factory=dict)
     operations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tokens: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     received: list[tuple[str, str, Any]] = field(default_factory=list)
     languages: list[str] = field(default_factory=list)
     paused: bool = False
@@ -109,6 +113,8 @@ class FakeService:
             "created_at": stamp(timedelta(days=-3)),
             "updated_at": stamp(timedelta(days=-2)),
             "status_since": stamp(timedelta(minutes=-42)),
+            "upgrades": [],
+            "previous": None,
             "deletion": None,
             "operation": None,
             "warnings": [],
@@ -180,14 +186,38 @@ class FakeService:
         server.update(operation=None, updated_at=stamp(), status_since=stamp(), status=AFTER.get(operation["kind"], server["status"]))
         if operation["kind"] == "users":
             server["users"] = {"names": operation["_names"], "updated_at": stamp()}
+        if operation["kind"] in {"upgrade", "rollback", "resize"}:
+            self._change(operation, server)
         kept = ["database", "settings", "port"]
         server["deletion"] = (
             {"deleted_at": stamp(), "restorable_until": stamp(timedelta(days=14)), "kept": kept} if operation["kind"] == "delete" else None
         )
         operation.update(state="succeeded", finished_at=stamp())
 
+    def _change(self, operation: dict[str, Any], server: dict[str, Any]) -> None:
+        before = {"mlflow_version": server["mlflow_version"], "until": stamp(timedelta(days=14))}
+        if operation["kind"] == "resize":
+            server["size"] = operation["_body"]["size"]
+            return
+        to = operation["_body"]["mlflow_version"] if operation["kind"] == "upgrade" else server["previous"]["mlflow_version"]
+        server.update(mlflow_version=to, previous=before, upgrades=[before["mlflow_version"]] if operation["kind"] == "rollback" else [])
+
+    def add_token(self, server: str, **changes: Any) -> dict[str, Any]:
+        """A token of a server (`group/env`), as the API lists it."""
+        token = {
+            "id": f"t{next(self.count):011d}",
+            "name": "",
+            "user": self.user,
+            "state": "active",
+            "created_at": stamp(),
+            "expires_at": stamp(timedelta(days=7)),
+            "revoked_at": None,
+        } | changes
+        self.tokens.setdefault(server, []).insert(0, token)
+        return token
+
     def shown(self, server: dict[str, Any]) -> dict[str, Any]:
-        everything = ["start", "stop", "delete", "users", "storage"]
+        everything = ["start", "stop", "delete", "users", "storage", "resize", "upgrade", *(["rollback"] if server["previous"] else [])]
         allowed = [] if server["operation"] else ["restore"] if server["status"] == "deleted" else everything
         warnings = [*server["warnings"]]
         if not server["users"]["names"] and server["status"] != "deleted":
@@ -234,6 +264,7 @@ def _app(fake: FakeService) -> Flask:
     _reading(app, fake)
     _changing(app, fake)
     _signing_in(app, fake)
+    _tokens(app, fake)
     return app
 
 
@@ -261,6 +292,7 @@ def _reading(app: Flask, fake: FakeService) -> None:
             endpoint_url_fixed=False,
             group_area=str(fake.area),
             restore_days=14,
+            previous_days=14,
             runtime={"name": "docker", "isolates": True},
         )
 
@@ -311,15 +343,16 @@ def _changing(app: Flask, fake: FakeService) -> None:
             return _no_such_server(group, env)
         if change == "delete":
             found["status"] = "deleting"
-        return accept(change, found)
+        return accept(change, found, _body=request.get_json(silent=True))
 
     @app.put("/api/v1/servers/<group>/<env>/<what>")
     def put(group: str, env: str, what: str) -> ResponseReturnValue:
         found = fake.servers.get(f"{group}/{env}")
         if not found:
             return _no_such_server(group, env)
-        names = [each["user_name"] for each in request.get_json().get("users", [])]
-        return accept(what, found, _names=names)
+        body = request.get_json()
+        names = [each["user_name"] for each in body.get("users", [])]
+        return accept("resize" if what == "size" else what, found, _names=names, _body=body)
 
 
 def _signing_in(app: Flask, fake: FakeService) -> None:
@@ -335,6 +368,29 @@ def _signing_in(app: Flask, fake: FakeService) -> None:
         text = f"t1.ticket-{next(fake.count)}.mac"
         where = f"{found['outside_url']}-/sign-in"
         return jsonify(ticket=text, user=fake.user, expires_at=stamp(timedelta(seconds=30)), sign_in_url=where), 201
+
+
+def _tokens(app: Flask, fake: FakeService) -> None:
+    @app.get("/api/v1/servers/<group>/<env>/tokens")
+    def tokens(group: str, env: str) -> Response:
+        return jsonify(tokens=fake.tokens.get(f"{group}/{env}", []))
+
+    @app.post("/api/v1/servers/<group>/<env>/tokens")
+    def create_token(group: str, env: str) -> ResponseReturnValue:
+        body = request.get_json()
+        if body["seconds"] > 30 * 86400:
+            return problem("token_too_long", days=30)
+        until = stamp(timedelta(seconds=body["seconds"]))
+        token = fake.add_token(f"{group}/{env}", name=body["name"], state="pending", expires_at=until)
+        return jsonify(token=token, secret=f"aihub_{token['id']}_text-of-the-token"), 201
+
+    @app.delete("/api/v1/servers/<group>/<env>/tokens/<token_id>")
+    def revoke(group: str, env: str, token_id: str) -> ResponseReturnValue:
+        (found,) = (each for each in fake.tokens[f"{group}/{env}"] if each["id"] == token_id)
+        if found["user"] not in {fake.user, "carol"}:
+            return problem("token_of_other", id=token_id, user=found["user"])
+        found.update(state="revoked", revoked_at=stamp())
+        return jsonify(found)
 
 
 def _no_such_server(group: str, env: str) -> ResponseReturnValue:

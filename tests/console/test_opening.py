@@ -9,10 +9,9 @@ from urllib.parse import parse_qs
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.console.conftest import Caller, Opener
+from tests.console.conftest import VISIT, Caller, Opener
 from tests.console.fake_service import NOBODY, FakeService
 
-VISIT = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", "Sec-Fetch-Site": "same-origin"}
 PATH = "/open/gaa50000/wine"
 
 
@@ -30,7 +29,7 @@ def test_a_visit_gets_a_form_that_posts_the_ticket_to_the_portal(service: FakeSe
     assert "form-action 'self' https://portal.example.org;" in answer.headers["Content-Security-Policy"]
     assert answer.headers["Referrer-Policy"] == "strict-origin"
     assert answer.headers["Cache-Control"] == "no-store"
-    assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert answer.headers["Cross-Origin-Opener-Policy"] == "noopener-allow-popups"
 
 
 @pytest.mark.parametrize(
@@ -42,6 +41,7 @@ def test_a_visit_gets_a_form_that_posts_the_ticket_to_the_portal(service: FakeSe
         {**VISIT, "Sec-Fetch-Site": "cross-site"},
         {**VISIT, "Sec-Fetch-Site": "same-site"},
         {**VISIT, "Sec-Purpose": "prefetch"},
+        {**VISIT, "Service-Worker-Navigation-Preload": "true"},
     ],
 )
 def test_whatever_a_script_could_read_has_no_ticket(service: FakeService, caller: Caller, headers: dict[str, str]) -> None:

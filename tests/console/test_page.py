@@ -402,6 +402,7 @@ def test_a_reload_keeps_the_requests_of_this_page(service: FakeService, open_pag
 def test_another_key_is_given_in_a_dialog(service: FakeService, open_page: Opener) -> None:
     service.add("gaa50000", "wine")
     page = open_page()
+    page.locator("details.menu summary").click()
     page.get_by_role("button", name="Change the key").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="Change the key").click()

@@ -18,6 +18,9 @@ CHANGES = [
     ("POST", "/servers/gaa50000/wine/start"),
     ("DELETE", "/servers/gaa50000/wine"),
     ("PUT", "/servers/gaa50000/wine/storage"),
+    ("PUT", "/servers/gaa50000/wine/size"),
+    ("POST", "/servers/gaa50000/wine/upgrade"),
+    ("DELETE", "/servers/gaa50000/wine/tokens/t00000000001"),
     ("POST", "/servers/gaa50000/wine/auth"),
     ("POST", "/servers/gaa50000/wine/auth-file"),
 ]
@@ -54,10 +57,13 @@ def test_every_change_wants_the_pages_own_origin(
 def test_every_changing_route_is_in_the_table_above(app: Flask) -> None:
     routes = {rule.rule for rule in app.url_map.iter_rules() if (rule.methods or set()) - {"GET", "HEAD", "OPTIONS"}}
     known = {
-        path.replace("/servers/gaa50000/wine/start", "/servers/<group>/<env>/<change>").replace("gaa50000/wine", "<group>/<env>")
+        path.replace("/servers/gaa50000/wine/start", "/servers/<group>/<env>/<change>")
+        .replace("gaa50000/wine", "<group>/<env>")
+        .replace("t00000000001", "<token_id>")
         for _method, path in CHANGES
     }
-    assert routes == {*(f"/api{path}" for path in known), "/open/<group>/<env>"}  # its own suite is test_opening.py
+    visits = {"/open/<group>/<env>", "/tokens/<group>/<env>"}  # with suites of their own
+    assert routes == {*(f"/api{path}" for path in known)} | visits
 
 
 def test_a_request_that_says_nothing_of_its_origin_is_refused(caller: Caller) -> None:

@@ -214,6 +214,7 @@ class Me(Answer):
     endpoint_url_fixed: bool = False
     group_area: str = ""
     restore_days: int | None = None
+    previous_days: int | None = None
     runtime: Json = field(default_factory=dict)
     nested: ClassVar[dict[str, type[Answer]]] = {"groups": Group}
 

@@ -1,8 +1,9 @@
 // The console's own JSON. Everything that changes something carries the page's token.
 import { t } from "./texts.js";
 
-const meta = (name) => document.querySelector(`meta[name="${name}"]`).content;
-const base = `${meta("console-base")}/api`;
+export const meta = (name) => document.querySelector(`meta[name="${name}"]`).content;
+/** The address of one of the console's own paths. */
+export const consolePath = (path) => meta("console-base") + path;
 
 /** A failure as the console reports it: code, detail, cure, fields. `unreachable`: nothing is wrong with what was asked. */
 export class Failure extends Error {
@@ -18,7 +19,7 @@ export async function call(method, path, body) {
   if (method !== "GET") Object.assign(headers, { "Content-Type": "application/json", "X-CSRFToken": meta("csrf-token") });
   let response;
   try {
-    response = await fetch(base + path, { method, headers, body: body && JSON.stringify(body), redirect: "error", cache: "no-store" });
+    response = await fetch(consolePath(`/api${path}`), { method, headers, body: body && JSON.stringify(body), redirect: "error", cache: "no-store" });
   } catch {
     throw new Failure({
       code: "console_unreachable",

@@ -8,7 +8,7 @@ import { dayOf, t } from "./texts.js";
 let number = 0;
 
 /** Opens a dialog; answers {dialog, close, fail, foot}. */
-function open(title, ...content) {
+export function open(title, ...content) {
   const opener = document.activeElement;
   const key = opener?.dataset?.key;
   const id = `dialog-${++number}`;
@@ -28,10 +28,10 @@ function open(title, ...content) {
   return { dialog, close, foot, fail: (failure) => problem.replaceChildren(problemBox(failure, t("Last lines of the log"))) };
 }
 
-const cancelButton = (close, text = t("Cancel")) => h("button.btn.btn-outline-secondary", { type: "button", onclick: close }, text);
+export const cancelButton = (close, text = t("Cancel")) => h("button.btn.btn-outline-secondary", { type: "button", onclick: close }, text);
 
 /** Runs what a button is for; the button waits meanwhile, and a failure is shown in the dialog. */
-async function run(button, opened, work) {
+export async function run(button, opened, work) {
   button.disabled = true;
   try {
     await work();

@@ -58,6 +58,10 @@ function profileError(form, failure) {
   field.querySelector(".invalid-feedback").textContent = failure ? `${failure.detail} ${failure.cure}` : "";
 }
 
+/** What a size stands for. */
+export const sizeText = (size) =>
+  t("{name}: {memory} GiB, {cpus} CPU, {workers} worker processes", { ...size, memory: Math.round(size.memory / 2 ** 30 * 10) / 10 });
+
 /** `empty`: a first choice that is none, so that nothing is chosen by accident. */
 export function setOptions(select, values, chosen, empty = false) {
   select.replaceChildren(...(empty ? [h("option", { value: "" })] : []), ...values.map((value) => h("option", { value, selected: value === chosen }, value)));

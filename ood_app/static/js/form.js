@@ -1,7 +1,7 @@
 // The form that creates a server. It knows no rule of its own: choices and defaults come from the service, and so do the messages.
 import { call } from "./api.js";
 import { byId, h, problemBox } from "./dom.js";
-import { adoptKeyFields, readFields, setOptions, showErrors } from "./fields.js";
+import { adoptKeyFields, readFields, setOptions, showErrors, sizeText } from "./fields.js";
 import { t } from "./texts.js";
 
 const form = byId("create-form");
@@ -62,7 +62,7 @@ export function offer(me) {
 function describeSizes(sizes) {
   for (const option of form.elements.size.options) {
     const size = sizes.find((each) => each.name === option.value);
-    if (size) option.textContent = t("{name}: {memory} GiB, {cpus} CPU, {workers} worker processes", { ...size, memory: Math.round(size.memory / 2 ** 30 * 10) / 10 });
+    if (size) option.textContent = sizeText(size);
   }
 }
 

@@ -1,6 +1,7 @@
 // The Service List: one row a server, drawn anew only where something changed, so that focus and folds stay.
 import { copyButton } from "./clipboard.js";
 import { breakable, byId, h, icon, problemBox, spinner } from "./dom.js";
+import { menu } from "./menu.js";
 import { lastFailure, operationOf, progress } from "./operations.js";
 import { dayOf, momentOf, t, when } from "./texts.js";
 
@@ -131,6 +132,7 @@ function detailsOf(server) {
       row(t("Storage address"), server.endpoint_url),
       row(t("Access key"), server.access_key_id),
       row(t("Size"), server.size),
+      row(t("Earlier version"), server.previous && t("MLflow {version}, until {date}", { version: server.previous.mlflow_version, date: dayOf(server.previous.until) })),
       row(t("Sleeps after"), idleOf(server)),
       row(t("Your sign-in"), server.session_url && h("a", { href: server.session_url, target: "_blank", rel: "noopener", "data-key": `${server.id}-session` }, t("until when, and sign out"))),
       ...server.leases.map((lease) => row(t("Needed until"), leaseOf(lease))),
@@ -169,12 +171,25 @@ function usesOf(server, act, button, key) {
     plain("job", t("Lines for a job")),
     toForm("export", "Export model", server.export_form),
     toForm("image", "Create image", server.image_form),
-    server.allowed.includes("storage") ? button("storage", t("Change the key"), "secondary") : null),
+    moreOf(server, plain, button, key)),
   unregistered ? h("div.hint", { id: key("closed") }, t("Open: register Auth Info first.")) : null];
 }
 
+/** What is wanted now and then. What this caller may never do, or what there is nothing for, is not in it. */
+function moreOf(server, plain, button, key) {
+  const may = (name) => server.operation || server.allowed.includes(name);
+  const item = (name, label, offered = true) => (offered && may(name) ? button(name, label, "secondary") : null);
+  return menu(t("More"), key("menu"), key("name"), [
+    plain("tokens", t("Tokens")),
+    item("storage", t("Change the key")),
+    item("resize", t("Change the size")),
+    item("upgrade", t("Upgrade MLflow"), server.upgrades.length > 0),
+    item("rollback", t("Roll back"), Boolean(server.previous)),
+  ]);
+}
+
 /** Until a user is registered the server lets nobody in, members that the portal proves included. */
-const isUnregistered = (server) => server.warnings.some((warning) => warning.code === "no_users");
+export const isUnregistered = (server) => server.warnings.some((warning) => warning.code === "no_users");
 
 /** What stands under a server: what is going on, what failed, what to look after. */
 function notesOf(server, operation) {

@@ -1,11 +1,13 @@
 // The page: asks for the state, draws it, and does what is pressed.
 import { call, serverPath } from "./api.js";
 import { byId, h, problemBox, say } from "./dom.js";
+import { rollbackDialog, sizeDialog, upgradeDialog } from "./changes.js";
 import { authFileDialog, deleteDialog, jobDialog, linesDialog, storageDialog } from "./dialogs.js";
 import { adoptForm, createEnded, offer } from "./form.js";
 import * as list from "./list.js";
 import * as operations from "./operations.js";
 import { now, t } from "./texts.js";
+import { tokensDialog } from "./tokens.js";
 
 const BUSY_MS = 2000;
 const CALM_MS = 20000;
@@ -116,6 +118,10 @@ const ACTIONS = {
   restore: change("restore"),
   delete: (server) => deleteDialog(server, me?.restore_days, accepted),
   storage: (server) => storageDialog(server, accepted),
+  resize: (server) => sizeDialog(server, me?.sizes ?? [], accepted),
+  upgrade: (server) => upgradeDialog(server, me?.previous_days, accepted),
+  rollback: (server) => rollbackDialog(server, me?.previous_days, accepted),
+  tokens: (server) => tokensDialog(server, me),
   users: async (server) => {
     try {
       await register(server)();

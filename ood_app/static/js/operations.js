@@ -12,6 +12,7 @@ const known = new Map();
 const KINDS = {
   create: () => t("Create"), start: () => t("Start"), stop: () => t("Stop"), delete: () => t("Delete"), restore: () => t("Restore"),
   purge: () => t("Remove for good"), users: () => t("Register users"), storage: () => t("Change the key"),
+  resize: () => t("Change the size"), upgrade: () => t("Upgrade MLflow"), rollback: () => t("Roll back"),
   export: () => "Export model", image: () => "Create image",
 };
 

@@ -147,7 +147,7 @@ def test_me(world: World) -> None:
     assert me["choices"] == {"mlflow_version": ["3.17.2"], "size": ["small", "medium", "large"], "artifact_access": ["proxied", "direct"]}
     assert me["sizes"][0] == {"name": "small", "memory": 1024**3, "cpus": 1.0, "pids": 256, "workers": 1, "genai_jobs": False}
     assert me["runtime"] == {"name": "process", "isolates": False}
-    assert (me["endpoint_url_fixed"], me["restore_days"], me["group_area"]) == (False, 14, "/groups")
+    assert (me["endpoint_url_fixed"], me["restore_days"], me["previous_days"], me["group_area"]) == (False, 14, 14, "/groups")
 
 
 def test_only_groups_on_offer(tmp_path: Path) -> None:

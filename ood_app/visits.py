@@ -1,0 +1,45 @@
+"""Answers that hold something which no script may read: a sign-in ticket, a token's text. They are for a browser's visit alone.
+
+Every page under /rnode has the console's origin, so that a script there can read what it fetches, frames, or opens in a window. What it
+fetches or frames is told apart by the browser's own headers; a window is cut off from who opened it by `alone`.
+"""
+
+from __future__ import annotations
+
+from flask import Response, current_app, g, make_response, render_template, request
+
+from ood_app import texts
+from ood_app.security import foreign
+
+
+def is_visit() -> bool:
+    """A page is to be shown. No script can say this of a request whose answer it reads."""
+    headers = request.headers
+    shown = headers.get("Sec-Fetch-Mode") == "navigate" and headers.get("Sec-Fetch-Dest") == "document"
+    # A look ahead, or the answer that a service worker of the same origin asks for beside the visit, to read it.
+    return shown and not {"Sec-Purpose", "Service-Worker-Navigation-Preload"} & set(headers.keys())
+
+
+def check_visit() -> None:
+    """Refuse what is no visit. A browser too old to say what it wants the answer for is taken at the page's token.
+
+    Raises:
+        Problem: a script asks.
+    """
+    if "Sec-Fetch-Mode" in request.headers and not is_visit():
+        raise foreign(request.headers["Sec-Fetch-Mode"])
+
+
+def page(template: str, values: dict[str, object], *, status: int = 200) -> Response:
+    """A page of its own, beside the list."""
+    version = current_app.extensions["aihub_static_version"]
+    settings = current_app.extensions["aihub_settings"]
+    return make_response(
+        render_template(template, settings=settings, language=g.language, _=texts.translate, version=version, **values), status
+    )
+
+
+def alone(answer: Response) -> Response:
+    """The answer, whose window whoever opened it cannot look into, a page of the same origin with whatever headers included."""
+    answer.headers["Cross-Origin-Opener-Policy"] = "noopener-allow-popups"
+    return answer
