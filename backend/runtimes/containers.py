@@ -61,8 +61,7 @@ class ContainerRuntime:
         if all(self._is_well(there.get(role), wanted[role]) for role in ROLES):
             return
         try:
-            for name, arguments in self._site.networks.items():
-                self._engine.ensure_network(name, arguments)
+            self._engine.ensure_networks(self._site.networks)
             for container in there.values():
                 self._engine.remove(container.id)
             made = {role: self._engine.create(wanted[role]) for role in ROLES}
@@ -70,7 +69,7 @@ class ContainerRuntime:
                 self._engine.start(made[role])
         except (EngineConflictError, MissingError) as error:
             log = self._words(server_id) or None
-            self._remove(server_id)
+            self._remove(self._engine.of(server_id, fresh=True))
             raise ServiceError("box_failed_to_start", log=log, why=str(error)) from error
 
     def migrate(self, *, server_id: str, directory: Path, mlflow_version: str, timeout: float) -> None:  # noqa: ARG002 (the port's)
@@ -106,7 +105,7 @@ class ContainerRuntime:
         for role, seconds in ((GATE, timeout), (MLFLOW, min(timeout, MLFLOW_STOP_SECONDS))):
             if role in there and there[role].runs:
                 self._engine.stop(there[role].id, seconds=seconds)
-        self._remove(server_id)
+        self._remove(there)
 
     def observe(self, *, server_id: str, directory: Path, address: tuple[str, int]) -> Observation:  # noqa: ARG002 (the port's)
         """See the port. While the daemon does not answer, the box itself still may."""
@@ -168,10 +167,10 @@ class ContainerRuntime:
     def _is_well(container: Container | None, wanted: Mapping[str, Any]) -> bool:
         return container is not None and container.runs and container.digest == wanted["labels"][f"{LABEL}.digest"]
 
-    def _remove(self, server_id: str) -> None:
+    def _remove(self, containers: Mapping[str, Container]) -> None:
         """Error: ``box_failed_to_stop``."""
         try:
-            for container in self._engine.of(server_id, fresh=True).values():
+            for container in containers.values():
                 self._engine.remove(container.id)
         except EngineConflictError as error:
             raise ServiceError("box_failed_to_stop", why=str(error)) from error

@@ -63,7 +63,22 @@ class Image:
     labels: Mapping[str, str]
 
 
-_NOTHING_SEEN: Final[tuple[float, float, tuple[Container, ...]]] = (float("-inf"), float("-inf"), ())
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """One listing: when it was asked for, when it was answered, and with what; ``failure``: why it was not."""
+
+    began: float = float("-inf")
+    ended: float = float("-inf")
+    containers: tuple[Container, ...] = ()
+    failure: str | None = None
+
+    def is_for(self, asked: float, *, fresh: bool, changed: float) -> bool:
+        """Whether it is an answer to who asked then. A failure is everybody's who asked while it was waited for, or just after: a daemon
+        that hangs is waited for once, and not once for each server.
+        """
+        if self.failure is not None:
+            return self.ended >= asked - (0.0 if fresh else SEEN_SECONDS)
+        return self.began >= max(asked, changed) if fresh else self.ended >= asked - SEEN_SECONDS and self.began >= changed
 
 
 class EngineConflictError(Exception):
@@ -83,19 +98,28 @@ class Engine:
         self._timeout = timeout
         self._lock = threading.Lock()
         self._made: Any = None
+        self._close: Callable[[], object] | None = None
         self._listing = threading.Lock()
-        self._seen: tuple[float, float, tuple[Container, ...]] = _NOTHING_SEEN
+        self._seen = _Seen()
+        self._changed = float("-inf")
+
+    def close(self) -> None:
+        """Close its connections. One that is not closed closes them when nobody has it any more."""
+        with self._lock:
+            if self._close is not None:
+                self._close()
+            self._made = self._close = None
 
     def containers(self, *, fresh: bool = False) -> tuple[Container, ...]:
         """All of ours, those that do not run included; at most ``SEEN_SECONDS`` old. Those who ask at once share one answer."""
         asked = time.monotonic()
         with self._listing:
-            began, ended, seen = self._seen
-            if began < asked if fresh else ended < asked - SEEN_SECONDS:
-                began = time.monotonic()
-                seen = self._list()
-                self._seen = (began, time.monotonic(), seen)
-            return seen
+            if not self._seen.is_for(asked, fresh=fresh, changed=self._changed):
+                self._seen = self._look()
+            seen = self._seen
+        if seen.failure is not None:
+            raise self._unavailable(seen.failure)
+        return seen.containers
 
     def of(self, server_id: str, *, fresh: bool = False) -> dict[str, Container]:
         """That server's containers by role."""
@@ -138,7 +162,7 @@ class Engine:
         return [] if stream is None else _tail_of(stream, lines)
 
     def run(self, arguments: Mapping[str, Any], *, seconds: float) -> tuple[int, str]:
-        """Run a one-off container to its end and remove it: exit status and the last lines it said.
+        """Run a one-off container to its end and remove it: exit status and, unless that is 0, the last lines it said.
 
         Errors: ``MissingError``, ``EngineConflictError``; 124 is the status of one that was not ready in time.
         """
@@ -146,24 +170,34 @@ class Engine:
         try:
             self.start(container)
             status = self._wait(container, seconds)
-            return status, self.log(container, 40)
+            return status, self.log(container, 40) if status else ""
         finally:
             self.remove(container)
 
-    def ensure_network(self, name: str, arguments: Mapping[str, Any]) -> None:
-        """Make the network unless there is one of that name. Error: ``EngineConflictError``."""
-        try:
-            self._ask(lambda client: client.networks.get(name))
-        except MissingError:
-            pool = docker.types.IPAMPool(subnet=arguments["subnet"])
-            options = {key: value for key, value in arguments.items() if key != "subnet"}
-            ipam = docker.types.IPAMConfig(pool_configs=[pool])
-            self._ask(lambda client: client.networks.create(name, ipam=ipam, check_duplicate=True, **options), changes=True)
+    def ensure_networks(self, wanted: Mapping[str, Mapping[str, Any]]) -> None:
+        """Make those that are not there, by name. Error: ``EngineConflictError``."""
+        there = {network.name for network in self._ask(lambda client: client.networks.list(names=list(wanted)))}
+        for name in wanted.keys() - there:
+            self._make_network(name, wanted[name])
 
     def about(self) -> Mapping[str, Any]:
         """What the daemon says of itself."""
         found: Mapping[str, Any] = self._ask(lambda client: client.info())
         return found
+
+    def _make_network(self, name: str, arguments: Mapping[str, Any]) -> None:
+        pool = docker.types.IPAMPool(subnet=arguments["subnet"])
+        options = {key: value for key, value in arguments.items() if key != "subnet"}
+        ipam = docker.types.IPAMConfig(pool_configs=[pool])
+        self._ask(lambda client: client.networks.create(name, ipam=ipam, check_duplicate=True, **options), changes=True)
+
+    def _look(self) -> _Seen:
+        began = time.monotonic()
+        try:
+            found = self._list()
+        except ServiceError as error:
+            return _Seen(began=began, ended=time.monotonic(), failure=str(error.params["why"]))
+        return _Seen(began=began, ended=time.monotonic(), containers=found)
 
     def _list(self) -> tuple[Container, ...]:
         wanted = {"label": f"{LABEL}.install={self._install}"}
@@ -177,14 +211,16 @@ class Engine:
             return _UNREADY
 
     def _client(self) -> Any:
-        """Made at the first use: a service may start before the daemon does."""
+        """Made at the first use: a service may start before the daemon does. Those who come at once do not wait for one another's try."""
+        if self._made is not None:
+            return self._made
+        made = docker.DockerClient(base_url=self.address, version="auto", timeout=self._timeout, num_pools=4, max_pool_size=_CONNECTIONS)
         with self._lock:
             if self._made is None:
-                self._made = docker.DockerClient(
-                    base_url=self.address, version="auto", timeout=self._timeout, num_pools=4, max_pool_size=_CONNECTIONS
-                )
-                weakref.finalize(self, self._made.close)
-            return self._made
+                self._made, self._close = made, weakref.finalize(self, made.close)
+                return made
+        made.close()
+        return self._made
 
     def _ask(self, question: Callable[[Any], T], *, changes: bool = False) -> T:
         """Whatever a change did, also one that failed half-way, the next listing must show."""
@@ -200,17 +236,13 @@ class Engine:
             raise self._unavailable(_kind(error)) from error
         finally:
             if changes:
-                self._forget()
+                self._changed = time.monotonic()
 
     def _ask_gone(self, question: Callable[[Any], T]) -> T | None:
         try:
             return self._ask(question, changes=True)
         except MissingError:
             return None
-
-    def _forget(self) -> None:
-        with self._listing:
-            self._seen = _NOTHING_SEEN
 
     def _unavailable(self, why: str) -> ServiceError:
         return ServiceError("runtime_unavailable", runtime="docker", why=why)

@@ -1,4 +1,4 @@
-"""The main job on containers: the same service, API, tools and client as on the process runtime."""
+"""The main job on containers: the same service, API, tools and client as on the process runtime; and a daemon that is slow."""
 
 import os
 import subprocess
@@ -13,12 +13,11 @@ from mlwf.secret import Secret
 from tests.service.edge.live import Live, until
 from tests.support.box import environment
 from tests.support.docker import Docker
+from tests.support.docker_proxy import DockerProxy, docker_proxy
 from tests.support.docker_service import docker_service
 from tests.support.s3 import S3Store
 
-# The SDK leaves a connection that a daemon's end broke to the garbage collector.
-UNCLOSED = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-pytestmark = [UNCLOSED, pytest.mark.heavy, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
 GROUP, LOGIN = "root", ("alice", "correct horse battery staple")
 JOB = """
 import mlflow
@@ -29,9 +28,19 @@ print(mlflow.artifacts.load_text(mlflow.last_active_run().info.artifact_uri + "/
 """
 
 
+SLOW_SECONDS = 10.0
+
+
 @pytest.fixture(scope="module")
-def live(docker: Docker, s3_store: S3Store) -> Iterator[Live]:
-    with docker_service(docker, s3_store) as running:
+def proxy(docker: Docker) -> Iterator[DockerProxy]:
+    """Between the service and the daemon; it passes everything on at once unless a test says otherwise."""
+    with docker_proxy(docker.home / "docker.sock") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def live(docker: Docker, s3_store: S3Store, proxy: DockerProxy) -> Iterator[Live]:
+    with docker_service(docker, s3_store, docker_host=proxy.host) as running:
         yield running
 
 
@@ -68,6 +77,44 @@ def test_the_service_is_killed_and_started_again(live: Live) -> None:
     with live.client() as client:
         until(lambda: client.server(GROUP, "wine").status in {"running", "sleeping"}, what="the server's status")
     assert experiments(url) == 200
+
+
+def test_while_the_daemon_keeps_its_answers_the_service_and_the_servers_give_theirs(live: Live, proxy: DockerProxy) -> None:
+    with live.client() as client:
+        url = client.server(GROUP, "wine").inside_url or ""
+        proxy.hold()
+        try:
+            asked = client.stop(GROUP, "wine")
+            until(lambda: proxy.kept, what="the reconciler's question to the daemon")
+            kept = set(proxy.kept)
+            assert client.health().status == "ok"
+            assert client.me().user == "root"
+            assert [server.env_name for server in client.servers()] == ["wine"]
+            assert client.server(GROUP, "wine").desired == "stopped"
+            assert client.operation(asked.id).finished_at is None
+            assert experiments(url) == 200
+            assert kept <= proxy.kept, "the daemon has answered none of it meanwhile"
+        finally:
+            proxy.release()
+        client.wait(asked, timeout=120)
+
+
+def test_a_daemon_that_takes_ten_seconds_for_each_answer_is_only_slow(live: Live, proxy: DockerProxy) -> None:
+    """The operation ends as it should, and nothing was asked for twice."""
+    asked = len(proxy.asked)
+    proxy.hold(SLOW_SECONDS)
+    try:
+        with live.client() as client:
+            client.wait(client.start(GROUP, "wine"), timeout=400)
+            server = client.server(GROUP, "wine")
+    finally:
+        proxy.release()
+    assert server.status in {"running", "sleeping"}
+    assert runs(server.inside_url or "") == 1
+    changes = [each.partition("?")[0] for each in proxy.asked[asked:] if not each.startswith("GET ")]
+    made = [each for each in changes if each == "POST /containers/create"]
+    started = [each for each in changes if each.endswith("/start")]
+    assert (len(made), len(started)) == (2, 2), changes
 
 
 def experiments(url: str) -> int:

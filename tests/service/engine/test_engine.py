@@ -1,0 +1,107 @@
+"""How the daemon is asked, against a program that stands for one: what a daemon that hangs does to those who ask."""
+
+from __future__ import annotations
+
+import json
+import socketserver
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+
+from backend.errors import ServiceError
+from backend.runtimes.docker import Engine
+
+ASKERS = 8
+ROW = {
+    "Id": "abc",
+    "Names": ["/aihub-x-gate"],
+    "Labels": {"org.aihub.server": "k3v9x2m7q4ab", "org.aihub.role": "gate"},
+    "State": "running",
+    "Status": "Up",
+}
+
+
+class Daemon(socketserver.ThreadingUnixStreamServer):
+    """Says its version, and its one container unless it `hangs`."""
+
+    daemon_threads = True
+
+    def __init__(self, path: Path) -> None:
+        self.hangs, self.listings = threading.Event(), 0
+        self.ended = threading.Event()
+        super().__init__(str(path), Answer)
+
+
+class Answer(BaseHTTPRequestHandler):
+    server: Daemon
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        found: object = {"ApiVersion": "1.41"}
+        if "/containers/json" in self.path:
+            self.server.listings += 1
+            if self.server.hangs.is_set():
+                self.server.ended.wait(60)
+            found = [ROW]
+        body = json.dumps(found).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the library's own word)
+        """Nothing on the test's output."""
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    with Daemon(tmp_path / "docker.sock") as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.ended.set()
+        running.shutdown()
+
+
+@pytest.fixture
+def engine(daemon: Daemon) -> Iterator[Engine]:
+    engine = Engine(address=f"unix://{daemon.server_address!s}", install="x", timeout=1)
+    yield engine
+    engine.close()
+
+
+def ask_at_once(engine: Engine) -> list[str | int]:
+    """What each of those who ask at the same time is told: a failure's code, or how many containers there are."""
+    together = threading.Barrier(ASKERS)
+
+    def ask(_number: int) -> str | int:
+        together.wait()
+        try:
+            return len(engine.containers())
+        except ServiceError as error:
+            return error.code
+
+    with ThreadPoolExecutor(ASKERS) as pool:
+        return list(pool.map(ask, range(ASKERS)))
+
+
+def test_those_who_ask_at_once_share_an_answer(daemon: Daemon, engine: Engine):
+    assert ask_at_once(engine) == [1] * ASKERS
+    assert daemon.listings == 1
+
+
+def test_a_daemon_that_hangs_is_waited_for_once_and_not_once_for_each_server(daemon: Daemon, engine: Engine):
+    daemon.hangs.set()
+    assert ask_at_once(engine) == ["runtime_unavailable"] * ASKERS
+    assert daemon.listings == 1
+    daemon.hangs.clear()
+    assert len(engine.containers(fresh=True)) == 1
+
+
+def test_a_closed_engine_connects_anew(engine: Engine):
+    assert len(engine.containers()) == 1
+    engine.close()
+    assert len(engine.containers(fresh=True)) == 1
