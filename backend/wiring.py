@@ -164,16 +164,21 @@ def make_reconciler(settings: Settings) -> Reconciler:
         settings=settings,
         kick=Kick(settings.kick_socket),
         keeper=make_keeper(settings),
-        chore=_publishing(settings, runtime),
+        chore=_chore(settings, runtime),
     )
 
 
-def _publishing(settings: Settings, runtime: Runtime) -> Callable[[], None] | None:
-    """Which images there are, for the processes that do not reach the daemon."""
+def _chore(settings: Settings, runtime: Runtime) -> Callable[[], None] | None:
+    """Tell the processes that do not reach the daemon which images there are, and tidy up after one-off containers that were cut short."""
     if settings.runtime != "docker":
         return None
     from backend.runtimes.containers import ContainerRuntime
 
     if not isinstance(runtime, ContainerRuntime):
         return None
-    return lambda: versions.publish(settings, runtime.versions())
+
+    def chore() -> None:
+        versions.publish(settings, runtime.versions())
+        runtime.tidy()
+
+    return chore

@@ -89,10 +89,9 @@ class ContainerRuntime:
             "pids_limit": 64,
             "mounts": [{"Type": "bind", "Source": str(directory / "data"), "Target": "/box/data", "ReadOnly": False}],
             "use_config_proxy": False,
-            "labels": {"org.aihub.keeper": "migrate"},
         }
         try:
-            status, words = self._engine.run(arguments, seconds=timeout)
+            status, words = self._engine.run("migrate", arguments, seconds=timeout)
         except (EngineConflictError, MissingError) as error:
             raise ServiceError("runtime_unavailable", runtime=self.name, why=str(error)) from error
         if status != 0:
@@ -123,6 +122,10 @@ class ContainerRuntime:
     def running(self) -> Sequence[str]:
         """See the port. Containers that have ended count: they would come back with the next boot, or hold their names."""
         return sorted({container.server_id for container in self._engine.containers(fresh=True)})
+
+    def tidy(self) -> None:
+        """Nothing is left of one-off containers that were cut short."""
+        self._engine.remove_left()
 
     def versions(self) -> Mapping[str, str]:
         """MLflow version to schema revision of the images that are there."""

@@ -21,6 +21,8 @@ from backend.runtimes.docker_spec import LABEL
 T = TypeVar("T")
 SEEN_SECONDS: Final = 1.0
 """One listing answers every look of a pass: hundreds of servers ask at the same time."""
+LEFT_SECONDS: Final = 900.0
+"""After that time a one-off container that does not run is nobody's any more."""
 _CONNECTIONS: Final = 64
 _TAIL_BYTES: Final = 65536
 _MOST_BYTES: Final = 64 * 1024**2
@@ -70,6 +72,7 @@ class _Seen:
     began: float = float("-inf")
     ended: float = float("-inf")
     containers: tuple[Container, ...] = ()
+    left: tuple[str, ...] = ()
     failure: str | None = None
 
     def is_for(self, asked: float, *, fresh: bool, changed: float) -> bool:
@@ -121,6 +124,12 @@ class Engine:
             raise self._unavailable(seen.failure)
         return seen.containers
 
+    def remove_left(self) -> None:
+        """Remove one-off containers whose daemon or service ended before they were removed. Ids are those of the last listing."""
+        self.containers()
+        for container in self._seen.left:
+            self.remove(container)
+
     def of(self, server_id: str, *, fresh: bool = False) -> dict[str, Container]:
         """That server's containers by role."""
         return {found.role: found for found in self.containers(fresh=fresh) if found.server_id == server_id}
@@ -161,12 +170,13 @@ class Engine:
         stream = self._ask_gone(lambda client: client.api.get_archive(container, path)[0])
         return [] if stream is None else _tail_of(stream, lines)
 
-    def run(self, arguments: Mapping[str, Any], *, seconds: float) -> tuple[int, str]:
-        """Run a one-off container to its end and remove it: exit status and, unless that is 0, the last lines it said.
+    def run(self, what: str, arguments: Mapping[str, Any], *, seconds: float) -> tuple[int, str]:
+        """Run a one-off container to its end and remove it: exit status and, unless that is 0, the last lines it said. ``what``: a word
+        for its label.
 
         Errors: ``MissingError``, ``EngineConflictError``; 124 is the status of one that was not ready in time.
         """
-        container = self.create(arguments)
+        container = self.create({**arguments, "labels": {f"{LABEL}.install": self._install, f"{LABEL}.once": what}})
         try:
             self.start(container)
             status = self._wait(container, seconds)
@@ -192,17 +202,13 @@ class Engine:
         self._ask(lambda client: client.networks.create(name, ipam=ipam, check_duplicate=True, **options), changes=True)
 
     def _look(self) -> _Seen:
-        began = time.monotonic()
+        began, wanted = time.monotonic(), {"label": f"{LABEL}.install={self._install}"}
         try:
-            found = self._list()
+            rows = self._ask(lambda client: client.api.containers(all=True, filters=wanted))
         except ServiceError as error:
             return _Seen(began=began, ended=time.monotonic(), failure=str(error.params["why"]))
-        return _Seen(began=began, ended=time.monotonic(), containers=found)
-
-    def _list(self) -> tuple[Container, ...]:
-        wanted = {"label": f"{LABEL}.install={self._install}"}
-        rows = self._ask(lambda client: client.api.containers(all=True, filters=wanted))
-        return tuple(_container(row) for row in rows if f"{LABEL}.server" in (row.get("Labels") or {}))
+        found = tuple(_container(row) for row in rows if f"{LABEL}.server" in (row.get("Labels") or {}))
+        return _Seen(began=began, ended=time.monotonic(), containers=found, left=tuple(row["Id"] for row in rows if _is_left(row)))
 
     def _wait(self, container: str, seconds: float) -> int:
         try:
@@ -259,6 +265,12 @@ def _container(row: Mapping[str, Any]) -> Container:
         state=str(row.get("State", "")),
         status=str(row.get("Status", "")),
     )
+
+
+def _is_left(row: Mapping[str, Any]) -> bool:
+    """A one-off container that does not run, and is too old to be one that somebody is about to start or to remove."""
+    runs, old = row.get("State") == "running", time.time() - int(row.get("Created", 0)) > LEFT_SECONDS
+    return f"{LABEL}.once" in (row.get("Labels") or {}) and old and not runs
 
 
 def _word(error: errors.APIError) -> str:

@@ -89,10 +89,9 @@ class ContainerKeeper:
             "pids_limit": 16,
             "mounts": list(mounts),
             "use_config_proxy": False,
-            "labels": {"org.aihub.keeper": arguments[0]},
         }
         try:
-            status, words = self._engine.run(wanted, seconds=SECONDS)
+            status, words = self._engine.run(arguments[0], wanted, seconds=SECONDS)
         except (EngineConflictError, MissingError) as error:
             raise ServiceError("runtime_unavailable", runtime="docker", why=str(error)) from error
         if status:

@@ -28,7 +28,7 @@ from tests.service.engine.contract_runtime import Bench, RuntimeContract
 from tests.service.engine.support import make_database, runs_in
 from tests.support.account import ACCOUNT, service_account
 from tests.support.box import MLFLOW_VERSION, environment
-from tests.support.docker import Docker
+from tests.support.docker import Docker, DockerError
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
 IMAGE = "aihub-box:{version}"
@@ -60,8 +60,9 @@ def engine(docker: Docker, state: Path) -> Iterator[Engine]:
     for container in engine.containers(fresh=True):
         engine.remove(container.id)
     for name in networks.network_names(install_id(state)):
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(DockerError):  # not every test makes them
             docker.run("network", "rm", name)
+    engine.close()
 
 
 @pytest.fixture

@@ -4,121 +4,27 @@ bad day. The service's account is not root.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
 import socket
-import subprocess
-import tempfile
-import threading
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from backend import networks, versions, wiring
+from backend import networks
 from backend.runtimes.containers import install_id
-from backend.runtimes.docker import Engine
-from backend.secret import Secret
-from demo.ports import free_ports
-from tests.service.engine.real_site import PASSWORD, RealSite
-from tests.service.engine.support import ALICE, SECRET, FakeStore, until
-from tests.support.account import ACCOUNT, service_account
-from tests.support.box import MLFLOW_VERSION
-from tests.support.docker import DOCKERD, Docker, DockerError, running_docker
+from tests.service.engine.docker_site import DockerSite, docker_site, run_as_root, state_folder
+from tests.service.engine.real_site import PASSWORD
+from tests.service.engine.support import SECRET, until
+from tests.support.docker import Docker
 
-# The SDK leaves a connection that a daemon's end broke to the garbage collector.
-UNCLOSED = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-pytestmark = [UNCLOSED, pytest.mark.heavy, pytest.mark.timeout(600)]
-
-
-class DockerSite(RealSite):
-    version = MLFLOW_VERSION
-    docker: Docker
-    engine: Engine
-    stop: threading.Event
-    thread: threading.Thread
-
-    def containers(self) -> dict[str, str]:
-        return {role: found.name for role, found in self.engine.of(self.one().id, fresh=True).items()}
-
-    def inside(self, role: str, code: str) -> subprocess.CompletedProcess[str]:
-        """Run Python as that container's own user."""
-        argv = ["docker", "exec", self.containers()[role], "/opt/aihub/env/bin/python", "-I", "-c", code]
-        return subprocess.run(argv, env=self.docker.environment, capture_output=True, text=True, timeout=60, check=False)
-
-    def start_service(self) -> None:
-        self.stop = threading.Event()
-        reconciler = self.reconciler(keeper=wiring.make_keeper(self.settings))
-        self.thread = threading.Thread(target=reconciler.run, args=(self.stop,))
-        self.thread.start()
-
-    def stop_service(self) -> None:
-        self.stop.set()
-        self.thread.join(30)
-
-    def daemon(self, verb: str) -> None:
-        """`bin/dockerd stop` or `start`: what a host's boot, or an upgrade of Docker, does to the containers."""
-        os.seteuid(0)
-        try:
-            subprocess.run([DOCKERD, verb, self.docker.home], check=True, capture_output=True, timeout=120)
-        finally:
-            os.seteuid(ACCOUNT)
-
-    def is_back(self) -> bool:
-        return self.answers() and self.one().status in {"running", "sleeping"}
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[DockerSite]:
-    with running_docker() as docker, contextlib.ExitStack() as stack:
-        docker.box_image(MLFLOW_VERSION)
-        home = Path(tempfile.mkdtemp(prefix="aihub-state-", dir="/tmp"))
-        stack.callback(shutil.rmtree, home)
-        made = _site(docker, home)  # as root, so that all is imported before
-        for path in (home, *home.rglob("*")):
-            os.chown(path, ACCOUNT, ACCOUNT)
-        stack.enter_context(service_account((docker.home / "docker.sock").stat().st_gid))
-        yield from _running(made)
-
-
-def _site(docker: Docker, home: Path) -> DockerSite:
-    first = free_ports(1)[0]
-    choices: dict[str, Any] = {
-        "docker_host": docker.host,
-        "gate_network": "10.214.2.0/24",
-        "mlflow_network": "10.214.3.0/24",
-        "port_first": first,
-        "stop_timeout": 20,
-        "egress": ("192.0.2.7:443",),
-    }
-    site = DockerSite(home, **choices)
-    site.settings = site.requests._settings = replace(site.settings, runtime="docker")
-    site.docker = docker
-    site.boxes, site.runtime = wiring.make_boxes(site.settings), wiring.make_runtime(site.settings)  # type: ignore[assignment]
-    site.engine = Engine(address=docker.host, install=install_id(home), timeout=60)
-    site.store = FakeStore()
-    versions.publish(site.settings, site.runtime.versions())
-    return site
-
-
-def _running(site: DockerSite) -> Iterator[DockerSite]:
-    site.start_service()
-    try:
-        site.ask_and_wait(site.create())
-        site.ask_and_wait(site.requests.set_users(ALICE, "ga50000", "wine", [("alice", Secret(PASSWORD))], request_id=None))
+def site(docker: Docker) -> Iterator[DockerSite]:
+    with state_folder() as home, docker_site(docker, home) as site:
+        site.make()
         yield site
-    finally:
-        site.stop_service()
-        for container in site.engine.containers(fresh=True):
-            site.engine.remove(container.id)
-        for name in networks.network_names(install_id(site.settings.state_dir)):
-            with contextlib.suppress(DockerError):  # none was made where the first start failed
-                site.docker.run("network", "rm", name)
-        site.registry.close()
 
 
 def test_it_serves_with_its_users(site: DockerSite):
@@ -151,11 +57,7 @@ def test_mlflow_sees_no_file_of_the_guard(site: DockerSite):
 
 
 def nft(rules: str) -> None:
-    os.seteuid(0)
-    try:
-        subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
-    finally:
-        os.seteuid(ACCOUNT)
+    run_as_root("nft", "-f", "-", text=rules)
 
 
 def test_the_firewall_refuses_all_but_the_allow_list(site: DockerSite):
@@ -244,3 +146,39 @@ def test_deleted_and_restored_with_what_was_in_it(site: DockerSite):
     site.ask_and_wait(site.ask("restore"))
     assert "first" in site.experiments()
     assert site.one().uid == uid
+
+
+def test_with_live_restore_the_servers_answer_while_the_daemon_is_away(site: DockerSite):
+    """As `docs/howto/docker.md` sets the daemon up: killed, started again, ended in order, and started again. One of MLflow's containers
+    that ends meanwhile is the exception: nobody starts it before the daemon is back.
+    """
+    options = ("--live-restore", "--userland-proxy=false")
+    site.daemon("stop")
+    site.daemon("start", *options)
+    try:
+        until(site.is_back, 120)
+        since = started_at(site)
+        for end in ("kill", "stop"):
+            site.daemon(end)
+            assert site.answers()
+            assert "first" in site.experiments(), "by a new connection"
+            assert site.one().status in {"running", "sleeping"}
+            site.daemon("start", *options)
+            assert "first" in site.experiments()
+        assert started_at(site) == since, "the containers never ended"
+        site.daemon("stop")
+        run_as_root("kill", "-KILL", str(since["mlflow"][1]))
+        site.daemon("start", *options)
+        until(lambda: started_at(site)["mlflow"] != since["mlflow"] and site.is_back(), 120)
+        assert "first" in site.experiments()
+        assert started_at(site)["gate"] == since["gate"]
+    finally:
+        site.daemon("stop")
+        site.daemon("start")
+    until(site.is_back, 120)
+
+
+def started_at(site: DockerSite) -> dict[str, tuple[str, int]]:
+    """When each container was started, and its first process."""
+    found = {role: json.loads(site.docker.run("inspect", name))[0]["State"] for role, name in site.containers().items()}
+    return {role: (state["StartedAt"], state["Pid"]) for role, state in found.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socketserver
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
@@ -26,12 +27,13 @@ ROW = {
 
 
 class Daemon(socketserver.ThreadingUnixStreamServer):
-    """Says its version, and its one container unless it `hangs`."""
+    """Says its version, and its containers unless it `hangs`."""
 
     daemon_threads = True
 
     def __init__(self, path: Path) -> None:
         self.hangs, self.listings = threading.Event(), 0
+        self.rows, self.removed = [ROW], list[str]()
         self.ended = threading.Event()
         super().__init__(str(path), Answer)
 
@@ -46,8 +48,14 @@ class Answer(BaseHTTPRequestHandler):
             self.server.listings += 1
             if self.server.hangs.is_set():
                 self.server.ended.wait(60)
-            found = [ROW]
-        body = json.dumps(found).encode()
+            found = self.server.rows
+        self._say(json.dumps(found).encode())
+
+    def do_DELETE(self) -> None:
+        self.server.removed.append(self.path.partition("?")[0].rpartition("/")[2])
+        self._say(b"")
+
+    def _say(self, body: bytes) -> None:
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -105,3 +113,17 @@ def test_a_closed_engine_connects_anew(engine: Engine):
     assert len(engine.containers()) == 1
     engine.close()
     assert len(engine.containers(fresh=True)) == 1
+
+
+def test_one_off_containers_that_were_cut_short_are_removed(daemon: Daemon, engine: Engine):
+    old, young = 1_700_000_000, int(time.time())
+    once = {"Labels": {"org.aihub.once": "prepare"}}
+    daemon.rows += [
+        {"Id": "never-started", "State": "created", "Created": old, **once},
+        {"Id": "has-ended", "State": "exited", "Created": old, **once},
+        {"Id": "runs-for-long", "State": "running", "Created": old, **once},
+        {"Id": "about-to-start", "State": "created", "Created": young, **once},
+    ]
+    assert [found.id for found in engine.containers()] == ["abc"]
+    engine.remove_left()
+    assert daemon.removed == ["never-started", "has-ended"]
