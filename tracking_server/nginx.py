@@ -31,7 +31,7 @@ worker_shutdown_timeout {drain}s;
 http {{
     server_tokens off;
     default_type application/octet-stream;
-    log_format box '$remote_addr $aihub_who [$time_iso8601] $request_method $uri $status $body_bytes_sent $request_time';
+    log_format box '$remote_addr $aihub_who [$time_iso8601] $request_method $uri $status $body_bytes_sent $request_time $aihub_request_id';
     access_log ../log/access.log box;
     client_body_temp_path nginx-body;
     proxy_temp_path nginx-proxy;
@@ -69,6 +69,10 @@ http {{
         default $upstream_http_x_aihub_principal;
         "" -;
     }}
+    map $http_x_request_id $aihub_request_id {{
+        default $request_id;
+        "~^[A-Za-z0-9._-]{{1,64}}$" $http_x_request_id;
+    }}
     map $request_method $aihub_artifact_prefix {{ default ""; DELETE /mlflow; }}
     map $aihub_principal $aihub_who {{
         default $aihub_principal;
@@ -90,6 +94,7 @@ http {{
         set $aihub_retry_after "";
         set $aihub_foreign "";
         set $aihub_closed "";
+        add_header X-Request-Id $aihub_request_id always;
         error_page 401 = @refused;
         error_page 403 = @forbidden;
         error_page 404 = @unknown;
@@ -179,6 +184,7 @@ http {{
             default_type application/json;
             add_header WWW-Authenticate $aihub_challenge always;
             add_header Retry-After $aihub_retry_after always;
+            add_header X-Request-Id $aihub_request_id always;
             if ($aihub_refusal = 429) {{
                 {reply_429}
             }}
@@ -215,6 +221,7 @@ http {{
         location @failed {{
             default_type application/json;
             add_header Retry-After 2 always;
+            add_header X-Request-Id $aihub_request_id always;
             {reply_503}
         }}
     }}
@@ -236,6 +243,7 @@ _SIGN_IN = """\
 
 _TO_GUARD = """\
             proxy_set_header Connection "";
+            proxy_set_header X-Request-Id $aihub_request_id;
             proxy_set_header X-Real-IP $remote_addr;"""
 
 _TO_MLFLOW = """\
@@ -246,12 +254,14 @@ _TO_MLFLOW = """\
             proxy_set_header Authorization "";
             proxy_set_header Proxy-Authorization "";
             proxy_set_header Cookie "";
+            proxy_set_header X-Request-Id $aihub_request_id;
             proxy_set_header X-Aihub-Principal $aihub_principal;
             proxy_set_header X-Aihub-Server $aihub_server;"""
 
 _SANDBOX = """\
             proxy_hide_header Content-Security-Policy;
             proxy_hide_header X-Content-Type-Options;
+            add_header X-Request-Id $aihub_request_id always;
             add_header Content-Security-Policy sandbox always;
             add_header X-Content-Type-Options nosniff always;"""
 

@@ -16,6 +16,7 @@ import requests
 from docker import errors
 
 from backend.errors import ServiceError
+from backend.runtimes.boxlogs import telling
 from backend.runtimes.docker_spec import LABEL
 
 T = TypeVar("T")
@@ -166,7 +167,7 @@ class Engine:
         return (text or b"").decode(errors="replace")
 
     def tail(self, container: str, path: str, lines: int) -> list[str]:
-        """The last lines of a file as the container sees it: its links lead nowhere outside. Nothing where there is none."""
+        """The last telling lines of a log as the container sees it: its links lead nowhere outside. Nothing where there is none."""
         stream = self._ask_gone(lambda client: client.api.get_archive(container, path)[0])
         return [] if stream is None else _tail_of(stream, lines)
 
@@ -296,4 +297,4 @@ def _tail_of(stream: Iterable[bytes], lines: int) -> list[str]:
         file = archive.extractfile(member) if member is not None and member.isfile() else None
         if file is None:
             return []
-        return file.read()[-_TAIL_BYTES:].decode(errors="replace").splitlines()[-lines:]
+        return telling(file.read()[-_TAIL_BYTES:].decode(errors="replace").splitlines())[-lines:]

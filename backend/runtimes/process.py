@@ -18,6 +18,7 @@ from typing import Final
 
 from backend.domain import BoxState, Observation, SizeClass
 from backend.errors import ServiceError
+from backend.runtimes.boxlogs import telling
 from backend.runtimes.health import ask
 from backend.runtimes.proctable import GUARD_MODULE, guard_pid, processes_of
 
@@ -219,6 +220,6 @@ def _tail(path: Path, lines: int) -> list[str]:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - _TAIL_BYTES))
-            return file.read().decode(errors="replace").splitlines()[-lines:]
+            return telling(file.read().decode(errors="replace").splitlines())[-lines:]
     except FileNotFoundError:
         return []

@@ -54,7 +54,7 @@ class SignIn:
         try:
             respond(action(request))
         except SignInError as error:
-            self._log(f"a sign-in or sign-out was refused: {error.code}")
+            self._note(request, f"a sign-in or sign-out was refused: {error.code}")
             respond(self._problem(request, error.code, error.values))
 
     def _enter(self, request: Request) -> Response:
@@ -69,7 +69,7 @@ class SignIn:
             tickets[0], origin=headers.get("origin", ""), portal_user=headers.get("x-forwarded-user", "")
         )
         principal = Principal("portal", session.user).as_header()
-        self._log(f"{principal} signed in")
+        self._note(request, f"{principal} signed in")
         # Open OnDemand's /rnode puts its own path before one that begins with a slash.
         return Response(303, b"", (("Location", "/mlflow/"), ("Set-Cookie", cookie), ("X-Aihub-Principal", principal), _NOT_STORED))
 
@@ -79,10 +79,14 @@ class SignIn:
             raise SignInError("unknown")
         cookie = self._sessions.leave(session, origin=request.headers.get("origin", ""))
         principal = Principal("portal", session.user).as_header()
-        self._log(f"{principal} signed out")
+        self._note(request, f"{principal} signed out")
         return Response(
             303, b"", (("Location", "/mlflow/-/sign-in"), ("Set-Cookie", cookie), ("X-Aihub-Principal", principal), _NOT_STORED)
         )
+
+    def _note(self, request: Request, what: str) -> None:
+        """With the id that nginx gave the request, or took from it where it is well-formed."""
+        self._log(f"{what} request={request.headers.get('x-request-id', '-')}")
 
     def _session(self, request: Request) -> Session | None:
         return self._sessions.find(request.headers.get("cookie", ""), request.headers.get("x-forwarded-user", ""))

@@ -63,6 +63,7 @@ def _config(plan: Plan) -> uvicorn.Config:
 
     return uvicorn.Config(
         application(plan),
+        log_config=None,  # its lines are MLflow's log's like all others
         log_level="warning",
         access_log=False,
         backlog=4096,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tracking_server.mlflow_process import checks, differences, downloads, failures
+from tracking_server.mlflow_process import checks, differences, downloads, failures, request_log
 from tracking_server.mlflow_process.locations import Locations
 from tracking_server.mlflow_process.plan import Plan
+from tracking_server.mlflow_process.request_log import RequestLog
 from tracking_server.mlflow_process.spool import Spool, SpoolMiddleware
 
 
@@ -20,4 +21,5 @@ def application(plan: Plan) -> Any:
     failures.install(asgi, wsgi)
     spool = Spool(plan.box.tmp, plan.settings.tmp_bytes)
     downloads.install(spool)
-    return SpoolMiddleware(asgi, spool)
+    request_log.install()
+    return RequestLog(SpoolMiddleware(asgi, spool))
