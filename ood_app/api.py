@@ -25,6 +25,7 @@ def service() -> Client:
     """The service, asked in the reader's language; one connection for one request."""
     if "service" not in g:
         g.service = current_app.extensions["aihub_service"](g.language)
+        g.service.request_id = g.request_id
     return cast("Client", g.service)
 
 

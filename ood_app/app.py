@@ -11,7 +11,7 @@ from flask import Flask, Response, g, redirect, render_template, request, send_f
 from flask.typing import ResponseReturnValue
 from mlwf.client import Client
 
-from ood_app import problems, security, settings, texts
+from ood_app import problems, request_id, security, settings, texts
 from ood_app.api import api
 from ood_app.compression import compress
 from ood_app.opening import opening
@@ -29,6 +29,8 @@ def create_app(chosen: settings.Settings | None = None, *, service: ServiceFacto
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_REQUEST
     app.extensions["aihub_settings"] = found
     app.extensions["aihub_service"] = service or (lambda language: Client.to(found.connection, language=language, timeout=found.timeout))
+
+    request_id.follow(app)
 
     @app.before_request
     def choose_language() -> None:

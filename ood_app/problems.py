@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from flask import Flask, Response, current_app, jsonify
+from flask import Flask, Response, current_app, g, jsonify
 from mlwf.client import ServiceError, ServiceUnavailable
 from mlwf.errors import MlwfError
 from werkzeug.exceptions import HTTPException
@@ -39,7 +39,7 @@ class Problem(Exception):  # noqa: N818  # as RFC 9457 calls it
         self.body = {**(extra or {}), "status": status, "code": code, "detail": detail, "cure": cure, "fields": dict(fields or {})}
 
     def response(self) -> tuple[Response, int]:
-        answer = jsonify(self.body)
+        answer = jsonify(self.body | {"request_id": g.request_id})
         answer.mimetype = "application/problem+json"
         return answer, self.status
 

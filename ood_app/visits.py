@@ -32,11 +32,14 @@ def check_visit() -> None:
 
 def page(template: str, values: dict[str, object], *, status: int = 200) -> Response:
     """A page of its own, beside the list."""
-    version = current_app.extensions["aihub_static_version"]
-    settings = current_app.extensions["aihub_settings"]
-    return make_response(
-        render_template(template, settings=settings, language=g.language, _=texts.translate, version=version, **values), status
-    )
+    common = {
+        "version": current_app.extensions["aihub_static_version"],
+        "settings": current_app.extensions["aihub_settings"],
+        "language": g.language,
+        "request_id": g.request_id,
+        "_": texts.translate,
+    }
+    return make_response(render_template(template, **common, **values), status)
 
 
 def alone(answer: Response) -> Response:

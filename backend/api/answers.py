@@ -210,6 +210,7 @@ class OperationView(Answer):
     server_id: str | None
     state: OperationState
     requested_by: str
+    request_id: str | None = Field(description="Of the request that asked for it; null: asked for by nobody's request.")
     created_at: Time
     finished_at: Time | None
     message: str

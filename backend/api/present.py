@@ -158,6 +158,7 @@ def operation_view(row: Operation, language: str) -> OperationView:
         server_id=row.server_id,
         state=OperationState(row.state),
         requested_by=row.requested_by,
+        request_id=row.request_id,
         created_at=row.created_at,
         finished_at=row.finished_at,
         message=operation_message(row.kind, row.state, language),

@@ -131,6 +131,7 @@ class FakeService:
             "server_id": server["id"],
             "state": "running",
             "requested_by": self.user,
+            "request_id": None,
             "created_at": stamp(),
             "finished_at": None,
             "steps": [{"name": name, "state": "pending", "started_at": None, "finished_at": None, "detail": None} for name in STEPS[kind]],
@@ -323,6 +324,7 @@ def _reading(app: Flask, fake: FakeService) -> None:
 def _changing(app: Flask, fake: FakeService) -> None:
     def accept(kind: str, server: dict[str, Any], **private: Any) -> ResponseReturnValue:
         operation = fake.begin(kind, server)
+        operation["request_id"] = request.headers.get("X-Request-Id")
         operation.update(private)
         return jsonify(fake.shown_operation(operation)), 202
 

@@ -68,6 +68,7 @@ class Operation(Answer):
     env_name: str = ""
     server_id: str | None = None
     requested_by: str = ""
+    request_id: str | None = None
     created_at: str | None = None
     finished_at: str | None = None
     message: str = ""

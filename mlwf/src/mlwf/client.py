@@ -22,6 +22,7 @@ from mlwf.service_errors import (
     Understanding,
     broke_off,
     not_understood,
+    refusal,
     unavailable,
 )
 from mlwf.settings import environment
@@ -37,7 +38,8 @@ class Client:
 
     `address`: `unix:///path/service.sock` or `https://host`. `auth` proves the caller where the listener's scheme needs it; it is asked
     anew for every attempt. `ca_file`: who vouches for the service's certificate (default: the host's CAs). `language`: of the service's
-    texts and of our own (default by LC_ALL, LANG). `timeout`: seconds per request.
+    texts and of our own (default by LC_ALL, LANG). `timeout`: seconds per request. `request_id`, while it is set, goes with each request,
+    into the service's log, operations and audit; else the service makes one.
 
     Every method raises ServiceUnavailable or ServiceError.
     """
@@ -54,6 +56,7 @@ class Client:
         self.address = address
         self.language = language or current_language()
         self.timeout = timeout
+        self.request_id: str | None = None
         self._session, self._base = open_session(address)
         self._auth = auth
         self._verify = str(ca_file) if ca_file else None
@@ -269,7 +272,8 @@ class Client:
         """One request, signed for itself alone."""
         url = f"{self._base}/api/v1{path}"
         options: dict[str, Any] = {"timeout": self.timeout, "allow_redirects": False, "auth": self._auth, "verify": self._verify}
-        return self._session.request(method, url, json=body, params=query, **options)
+        headers = {"X-Request-Id": self.request_id} if self.request_id else None
+        return self._session.request(method, url, json=body, params=query, headers=headers, **options)
 
     def _again(self, path: str, query: Mapping[str, str] | None) -> requests.Response:
         """A kept connection may be closed by the other side in the moment in which it is used: asked once more, signed anew."""
@@ -290,11 +294,5 @@ def _read(response: requests.Response) -> Json:
     if not isinstance(answer, dict):
         raise not_understood(response.status_code)
     if response.status_code >= 300:
-        raise ServiceError(
-            code=str(answer.get("code") or "unknown"),
-            detail=str(answer.get("detail") or answer.get("title") or response.reason),
-            cure=str(answer.get("cure") or ""),
-            status=response.status_code,
-            fields=answer.get("fields") if isinstance(answer.get("fields"), dict) else None,
-        )
+        raise refusal(answer, status=response.status_code, reason=response.reason)
     return answer

@@ -1,6 +1,7 @@
 """What can go wrong between a client and the service."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import requests
 
@@ -23,6 +24,17 @@ class ServiceError(MlwfError):
         self.detail = detail
         self.status = status
         self.fields = dict(fields or {})
+
+
+def refusal(answer: Mapping[str, Any], *, status: int, reason: str) -> ServiceError:
+    """The service's problem document as an error; `reason` is HTTP's own word for the status."""
+    return ServiceError(
+        code=str(answer.get("code") or "unknown"),
+        detail=str(answer.get("detail") or answer.get("title") or reason),
+        cure=str(answer.get("cure") or ""),
+        status=status,
+        fields=answer.get("fields") if isinstance(answer.get("fields"), dict) else None,
+    )
 
 
 class OperationFailedError(MlwfError):

@@ -1,8 +1,9 @@
 // Dialogs: the browser's own <dialog>, so that Esc closes, the focus stays inside and goes back to where it came from.
 import { call, serverPath } from "./api.js";
 import { copyButton } from "./clipboard.js";
-import { h, problemBox } from "./dom.js";
+import { h } from "./dom.js";
 import { adoptKeyFields, loadProfiles, readFields, showErrors } from "./fields.js";
+import { problemBox } from "./problem.js";
 import { dayOf, t } from "./texts.js";
 
 let number = 0;

@@ -39,11 +39,3 @@ export function say(text) {
   spoken.append(h("p", {}, text));
   while (spoken.children.length > 6) spoken.firstChild.remove();
 }
-
-/** What, why and the cure of a failure, with the log's last lines folded where there are any. */
-export function problemBox(problem, logTitle, level = "danger") {
-  return h(`div.alert.alert-${level}.problem-box`, {},
-    h("p", {}, h("strong", {}, problem.detail)),
-    problem.cure ? h("p", {}, problem.cure) : null,
-    problem.log ? h("details", {}, h("summary", {}, logTitle), h("pre.log", { tabindex: "0" }, problem.log)) : null);
-}

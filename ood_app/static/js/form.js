@@ -1,7 +1,8 @@
 // The form that creates a server. It knows no rule of its own: choices and defaults come from the service, and so do the messages.
 import { call } from "./api.js";
-import { byId, h, problemBox } from "./dom.js";
+import { byId, h } from "./dom.js";
 import { adoptKeyFields, readFields, setOptions, showErrors, sizeText } from "./fields.js";
+import { problemBox } from "./problem.js";
 import { t } from "./texts.js";
 
 const form = byId("create-form");

@@ -1,8 +1,9 @@
 // The Service List: one row a server, drawn anew only where something changed, so that focus and folds stay.
 import { copyButton } from "./clipboard.js";
-import { breakable, byId, h, icon, problemBox, spinner } from "./dom.js";
+import { breakable, byId, h, icon, spinner } from "./dom.js";
 import { menu } from "./menu.js";
 import { lastFailure, operationOf, progress } from "./operations.js";
+import { problemBox } from "./problem.js";
 import { dayOf, momentOf, t, when } from "./texts.js";
 
 const COLOURS = { running: "success", sleeping: "primary", stopped: "secondary", failed: "danger", creating: "warning", deleting: "warning", deleted: "secondary" };

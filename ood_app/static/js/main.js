@@ -1,11 +1,12 @@
 // The page: asks for the state, draws it, and does what is pressed.
 import { call, serverPath } from "./api.js";
-import { byId, h, problemBox, say } from "./dom.js";
+import { byId, h, say } from "./dom.js";
 import { rollbackDialog, sizeDialog, upgradeDialog } from "./changes.js";
 import { authFileDialog, deleteDialog, jobDialog, linesDialog, storageDialog } from "./dialogs.js";
 import { adoptForm, createEnded, offer } from "./form.js";
 import * as list from "./list.js";
 import * as operations from "./operations.js";
+import { problemBox } from "./problem.js";
 import { now, t } from "./texts.js";
 import { tokensDialog } from "./tokens.js";
 

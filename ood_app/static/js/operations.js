@@ -1,5 +1,6 @@
 // "Operational status for requests": each request of this page with its steps as they happen.
-import { breakable, byId, h, icon, problemBox, say, spinner } from "./dom.js";
+import { breakable, byId, h, icon, say, spinner } from "./dom.js";
+import { problemBox } from "./problem.js";
 import { duration, t } from "./texts.js";
 
 const KEPT = 6;
@@ -74,14 +75,18 @@ const folds = new Map();
 function draw(operations) {
   const place = byId("operations");
   const logs = new Set([...place.querySelectorAll(".problem-box details[open]")].map((each) => each.closest(".operation").dataset.id));
-  const focused = place.contains(document.activeElement) ? document.activeElement.closest(".operation")?.dataset.id : null;
+  const active = place.contains(document.activeElement) ? document.activeElement : null;
+  const focused = active?.closest(".operation")?.dataset.id;
   byId("reset").hidden = !operations.some(finished);
   if (!operations.length) {
     place.replaceChildren(h("p.text-body-secondary", {}, t("Nothing was asked for yet. The steps of a request appear here as they happen.")));
     return;
   }
   place.replaceChildren(...operations.map((each, at) => article(each, folds.get(each.id) ?? (at === 0 || !finished(each)), logs.has(each.id))));
-  if (focused) place.querySelector(`[data-id="${CSS.escape(focused)}"] summary`)?.focus();
+  if (focused) {
+    const again = place.querySelector(`[data-id="${CSS.escape(focused)}"]`);
+    (again?.querySelector(`[data-key="${CSS.escape(active.dataset.key ?? "")}"]`) ?? again?.querySelector("summary"))?.focus();
+  }
 }
 
 function article(operation, open, logOpen) {
@@ -91,7 +96,7 @@ function article(operation, open, logOpen) {
     summary,
     h("ol.steps", {}, ...operation.steps.map(step)),
     operation.total ? h("progress.w-100", { max: operation.total, value: operation.bytes ?? 0, "aria-label": t("Bytes so far") }) : null,
-    operation.error ? problemBox(operation.error, t("Last lines of the log")) : conclusion(operation));
+    operation.error ? problemBox({ ...operation.error, request_id: operation.request_id }, t("Last lines of the log")) : conclusion(operation));
   if (logOpen) box.querySelector(".problem-box details")?.setAttribute("open", "");
   return box;
 }
