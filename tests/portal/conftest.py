@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+from playwright.sync_api import Browser
 
+from tests.portal.centre import Centre, open_centre
 from tests.support.box import Box, environment, make_box
 from tests.support.portal import VERSIONS, Portal
 from tests.support.s3 import S3Store
@@ -81,3 +83,10 @@ def _site(version: str, portals: dict[str, Portal], box: Box) -> Site:
         portals[version] = portal_of(version)
         portals[version].start()
     return Site(portals[version], box)
+
+
+@pytest.fixture(scope="module")
+def centre(browser: Browser, s3_store: S3Store) -> Iterator[Centre]:
+    """One host name for everything, as most sites have it."""
+    with open_centre(browser, s3_store) as made:
+        yield made

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,17 +41,28 @@ STRIPPED = ("Authorization", "OIDC_access_token", "OIDC_id_token", "OIDC_CLAIM_s
 
 @dataclass
 class Portal:
-    """`users`: those whom the portal knows, with the port of their own web server where they have one. `basic`: they sign in by BASIC."""
+    """`users`: those whom the portal knows, with the port of their own web server where they have one. `basic`: they sign in by BASIC.
+    `host`: its name in addresses; below `.localhost` a browser finds it. `ports`: those that /rnode leads to, a regular expression.
+    `directives`: the site's `custom_location_directives`.
+    """
 
     version: str
     users: Mapping[str, int | None]
     basic: bool = False
+    host: str = LOOPBACK
+    ports: str = r"\d+"
+    directives: Sequence[str] = ()
     home: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="portal-", dir="/tmp")))
     port: int = field(default_factory=lambda: free_ports(1)[0])
     _process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
 
     @property
     def origin(self) -> str:
+        return f"https://{self.host}:{self.port}"
+
+    @property
+    def here(self) -> str:
+        """The same for who knows no names."""
         return f"https://{LOOPBACK}:{self.port}"
 
     def outside(self, port: int) -> str:
@@ -93,7 +104,7 @@ class Portal:
         assert self._process is not None
         assert self._process.poll() is None, (self.home / "log").read_text()
         try:
-            return requests.get(self.origin, verify=str(self.home / "cert.pem"), timeout=5).status_code > 0
+            return requests.get(self.here, verify=str(self.home / "cert.pem"), timeout=5).status_code > 0
         except requests.ConnectionError:
             return False
 
@@ -105,7 +116,8 @@ class Portal:
         auth = basic if self.basic else "  Require env PORTAL_USER\n"
         puns = "\n".join(f"SetEnvIf Request_URI ^ PUN_{user}={port}" for user, port in self.users.items() if port)
         who = "" if self.basic else "\n".join(f'SetEnvIf Cookie "(^|; ){SESSION}={user}(;|$)" PORTAL_USER={user}' for user in self.users)
-        common = auth + strip + f'  RequestHeader edit* Cookie "(^|;\\s*){SESSION}[^;]*" ""\n'
+        own = "".join(f"  {line}\n" for line in self.directives)
+        common = auth + own + strip + f'  RequestHeader edit* Cookie "(^|;\\s*){SESSION}[^;]*" ""\n'
         loads = "\n".join(f"LoadModule {name}_module {MODULES}/mod_{name}.so" for name in LOADED if (MODULES / f"mod_{name}.so").exists())
         return f"""
 {loads}
@@ -131,7 +143,7 @@ Header always set Content-Security-Policy "frame-ancestors {self.origin};"
 <Directory "/">
   Require all denied
 </Directory>
-<LocationMatch "^/rnode/(?<host>127\\.0\\.0\\.1)/(?<port>\\d+)(?<uri>/.*|)">
+<LocationMatch "^/rnode/(?<host>127\\.0\\.0\\.1)/(?<port>{self.ports})(?<uri>/.*|)">
 {common}
   Header edit Location "^([^/]+//[^/]+)|(?=/)|^([\\./]{{1,}}(?<!/))" "/rnode/%{{MATCH_HOST}}e/%{{MATCH_PORT}}e"
   Header edit* Set-Cookie ";\\s*(?i)Domain[^;]*" ""
