@@ -1,42 +1,33 @@
-"""gzip on all cores: blocks are compressed in parallel, each with the block before it as dictionary, into one ordinary gzip member."""
+"""gzip on all cores: each block of the file is a gzip member of its own, which every reader of gzip takes as one file."""
 
 import hashlib
 import os
-import struct
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO, Self
 
-from isal import isal_zlib
-
-from mlwf.export.level import LevelChooser, compress_at
+from mlwf.export.level import Choice, LevelChooser, fast
 
 BLOCK = 1 << 20
-WINDOW = 1 << 15
-HEADER = b"\x1f\x8b\x08\x00" + struct.pack("<I", 0) + b"\x00\xff"
+AHEAD = 16
 
 
 class ParallelGzip:
-    """Writes a gzip file and knows its size and sha256 when closed. Holds a few blocks for each thread, whatever the size.
+    """Writes a gzip file and knows its size and sha256 when closed. Holds `AHEAD` blocks, whatever the size.
 
-    The header has neither time nor name, so that equal content gives an equal file. `close` ends the file; leaving the `with` by an
+    The members have neither time nor name, so that equal content gives an equal file. `close` ends the file; leaving the `with` by an
     error only stops the threads.
     """
 
     def __init__(self, file: BinaryIO, *, threads: int | None = None) -> None:
         self._file = file
-        self._threads = threads or len(os.sched_getaffinity(0))
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="gzip")
-        self._waiting: deque[Future[bytes]] = deque()
+        self._pool = ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)), thread_name_prefix="gzip")
+        self._waiting: deque[tuple[Future[bytes], Choice]] = deque()
         self._pending: list[memoryview] = []
         self._pending_size = 0
-        self._before = b""
         self._chooser = LevelChooser()
-        self._crc = 0
-        self._length = 0
         self._digest = hashlib.sha256()
         self.size = 0
-        self._emit(HEADER)
 
     def write(self, data: bytes) -> None:
         """Takes the next bytes. Raises OSError of the file below (disk full)."""
@@ -50,12 +41,13 @@ class ParallelGzip:
                 self._submit()
 
     def close(self) -> None:
-        """Writes what is left and the trailer."""
-        self._submit()
+        """Writes what is left."""
+        if self._pending:
+            self._submit()
         while self._waiting:
-            self._emit(self._waiting.popleft().result())
-        self._emit(isal_zlib.compress(b"", wbits=-15))
-        self._emit(struct.pack("<II", self._crc, self._length & 0xFFFFFFFF))
+            self._emit()
+        if not self.size:
+            self._write(fast(b""))
         self._file.flush()
         self._pool.shutdown()
 
@@ -73,18 +65,21 @@ class ParallelGzip:
             self._pool.shutdown(cancel_futures=True)
 
     def _submit(self) -> None:
-        if not self._pending:
-            return
         block = b"".join(self._pending)
         self._pending, self._pending_size = [], 0
-        self._crc = isal_zlib.crc32(block, self._crc)
-        self._length += len(block)
-        self._waiting.append(self._pool.submit(compress_at, block, self._before, self._chooser.choose(block)))
-        self._before = block[-WINDOW:]
-        if len(self._waiting) > 2 * self._threads:
-            self._emit(self._waiting.popleft().result())
+        choice = self._chooser.choose(block)
+        self._waiting.append((self._pool.submit(choice.compress, block), choice))
+        if len(self._waiting) > AHEAD:
+            self._emit()
 
-    def _emit(self, data: bytes) -> None:
+    def _emit(self) -> None:
+        """Writes the oldest block. Always `AHEAD` behind, on whatever machine: what has been learned of it decides about the next."""
+        future, choice = self._waiting.popleft()
+        data = future.result()
+        self._chooser.settle(choice, len(data))
+        self._write(data)
+
+    def _write(self, data: bytes) -> None:
         self._file.write(data)
         self._digest.update(data)
         self.size += len(data)
