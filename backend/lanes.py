@@ -7,10 +7,23 @@ import queue
 import threading
 from collections.abc import Callable
 
+from backend import log as logs
+
 log = logging.getLogger(__name__)
 
 Job = Callable[[], "Job | None"]
 """Some work on one server. It may return more of it, which goes on in the slow lane while the server is still its own."""
+
+
+def about(server_id: str, job: Job) -> Job:
+    """The job, with what it logs told to be about that server; the work that it returns likewise."""
+
+    def told() -> Job | None:
+        with logs.about(server_id=server_id):
+            more = job()
+        return None if more is None else about(server_id, more)
+
+    return told
 
 
 class Lane:

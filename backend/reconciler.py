@@ -18,7 +18,7 @@ from backend.access import Leavers
 from backend.domain import OperationState
 from backend.keyring import Keyring
 from backend.kick import Kick
-from backend.lanes import Lanes
+from backend.lanes import Lanes, about
 from backend.leases import Sweeper, listens
 from backend.look import UNFINISHED, Looker
 from backend.orphans import Orphans, find_orphans
@@ -149,7 +149,7 @@ class Reconciler:
     def _look_at(self, servers: Sequence[str], *, full: bool) -> None:
         together = Round(self._note_seconds if full else lambda _seconds: None)
         for server_id in servers:
-            look = together.of(lambda server_id=server_id: self._looker.look(server_id))  # type: ignore[misc]
+            look = together.of(about(server_id, lambda server_id=server_id: self._looker.look(server_id)))  # type: ignore[misc]
             if not self._lanes.quick(server_id, look, asked=not full):
                 together.close()
         together.close()

@@ -17,7 +17,7 @@ from backend import log as logs
 from backend import settings as settings_module
 from backend.settings import Settings, SettingsError
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("backend.serve")  # this module is the program itself, whose own name is another
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -63,6 +63,7 @@ def main(argv: list[str]) -> int:
     logs.configure()
     try:
         settings = settings_module.load(Path(file))
+        logs.configure(settings.log_format)
         if name == "reconciler":
             serve_reconciler(settings)
         elif name == "metrics":

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from backend.domain import SizeClass
+from backend.log import FORMATS
 
 DEFAULT_FILE: Final = Path("/etc/aihub/settings.yml")
 ENVIRONMENT_NAME: Final = "AIHUB_SETTINGS"
@@ -160,6 +161,9 @@ class Settings:
     # the service itself
     observe_seconds: float = _row(5, "Seconds between two looks at every server.", least=0.05)
     reconciler_threads: int = _row(8, "Servers that the reconciler works on at the same time.", least=1, most=256)
+    log_format: str = _row(
+        "text", "How the service writes its log: `text`, or `json`, an object on each line (docs/howto/monitor.md).", choices=FORMATS
+    )
     workers: int = _row(2, "Processes that answer the API.", least=1, most=64)
     threads: int = _row(8, "Threads of each of them.", least=1, most=256)
     max_body_bytes: int = _row(65536, "Largest body of a request.", least=1024)

@@ -27,7 +27,7 @@ from backend import log as logs
 from backend.listeners import CannotListenError, listeners
 from backend.settings import Settings, environment, load
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("backend.supervisor")  # this module is the program itself, whose own name is another
 RUNS: Final = {"all": ("web", "reconciler"), "web": ("web",), "reconciler": ("reconciler",)}
 """What `--part` names: `web` answers requests, on every listener."""
 STOP_SECONDS: Final = 30.0
@@ -90,11 +90,15 @@ def become(file: Path, part: str) -> NoReturn:
 
 def main(argv: list[str]) -> int:
     """Supervise that part (or ``all``) by the settings of that file. Exit status 1, with a sentence, when that cannot begin."""
-    logs.configure()
+    settings = load(Path(argv[1]))
+    logs.configure(settings.log_format)
     try:
-        supervise(load(Path(argv[1])), Path(argv[1]), RUNS[argv[0]])
+        supervise(settings, Path(argv[1]), RUNS[argv[0]])
     except (AlreadyRunningError, CannotListenError) as error:
-        sys.stderr.write(f"aihub: {error}\n")
+        if settings.log_format == "text":  # for who sits before it
+            sys.stderr.write(f"aihub: {error}\n")
+        else:
+            log.error("%s", error)  # noqa: TRY400 (a traceback says nothing here)
         return 1
     return 0
 

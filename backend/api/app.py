@@ -7,6 +7,7 @@ import logging
 import re
 import secrets
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 import backend
 from backend import i18n
+from backend import log as logs
 from backend.api import problems, routes
 from backend.api.answers import Problem
 from backend.api.identity import Identity
@@ -66,6 +68,7 @@ def create_app(service: Service, identity: Identity) -> OpenAPI:
     app.before_request(lambda: _identify(service, identity))
     app.before_request(_read_body)
     app.after_request(_finish)
+    app.teardown_request(_end)
     problems.install(app)
     document = app.api_doc  # made now, so that no request pays for it
     app.add_url_rule(DOCUMENT, "openapi_document", lambda: jsonify(document))
@@ -84,6 +87,8 @@ class _Json(DefaultJSONProvider):
 def _begin() -> None:
     asked = request.headers.get("X-Request-Id", "")
     g.request_id = asked if _REQUEST_ID.fullmatch(asked) else secrets.token_hex(8)
+    g.about = ExitStack()
+    g.about.enter_context(logs.about(request_id=g.request_id))
     g.language = request.accept_languages.best_match(i18n.LANGUAGES, default="en")
     g.began = time.monotonic()
     g.caller = None
@@ -141,10 +146,13 @@ def _finish(response: Response) -> Response:
     response.headers.add("Vary", "Accept-Language")
     user = g.caller.user if g.caller else "-"
     milliseconds = (time.monotonic() - g.began) * 1000
-    log.info(
-        "%s %s %d %.0fms user=%s request=%s", request.method, _plain(request.path), response.status_code, milliseconds, user, g.request_id
-    )
+    log.info("%s %s %d %.0fms user=%s", request.method, _plain(request.path), response.status_code, milliseconds, user)
     return response
+
+
+def _end(_error: BaseException | None) -> None:
+    """What this thread says next is about another request."""
+    g.about.close()
 
 
 def _plain(path: str) -> str:

@@ -10,6 +10,7 @@ from sqlalchemy import or_, select
 
 import backend
 from backend import leases, membership, policy
+from backend import log as logs
 from backend.api.answers import (
     Answer,
     Health,
@@ -88,6 +89,7 @@ def _made(view: Answer) -> Response:
 
 
 def _accepted(operation: Operation) -> Response:
+    g.about.enter_context(logs.about(operation_id=operation.id, server_id=operation.server_id))
     response = _json(operation_view(operation, g.language))
     response.status_code = 202
     response.headers["Location"] = f"{PREFIX}/operations/{operation.id}"

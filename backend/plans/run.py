@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from backend import log as logs
 from backend.atomic import full_disk_is_ours
 from backend.domain import OperationKind, OperationState, StepState
 from backend.errors import ServiceError
@@ -27,12 +28,18 @@ def run_operation(world: World, operation_id: str) -> None:
     work = _begin(world, operation_id)
     if work is None:
         return
+    with logs.about(request_id=work.request_id, operation_id=work.operation_id, server_id=work.server_id):
+        log.info("operation %s (%s of %s) begins", work.operation_id, work.kind, work.server_id)
+        _carry_out(work)
+
+
+def _carry_out(work: Work) -> None:
     plan = PLANS[OperationKind(work.kind)]
     error = None
     with ExitStack() as slot:
         for step in plan.steps:
             if step.starts:
-                slot.enter_context(world.slot())
+                slot.enter_context(work.world.slot())
             error = _run(work, step)
             if error is not None:
                 break
@@ -55,16 +62,15 @@ def _begin(world: World, operation_id: str) -> Work | None:
             return None
         operation.state = OperationState.RUNNING
         operation.steps = [_row(step.name) for step in PLANS[OperationKind(operation.kind)].steps]
-        work = Work(
+        return Work(
             world=world,
             operation_id=operation.id,
             kind=operation.kind,
             server_id=operation.server_id,
             requested_by=operation.requested_by,
+            request_id=operation.request_id,
             payload=read_payload(world.keyring, operation.payload),
         )
-    log.info("operation %s (%s of %s) begins", work.operation_id, work.kind, work.server_id)
-    return work
 
 
 def _run(work: Work, step: Step) -> ServiceError | None:
@@ -109,7 +115,7 @@ def _attempt(work: Work, name: str, action: Callable[[Work], None]) -> ServiceEr
         raise
     except Exception:  # a mistake of ours must end this operation with a word and an undo, and not the reconciler
         log.exception("operation %s: step %s", work.operation_id, name)
-        return ServiceError("internal", request_id=work.operation_id)
+        return ServiceError("internal", request_id=work.request_id or work.operation_id)
     return None
 
 

@@ -92,6 +92,7 @@ class Work:
     kind: str
     server_id: str
     requested_by: str
+    request_id: str | None = None
     payload: dict[str, Any] = field(default_factory=dict)
     """What the operation brought with it. Holds secrets: never logged."""
     notes: dict[str, Any] = field(default_factory=dict)

@@ -1,7 +1,11 @@
 """What happens around every request: errors, languages, request ids, bodies; and the answers' shapes."""
 
+import io
 import json
 import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 
+from backend import log as logs
 from backend.api.answers import Problem
 from backend.domain import Caller, Status
 from backend.heartbeat import beat
@@ -130,13 +135,41 @@ def test_request_ids(world: World, sent: str, kept: bool) -> None:
     assert given
 
 
-def test_a_request_is_logged_in_one_line(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, logger="aihub.access"):
+@contextmanager
+def logged(form: str) -> Iterator[io.StringIO]:
+    """What the requests of the block leave in a log of that form."""
+    log, stream = logging.getLogger("aihub.access"), io.StringIO()
+    handler = logs.handler(form, stream)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield stream
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(logging.NOTSET)
+
+
+def test_a_request_is_logged_in_one_line(world: World) -> None:
+    with logged("text") as stream:
         world.client.get("/api/v1/x%0a2026-01-01 forged?secret=1", headers={"X-Request-Id": "rid-1"})
-    (line,) = [record.getMessage() for record in caplog.records if record.name == "aihub.access"]
-    assert line.startswith("GET /api/v1/x\\n2026-01-01 forged 404 ")
-    assert "request=rid-1" in line
+    (line,) = stream.getvalue().splitlines()
+    assert "aihub.access: GET /api/v1/x\\n2026-01-01 forged 404 " in line
+    assert line.endswith("ms user=- request=rid-1")
     assert "secret" not in line
+
+
+def test_a_change_is_logged_with_all_its_ids(world: World) -> None:
+    with logged("json") as stream:
+        made = world.client.post("/api/v1/servers", json=BODY, headers={"X-Request-Id": "rid-2"}).json
+        world.client.get("/api/v1/me", headers={"X-Request-Id": "rid-3"})
+    change, look = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert made is not None
+    assert list(change) == ["time", "level", "logger", "message", "request_id", "operation_id", "server_id"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", change["time"])
+    assert (change["level"], change["logger"]) == ("INFO", "aihub.access")
+    assert [change[name] for name in logs.IDS] == ["rid-2", made["id"], made["server_id"]]
+    assert [look[name] for name in logs.IDS] == ["rid-3", None, None]  # the next request of the same thread
+    assert BODY["secret_access_key"] not in stream.getvalue()
 
 
 def test_me(world: World) -> None:
@@ -256,7 +289,7 @@ def test_an_accepted_change_says_where_to_look(world: World) -> None:
 def test_health_needs_nobody(world: World) -> None:
     world.identity.current = 4242
     assert world.get("/health")["status"] == "degraded"
-    beat(world.service.settings.run_dir)
+    beat(world.service.settings.run_dir, 0.1)
     health = world.get("/health")
     assert (health["status"], health["reconciler"]["ok"]) == ("ok", True)
     problem(world.client.get("/api/v1/me"), 401, "caller_unknown")

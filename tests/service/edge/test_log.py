@@ -1,0 +1,136 @@
+"""The service's log: one line for each event, text or JSON, with the request, the operation and the server that it is about."""
+
+import io
+import json
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from backend import log as logs
+from demo.ports import free_ports
+from tests.service.edge.live import Live, live_service, until
+from tests.service.edge.world import BODY
+
+KEYS = ["time", "level", "logger", "message", *logs.IDS]
+
+
+@contextmanager
+def logger(form: str) -> Iterator[tuple[logging.Logger, io.StringIO]]:
+    log, stream = logging.getLogger("aihub.test"), io.StringIO()
+    handler = logs.handler(form, stream)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    yield log, stream
+    log.removeHandler(handler)
+
+
+def objects(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_text_says_what_the_message_does_not() -> None:
+    with logger("text") as (log, stream), logs.about(request_id="rid-1", operation_id="op_1", server_id=None):
+        log.info("operation %s begins", "op_1")
+        with logs.about(server_id="k3v9x2m7q4ab"):
+            log.warning("two\nlines")
+        log.info("after")
+    lines = [line.split(" aihub.test: ")[1] for line in stream.getvalue().splitlines()]
+    assert lines == [
+        "operation op_1 begins request=rid-1",
+        "two | lines request=rid-1 operation=op_1 server=k3v9x2m7q4ab",
+        "after request=rid-1 operation=op_1",
+    ]
+
+
+def test_json_is_an_object_on_each_line_with_the_same_keys() -> None:
+    with logger("json") as (log, stream):
+        log.info('quotes "and"\nbreaks \u2028 日本語 \udc80', extra={"password": "secret-word", "stack": [1]})
+        with logs.about(request_id="rid-1"):
+            try:
+                json.loads("{")
+            except ValueError:
+                log.exception("it failed")
+    plain, failed = objects(stream.getvalue())
+    assert list(plain) == KEYS
+    assert plain["message"] == 'quotes "and"\nbreaks \u2028 日本語 \udc80'
+    assert [plain[name] for name in logs.IDS] == [None, None, None]
+    assert list(failed) == [*KEYS, "traceback"]
+    assert (failed["level"], failed["request_id"]) == ("ERROR", "rid-1")
+    assert failed["traceback"].startswith("Traceback (most recent call last):\n")
+    assert "secret-word" not in stream.getvalue()
+
+
+def test_a_thread_of_its_own_is_about_nothing() -> None:
+    with logger("json") as (log, stream), logs.about(request_id="rid-1"):
+        other = threading.Thread(target=log.info, args=("elsewhere",))
+        other.start()
+        other.join()
+        log.info("here")
+    assert [(each["message"], each["request_id"]) for each in objects(stream.getvalue())] == [("elsewhere", None), ("here", "rid-1")]
+
+
+def test_what_nobody_caught_is_a_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(sys, "stderr", stream)
+    try:
+        logs.configure("json")
+        failing = threading.Thread(target=lambda: 1 / 0)
+        failing.start()
+        failing.join()
+        sys.excepthook(ValueError, ValueError("at the end"), None)
+    finally:
+        logging.captureWarnings(capture=False)
+        root.handlers[:] = before
+        root.setLevel(level)
+    found = objects(stream.getvalue())
+    assert [each["traceback"].splitlines()[-1] for each in found] == ["ZeroDivisionError: division by zero", "ValueError: at the end"]
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[Live]:
+    (port,) = free_ports(1)
+    with live_service(log_format="json", metrics_listen=f"127.0.0.1:{port}", endpoint_url="http://127.0.0.1:9") as service:
+        service.start()
+        yield service
+
+
+def test_one_id_from_the_request_to_the_operations_end_and_the_audit(live: Live) -> None:
+    group = live.ask("GET", "/me")[1]["groups"][0]["name"]
+    status, made = live.ask("POST", "/servers", {**BODY, "group": group}, X_Request_Id="walk-1")
+    assert (status, made["request_id"]) == (202, "walk-1")
+    until(lambda: live.ask("GET", f"/operations/{made['id']}")[1]["state"] == "failed", what="the end: nobody is at that endpoint")
+    lines = [each for each in objects(live.log) if each["request_id"] == "walk-1"]
+    assert all((each["operation_id"], each["server_id"]) == (made["id"], made["server_id"]) for each in lines)
+    assert [each["logger"] for each in lines if each["message"].endswith("failed")] == ["backend.plans.run"]
+    assert {"aihub.access", "backend.plans.run"} <= {each["logger"] for each in lines}
+    audit = json.loads(live.aihub("audit", "--json").stdout)
+    assert [(each["operation_id"], each["request_id"]) for each in audit] == [(made["id"], "walk-1")]
+
+
+def test_every_line_parses_whatever_happens(live: Live) -> None:
+    """After what the tests before did: broken HTTP, an unknown path, a part that dies, a second service, the end."""
+    live.raw(b"this is no HTTP\r\n\r\n")
+    live.ask("GET", "/nothing%0ahere")
+    reconciler = live.part("reconciler")
+    reconciler.kill()
+    until(lambda: live.other_part(reconciler, "reconciler"), what="a new reconciler")
+    second = live.aihub("serve", check=False)
+    assert second.returncode == 1
+    assert "another aihub serve" in objects(second.stderr)[-1]["message"]
+    assert live.stop() == 0
+    found = objects(live.log)
+    assert all(set(KEYS) <= set(each) <= {*KEYS, "traceback"} for each in found)
+    assert {"backend.supervisor", "backend.listeners", "gunicorn", "backend.reconciler", "aihub.access"} <= {
+        each["logger"].replace("gunicorn.error", "gunicorn") for each in found
+    }
+    assert BODY["secret_access_key"] not in live.log
