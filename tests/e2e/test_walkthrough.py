@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -22,6 +23,7 @@ from playwright.sync_api import Browser
 
 from demo.ports import free_ports
 from tests.e2e.page import ConsolePage
+from tests.e2e.transcript import KEPT, MADE, Transcript, shape
 from tests.samples.test_llm import MODEL, SAMPLE, execute
 from tests.support.apptainer import Ground, apptainer_ground
 from tests.support.box import ROOT, until
@@ -108,16 +110,16 @@ def exported(walk: Walk, name: str) -> Path:
     return package
 
 
-def image_of(walk: Walk, ground: Ground, source: str, *options: str) -> Path:
+def image_of(walk: Walk, ground: Ground, source: str, transcript: Transcript | None = None) -> Path:
     """Step 7, as an ordinary user, with what the walk-through exports; the image has answered before it is handed over."""
     keys = {name: value for name, value in walk.environ.items() if name.startswith(("AWS_", "MLFLOW_S3", "UV_"))}
     if "PIP_FIND_LINKS" in os.environ:  # wheels on this machine's disk, such as a PyTorch without CUDA
         keys["UV_FIND_LINKS"] = os.environ["PIP_FIND_LINKS"]
-    argv = ground.create(
-        "--model-pkg-url", source, "--base-container-url", f"docker-archive:{ground.base}", "--allow-python-minor", *options
-    )
-    done = ground.run(argv, seconds=1800, **keys)
+    options = ["--model-pkg-url", source, "--base-container-url", f"docker-archive:{ground.base}", "--allow-python-minor"]
+    done = ground.run(ground.create(*options), seconds=1800, **keys)
     assert done.returncode == 0, done.stderr
+    if transcript:
+        transcript.add(["mlwf_create_image", *options], done.stderr + done.stdout)
     return Path(done.stdout.strip().splitlines()[-1])
 
 
@@ -135,25 +137,39 @@ def test_wine_edition(walk: Walk, ground: Ground, aws: Path) -> None:
     assert "Application: registration of a model" in said
     assert "The package is whole" in walk.command("mlwf", "verify", f"s3://{bucket}/wine/1/")
 
-    folder = image_of(walk, ground, f"s3://{bucket}/wine/1/model.tar.gz")
+    (port,) = free_ports(1)
+    transcript = Transcript({f"{ground.home}/": "", str(ground.base): "base.tar", str(port): "1234", bucket: "my-models"})
+    folder = image_of(walk, ground, f"s3://{bucket}/wine/1/model.tar.gz", transcript)
     assert {"container.simg", "Dockerfile", "Singularity", "model"} <= {each.name for each in (ground.home / folder).iterdir()}
     again = image_of(walk, ground, by_hand)
     assert (ground.home / again / "container.simg").stat().st_size == (ground.home / folder / "container.simg").stat().st_size
 
-    (port,) = free_ports(1)
+    told = asked(walk, ground, folder, port, transcript)
+    assert len(told["predictions"]) == 5
+    assert all(isinstance(each, float) for each in told["predictions"])
+    MADE.parent.mkdir(parents=True, exist_ok=True)
+    MADE.write_text(transcript.text, "utf-8")
+    assert shape(transcript.text) == shape(KEPT.read_text("utf-8")), "docs/images is old: python -m tests.e2e.pictures image-answer"
+
+
+def asked(walk: Walk, ground: Ground, folder: Path, port: int, transcript: Transcript) -> dict[str, Any]:
+    """Step 8: the model is served from the image, and asked."""
     model = ground.home / folder / "model"
-    serve = ["mlflow", "models", "serve", "-m", str(model), "-p", str(port), "--env-manager", "local"]
-    server = ground.start(["apptainer", "exec", str(ground.home / folder / "container.simg"), *serve])
+    serve = ["singularity", "exec", ground.home / folder / "container.simg", "mlflow", "models", "serve"]
+    serve += ["-m", model, "-p", str(port), "--env-manager", "local"]
+    server = ground.start(serve)
+    transcript.add(serve, "", background=True)
     try:
         until(lambda: server.poll() is not None or answers(port), seconds=170, what="the served model's ping")
-        example = (model / "serving_input_example.json").read_text()
-        argv = ["curl", "-sf", f"http://127.0.0.1:{port}/invocations", "-H", "Content-Type: application/json", "-d", example]
-        told = json.loads(walk.command(*argv))
+        argv = ["curl", "-sf", f"http://127.0.0.1:{port}/invocations", "-H", "Content-Type: application/json"]
+        argv += ["-d", f"@{model / 'serving_input_example.json'}"]
+        said = walk.command(*argv)
     finally:
         os.killpg(server.pid, 15)
         server.communicate(timeout=60)
-    assert len(told["predictions"]) == 5
-    assert all(isinstance(each, float) for each in told["predictions"])
+    transcript.add(argv, said)
+    found: dict[str, Any] = json.loads(said)
+    return found
 
 
 def answers(port: int) -> bool:
