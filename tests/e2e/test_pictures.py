@@ -31,7 +31,7 @@ def test_the_answer_is_a_run_from_the_package_to_the_prediction() -> None:
 
 def test_a_later_run_may_differ_in_numbers_alone() -> None:
     transcript = Transcript({"/tmp/home/": ""})
-    command = ["mlwf_create_image", "--model-pkg-url", f"s3://{'b' * 60}/model.tar.gz", "--base-container-url", f"docker://{'c' * 60}"]
+    command = ["mlwf_create_image", "--model-pkg-url", f"s3://{'b' * 40}/model.tar.gz", "--base-container-url", f"docker://{'c' * 40}"]
     transcript.add(command, "Base image …\nBase image: 1.5 s\n/tmp/home/MLWFCreateImage_20260101000000\n")
     text = transcript.text
     assert [len(line) < 110 for line in text.splitlines()] == [True] * 4
