@@ -56,6 +56,12 @@ class Caller:
     client: FlaskClient
     token: str
 
+    @classmethod
+    def of(cls, app: Flask) -> Caller:
+        client = app.test_client()
+        page = client.get("/").get_data(as_text=True)
+        return cls(client, page.split('name="csrf-token" content="')[1].split('"')[0])
+
     def get(self, path: str, **options: Any) -> Any:
         return self.client.get(path, **options)
 
@@ -66,9 +72,7 @@ class Caller:
 
 @pytest.fixture
 def caller(app: Flask) -> Caller:
-    client = app.test_client()
-    page = client.get("/").get_data(as_text=True)
-    return Caller(client, page.split('name="csrf-token" content="')[1].split('"')[0])
+    return Caller.of(app)
 
 
 class _Quiet(WSGIRequestHandler):

@@ -12,9 +12,6 @@ from typing import Any
 import pytest
 
 from backend import log as logs
-from demo.ports import free_ports
-from tests.service.edge.live import Live, live_service, until
-from tests.service.edge.world import BODY
 
 KEYS = ["time", "level", "logger", "message", *logs.IDS]
 
@@ -94,43 +91,3 @@ def test_what_nobody_caught_is_a_line_too(monkeypatch: pytest.MonkeyPatch) -> No
         root.setLevel(level)
     found = objects(stream.getvalue())
     assert [each["traceback"].splitlines()[-1] for each in found] == ["ZeroDivisionError: division by zero", "ValueError: at the end"]
-
-
-@pytest.fixture(scope="module")
-def live() -> Iterator[Live]:
-    (port,) = free_ports(1)
-    with live_service(log_format="json", metrics_listen=f"127.0.0.1:{port}", endpoint_url="http://127.0.0.1:9") as service:
-        service.start()
-        yield service
-
-
-def test_one_id_from_the_request_to_the_operations_end_and_the_audit(live: Live) -> None:
-    group = live.ask("GET", "/me")[1]["groups"][0]["name"]
-    status, made = live.ask("POST", "/servers", {**BODY, "group": group}, X_Request_Id="walk-1")
-    assert (status, made["request_id"]) == (202, "walk-1")
-    until(lambda: live.ask("GET", f"/operations/{made['id']}")[1]["state"] == "failed", what="the end: nobody is at that endpoint")
-    lines = [each for each in objects(live.log) if each["request_id"] == "walk-1"]
-    assert all((each["operation_id"], each["server_id"]) == (made["id"], made["server_id"]) for each in lines)
-    assert [each["logger"] for each in lines if each["message"].endswith("failed")] == ["backend.plans.run"]
-    assert {"aihub.access", "backend.plans.run"} <= {each["logger"] for each in lines}
-    audit = json.loads(live.aihub("audit", "--json").stdout)
-    assert [(each["operation_id"], each["request_id"]) for each in audit] == [(made["id"], "walk-1")]
-
-
-def test_every_line_parses_whatever_happens(live: Live) -> None:
-    """After what the tests before did: broken HTTP, an unknown path, a part that dies, a second service, the end."""
-    live.raw(b"this is no HTTP\r\n\r\n")
-    live.ask("GET", "/nothing%0ahere")
-    reconciler = live.part("reconciler")
-    reconciler.kill()
-    until(lambda: live.other_part(reconciler, "reconciler"), what="a new reconciler")
-    second = live.aihub("serve", check=False)
-    assert second.returncode == 1
-    assert "another aihub serve" in objects(second.stderr)[-1]["message"]
-    assert live.stop() == 0
-    found = objects(live.log)
-    assert all(set(KEYS) <= set(each) <= {*KEYS, "traceback"} for each in found)
-    assert {"backend.supervisor", "backend.listeners", "gunicorn", "backend.reconciler", "aihub.access"} <= {
-        each["logger"].replace("gunicorn.error", "gunicorn") for each in found
-    }
-    assert BODY["secret_access_key"] not in live.log

@@ -5,10 +5,13 @@ import signal
 import socket
 import stat
 import threading
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from demo.ports import free_ports
 from tests.service.edge.live import Live, live_service, until
 
 
@@ -121,7 +124,16 @@ def test_logs_are_single_lines(live: Live) -> None:
         assert line.split()[2] in {"INFO", "WARNING", "ERROR"}, line
 
 
+def _last_pass(live: Live) -> float:
+    """When the reconciler looked last, as whoever collects metrics reads it."""
+    with urllib.request.urlopen(f"http://{live.settings['metrics_listen']}/metrics", timeout=20) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+    name = "aihub_reconciler_last_pass_timestamp_seconds"
+    return next(sample.value for family in families for sample in family.samples if sample.name == name)
+
+
 def test_the_parts_apart_and_what_systemd_is_told(live: Live) -> None:
+    live.configure(metrics_listen=f"127.0.0.1:{free_ports(1)[0]}")
     told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     told.settimeout(40)
     told.bind(str(live.home / "notify"))
@@ -130,14 +142,16 @@ def test_the_parts_apart_and_what_systemd_is_told(live: Live) -> None:
         assert told.recv(64) == b"READY=1"
         assert live.ask("GET", "/me")[0] == 200
         assert live.ask("GET", "/health")[1]["status"] == "degraded"
+        assert _last_pass(live) == 0
         second = live.aihub("serve", "--part", "web", check=False)
         assert "another aihub serve" in second.stderr
         whole = live.aihub("serve", check=False)
         assert "another aihub serve" in whole.stderr
-        assert [part.cmdline()[4] for part in live.parts()[1:] if part.ppid() == live.process.pid] == ["api"]
+        assert [part.cmdline()[4] for part in live.parts()[1:] if part.ppid() == live.process.pid] == ["api", "metrics"]
         other = live.run("--part", "reconciler")
         try:
             until(live.is_well)
+            assert _last_pass(live) > 0
         finally:
             other.terminate()
             assert other.wait(40) == 0

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import delete, text
 
 from backend import heartbeat
+from backend.api.metrics import create_app
 from backend.domain import OperationKind, Status
 from backend.errors import ServiceError
 from backend.metrics import TROUBLES, collectors
@@ -18,6 +19,7 @@ from backend.registry.database import Registry, _alembic
 from backend.registry.models import Operation, now
 from backend.registry.tally import BOUNDS, bound_of
 from backend.rounds import Round
+from backend.settings import Settings
 from tests.service.engine.support import GROUP, Site
 
 ENDED = "aihub_operations_total"
@@ -191,3 +193,15 @@ def test_what_was_known_before_is_counted_by_the_migration() -> None:
             ]
         finally:
             registry.close()
+
+
+def test_a_broken_registry_is_a_failure_and_not_a_zero(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings(state_dir=tmp_path)
+    registry = Registry(settings.database_url)  # never migrated
+    try:
+        answer = create_app(collectors(settings, registry)).test_client().get("/metrics")
+    finally:
+        registry.close()
+    assert answer.status_code == 503
+    assert answer.text == "The service's registry or disk cannot be read: see the service's log.\n"
+    assert "no such table" in caplog.text

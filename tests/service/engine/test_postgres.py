@@ -12,7 +12,9 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DatabaseError
 
+from backend.domain import BoxState
 from backend.errors import ServiceError
+from backend.metrics import collectors
 from backend.registry.database import Registry
 from backend.registry.models import Base
 from tests.service.engine.support import Site
@@ -59,6 +61,26 @@ def test_a_server_lives_and_is_deleted_and_restored(address: str, tmp_path: Path
         site.reconciler().reconcile_all()
         assert site.operation(operation).state == "succeeded", site.operation(operation).error
     assert site.one().status == "running"
+    site.registry.close()
+
+
+def test_the_metrics_are_read_and_counted_there_too(address: str, tmp_path: Path):
+    site = Site(tmp_path / "state", database_url=address)
+    site.store.error = ServiceError("storage_bucket_missing", bucket="b", endpoint="e")
+    site.create("other")
+    site.reconciler().reconcile_all()
+    site.store.error = None
+    site.create()
+    site.reconciler().reconcile_all()
+    next(iter(site.runtime.boxes.values())).state = BoxState.FAILED
+    site.runtime.start_error = ServiceError("port_taken", port=1)
+    site.reconciler().reconcile_all()
+    numbers = collectors(site.settings, site.registry)
+    assert numbers.get_sample_value("aihub_operations_total", {"kind": "create", "state": "succeeded"}) == 1
+    assert numbers.get_sample_value("aihub_operations_total", {"kind": "create", "state": "failed"}) == 1
+    assert numbers.get_sample_value("aihub_servers", {"status": "failed"}) == 1
+    troubled = [numbers.get_sample_value("aihub_servers_troubled", {"reason": reason}) for reason in ("box_ill", "port_taken")]
+    assert sum(value or 0 for value in troubled) == 1
     site.registry.close()
 
 
