@@ -174,6 +174,14 @@ FAILURES: Final[dict[str, Failure]] = {
     ),
     "disk_full": Failure(507, "The service's host has no space left for this server ({why})", "Tell the admins; nothing was lost."),
     "runtime_unavailable": Failure(503, "The runtime {runtime} does not answer: {why}", "Tell the admins; servers that run go on running."),
+    "image_missing": Failure(
+        503, "There is no image {image} on the service's host", "Tell the admins to build one (make image); servers that run go on running."
+    ),
+    "network_unusable": Failure(
+        503,
+        "The servers' network {network} could not be made: {why}",
+        "Tell the admins: gate_network and mlflow_network must be free on the service's host.",
+    ),
     # the object store
     "storage_key_unknown": Failure(
         422,

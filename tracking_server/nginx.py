@@ -90,6 +90,7 @@ http {{
     server {{
         listen {listen} backlog=4096;
         server_name _;
+        default_type application/json;
         set $aihub_principal -;
         set $aihub_retry_after "";
         set $aihub_foreign "";
@@ -99,7 +100,8 @@ http {{
         error_page 403 = @forbidden;
         error_page 404 = @unknown;
         error_page 413 = @too_large;
-        error_page 500 502 504 = @failed;
+        error_page 500 = @failed_here;
+        error_page 502 504 = @failed;
         location = / {{
             return 308 /mlflow/;
         }}
@@ -181,7 +183,6 @@ http {{
             proxy_set_header X-Original-Path $uri;
         }}
         location @refused {{
-            default_type application/json;
             add_header WWW-Authenticate $aihub_challenge always;
             add_header Retry-After $aihub_retry_after always;
             add_header X-Request-Id $aihub_request_id always;
@@ -204,25 +205,26 @@ http {{
             {reply_401}
         }}
         location @forbidden {{
-            default_type application/json;
             if ($aihub_foreign) {{
                 {reply_403_foreign}
             }}
             {reply_403}
         }}
         location @unknown {{
-            default_type application/json;
             {reply_404}
         }}
         location @too_large {{
-            default_type application/json;
             {reply_413}
         }}
         location @failed {{
-            default_type application/json;
             add_header Retry-After 2 always;
             add_header X-Request-Id $aihub_request_id always;
             {reply_503}
+        }}
+        location @failed_here {{
+            add_header Retry-After 2 always;
+            add_header X-Request-Id $aihub_request_id always;
+            {reply_503_own}
         }}
     }}
 }}

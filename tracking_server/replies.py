@@ -20,6 +20,10 @@ _REPLIES: dict[str, tuple[str, str]] = {
     "404": ("ENDPOINT_NOT_FOUND", "Nothing is here: MLflow is under /mlflow/."),
     "413": ("INVALID_PARAMETER_VALUE", "The request is larger than this server takes: send less at once."),
     "429": ("RESOURCE_EXHAUSTED", "Too many wrong passwords for this user: wait some seconds and try again."),
+    "503_own": (
+        "TEMPORARILY_UNAVAILABLE",
+        "The server could not take the request, since its disk is full or it starts again: try again, or look at its status.",
+    ),
     "503": ("TEMPORARILY_UNAVAILABLE", "MLflow stopped while it answered, and starts again by itself: try again."),
 }
 """By status, or status and case: MLflow's error code, and what to do."""

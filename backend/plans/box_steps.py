@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from backend import portpool, sizes
+from backend import disk, portpool, sizes
 from backend.domain import BoxState, Observation
 from backend.errors import ServiceError
 from backend.plans.wanted import users_of, wanted_box
@@ -65,7 +65,7 @@ def start_new_box(work: Work) -> None:
 
 
 def wait_ready(work: Work) -> None:
-    """The box answers as ours and MLflow has run in it. Errors: ``box_failed_to_start``, ``port_taken``."""
+    """The box answers as ours and MLflow has run in it. Errors: ``box_failed_to_start``, ``port_taken``, ``disk_full``."""
     world, server = work.world, work.server()
     deadline = time.monotonic() + world.settings.start_timeout
     while True:
@@ -73,9 +73,11 @@ def wait_ready(work: Work) -> None:
         if seen.state in _ANSWERING and database_of(work.box_directory).exists():
             work.notes["state"] = seen.state
             return
-        if seen.stranger or (seen.state is BoxState.ABSENT and not port_is_free(world, server)):
+        if seen.stranger:
             raise ServiceError("port_taken", port=server.port)
-        if seen.state in (BoxState.ABSENT, BoxState.FAILED):
+        if seen.state is BoxState.ABSENT:
+            raise _ended(world, server, seen.detail or "it ended")
+        if seen.state is BoxState.FAILED:
             raise _failed(world, server, seen.detail or "it ended")
         if time.monotonic() > deadline:
             raise _failed(world, server, f"it did not answer within {world.settings.start_timeout:g} seconds")
@@ -183,6 +185,15 @@ def _wait_drained(work: Work) -> None:
         work.world.pause(POLL_SECONDS)
 
 
+def _ended(world: World, server: Server, why: str) -> ServiceError:
+    """Why it ended: something of its own may hold its port still, so who holds it is known when that is gone."""
+    error = _failed(world, server, why)
+    world.runtime.stop(server_id=server.id, directory=world.boxes.directory(server.id), timeout=0)
+    return error if port_is_free(world, server) else ServiceError("port_taken", port=server.port)
+
+
 def _failed(world: World, server: Server, why: str) -> ServiceError:
-    log = world.runtime.logs(server_id=server.id, directory=world.boxes.directory(server.id), lines=LOG_LINES)
-    return ServiceError("box_failed_to_start", log=log or None, why=why)
+    log = world.runtime.logs(server_id=server.id, directory=world.boxes.directory(server.id), lines=LOG_LINES) or None
+    if disk.free_bytes(world.settings) < disk.MIB:
+        return ServiceError("disk_full", log=log, why=why)
+    return ServiceError("box_failed_to_start", log=log, why=why)

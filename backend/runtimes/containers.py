@@ -60,8 +60,8 @@ class ContainerRuntime:
         there = self._engine.of(server_id, fresh=True)
         if all(self._is_well(there.get(role), wanted[role]) for role in ROLES):
             return
+        self._engine.ensure_networks(self._site.networks)
         try:
-            self._engine.ensure_networks(self._site.networks)
             for container in there.values():
                 self._engine.remove(container.id)
             made = {role: self._engine.create(wanted[role]) for role in ROLES}

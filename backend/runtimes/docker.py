@@ -186,21 +186,19 @@ class Engine:
             self.remove(container)
 
     def ensure_networks(self, wanted: Mapping[str, Mapping[str, Any]]) -> None:
-        """Make those that are not there, by name. Error: ``EngineConflictError``."""
+        """Make those that are not there, by name. Error: ``network_unusable``."""
         there = {network.name for network in self._ask(lambda client: client.networks.list(names=list(wanted)))}
         for name in wanted.keys() - there:
             self._make_network(name, wanted[name])
-
-    def about(self) -> Mapping[str, Any]:
-        """What the daemon says of itself."""
-        found: Mapping[str, Any] = self._ask(lambda client: client.info())
-        return found
 
     def _make_network(self, name: str, arguments: Mapping[str, Any]) -> None:
         pool = docker.types.IPAMPool(subnet=arguments["subnet"])
         options = {key: value for key, value in arguments.items() if key != "subnet"}
         ipam = docker.types.IPAMConfig(pool_configs=[pool])
-        self._ask(lambda client: client.networks.create(name, ipam=ipam, check_duplicate=True, **options), changes=True)
+        try:
+            self._ask(lambda client: client.networks.create(name, ipam=ipam, check_duplicate=True, **options), changes=True)
+        except EngineConflictError as error:
+            raise ServiceError("network_unusable", network=arguments["subnet"], why=str(error)) from error
 
     def _look(self) -> _Seen:
         began, wanted = time.monotonic(), {"label": f"{LABEL}.install={self._install}"}

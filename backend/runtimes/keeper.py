@@ -74,7 +74,7 @@ class ContainerKeeper:
             self._run(["place"], user=_owner_of(data), mounts=[_bind(data, "/box/data"), _bind(given, "/in", read_only=True)])
 
     def _run(self, arguments: Sequence[str], *, user: str, mounts: list[Mapping[str, Any]], rights: Sequence[str] = ()) -> None:
-        """Errors: ``disk_full``, ``snapshot_failed``, ``version_missing``, ``runtime_unavailable``."""
+        """Errors: ``disk_full``, ``snapshot_failed``, ``image_missing``, ``runtime_unavailable``."""
         wanted = {
             "image": self._newest_image(),
             "entrypoint": [PYTHON, "-I", "-S", "-c", _SCRIPT.read_text(encoding="utf-8")],
@@ -103,7 +103,7 @@ class ContainerKeeper:
     def _newest_image(self) -> str:
         there = self._engine.images(self._image.format(version="*"))
         if not there:
-            raise ServiceError("runtime_unavailable", runtime="docker", why=f"there is no image {self._image}; make one")
+            raise ServiceError("image_missing", image=self._image.format(version="VERSION"))
         return max(there, key=lambda image: image.created).id
 
 
