@@ -2,7 +2,7 @@
 
 A real box, a real S3 store, the three ways in turn (interleaved), the median with the spread, sizes beside. Run from the project's root:
 
-    .venv/bin/python -m benchmarks.export --rounds 10 [--megabytes 1024] [--models float32 text small] [--store ceph] [--json FILE]
+    .venv/bin/python -m benchmarks.export --rounds 10 [--megabytes 1024] [--models float32 text source small] [--store ceph] [--json FILE]
 
 `baseline` is what users do today. `same level` differs from it only in the compressor (ours, on one processor as gzip is):
 baseline / same level is what the compression level brings, same level / mlwf what the rest does (parallel ranged reads past the server,
@@ -35,12 +35,18 @@ from tests.support.s3 import S3Store, start_s3_store
 MB = 1 << 20
 SMALL_FILES, SMALL_BYTES = 500, 64 << 10
 PIECE = 64 << 10
-TARGETS = {"float32": 10.0, "text": 10.0, "small": 5.0}
+TARGETS = {"float32": 10.0, "text": 10.0, "source": 10.0, "small": 5.0}
 SIZE_LIMIT = 1.15
 STORES: dict[str, Callable[[], S3Store | Ceph]] = {"seaweedfs": start_s3_store, "ceph": start_ceph}
 PROGRAMS = Path(sys.executable).parent
 RANDOM_FLOATS = "import numpy,sys; numpy.random.default_rng(1).standard_normal(int(sys.argv[2]), dtype='f4').tofile(sys.argv[1])"
-
+WORD_VECTORS = """
+import numpy, sys
+chance = numpy.random.default_rng(1)
+with open(sys.argv[1], "w") as file:
+    for number, row in enumerate(chance.normal(0, 0.4, (int(sys.argv[2]), 300))):
+        file.write(f"word{number} " + " ".join(f"{value:.5f}" for value in row) + "\\n")
+"""
 OUR_COMPRESSOR = """
 import sys
 from mlwf.export.gzip_stream import ParallelGzip
@@ -103,13 +109,25 @@ def floats(it: Bench, path: Path, size: int) -> None:
 
 
 def text(it: Bench, path: Path, size: int) -> None:
-    """Real text: the sources in MLflow's environment, in shuffled pieces larger than gzip's window, until it is long enough.
+    """A model that is text: word vectors, a word and 300 numbers in each line, as GloVe and word2vec write them."""
+    source = path.with_name("vectors.txt")
+    subprocess.run([it.box.environment / "bin" / "python", "-c", WORD_VECTORS, source, "10000"], check=True)
+    _repeat(source.read_bytes(), path, size)
+    source.unlink()
+
+
+def source(it: Bench, path: Path, size: int) -> None:
+    """Text that is dear to compress: the sources in MLflow's environment."""
+    found = sorted((it.box.environment / "lib").rglob("*.py"))
+    _repeat(b"".join(each.read_bytes() for each in found[:6000]), path, size)
+
+
+def _repeat(corpus: bytes, path: Path, size: int) -> None:
+    """In shuffled pieces larger than gzip's window, until it is long enough.
 
     SeaweedFS keeps what compresses well gzipped: reading 1 GB of this costs it 5 CPU seconds on the same cores, and 1.4 for weights. Ceph's
     gateway, which sites run, keeps objects as they are.
     """
-    sources = sorted((it.box.environment / "lib").rglob("*.py"))
-    corpus = b"".join(source.read_bytes() for source in sources[:6000])
     pieces = [corpus[start : start + PIECE] for start in range(0, len(corpus), PIECE)]
     order = random.Random(1)  # noqa: S311  # the same text each time
     with path.open("wb") as file:
@@ -227,7 +245,7 @@ def report(it: Bench, models: list[str], arms: list[str]) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--megabytes", type=int, default=1024, help="size of the two large models")
+    parser.add_argument("--megabytes", type=int, default=1024, help="size of the large models")
     parser.add_argument("--models", nargs="+", choices=list(TARGETS), default=list(TARGETS))
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--store", choices=list(STORES), default="seaweedfs", help="the object store; ceph: see bin/setup heavy")
@@ -239,7 +257,8 @@ def main() -> None:
         size = options.megabytes * MB
         makers: dict[str, Callable[[Path], None]] = {
             "float32": lambda folder: floats(it, folder / "weights.bin", size),
-            "text": lambda folder: text(it, folder / "text.txt", size),
+            "text": lambda folder: text(it, folder / "vectors.txt", size),
+            "source": lambda folder: source(it, folder / "source.txt", size),
             "small": lambda folder: small(it, folder),
         }
         for name in options.models:
