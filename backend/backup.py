@@ -1,8 +1,9 @@
 """Everything of the service in one folder, made while it runs; and put back on an empty machine.
 
 ``registry.db``, ``keys.json`` (the keyring: whoever has a backup has the secrets), ``settings.json`` (the settings in force, to read),
-``servers/ID/mlflow.db`` of every server, ``kept/ID/…`` of every deleted one that can be restored, and ``manifest.json`` with versions,
-sizes and sha256. What lies in buckets is not in it.
+``servers/ID/mlflow.db`` of every server, ``kept/ID/…`` of every deleted one that can be restored, ``previous/ID/…`` of every upgraded one
+that can be rolled back, ``replaced/ID/…`` of one whose database is being replaced, and ``manifest.json`` with versions, sizes and sha256.
+What lies in buckets is not in it.
 """
 
 from __future__ import annotations
@@ -135,10 +136,12 @@ def _servers(copy: Path) -> list[dict[str, Any]]:
 
 
 def _copy_server(part: Path, settings: Settings, server: dict[str, Any], keeper: Keeper) -> bool:
-    """Copy the server's database, or what is kept of it. False where it has none (yet)."""
+    """Copy the server's database, or what is kept of it, and what may take its place again. False where it has none (yet)."""
     kept = settings.kept_dir / server["id"]
+    for folder in (settings.previous_dir, settings.replaced_dir):
+        _copy_copy(part, folder / server["id"])
     if server["deleted"]:
-        return _copy_kept(part, kept)
+        return _copy_copy(part, kept)
     directory = settings.servers_dir / server["id"]
     target = part / "servers" / server["id"] / DATABASE
     make_private(target.parent)
@@ -153,15 +156,18 @@ def _copy_server(part: Path, settings: Settings, server: dict[str, Any], keeper:
     return True
 
 
-def _copy_kept(part: Path, kept: Path) -> bool:
-    target = part / "kept" / kept.name
+def _copy_copy(part: Path, copy: Path) -> bool:
+    """A kept copy, into the folder of its kind. True where it has a database."""
+    if not copy.exists():
+        return False
+    target = part / copy.parent.name / copy.name
     make_private(target.parent)
     try:
-        shutil.copytree(kept, target)
+        shutil.copytree(copy, target)
     except (FileNotFoundError, shutil.Error):
-        if (kept / MANIFEST).exists():
+        if (copy / MANIFEST).exists():
             raise
-        remove_tree(target)  # purged since the registry was copied
+        remove_tree(target)  # it went since the registry was copied
     return (target / DATABASE).exists()
 
 
@@ -184,16 +190,18 @@ def _check_form(manifest: dict[str, Any]) -> None:
 
 def _places(manifest: dict[str, Any], settings: Settings) -> Iterator[tuple[str, Path]]:
     """Where each file of a backup belongs, but for the registry."""
+    copies = {folder.name: folder for folder in settings.copies_dirs}
     for name in manifest["files"]:
         room, *rest = Path(name).parts
         if name == _KEYS:
             yield name, settings.keys_file
-        elif room == "kept":
-            yield name, settings.kept_dir.joinpath(*rest)
+        elif room in copies:
+            yield name, copies[room].joinpath(*rest)
         elif room == "servers":
             yield name, database_of(settings.servers_dir / rest[0])
 
 
 def _size(registry: Path, settings: Settings) -> int:
-    databases = (*settings.servers_dir.glob(f"*/data/{DATABASE}*"), *settings.kept_dir.glob(f"*/{DATABASE}"))
+    copies = (path for folder in settings.copies_dirs for path in folder.glob(f"*/{DATABASE}"))
+    databases = (*settings.servers_dir.glob(f"*/data/{DATABASE}*"), *copies)
     return sum(path.stat().st_size for path in (registry, *databases) if path.exists())

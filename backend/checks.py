@@ -210,7 +210,7 @@ def look_for_orphans(settings: Settings) -> Orphans:
         registry=wiring.open_registry(settings),
         runtime=wiring.make_runtime(settings),
         boxes=wiring.make_boxes(settings),
-        kept=wiring.make_kept(settings),
+        copies=wiring.make_copies(settings),
     )
 
 
@@ -220,6 +220,6 @@ def clear_orphans(settings: Settings, found: Orphans) -> None:
         found,
         runtime=wiring.make_runtime(settings),
         boxes=wiring.make_boxes(settings),
-        kept=wiring.make_kept(settings),
+        copies=wiring.make_copies(settings),
         timeout=settings.stop_timeout,
     )

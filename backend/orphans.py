@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -14,32 +15,38 @@ from backend.snapshots import KeptCopies
 
 @dataclass(frozen=True, kw_only=True)
 class Orphans:
-    """Ids of boxes that run, box directories, and kept copies, of which no row knows."""
+    """Ids of boxes that run, of box directories, and of copies of databases, of which no row knows. Each kind of copy is named as its
+    folder in the state is.
+    """
 
     running: tuple[str, ...] = ()
     directories: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    """Of deleted servers."""
+    previous: tuple[str, ...] = ()
+    """From before an upgrade."""
+    replaced: tuple[str, ...] = ()
+    """What an operation replaced."""
 
     def __bool__(self) -> bool:
-        return bool(self.running or self.directories or self.kept)
+        return any(vars(self).values())
 
 
-def find_orphans(*, registry: Registry, runtime: Runtime, boxes: BoxFiles, kept: KeptCopies) -> Orphans:
+def find_orphans(*, registry: Registry, runtime: Runtime, boxes: BoxFiles, copies: Mapping[str, KeptCopies]) -> Orphans:
     """Look at what is there first and at the rows afterwards: a row is written before its box, and goes after it."""
-    running, directories, copies = set(runtime.running()), set(boxes.ids()), set(kept.ids())
+    there = {"running": runtime.running(), "directories": boxes.ids(), **{name: each.ids() for name, each in copies.items()}}
     with registry.reading() as session:
         known = set(session.scalars(select(Server.id))) | set(session.scalars(select(Server.trial_id)))
-    return Orphans(
-        running=tuple(sorted(running - known)), directories=tuple(sorted(directories - known)), kept=tuple(sorted(copies - known))
-    )
+    return Orphans(**{name: tuple(sorted(set(ids) - known)) for name, ids in there.items()})
 
 
-def remove_orphans(orphans: Orphans, *, runtime: Runtime, boxes: BoxFiles, kept: KeptCopies, timeout: float) -> None:
+def remove_orphans(orphans: Orphans, *, runtime: Runtime, boxes: BoxFiles, copies: Mapping[str, KeptCopies], timeout: float) -> None:
     """Stop and remove them, databases included. Error: ``box_failed_to_stop``; what was not removed yet is found again."""
     for server_id in orphans.running:
         runtime.stop(server_id=server_id, directory=boxes.directory(server_id), timeout=timeout)
     for server_id in orphans.directories:
         runtime.stop(server_id=server_id, directory=boxes.directory(server_id), timeout=0)
         boxes.remove(server_id)
-    for server_id in orphans.kept:
-        kept.remove(server_id)
+    for name, each in copies.items():
+        for server_id in getattr(orphans, name):
+            each.remove(server_id)

@@ -197,7 +197,7 @@ class Reconciler:
         with world.registry.session() as session:
             session.execute(delete(Operation).where(Operation.state.in_(_FINISHED), Operation.finished_at < oldest))
         self._forget_previous()
-        orphans = find_orphans(registry=world.registry, runtime=world.runtime, boxes=world.boxes, kept=world.kept)
+        orphans = find_orphans(registry=world.registry, runtime=world.runtime, boxes=world.boxes, copies=world.copies)
         if orphans and orphans != self._reported:
             log.warning("no server of the registry has these; `aihub check --remove-orphans` removes them: %s", orphans)
         self._reported = orphans

@@ -217,6 +217,11 @@ class Settings:
         return self.state_dir / "replaced"
 
     @property
+    def copies_dirs(self) -> tuple[Path, ...]:
+        """The three of them: what is in each belongs to one server and is part of a backup."""
+        return self.kept_dir, self.previous_dir, self.replaced_dir
+
+    @property
     def keys_file(self) -> Path:
         """The keyring (backend.keyring)."""
         return self.state_dir / "keys.json"

@@ -53,9 +53,9 @@ def make_boxes(settings: Settings) -> BoxFiles:
     return BoxDirectories(settings.servers_dir, make_keeper(settings))
 
 
-def make_kept(settings: Settings) -> KeptCopies:
-    """The kept copies of deleted servers."""
-    return KeptCopies(settings.kept_dir, make_keeper(settings))
+def make_copies(settings: Settings) -> dict[str, KeptCopies]:
+    """The copies of databases, by the names of their folders."""
+    return {folder.name: KeptCopies(folder, make_keeper(settings)) for folder in settings.copies_dirs}
 
 
 def make_keeper(settings: Settings) -> Keeper:

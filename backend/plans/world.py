@@ -58,6 +58,11 @@ class World:
     backoff: Backoff = field(default_factory=Backoff)
     at: Callable[[str], None] = nothing
 
+    @property
+    def copies(self) -> dict[str, KeptCopies]:
+        """All three kinds of copies, by the names of their folders."""
+        return {"kept": self.kept, "previous": self.previous, "replaced": self.replaced}
+
     def pause(self, seconds: float) -> None:
         """Wait, unless the service is told to end. Error: ``StoppingError``."""
         if self.stop.wait(seconds):

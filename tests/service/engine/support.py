@@ -29,6 +29,7 @@ from backend.requests import Requests
 from backend.secret import Secret
 from backend.settings import Settings
 from backend.snapshots import KeptCopies
+from backend.wiring import make_copies
 from backend.wishes import CreateWish, StorageWish
 from demo.ports import free_ports
 
@@ -357,7 +358,7 @@ class Site:
         return list(KeptCopies(self.settings.replaced_dir).ids())
 
     def orphans(self) -> Orphans:
-        return find_orphans(registry=self.registry, runtime=self.runtime, boxes=self.boxes, kept=self.kept)
+        return find_orphans(registry=self.registry, runtime=self.runtime, boxes=self.boxes, copies=make_copies(self.settings))
 
     def assert_nothing_left(self) -> None:
         """No process, no directory, no port, no kept copy, no row."""

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from backend.backup import backup, restore_backup
 from backend.errors import ServiceError
 from backend.registry.models import Server
-from tests.service.engine.support import SECRET, Site, make_database, runs_in
+from tests.service.engine.support import NEWER, SECRET, VERSION, Site, make_database, runs_in, schema_of
 
 
 @pytest.fixture
@@ -181,3 +181,44 @@ def test_one_that_was_cut_short_can_be_put_back_again(two: Site, tmp_path: Path,
     other = restored(tmp_path, two, tmp_path / "backup")
     with other.registry.reading() as session:
         assert len(session.scalars(select(Server)).all()) == 3
+
+
+def test_an_upgraded_server_can_be_rolled_back_on_the_new_machine(site: Site, tmp_path: Path):
+    server = site.made("one")
+    make_database(site.database(server), runs=["before the upgrade"])
+    site.upgrade("one")
+    site.reconciler().reconcile_all()
+    make_database(site.database(server), runs=["after it"])
+    manifest = backup(site.registry, site.settings, tmp_path / "backup")
+    assert f"previous/{server.id}/mlflow.db" in manifest["files"]
+    other = restored(tmp_path, site, tmp_path / "backup")
+    other.reconciler().reconcile_all()
+    assert not other.orphans()
+    operation = other.ask("rollback", env="one")
+    other.reconciler().reconcile_all()
+    assert other.operation(operation).state == "succeeded", other.operation(operation).error
+    assert (other.one("one").mlflow_version, other.one("one").status) == (VERSION, "running")
+    assert runs_in(other.database(server)) == ["before the upgrade"]
+    assert schema_of(other.database(server)) is None
+
+
+def test_a_backup_from_the_middle_of_a_swap_ends_with_one_version_and_every_run(site: Site, tmp_path: Path):
+    """The database is migrated already, the registry still says the old version: the copy that it replaces makes the upgrade begin anew."""
+    server = site.made("one")
+    make_database(site.database(server), runs=["a run"])
+
+    def at(point: str) -> None:
+        if point == "upgrade.migrate.done":
+            backup(site.registry, site.settings, tmp_path / "backup")
+
+    site.upgrade("one")
+    site.reconciler(at=at).reconcile_all()
+    files = json.loads((tmp_path / "backup" / "manifest.json").read_text())["files"]
+    assert f"replaced/{server.id}/mlflow.db" in files
+    assert schema_of(tmp_path / "backup" / "servers" / server.id / "mlflow.db") == NEWER
+    other = restored(tmp_path, site, tmp_path / "backup")
+    other.reconciler().reconcile_all()
+    after = other.one("one")
+    assert (after.mlflow_version, after.previous_version, after.status) == (NEWER, VERSION, "running")
+    assert (schema_of(other.database(after)), runs_in(other.database(after))) == (NEWER, ["a run"])
+    assert (other.replaced(), other.previous()) == ([], [after.id])

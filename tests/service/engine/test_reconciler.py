@@ -16,6 +16,7 @@ from backend.errors import ServiceError
 from backend.orphans import find_orphans, remove_orphans
 from backend.reconciler import Reconciler
 from backend.registry.models import Operation, Server, now
+from backend.wiring import make_copies
 from tests.service.engine.contract_boxfiles import box_of
 from tests.service.engine.support import ADMIN, GROUP, SECRET, SIZE, Site, make_database, until
 
@@ -300,13 +301,14 @@ def test_boxes_that_no_row_knows_are_said_and_removed_only_when_asked(site: Site
     site.boxes.install(box)
     make_database(site.boxes.directory(stray) / "data" / "mlflow.db")
     site.runtime.start(server_id=stray, directory=site.boxes.directory(stray), mlflow_version="9.9.9", size=SIZE)
-    (site.settings.kept_dir / stray).mkdir(parents=True)
+    for folder in site.settings.copies_dirs:
+        (folder / stray).mkdir(parents=True)
     server = site.made()
     site.reconciler().reconcile_all()
     assert stray in caplog.text
-    world = {"runtime": site.runtime, "boxes": site.boxes, "kept": site.kept}
+    world = {"runtime": site.runtime, "boxes": site.boxes, "copies": make_copies(site.settings)}
     orphans = find_orphans(registry=site.registry, **world)
-    assert (orphans.running, orphans.directories, orphans.kept) == ((stray,), (stray,), (stray,))
+    assert vars(orphans) == dict.fromkeys(("running", "directories", "kept", "previous", "replaced"), (stray,))
     remove_orphans(orphans, timeout=1, **world)
     assert not find_orphans(registry=site.registry, **world)
     assert (site.runtime.running(), site.boxes.ids()) == ([server.id], [server.id])
