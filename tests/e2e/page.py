@@ -41,3 +41,16 @@ class ConsolePage:
     def expect_status(self, env_name: str, status: str) -> None:
         self.page.get_by_role("button", name="Service List Update").click()
         expect(self.row(env_name)).to_have_attribute("data-status", status, timeout=STEP_SECONDS * 1000)
+
+    def export_model(self, env_name: str, fields: dict[str, str]) -> str:
+        """Fill the dialog of Export model and wait; the folder that the page names."""
+        self.row(env_name).get_by_role("button", name="Export model").click()
+        dialog = self.page.get_by_role("dialog")
+        for name, value in fields.items():
+            dialog.locator(f"[name={name}]").fill(value)
+        dialog.get_by_role("button", name="Export model").click()
+        expect(dialog).to_have_count(0)
+        export = self.page.locator(".operation", has_text="Export model")
+        expect(export).to_have_attribute("data-state", "succeeded", timeout=STEP_SECONDS * 1000)
+        expect(export.locator(".conclusion")).to_contain_text("Result:")
+        return export.locator(".conclusion code").inner_text()

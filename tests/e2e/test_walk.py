@@ -58,6 +58,7 @@ def test_the_whole_walk(walk: Walk, browser: Browser) -> None:
     _train_twice(walk, url)
     _both_runs_are_in_the_ui(browser, url)
     _export_version_2(walk, url)
+    _export_by_a_click(walk)
     _asleep_and_awake_again(walk, url)
     _ctrl_c_leaves_nothing(walk)
     _up_again_finds_everything(walk, url)
@@ -129,6 +130,17 @@ def _export_version_2(walk: Walk, url: str) -> None:
     assert "flask-openapi3" not in requirements, "the packages of this checkout are not the model's"
     script = "import json, mlflow, pandas; m = mlflow.pyfunc.load_model('unpacked'); print(m.predict(m.input_example).shape[0])"
     assert walk.command("python", "-c", script).stdout.split()[-1] == str(len(json.loads(_input_example(unpacked))["data"]))
+
+
+def _export_by_a_click(walk: Walk) -> None:
+    """The console's Export model, which the demo runs on its own host as the caller, until the package is there."""
+    output = walk.work / "by-click"
+    folder = Path(
+        walk.console.export_model(ENV_NAME, {"model_name": "ElasticnetWineModel", "model_version": "1", "output_dir": str(output)})
+    )
+    assert folder.parent == output
+    assert {"artifacts", "model.tar.gz", "info.yaml"} <= {each.name for each in folder.iterdir()}
+    assert str(yaml.safe_load((folder / "info.yaml").read_text())["Version"]) == "1"
 
 
 def _input_example(model: Path) -> str:

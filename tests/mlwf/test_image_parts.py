@@ -19,6 +19,7 @@ from mlwf.image.base_source import parse_base, pin
 from mlwf.image.create import hand_out
 from mlwf.image.docker_reference import DockerReference
 from mlwf.image.lock import Lock
+from mlwf.image.pack import open_to_readers
 from mlwf.image.package import ModelPackage
 from mlwf.image.process import ProgramError, Runner
 from mlwf.image.proof import judge, same
@@ -27,6 +28,8 @@ from mlwf.image.requirements import Requirements
 from mlwf.image.software_list import software_list
 from mlwf.image.tool import find_mksquashfs, find_tool, parse_version
 from mlwf.image_cli import command
+
+from tests.support.box import alive, until
 
 DIGEST = "sha256:" + "ab" * 32
 LOCK = Lock("Six==1.17.0 \\\n    --hash=sha256:" + "1" * 64 + "\nnumpy==2.1.0 \\\n    --hash=sha256:" + "2" * 64 + "\n", "3.11.7")
@@ -212,8 +215,7 @@ def test_a_program_ends_with_everything_it_started(tmp_path: Path) -> None:
     with pytest.raises(MlwfError, match="no end"):
         runner.run(["sh", "-c", f"sleep 600 & echo $! >{tmp_path}/child; wait"], "It fails", timeout=1)
     child = int((tmp_path / "child").read_text())
-    state = Path(f"/proc/{child}/stat")
-    assert not state.exists() or state.read_text().split()[2] == "Z"
+    until(lambda: not alive([child]), seconds=10, what="the signalled child's end")
 
 
 @pytest.mark.parametrize(
@@ -369,3 +371,16 @@ def test_a_package_that_is_not_there_leaves_nothing(tmp_path: Path, monkeypatch:
     assert (status, out) == (2, "")
     assert "/no/model.tar.gz" in err
     assert [each for each in sorted(tmp_path.iterdir()) if each.name != "cache"] == before
+
+
+def test_whoever_runs_the_image_reads_all_of_it(tmp_path: Path) -> None:
+    program, data, link = tmp_path / "layer" / "program", tmp_path / "layer" / "deep" / "data", tmp_path / "layer" / "link"
+    data.parent.mkdir(parents=True, mode=0o700)
+    program.touch(mode=0o700)
+    data.touch(mode=0o600)
+    link.symlink_to("/nonexistent/elsewhere")
+    data.parent.parent.chmod(0o700)
+    open_to_readers(tmp_path / "layer")
+    modes = [path.stat().st_mode & 0o777 for path in (data.parent.parent, data.parent, program, data)]
+    assert modes == [0o755, 0o755, 0o755, 0o644]
+    assert link.is_symlink()

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,12 @@ import yaml
 from mlwf.answers import Server
 from mlwf.client import ServiceError
 
+from tests.mlwf.models import Models
 from tests.mlwf.tracking import MLMODEL
-from tests.ood.rendering import EXPORT, ROOT, SERVER, render
+from tests.ood.rendering import EXPORT, IMAGE, ROOT, SERVER, render
 from tests.ood.staging import stage
 from tests.service.edge.live import Live, live_service
+from tests.support.apptainer import CERTIFICATES, Ground, apptainer_ground
 from tests.support.box import MLFLOW_VERSION, environment, until
 from tests.support.ordinary import GROUP, USER, write_program
 from tests.support.s3 import S3Store
@@ -43,9 +46,14 @@ class Centre:
     bucket: str
     site: Path
 
-    def submit(self, name: str, values: dict[str, str]) -> tuple[str, Path]:
+    def submit(self, name: str, values: dict[str, str], **environ: str) -> tuple[str, Path]:
+        """The job's number and folder. `environ`: what the site exports besides."""
         folder = self.slurm.home / "user" / name
-        script = stage(folder, values, site=self.site, owner=USER)
+        site = yaml.safe_load(self.site.read_text())
+        site["batch_connect"]["environment"] |= environ
+        own = self.site.with_name(f"{name}.yml")
+        own.write_text(yaml.safe_dump(site))
+        script = stage(folder, values, site=own, owner=USER)
         return self.slurm.submit(script, USER), folder
 
     def server(self) -> Server:
@@ -173,3 +181,34 @@ def test_an_export_starts_the_server_and_leaves_it_as_it_was_asked(centre: Centr
     assert (Path(told["result"]) / "model.tar.gz").stat().st_uid == USER.pw_uid
     assert Path(told["result"]).parent == output
     assert (centre.server().leases, centre.status()) == ([], "running")
+
+
+@pytest.fixture
+def ground() -> Iterator[Ground]:
+    with apptainer_ground() as made:
+        yield made
+
+
+@pytest.mark.timeout(600)
+def test_an_image_is_made_by_a_job_and_answers(centre: Centre, ground: Ground) -> None:
+    """Create image as Open OnDemand submits it: real Apptainer as the job's user, and the model answered in the finished image."""
+    home = centre.slurm.home / "user"
+    package, output = home / "model.tar.gz", home / "images"
+    model = Models(environment(), ground).regression()
+    with tarfile.open(package, "w:gz") as archive:
+        for path in sorted(model.iterdir()):
+            archive.add(path, path.name)
+    os.chown(package, USER.pw_uid, USER.pw_gid)
+    values = {**IMAGE, "model_package": str(package), "base_container_url": f"docker-archive:{ground.base}", "output_dir": str(output)}
+    tools = {"PATH": f"{ground.commands}:/usr/bin:/bin", "MLWF_CACHE": str(home / "cache")}
+    certificates = {"SSL_CERT_FILE": CERTIFICATES} if Path(CERTIFICATES).exists() else {}
+    job, folder = centre.submit("image", values, **tools, **certificates)
+    until(lambda: centre.slurm.state(job) in {"COMPLETED", "FAILED"}, seconds=400, what="the image's end")
+    told = centre.told(folder)
+    assert (centre.slurm.state(job), told["state"]) == ("COMPLETED", "succeeded"), (folder / "output.log").read_text()
+    made = Path(told["result"])
+    assert made.parent == output
+    assert (made / "container.simg").stat().st_uid == USER.pw_uid
+    assert json.loads((made / "provenance.json").read_text())["proof"]["state"] == "answered"
+    page = render([{"what": "info", "file": str(ROOT / "completed.html.erb"), "values": {"staged_root": str(folder)}}])
+    assert str(made) in page[0]["result"]

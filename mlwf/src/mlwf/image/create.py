@@ -20,7 +20,7 @@ from mlwf.image.base import INSPECT_OBJECT, canonical
 from mlwf.image.cache import Cache
 from mlwf.image.environment import Environments, make_or_fetch
 from mlwf.image.kit import Kit
-from mlwf.image.pack import pack
+from mlwf.image.pack import open_to_readers, pack
 from mlwf.image.package import ModelPackage, fetch_package
 from mlwf.image.plan import FORMAT, Plan, Wanted, make_plan
 from mlwf.image.process import Runner
@@ -104,6 +104,7 @@ def _image(kit: Kit, plan: Plan, wanted: Wanted, recipe: Recipe, work: Path) -> 
         with kit.steps.step("environment"):
             make_or_fetch(_environments(kit, plan, wanted), plan.lock, layer, offline=wanted.offline)
             objects = _describe(kit, plan, recipe, layer)
+            open_to_readers(layer)
         made = work / IMAGE
         unpacked = kit.runner.run(["du", "-sb", layer], _("The image cannot be packed")).split()[0]
         total = plan.base.partition.size + int(unpacked)

@@ -1,6 +1,7 @@
 """The finished image: the base's squashfs byte for byte, the environment appended to it, and descriptions in front."""
 
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,22 @@ def pack(kit: Kit, base: Base, layer: Path, objects: Sequence[sif.Described], ta
     size = kit.squash.append(kit.runner, layer, target, offset=offset)
     with target.open("r+b") as file:
         sif.write_front(file.fileno(), objects, size=size, architecture=base.facts.architecture, identity=identity)
+
+
+def open_to_readers(folder: Path) -> None:
+    """Whoever runs the image reads all of it, whatever the umask was here: folders and programs 0755, other files 0644."""
+    for where, _folders, names in os.walk(folder):
+        _set_mode(where, 0o755)
+        for name in names:
+            path = os.path.join(where, name)  # noqa: PTH118  # tens of thousands
+            status = os.lstat(path)
+            if stat.S_ISREG(status.st_mode):
+                _set_mode(path, 0o755 if status.st_mode & stat.S_IXUSR else 0o644)
+
+
+def _set_mode(path: str, mode: int) -> None:
+    if stat.S_IMODE(os.lstat(path).st_mode) != mode:
+        Path(path).chmod(mode)
 
 
 def _copy(base: Base, out: int, offset: int) -> None:

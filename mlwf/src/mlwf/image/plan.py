@@ -19,7 +19,7 @@ from mlwf.image.requirements import Policy, without_passwords
 from mlwf.image.tempspace import temporary_folder
 
 # The layout of what we write: a change of it makes every cached image a stranger.
-FORMAT = "1"
+FORMAT = "2"
 LEAST_SPACE = 1 << 30
 
 
