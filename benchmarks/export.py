@@ -110,7 +110,7 @@ def floats(it: Bench, path: Path, size: int) -> None:
 
 def text(it: Bench, path: Path, size: int) -> None:
     """A model that is text: word vectors, a word and 300 numbers in each line, as GloVe and word2vec write them."""
-    source = path.with_name("vectors.txt")
+    source = path.with_name("corpus.txt")
     subprocess.run([it.box.environment / "bin" / "python", "-c", WORD_VECTORS, source, "10000"], check=True)
     _repeat(source.read_bytes(), path, size)
     source.unlink()
