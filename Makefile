@@ -44,6 +44,7 @@ bench:               ## the measurements of docs/explanation/benchmarks.md, for 
 	.venv/bin/python -m benchmarks.export --rounds $(ROUNDS)
 	@bin/setup heavy
 	.venv/bin/python -m benchmarks.console --rounds $(ROUNDS)
+	.venv/bin/python -m benchmarks.containers --servers 50
 
 envs:                ## the tracking servers' environment, from its lock
 	@bin/setup
