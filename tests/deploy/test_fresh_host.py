@@ -1,0 +1,200 @@
+"""The installation page, done: a fresh Debian with systemd, the page's commands in their order; then what an admin does later."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.box import until
+from tests.support.fresh_host import ROOT, FreshHost, fresh_host
+from tests.support.tls import Authority
+
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
+PAGE = (ROOT / "docs" / "install" / "service.md").read_text()
+HOST = "mlflow01.example.org"
+SECONDS = 600
+"""What the page promises: about ten minutes."""
+STORE = """
+import json, sys
+from tests.support.s3 import start_s3_store
+store = start_s3_store()
+bucket = store.make_bucket("wine-models")
+owner = store.owner
+print(json.dumps({"endpoint_url": store.endpoint_url, "id": owner.access_key, "key": owner.secret_key}), flush=True)
+sys.stdin.read()
+store.remove()
+"""
+
+
+def block(heading: str, language: str = "sh", number: int = 0) -> str:
+    """A fenced block of a section of the page."""
+    section = PAGE.split(f"\n## {heading}", 1)[1].split("\n## ", 1)[0]
+    return re.findall(rf"^```{language}\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)[number]
+
+
+@dataclass
+class Installed:
+    """The host after the page's steps, with a user, an object store on its loopback, and how long all took."""
+
+    host: FreshHost
+    store: dict[str, str]
+    seconds: float
+
+    def as_alice(self, script: str, *, check: bool = True) -> str:
+        whole = f"export HOME=/home/alice PATH=/opt/aihub/venv/bin:$PATH LANG=C.UTF-8\ncd\n{script}"
+        done = self.host.run(whole, user="alice", check=check)
+        return done.stdout + done.stderr
+
+    def main_pid(self, unit: str) -> int:
+        return int(self.host.run(f"systemctl show --property=MainPID --value {unit}").stdout)
+
+
+@contextmanager
+def object_store(host: FreshHost) -> Iterator[dict[str, str]]:
+    """A store in the host's network, by this machine's programs."""
+    argv = ["nsenter", "--target", str(host.leader), "--net", "--", sys.executable, "-c", STORE]
+    process = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process.stdout:
+        try:
+            yield json.loads(process.stdout.readline())
+        finally:
+            process.stdin.close()
+            process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def installed() -> Iterator[Installed]:
+    """Steps 1 to 4 of the page, its commands as they stand there."""
+    with fresh_host() as host:
+        began = time.monotonic()
+        program = block("2. The program").replace("THIS_REPOSITORY", "/repo")
+        host.prepare("\n".join([block("1. Packages"), program, block("3. Accounts, folders, settings")]))
+        host.write("/etc/hosts", f"127.0.0.1 localhost {HOST}\n")
+        host.boot()
+        with object_store(host) as store:
+            settings = block("3. Accounts, folders, settings", "yaml").replace("https://s3.example.org", store["endpoint_url"])
+            host.write("/etc/aihub/settings.yml", f"{settings}metrics_listen: 127.0.0.1:8440\n")
+            host.run(f"cd /opt/aihub/src\n{block('4. Start')}")
+            seconds = time.monotonic() - began
+            host.run("groupadd alice; useradd -m -g alice alice; mkdir -p /groups/alice/aihub; chown -R alice:alice /groups/alice")
+            keys = f"[default]\naws_access_key_id = {store['id']}\naws_secret_access_key = {store['key']}\n"
+            host.write("/home/alice/.aws/credentials", keys)
+            host.run("chown -R alice: /home/alice/.aws; chmod -R go= /home/alice/.aws")
+            yield Installed(host, store, seconds)
+
+
+def answers(installed: Installed) -> str:
+    """What the tracking server says to its user."""
+    return installed.as_alice(
+        """
+        . /dev/stdin <<< "$(mlwf server env alice/wine)"
+        curl -sS -u "$MLFLOW_TRACKING_USERNAME:$MLFLOW_TRACKING_PASSWORD" -H 'Content-Type: application/json' \\
+            -d '{"max_results": 9}' -X POST "${MLFLOW_TRACKING_URI%/}/api/2.0/mlflow/experiments/search"
+        """
+    )
+
+
+def test_the_pages_commands_lead_to_a_service_that_runs(installed: Installed) -> None:
+    assert installed.seconds < SECONDS
+    states = installed.host.run("systemctl is-active aihub-web aihub-reconciler").stdout.split()
+    assert states == ["active", "active"]
+    assert installed.host.run("systemctl --failed --no-legend").stdout == ""
+
+    def all_well() -> bool:
+        done = installed.host.run("AIHUB_SETTINGS=/etc/aihub/settings.yml aihub check --json", check=False)
+        found: list[dict[str, Any]] = json.loads(done.stdout)
+        return {each["name"] for each in found if each["state"] != "ok"} == {"runtime"}  # it warns of `allow_unisolated`
+
+    until(all_well, what="a check that finds nothing else")
+
+
+def test_the_first_tracking_server_under_the_units_rules(installed: Installed) -> None:
+    said = installed.as_alice("mlwf server create alice/wine --bucket wine-models --profile default")
+    assert "Service created" in said
+    installed.as_alice("mlwf server auth alice/wine --generate")
+    assert "experiments" in answers(installed)
+
+
+def test_a_restart_of_both_units_stops_no_server(installed: Installed) -> None:
+    guards = "pgrep -f 'tracking_server /var/lib/aihub/servers'"
+    before, units = installed.host.run(guards).stdout, [installed.main_pid(unit) for unit in ("aihub-web", "aihub-reconciler")]
+    assert before
+    installed.host.run("systemctl restart aihub-reconciler aihub-web")
+    assert [installed.main_pid(unit) for unit in ("aihub-web", "aihub-reconciler")] != units
+    assert installed.host.run(guards).stdout == before
+    assert "experiments" in answers(installed)
+
+
+def test_a_renewed_certificate_is_taken_over_without_a_restart(installed: Installed, tmp_path: Path) -> None:
+    host, authority = installed.host, Authority(tmp_path / "site")
+
+    def issue(folder: str) -> str:
+        serial = f"{authority.issue(HOST).serial_number:X}"
+        for name in ("privkey.pem", "fullchain.pem"):
+            host.write(f"{folder}/{name}", (authority.folder / name).read_bytes(), 0o600)
+        return serial
+
+    def served() -> str:
+        asked = f"echo | openssl s_client -connect {HOST}:8444 2>/dev/null | openssl x509 -noout -serial"
+        return host.run(asked).stdout.strip().removeprefix("serial=").lstrip("0")
+
+    first = issue("/root")
+    host.write("/etc/aihub/ca.pem", authority.ca_file.read_bytes())
+    commands = block("6. Callers on other hosts: TLS, MUNGE, tokens")
+    host.run(f"mkdir -p /etc/aihub/tls; cp /root/*.pem /opt/aihub/src/; cd /opt/aihub/src\n{commands}")
+    token = host.run("AIHUB_SETTINGS=/etc/aihub/settings.yml aihub tokens create --user alice --days 1").stdout.strip()
+    asked = f"curl -sS --cacert /etc/aihub/ca.pem -H 'Authorization: Bearer {token}' https://{HOST}:8444/api/v1/me"
+    assert json.loads(host.run(asked).stdout)["user"] == "alice"
+    assert served() == first.lstrip("0")
+    main = installed.main_pid("nginx")
+    second = issue("/etc/aihub/tls")
+    reload = re.search(r"\*\*Renewal without a restart\*\*.*?`(nginx -t && systemctl reload nginx)`", PAGE)
+    assert reload is not None
+    host.run(reload[1])
+    until(lambda: served() == second.lstrip("0"), what="the renewed certificate")
+    assert installed.main_pid("nginx") == main
+    assert json.loads(host.run(asked).stdout)["user"] == "alice"
+
+
+def test_one_request_is_found_in_the_journal_and_the_numbers_are_there(installed: Installed) -> None:
+    host = installed.host
+    host.run("curl -sS --unix-socket /run/aihub/service.sock -H 'X-Request-Id: walk-1' http://localhost/api/v1/me")
+    line = until(lambda: host.run("journalctl -o cat -u aihub-web -u aihub-reconciler | grep walk-1", check=False).stdout)
+    assert "GET /api/v1/me 200" in line
+    assert 'aihub_operations_total{kind="create",state="succeeded"} 1.0' in host.run("curl -sS http://127.0.0.1:8440/metrics").stdout
+
+
+def test_the_firewalls_rules_are_accepted(installed: Installed) -> None:
+    installed.host.run(f"cd /opt/aihub/src\n{block('5. Firewall')}")
+    assert "aihub" in installed.host.run("nft list tables").stdout
+
+
+def test_a_backup_put_back_on_an_emptied_host_brings_the_server_back(installed: Installed) -> None:
+    """The page's *Move to a new host*: the new one is this one, without its state."""
+    host = installed.host
+    before = answers(installed)
+    settings = "export AIHUB_SETTINGS=/etc/aihub/settings.yml"
+    host.run(
+        f"{settings}\naihub servers stop alice/wine\nsystemctl disable --now aihub-web aihub-reconciler\naihub backup /var/backups/aihub"
+    )
+    host.run("find /var/lib/aihub -mindepth 1 -delete; chown -R aihub /var/backups/aihub")
+    host.run(f"{settings}\nsetpriv --reuid=aihub --regid=aihub --init-groups aihub restore /var/backups/aihub")
+    host.run(f"cd /opt/aihub/src\n{block('4. Start')}")
+    until(lambda: "alice/wine" in installed.as_alice("mlwf server list", check=False), what="the service")
+    installed.as_alice("mlwf server start alice/wine")
+    assert json.loads(answers(installed)) == json.loads(before)
+
+
+def test_what_was_installed_goes_again(installed: Installed) -> None:
+    installed.host.run(block("Uninstall"))
+    assert installed.host.run("systemctl is-active aihub-web aihub-reconciler", check=False).stdout.split() == ["inactive", "inactive"]
