@@ -57,9 +57,10 @@ http {{
         default 1;
         "" "";
     }}
-    map "$aihub_retry_after$aihub_closed:$aihub_portal" $aihub_challenge {{
+    map "$aihub_retry_after$aihub_why:$aihub_portal" $aihub_challenge {{
         default "";
         ":" 'Basic realm="MLflow"';
+        "expired:" 'Basic realm="MLflow"';
     }}
     map "$request_method:$aihub_portal:$http_accept" $aihub_page {{
         default "";
@@ -94,7 +95,7 @@ http {{
         set $aihub_principal -;
         set $aihub_retry_after "";
         set $aihub_foreign "";
-        set $aihub_closed "";
+        set $aihub_why "";
         add_header X-Request-Id $aihub_request_id always;
         error_page 401 = @refused;
         error_page 403 = @forbidden;
@@ -196,8 +197,11 @@ http {{
                 rewrite ^ /-/refused break;
                 proxy_pass http://guard;
             }}
-            if ($aihub_closed) {{
+            if ($aihub_why = closed) {{
                 {reply_401_closed}
+            }}
+            if ($aihub_why = expired) {{
+                {reply_401_expired}
             }}
             if ($aihub_portal) {{
                 {reply_401_portal}
@@ -236,7 +240,7 @@ _AUTH = """\
             auth_request_set $aihub_server $upstream_http_x_aihub_server;
             auth_request_set $aihub_retry_after $upstream_http_x_aihub_retry_after;
             auth_request_set $aihub_foreign $upstream_http_x_aihub_foreign;
-            auth_request_set $aihub_closed $upstream_http_x_aihub_closed;"""
+            auth_request_set $aihub_why $upstream_http_x_aihub_why;"""
 
 _SIGN_IN = """\
             client_max_body_size 8k;

@@ -15,6 +15,10 @@ _REPLIES: dict[str, tuple[str, str]] = {
         "UNAUTHENTICATED",
         "No user is registered for this server yet, so it lets nobody in: register Auth Info in the console, or run mlwf server auth.",
     ),
+    "401_expired": (
+        "UNAUTHENTICATED",
+        "This token has expired: make a new one (mlwf token create), set MLFLOW_TRACKING_TOKEN, and MLFLOW_RUN_ID to go on in that run.",
+    ),
     "403": ("PERMISSION_DENIED", "This server does not offer this part of MLflow: ask its administrator."),
     "403_foreign": ("PERMISSION_DENIED", "The request came from a page of another site, so nothing was done: use the pages of the portal."),
     "404": ("ENDPOINT_NOT_FOUND", "Nothing is here: MLflow is under /mlflow/."),

@@ -297,6 +297,9 @@ def test_bearer_tokens_come_and_go(own_box: Callable[..., Box]) -> None:
     assert [bearer(box, text) for text in ("", "alice", "alices ", "a1", "\xff")] == [None, None, "token:a1:alice", None, None]
     until(lambda: bearer(box, "bobs") is None, seconds=6, what="the token expired")
     assert time.time() >= soon
+    over = requests.get(f"{box.url}/-/info", headers={"Authorization": "Bearer bobs"}, timeout=30)
+    assert over.json()["message"].startswith("This token has expired: make a new one")
+    assert "WWW-Authenticate" in over.headers
     box.replace("tokens.json", "[]")
     until(lambda: "tokens stay as they were" in (box.home / "log" / "guard.log").read_text(), what="the complaint")
     assert bearer(box, "alices") == "token:a1:alice"

@@ -23,6 +23,11 @@ def choose(page: Page, name: str) -> Locator:
     return page.get_by_role("dialog")
 
 
+def look(page: Page) -> None:
+    """At once what the page would ask for by itself, seconds later."""
+    page.get_by_role("button", name="Service List Update").click()
+
+
 def offered(page: Page) -> list[str]:
     return page.locator(".menu-items button").all_inner_texts()
 
@@ -46,6 +51,7 @@ def test_an_upgrade_says_what_happens_shows_its_steps_and_can_be_rolled_back(ser
     expect(steps).to_have_count(len(STEPS["upgrade"]))
     expect(steps.nth(2)).to_contain_text(LABELS["try_version"])
     service.paused = False
+    look(page)
     expect(page.locator(".conclusion")).to_contain_text("MLflow upgraded")
     expect(page.locator("tr.notes summary")).to_contain_text("MLflow 3.17.2")
     page.locator("tr.notes summary").click()
@@ -71,6 +77,7 @@ def test_a_failed_upgrade_says_why_and_that_the_server_goes_on(service: FakeServ
     error = {"code": "version_unfit", "params": {"version": "3.17.2", "why": "no answer"}, "log": ["the last line"]}
     operation.update(state="failed", finished_at=stamp(), error=error)
     service.servers["gaa50000/wine"]["operation"] = None
+    look(page)
     failed = page.locator('.operation[data-state="failed"]')
     expect(failed).to_contain_text("The server goes on as it was; tell the admins.")
     failed.get_by_text("Last lines of the log").click()
@@ -83,7 +90,7 @@ def test_only_what_there_is_something_for_is_offered(service: FakeService, open_
     page.locator("details.menu summary").click()
     assert offered(page) == ["Tokens", "Change the key", "Change the size"]
     server.update(upgrades=["9.0.0"], previous={"mlflow_version": "3.15.0", "until": stamp(timedelta(days=3))})
-    page.get_by_role("button", name="Service List Update").click()
+    look(page)
     expect(page.locator(".menu-items button")).to_have_text(["Tokens", "Change the key", "Change the size", "Upgrade MLflow", "Roll back"])
 
 

@@ -57,8 +57,8 @@ class Answers:
                 respond(Response(200, b"", (("X-Aihub-Principal", outcome.as_header()), server)))
             elif outcome.foreign:
                 respond(Response(403, b"", (("X-Aihub-Foreign", "1"),)))
-            elif outcome.closed:
-                respond(Response(401, b"", (("X-Aihub-Closed", "1"),)))
+            elif outcome.why:
+                respond(Response(401, b"", (("X-Aihub-Why", outcome.why),)))
             elif outcome.retry_after is None:
                 respond(Response(401))
             else:

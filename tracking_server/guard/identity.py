@@ -14,6 +14,9 @@ from tracking_server.guard.http import Request
 from tracking_server.guard.sessions import Sessions
 from tracking_server.guard.verifier import RETRY_AFTER_SECONDS, Verdict, Verifier
 
+CLOSED, EXPIRED = "closed", "expired"
+"""No user is registered, so nobody gets in; a token that was good, which only who has it can learn."""
+
 
 class Principal(NamedTuple):
     """Somebody who was proved to be who they are. `scheme`: how; `name`: as that scheme names them."""
@@ -29,12 +32,12 @@ class Principal(NamedTuple):
 
 class Refused(NamedTuple):
     """Nobody. `retry_after`: seconds after which to ask again, where that may help. `foreign`: known, but sent by another site's page.
-    `closed`: nobody gets in now, whoever it is.
+    `why`: what is said of it where that helps, one of `CLOSED`, `EXPIRED`.
     """
 
     retry_after: int | None = None
     foreign: bool = False
-    closed: bool = False
+    why: str = ""
 
 
 Outcome = Principal | Refused
@@ -80,8 +83,10 @@ class BearerScheme:
         if kind.lower() != "bearer":
             return False
         token = self._tokens.get(hashlib.sha256(text.strip().encode("latin-1")).hexdigest())
-        if token is None or self._clock() >= token.expires:
+        if token is None:
             tell(Refused())
+        elif self._clock() >= token.expires:
+            tell(Refused(why=EXPIRED))
         else:
             tell(Principal("token", f"{token.id}:{token.user}"))
         return True
@@ -129,7 +134,7 @@ def parse_basic(blob: str) -> tuple[str, bytes] | None:
 def identify(schemes: Sequence[Scheme], request: Request, tell: Tell, *, closed: bool) -> None:
     """The first scheme for which the request carries something decides. `closed`: no user is registered, so none is asked."""
     if closed:
-        tell(Refused(closed=True))
+        tell(Refused(why=CLOSED))
         return
     for scheme in schemes:
         if scheme.attempt(request, tell):
