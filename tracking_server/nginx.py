@@ -66,19 +66,13 @@ http {{
         default "";
         "~^GET:1:.*text/html" 1;
     }}
-    map $upstream_http_x_aihub_principal $aihub_answered {{
-        default $upstream_http_x_aihub_principal;
-        "" -;
-    }}
+    map $upstream_http_x_aihub_principal $aihub_answered {{ default $upstream_http_x_aihub_principal; "" -; }}
     map $http_x_request_id $aihub_request_id {{
         default $request_id;
         "~^[A-Za-z0-9._-]{{1,64}}$" $http_x_request_id;
     }}
     map $request_method $aihub_artifact_prefix {{ default ""; DELETE /mlflow; }}
-    map $aihub_principal $aihub_who {{
-        default $aihub_principal;
-        - $aihub_answered;
-    }}
+    map $aihub_principal $aihub_who {{ default $aihub_principal; - $aihub_answered; }}
     upstream mlflow {{
         server unix:mlflow.sock;
         keepalive 16;
