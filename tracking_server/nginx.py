@@ -181,6 +181,7 @@ http {{
             add_header WWW-Authenticate $aihub_challenge always;
             add_header Retry-After $aihub_retry_after always;
             add_header X-Request-Id $aihub_request_id always;
+            add_header X-Aihub-Why $aihub_why always;
             if ($aihub_refusal = 429) {{
                 {reply_429}
             }}

@@ -32,10 +32,11 @@ class TransientError(Exception):
 
 
 class RefusedError(Exception):
-    """Another try would give the same answer. `status` is 0 where there was none."""
+    """Another try would give the same answer. `status` is 0 where there was none; `reason`: a tracking server's own word for a 401."""
 
-    def __init__(self, why: str, *, status: int = 0, body: Any = None, location: str = "") -> None:
+    def __init__(self, why: str, *, status: int = 0, body: Any = None, location: str = "", reason: str = "") -> None:
         super().__init__(why)
+        self.reason = reason
         self.status = status
         self.body = body
         self.location = location
@@ -126,7 +127,10 @@ def _check(response: requests.Response) -> None:
         raise TransientError(f"HTTP {status}", wait=_retry_after(response))
     with network_errors():
         text = response.raw.read(65536, decode_content=True)
-    raise RefusedError(f"HTTP {status}", status=status, body=text, location=response.headers.get("Location", ""))
+    headers = response.headers
+    raise RefusedError(
+        f"HTTP {status}", status=status, body=text, location=headers.get("Location", ""), reason=headers.get("X-Aihub-Why", "")
+    )
 
 
 def _retry_after(response: requests.Response) -> float | None:
