@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.box import MLFLOW_VERSION, OLDEST_VERSION, ROOT, Box, environment, make_box, version_of
+from tests.support.box import MLFLOW_VERSION, OLDEST_VERSION, ROOT, Box, environment, make_box, until, version_of
 from tests.support.s3 import S3Store
 
 pytestmark = [pytest.mark.box, pytest.mark.heavy]
@@ -97,6 +97,19 @@ def test_it_sleeps_and_wakes_and_knows_its_version(versioned: Box) -> None:
     page = versioned.request("GET", "/")
     assert page.status_code == 200
     assert "static-files/" in page.text
+
+
+def test_its_log_says_of_every_line_which_request_it_is_about(versioned: Box) -> None:
+    given = f"walk-{version_of(versioned.environment)}"
+    answer = versioned.request("POST", "/api/2.0/mlflow/experiments/search", json={"max_results": 1}, headers={"X-Request-ID": given})
+    assert answer.headers["X-Request-Id"] == given
+    log = versioned.home / "log" / "mlflow.log"
+    line = until(
+        lambda: next((line for line in log.read_text().splitlines() if line.endswith(f" ms request={given}")), None), what="its line"
+    )
+    assert " INFO request: POST /mlflow/api/2.0/mlflow/experiments/search 200 " in line
+    others = [line for line in log.read_text().splitlines() if line[:2] == "20" and " INFO request: " not in line]
+    assert all(line.split()[0].endswith("Z") for line in others), others  # one shape, whoever said it
 
 
 def test_hosts_origins_and_locations_of_others_are_refused(versioned: Box) -> None:

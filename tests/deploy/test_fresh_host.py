@@ -93,14 +93,15 @@ def installed() -> Iterator[Installed]:
             yield Installed(host, store, seconds)
 
 
-def answers(installed: Installed) -> str:
-    """What the tracking server says to its user."""
+def answers(installed: Installed, *, check: bool = True) -> str:
+    """What the tracking server says to its user; with `check` there must be an answer."""
     return installed.as_alice(
         """
         . /dev/stdin <<< "$(mlwf server env alice/wine)"
         curl -sS -u "$MLFLOW_TRACKING_USERNAME:$MLFLOW_TRACKING_PASSWORD" -H 'Content-Type: application/json' \\
             -d '{"max_results": 9}' -X POST "${MLFLOW_TRACKING_URI%/}/api/2.0/mlflow/experiments/search"
-        """
+        """,
+        check=check,
     )
 
 
@@ -193,6 +194,15 @@ def test_a_backup_put_back_on_an_emptied_host_brings_the_server_back(installed: 
     until(lambda: "alice/wine" in installed.as_alice("mlwf server list", check=False), what="the service")
     installed.as_alice("mlwf server start alice/wine")
     assert json.loads(answers(installed)) == json.loads(before)
+
+
+def test_after_a_restart_of_the_host_everything_is_back_by_itself(installed: Installed) -> None:
+    host, before = installed.host, answers(installed)
+    assert '"experiments"' in before
+    host.shut_down()
+    host.boot()
+    until(lambda: answers(installed, check=False) == before, what="the tracking server, started by the reconciler")
+    assert host.run("systemctl is-active aihub-web aihub-reconciler nginx").stdout.split() == ["active"] * 3
 
 
 def test_what_was_installed_goes_again(installed: Installed) -> None:
