@@ -19,7 +19,7 @@ from werkzeug.serving import make_server
 
 from ood_app.app import create_app
 from ood_app.settings import load
-from tests.console.fake_service import FakeService, stamp
+from tests.console.fake_service import NOBODY, FakeService, stamp
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs/images"
@@ -56,7 +56,7 @@ def furnish(service: FakeService) -> None:
     service.add("gaa50001", "survey", "failed", users=users, reason=reason)
     until = stamp(timedelta(days=11))
     service.add("gaa50001", "trial", "deleted", users=users, deletion={"deleted_at": stamp(), "restorable_until": until, "kept": []})
-    made = service.add("gaa50000", "speech", "creating")
+    made = service.add("gaa50000", "speech", "creating", users=NOBODY)
     operation = service.begin("create", made)
     for _step in range(3):
         service.advance(operation)

@@ -13,7 +13,6 @@ import requests
 from mlwf.client import Client
 from mlwf.secret import Secret
 from mlwf.user import User
-from playwright._impl._api_structures import SetCookieParam
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from demo.ports import LOOPBACK, free_ports
@@ -41,7 +40,7 @@ ATTACK = f"""<!doctype html><p id=shown>an uploaded page</p><script>
 </script>"""
 
 
-def portal_session(user: str, portal: Portal) -> SetCookieParam:
+def portal_session(user: str, portal: Portal) -> Any:
     """The cookie of who is logged in to that portal; like a real one's it is not for scripts."""
     return {"name": SESSION, "value": user, "url": portal.origin, "httpOnly": True, "secure": True}
 

@@ -159,7 +159,7 @@ function urlsOf(server, key) {
 }
 
 function usesOf(server, act, button, key) {
-  const unregistered = isUnregistered(server);
+  const unregistered = isUnregistered(server) && !BUSY.includes(server.status);
   const open = server.open_url && UP.includes(server.status) && !unregistered;
   const plain = (name, label) => h("button.btn.btn-sm.btn-outline-secondary", { type: "button", "data-key": key(name), "aria-describedby": key("name"), onclick: () => act(name, server) }, label);
   const toForm = (name, label, url) => (url ? h("a.btn.btn-sm.btn-outline-secondary", { href: url, "data-key": key(name), "aria-describedby": key("name") }, label) : plain(name, label));
