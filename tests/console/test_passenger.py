@@ -100,14 +100,17 @@ def test_a_form_is_posted(person: Person) -> None:
         "cloud_storage_secret_accesskey": "the-key-typed-into-the-form",
         "endpoint_url": "http://127.0.0.1:1",
     }
-    made = person.send("POST", "/servers", form)
-    assert made.status_code == 202, made.text
+    made = person.send("POST", "/servers", form, **{"X-Request-Id": "walk-1"})
+    assert (made.status_code, made.headers["X-Request-Id"]) == (202, "walk-1"), made.text
     foreign = person.send("POST", "/servers", form, Origin="https://evil.example.org")
     assert foreign.status_code == 403
     without = person.send("POST", "/servers", form, **{"X-CSRFToken": "x"})
     assert without.status_code == 400
     audit = person.live.aihub("audit", "--json").stdout
     assert '"scheme": "munge"' in audit
+    assert '"request_id": "walk-1"' in audit
+    until(lambda: "POST /api/servers 202 request=walk-1" in person.server.log, what="the console's line in the portal's log")
+    assert f"user={USER.pw_name} request=walk-1 operation={made.json()['id']}" in person.live.log
     assert f'"user": "{USER.pw_name}"' in audit
 
 
