@@ -103,7 +103,6 @@ def _common(pod: Pod, role: str, *, uid: int, network: str) -> dict[str, Any]:
         "security_opt": ["no-new-privileges:true"],
         "ipc_mode": "private",
         "shm_size": 8 * MIB,
-        "ulimits": [{"Name": "nofile", "Soft": FILES, "Hard": FILES}, {"Name": "core", "Soft": 0, "Hard": 0}],
         # it serves again after a boot of the host, also while the service is stopped
         "restart_policy": {"Name": "unless-stopped"},
         "log_config": {"type": "json-file", "config": {"max-size": LOG_SIZE, "max-file": LOG_FILES}},
@@ -120,7 +119,18 @@ def _common(pod: Pod, role: str, *, uid: int, network: str) -> dict[str, Any]:
 
 def _limits(*, memory: int, pids: int, cpus: float) -> dict[str, Any]:
     """No swap: what a class says is what its server gets."""
-    return {"mem_limit": memory, "memswap_limit": memory, "pids_limit": pids, "nano_cpus": int(cpus * CPU_UNIT)}
+    return {
+        "mem_limit": memory,
+        "memswap_limit": memory,
+        "pids_limit": pids,
+        "nano_cpus": int(cpus * CPU_UNIT),
+        # all three are said: Podman would raise those that are not
+        "ulimits": [_ulimit("nofile", FILES), _ulimit("nproc", pids), _ulimit("core", 0)],
+    }
+
+
+def _ulimit(name: str, most: int) -> dict[str, Any]:
+    return {"Name": name, "Soft": most, "Hard": most}
 
 
 def _bind(source: Path, target: str, *, read_only: bool = False) -> dict[str, Any]:

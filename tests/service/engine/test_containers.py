@@ -29,17 +29,22 @@ from tests.service.engine.support import make_database, runs_in
 from tests.support.account import ACCOUNT, service_account
 from tests.support.box import MLFLOW_VERSION, environment
 from tests.support.docker import Docker, DockerError
+from tests.support.podman import running_podman
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
 IMAGE = "aihub-box:{version}"
 ID = "k3v9x2m7q4ab"
 
 
-@pytest.fixture(scope="module")
-def docker(docker: Docker) -> Docker:
-    """The run's one daemon, so that the image is built once."""
-    docker.box_image(MLFLOW_VERSION)
-    return docker
+@pytest.fixture(scope="module", params=["docker", "podman"])
+def docker(docker: Docker, request: pytest.FixtureRequest) -> Iterator[Docker]:
+    """The run's one daemon, so that the image is built once; and Podman's Docker-compatible socket with the same image."""
+    image = docker.box_image(MLFLOW_VERSION)
+    if request.param == "docker":
+        yield docker
+        return
+    with running_podman(docker, image) as podman:
+        yield podman
 
 
 @pytest.fixture

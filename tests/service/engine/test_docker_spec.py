@@ -37,7 +37,6 @@ COMMON = {
     "security_opt": ["no-new-privileges:true"],
     "ipc_mode": "private",
     "shm_size": 8388608,
-    "ulimits": [{"Name": "nofile", "Soft": 16384, "Hard": 16384}, {"Name": "core", "Soft": 0, "Hard": 0}],
     "restart_policy": {"Name": "unless-stopped"},
     "log_config": {"type": "json-file", "config": {"max-size": "1m", "max-file": "2"}},
     "use_config_proxy": False,
@@ -48,6 +47,10 @@ LABELS = {
     "org.aihub.mlflow-version": "3.17.2",
     "org.aihub.size": "small",
 }
+
+
+def ulimits(processes: int) -> list[dict[str, object]]:
+    return [{"Name": name, "Soft": most, "Hard": most} for name, most in (("nofile", 16384), ("nproc", processes), ("core", 0))]
 
 
 def test_the_containers_whole():
@@ -65,6 +68,7 @@ def test_the_containers_whole():
         "mem_limit": 268435456,
         "memswap_limit": 268435456,
         "pids_limit": 64,
+        "ulimits": ulimits(64),
         "nano_cpus": 1_000_000_000,
         "ports": {"21000/tcp": ("10.1.2.3", 21000)},
         "mounts": [
@@ -90,6 +94,7 @@ def test_the_container_of_mlflow_whole():
         "mem_limit": 536870912,
         "memswap_limit": 536870912,
         "pids_limit": 128,
+        "ulimits": ulimits(128),
         "nano_cpus": 500_000_000,
         "dns": ["10.0.0.53"],
         "mounts": [
