@@ -45,6 +45,7 @@ bench:               ## the measurements of docs/explanation/benchmarks.md, for 
 	@bin/setup heavy
 	.venv/bin/python -m benchmarks.console --rounds $(ROUNDS)
 	.venv/bin/python -m benchmarks.containers --servers 50
+	.venv/bin/python -m benchmarks.image --rounds 3
 
 envs:                ## the tracking servers' environment, from its lock
 	@bin/setup
