@@ -14,8 +14,11 @@ from pathlib import Path
 import pytest
 from mlwf.errors import MlwfError
 from mlwf.image import lease
-from mlwf.image.cache import CONTENT, NOTE, Cache
+from mlwf.image.cache import CONTENT, LEASES, NOTE, Cache
 from mlwf.image.cache_space import IN_USE_SECONDS, entries, prune
+from mlwf.image.steps import Steps
+from mlwf.image_cli import TerminalReporter
+from rich.console import Console
 
 from mlwf import cli
 
@@ -288,6 +291,18 @@ def test_a_lease_is_renewed_and_its_waiter_told(tmp_path: Path, monkeypatch: pyt
 
         with lease.hold(file, waits=waits):
             assert told == ["waiting"]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_who_waits_for_another_job_is_told(cache: Cache, capsys: pytest.CaptureFixture[str], as_json: bool) -> None:
+    class Impatient(TerminalReporter):
+        def waits(self) -> None:
+            super().waits()
+            (cache.root / LEASES / "image-1").unlink()
+
+    with cache.lock("image-1"), cache.lock("image-1", waits=Steps(Impatient(Console(stderr=True), as_json=as_json)).waits):
+        said = capsys.readouterr().err
+    assert json.loads(said) == {"state": "waits"} if as_json else "waits for it" in said
 
 
 def test_prune_takes_the_oldest_and_nothing_in_use(cache: Cache, tmp_path: Path) -> None:

@@ -74,6 +74,12 @@ class TerminalReporter:
         else:
             self._console.print(_("{step}: {seconds:.1f} s").format(step=words(name), seconds=seconds), markup=False)
 
+    def waits(self) -> None:
+        if self._json:
+            click.echo(json.dumps({"state": "waits"}), err=True)
+        else:
+            self._console.print(_("Another job is making the same; this one waits for it."), markup=False)
+
     def _stop(self) -> None:
         if self._progress:
             self._progress.stop()

@@ -95,7 +95,7 @@ def _environments(kit: Kit, plan: Plan, wanted: Wanted) -> Environments:
 
 def _image(kit: Kit, plan: Plan, wanted: Wanted, recipe: Recipe, work: Path) -> tuple[Path, bool]:
     """The image in the cache, made if need be, and whether it was there."""
-    with kit.cache.lock(f"image-{plan.key}"):
+    with kit.cache.lock(f"image-{plan.key}", waits=kit.steps.waits):
         kept = kit.cache.get("images", plan.key)
         if kept:
             return kept, True

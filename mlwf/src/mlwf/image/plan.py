@@ -132,7 +132,7 @@ def _base(kit: Kit, source: BaseSource, pinned: Pinned, folder: Path, wanted: Wa
     named = pinned.exact if source.reference else f"{source.kind}@{pinned.digest}"
     tools = (kit.tool.kind, kit.tool.version, kit.squash.squasher.version, *kit.squash.squasher.compressor)
     key = kit.cache.key("base", FORMAT, *tools, named, pinned.digest)
-    with kit.cache.lock(f"base-{key}"):
+    with kit.cache.lock(f"base-{key}", waits=kit.steps.waits):
         file = kit.cache.get("bases", key)
         if file is None:
             if wanted.offline and source.is_remote:

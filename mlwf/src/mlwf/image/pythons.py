@@ -52,7 +52,7 @@ def find_python(wanted: str, base: Base, kit: Kit, *, wishes: PythonWishes) -> P
     if wanted in base.facts.pythons:
         return Python(wanted, base.facts.pythons[wanted], None, "base")
     key = f"{wanted}-{base.facts.architecture}"
-    with kit.cache.lock(f"python-{key}"):
+    with kit.cache.lock(f"python-{key}", waits=kit.steps.waits):
         kept = kit.cache.root / "pythons" / key
         origin = _origin(kept)
         if not origin:

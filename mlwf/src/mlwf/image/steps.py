@@ -28,12 +28,14 @@ def words(name: str) -> str:
 class Reporter(Protocol):
     """Told how it goes. `size` tells the bytes so far; `total` is what they will be at most, None where nobody knows.
 
-    A step may begin a second time, when its bytes are known.
+    A step may begin a second time, when its bytes are known. `waits`: another job makes what this one needs, and will be waited for.
     """
 
     def begins(self, name: str, size: Callable[[], int] | None, total: int | None) -> None: ...
 
     def ends(self, name: str, seconds: float) -> None: ...
+
+    def waits(self) -> None: ...
 
 
 class Meter:
@@ -67,6 +69,10 @@ class Steps:
         yield Meter(lambda size, total: self._report.begins(name, size, total))
         self.seconds[name] = round(time.monotonic() - started, 3)
         self._report.ends(name, self.seconds[name])
+
+    def waits(self) -> None:
+        """Another job is at it."""
+        self._report.waits()
 
 
 def _size(file: Path | None) -> int:
