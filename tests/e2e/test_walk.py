@@ -22,6 +22,8 @@ from tests.support.demo import ROOT, Demo, in_foreground, new_demo
 
 ENV_NAME = "wine"
 LOGIN = ("alice", "correct horse battery staple")
+# The user's own two files, the store's list of who may come, and what the box signs its requests with.
+MAY_HOLD_A_SECRET = ("yml/basic_auth.yml", "aws/credentials", "store/s3.json", "config/s3/credentials")
 
 
 @dataclass
@@ -59,6 +61,7 @@ def test_the_whole_walk(walk: Walk, browser: Browser) -> None:
     _both_runs_are_in_the_ui(browser, url)
     _export_version_2(walk, url)
     _export_by_a_click(walk)
+    _no_secret_where_none_belongs(walk)
     _asleep_and_awake_again(walk, url)
     _ctrl_c_leaves_nothing(walk)
     _up_again_finds_everything(walk, url)
@@ -141,6 +144,19 @@ def _export_by_a_click(walk: Walk) -> None:
     assert folder.parent == output
     assert {"artifacts", "model.tar.gz", "info.yaml"} <= {each.name for each in folder.iterdir()}
     assert str(yaml.safe_load((folder / "info.yaml").read_text())["Version"]) == "1"
+
+
+def _no_secret_where_none_belongs(walk: Walk) -> None:
+    """Neither in a log (the console's, too), nor in a database, a package or an argument list, after all that."""
+    home = walk.demo.home
+    secrets = {walk.demo.variables["AWS_SECRET_ACCESS_KEY"], LOGIN[1]}
+    found = {}
+    for path in (path for place in (home, walk.work) for path in place.rglob("*") if path.is_file()):
+        if any(secret.encode() in path.read_bytes() for secret in secrets):
+            found[str(path.relative_to(home) if home in path.parents else path)] = path.stat().st_mode & 0o077
+    assert {each for each in found if not each.endswith(MAY_HOLD_A_SECRET)} == set()
+    assert set(found.values()) == {0}, f"open to others: {found}"
+    assert not [line for line in walk.demo.processes() if any(secret in line for secret in secrets)]
 
 
 def _input_example(model: Path) -> str:
