@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mlwf.client import Client
+from mlwf.client import Client, User
 from mlwf.secret import Secret
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
@@ -146,6 +146,7 @@ def measure_sign_in(browser: Browser, rounds: int) -> dict[str, list[float]]:
 def make_server(client: Client, bucket: str, access_key: str, secret_key: str) -> None:
     asked = client.create(group="root", env_name="wine", bucket=bucket, access_key_id=access_key, secret_access_key=Secret(secret_key))
     client.wait(asked)
+    client.wait(client.set_users("root", "wine", [User("alice", Secret("correct horse battery staple"))]))
 
 
 def sign_in(browser: Browser, portal: Portal) -> tuple[float, float]:

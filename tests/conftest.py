@@ -1,5 +1,6 @@
 """Fixtures for every test. Heavy parts are started once per run, and only when a test asks for them."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,12 @@ from tests.support.s3 import S3Store, start_s3_store
 CHROMIUM = "/usr/bin/chromium"
 # Root has no sandbox in Chromium; the rest keeps it from calling home.
 CHROMIUM_OPTIONS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+
+
+def pytest_configure() -> None:
+    """What a shell starts in the background ignores Ctrl-C, and so would everything that the tests start and interrupt."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
