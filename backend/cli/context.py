@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
-from backend.settings import Settings, load, settings_file
+from backend.settings import Settings, settings_file
+from backend.settings_file import load
 
 F = TypeVar("F", bound=Callable[..., Any])
 Row = dict[str, Any]
+_UNLIMITED: Final = 10_000
+"""Columns, where nobody sees them: in a pipe each row is one line."""
 
 
 def file_of(context: click.Context) -> Path:
@@ -59,6 +63,6 @@ def show(rows: Sequence[Row], columns: Sequence[str], *, as_json: bool) -> None:
         table.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*(Text("" if row.get(column) is None else str(row[column])) for column in columns))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else _UNLIMITED).print(table)
     if not rows:
         click.echo("none")

@@ -47,7 +47,7 @@ def server_json(group: str, env: str, auth_file: str) -> Json:
         "updated_at": "2026-11-24T09:00:00+00:00",
         "deletion": None,
         "operation": None,
-        "warnings": [{"code": "former_member", "detail": "A former member knows the password.", "cure": "Update Auth Info."}],
+        "warnings": [{"code": "former_member", "detail": "A former member knows the password", "cure": "Update Auth Info."}],
         "allowed": ["start"],
         "a_field_of_the_future": {"x": 1},
     }

@@ -33,6 +33,12 @@ def test_show_says_the_warnings(service: FakeService, mlwf: Run, capsys: pytest.
     assert "A former member knows the password. Update Auth Info." in capsys.readouterr().out
 
 
+def test_show_cuts_nothing_off_in_a_pipe(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    service.add("g", "w" * 200)
+    assert mlwf("server", "show", f"g/{'w' * 200}") == 0
+    assert any(line.rstrip().endswith(f"/aihub/{'w' * 200}/yml/basic_auth.yml") for line in capsys.readouterr().out.splitlines())
+
+
 def test_create_shows_the_steps_and_what_to_do_next(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert mlwf("server", "create", "gaa50000/wine", "--bucket", "b", env=KEYS) == 0
     text = capsys.readouterr().out

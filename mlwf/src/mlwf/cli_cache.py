@@ -4,10 +4,9 @@ import json
 from collections import defaultdict
 
 import click
-from rich.table import Table
 from rich.text import Text
 
-from mlwf.cli_output import console
+from mlwf.cli_output import console, print_table, table_of
 from mlwf.cli_support import json_option, stacktrace_option
 from mlwf.i18n import _
 from mlwf.image.cache import Cache
@@ -36,15 +35,14 @@ def info(*, as_json: bool) -> None:
         shared = [str(layer) for layer in opened.layers]
         click.echo(json.dumps({"folder": str(opened.root), "bytes": total, "kinds": told, "shared": shared, "jobs": leases(opened)}))
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(_("kind"))
-    for title in (_("entries"), "GB"):
-        table.add_column(title, justify="right")
+    table = table_of(_("kind"), _("entries"), "GB")
+    for column in table.columns[1:]:
+        column.justify = "right"
     for kind, sizes in sorted(kinds.items(), key=lambda each: -sum(each[1])):
         table.add_row(kind, str(len(sizes)), f"{sum(sizes) / GB:.2f}")
     out = console()
     out.print(Text(str(opened.root), "bold"))
-    out.print(table)
+    print_table(table, out)
     out.print(_("Together {size:.2f} GB; jobs at work in it: {jobs}").format(size=total / GB, jobs=leases(opened)), markup=False)
     for layer in opened.layers:
         out.print(_("Shared, only read: {folder}").format(folder=layer), markup=False)

@@ -3,10 +3,9 @@
 import json
 
 import click
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from mlwf.cli_output import print_table, table_of
 from mlwf.cli_support import json_option, stacktrace_option
 from mlwf.doctor.findings import Check, Finding, as_json, look
 from mlwf.doctor.node_checks import Node
@@ -64,11 +63,11 @@ def _document(findings: list[Finding], titles: dict[str, str]) -> dict[str, obje
 
 
 def _show(findings: list[Finding], titles: dict[str, str]) -> None:
-    table = Table(box=None, show_header=False, pad_edge=False)
+    table = table_of()
     for each in findings:
         mark, style = MARKS[each.state]
         words = Text(each.text)
         if each.cure:
             words.append(f"\n→ {each.cure}", "yellow")
         table.add_row(Text(mark, style), Text(titles[each.check], "bold"), words)
-    Console(highlight=False).print(table)
+    print_table(table)

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlwf.answers import Problem, Server
+from mlwf.errors import with_cure
 from mlwf.i18n import _
 
 COLOURS = {"running": "green", "sleeping": "cyan", "failed": "bold red", "creating": "yellow", "deleting": "yellow"}
@@ -15,18 +16,28 @@ UNLIMITED = 10_000
 
 
 def console() -> Console:
-    return Console(highlight=False, soft_wrap=True)
+    """As wide as the terminal; elsewhere a table's row is one line, whatever its length."""
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else UNLIMITED)
+
+
+def table_of(*titles: str) -> Table:
+    """A table whose cells are never cut off: on a terminal they are folded. Without titles it has no head."""
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=bool(titles))
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    return table
+
+
+def print_table(table: Table, out: Console | None = None) -> None:
+    (out or console()).print(table, soft_wrap=False)
 
 
 def print_servers(servers: Sequence[Server]) -> None:
-    """One line each. Into a pipe nothing is cut off, whatever the width."""
-    out = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=UNLIMITED)
+    """One line each."""
     if not servers:
-        out.print(_("There is no server yet. Make one with: mlwf server create GROUP/ENV --bucket BUCKET"), markup=False)
+        console().print(_("There is no server yet. Make one with: mlwf server create GROUP/ENV --bucket BUCKET"), markup=False)
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("GROUP/ENV", _("status"), _("users"), _("URL for access from inside")):
-        table.add_column(title, overflow="fold")
+    table = table_of("GROUP/ENV", _("status"), _("users"), _("URL for access from inside"))
     for each in sorted(servers, key=lambda server: (server.group, server.env_name)):
         names = ", ".join(each.users.names) or _("nobody")
         table.add_row(
@@ -35,7 +46,7 @@ def print_servers(servers: Sequence[Server]) -> None:
             Text(names),
             Text(each.inside_url or "-"),
         )
-    out.print(table)
+    print_table(table)
 
 
 def print_server(server: Server, out: Console, *, brief: bool = False) -> None:
@@ -66,13 +77,13 @@ def print_server(server: Server, out: Console, *, brief: bool = False) -> None:
             rows.append((_("can go back to"), f"MLflow {server.previous.mlflow_version} ({server.previous.until or '-'})"))
         if server.deletion:
             rows.append((_("can be restored until"), server.deletion.restorable_until or "-"))
-    table = Table(box=None, show_header=False, pad_edge=False)
+    table = table_of()
     for name, value in rows:
-        table.add_row(Text(name, "bold"), Text(value))
-    out.print(table)
+        table.add_row(Text(name, "bold"), Text(value, overflow="fold"))
+    print_table(table, out)
     for problem in [*([server.reason] if server.reason else []), *server.warnings]:
         _print_problem(problem, out)
 
 
 def _print_problem(problem: Problem, out: Console) -> None:
-    out.print(Text(f"! {problem.detail} {problem.cure}".rstrip(), "yellow"))
+    out.print(Text(f"! {with_cure(problem.detail, problem.cure)}", "yellow"))

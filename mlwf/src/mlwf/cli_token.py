@@ -2,16 +2,14 @@
 
 import datetime as dt
 import json
-import sys
 import time
 from collections.abc import Callable
 
 import click
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from mlwf.answers import Token
+from mlwf.cli_output import console, print_table, table_of
 from mlwf.cli_support import Command, Target, json_option, stacktrace_option, target_argument
 from mlwf.client import Client
 from mlwf.errors import MlwfError, WrongUseError
@@ -107,16 +105,13 @@ def list_tokens(*, target: Target, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"tokens": [each.raw for each in found]}, indent=2, ensure_ascii=False))
         return
-    out = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=10_000)
     if not found:
-        out.print(_("This server has no tokens."), markup=False)
+        console().print(_("This server has no tokens."), markup=False)
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("ID", _("user"), _("state"), _("until"), _("name")):
-        table.add_column(title, overflow="fold")
+    table = table_of("ID", _("user"), _("state"), _("until"), _("name"))
     for each in found:
         table.add_row(each.id, Text(each.user), each.state, _local(each.expires_at), Text(each.name))
-    out.print(table)
+    print_table(table)
 
 
 @token.command(help=_("End a token now."))

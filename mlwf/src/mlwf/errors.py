@@ -1,6 +1,14 @@
 """What can go wrong for a user, in one shape: what happened, why, and the cure."""
 
 
+def with_cure(detail: str, cure: str) -> str:
+    """What happened and the cure, with the full stop between them that the language of the last word has."""
+    head = detail.rstrip(".。")
+    stop = "." if head[-1:].isascii() else "。"
+    gap = " " if stop == "." else ""
+    return f"{head}{stop}{gap}{cure}".rstrip()
+
+
 class MlwfError(Exception):
     """A failure that the user is told in one sentence. The texts are in the reader's language already."""
 
@@ -13,12 +21,8 @@ class MlwfError(Exception):
         self.cure = cure
 
     def __str__(self) -> str:
-        head = self.what.rstrip(".。")
-        if self.why:
-            head += f": {self.why.rstrip('.。')}"
-        stop = "." if head.isascii() or head[-1:].isascii() else "。"  # as the language of the last word has it
-        gap = " " if stop == "." else ""
-        return f"{head}{stop}{gap}{self.cure}".rstrip()
+        what = self.what.rstrip(".。")
+        return with_cure(f"{what}: {self.why}" if self.why else what, self.cure)
 
 
 class WrongUseError(MlwfError):

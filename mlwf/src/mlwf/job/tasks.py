@@ -15,7 +15,7 @@ from mlwf.aws_profiles import key_pair
 from mlwf.cli_support import Target
 from mlwf.cli_token import make
 from mlwf.client import Client
-from mlwf.errors import MlwfError, WrongUseError
+from mlwf.errors import MlwfError, WrongUseError, with_cure
 from mlwf.export.registry import ModelVersion
 from mlwf.export.run import Wanted, export
 from mlwf.i18n import _
@@ -77,7 +77,7 @@ def card(server: Server) -> dict[str, Any]:
     """What people need of a server: never a secret."""
     names = ("group", "env_name", "status", "inside_url", "outside_url", "auth_file")
     facts: dict[str, Any] = {name: getattr(server, name) for name in names}
-    return {**facts, "users": server.users.names, "warnings": [f"{each.detail}. {each.cure}" for each in server.warnings]}
+    return {**facts, "users": server.users.names, "warnings": [with_cure(each.detail, each.cure) for each in server.warnings]}
 
 
 def _find(client: Client, request: JobRequest, progress: Progress) -> Server:
