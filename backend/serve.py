@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from backend import log as logs
-from backend import settings as settings_module
 from backend.settings import Settings, SettingsError
+from backend.settings_file import load
 
 log = logging.getLogger("backend.serve")  # this module is the program itself, whose own name is another
 _PR_SET_PDEATHSIG: Final = 1
@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
     os.umask(0o077)  # nothing that the service makes is for others, whatever makes it
     logs.configure()
     try:
-        settings = settings_module.load(Path(file))
+        settings = load(Path(file))
         logs.configure(settings.log_format)
         if name == "reconciler":
             serve_reconciler(settings)

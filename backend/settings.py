@@ -232,13 +232,6 @@ def settings_file() -> Path:
     return Path(os.environ.get(ENVIRONMENT_NAME) or DEFAULT_FILE)
 
 
-def load(path: Path | None = None) -> Settings:
-    """Read the settings from ``path`` (default: ``settings_file()``). Error: ``SettingsError`` with every problem found."""
-    from backend.settings_file import read
-
-    return read(path or settings_file())
-
-
 def environment() -> dict[str, str]:
     """A copy of the service's own environment, for those who start programs; they choose what of it these get."""
     return dict(os.environ)

@@ -16,7 +16,7 @@ import yaml
 
 from backend import listeners, sizes
 from backend.domain import SizeClass
-from backend.settings import ENVIRONMENT_NAME, Settings, SettingsError
+from backend.settings import ENVIRONMENT_NAME, Settings, SettingsError, settings_file
 
 EPHEMERAL_PORTS: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 SITE_PART: Final = "service"
@@ -30,8 +30,9 @@ class _WrongError(ValueError):
     """Why a value is refused, with the cure."""
 
 
-def read(path: Path) -> Settings:
-    """The settings of the file. Error: ``SettingsError`` with every problem found."""
+def load(path: Path | None = None) -> Settings:
+    """Read the settings from ``path`` (default: ``settings_file()``). Error: ``SettingsError`` with every problem found."""
+    path = path or settings_file()
     found = _parse(path)
     known = {row.name: row for row in fields(Settings)}
     types = typing.get_type_hints(Settings)

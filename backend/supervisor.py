@@ -25,7 +25,8 @@ from typing import Final, NoReturn
 
 from backend import log as logs
 from backend.listeners import CannotListenError, listeners
-from backend.settings import Settings, environment, load
+from backend.settings import Settings, environment
+from backend.settings_file import load
 
 log = logging.getLogger("backend.supervisor")  # this module is the program itself, whose own name is another
 RUNS: Final = {"all": ("web", "reconciler"), "web": ("web",), "reconciler": ("reconciler",)}

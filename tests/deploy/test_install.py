@@ -12,7 +12,7 @@ import pytest
 import yaml
 from mlwf.connection import connection
 
-from backend.settings import load
+from backend.settings_file import load
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from backend.api.inputs import LeasePut, ServerCreate
 from backend.domain import BUCKET_NAME, ENV_NAME
-from backend.settings import load
+from backend.settings_file import load
 from tests.ood.rendering import EXAMPLE, EXPORT, IMAGE, ROOT, SERVER, form, render, submit, template
 
 TASKS = {"server": SERVER, "export": EXPORT, "image": IMAGE}

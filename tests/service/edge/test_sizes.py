@@ -8,7 +8,8 @@ import pytest
 from backend import sizes
 from backend.domain import SizeClass
 from backend.plans.wanted import wanted_box
-from backend.settings import SettingsError, load
+from backend.settings import SettingsError
+from backend.settings_file import load
 from tests.service.edge.world import World, make_settings
 
 GIB = 1024**3

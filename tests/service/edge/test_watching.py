@@ -11,7 +11,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from backend.log import IDS
-from backend.settings import SettingsError, load
+from backend.settings import SettingsError
+from backend.settings_file import load
 from demo.ports import free_ports
 from ood_app import settings
 from ood_app.app import create_app
