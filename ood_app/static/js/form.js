@@ -75,7 +75,9 @@ function noGroup(me) {
 
 /** Beside the fields to blame; what no field is to blame for, above the button. */
 function showProblem(failure, focus) {
-  const blamed = showErrors(form, failure.fields ?? {}, focus);
+  const { code, detail, cure } = failure;
+  const fields = Object.keys(failure.fields ?? {}).length ? failure.fields : (BLAME[code] ? { [toBlame(code)]: t("{detail}. {cure}", { detail, cure }) } : {});
+  const blamed = showErrors(form, fields, focus);
   problem.replaceChildren(...(blamed ? [] : [problemBox(failure, t("Last lines of the log"))]));
 }
 
@@ -88,8 +90,7 @@ export function createEnded(operation) {
     return;
   }
   if (!operation.error) return;
-  const { code, detail, cure } = operation.error;
-  showProblem({ detail, cure, fields: BLAME[code] ? { [toBlame(code)]: t("{detail}. {cure}", { detail, cure }) } : {} }, false);
+  showProblem(operation.error, false);
 }
 
 /** With Read credentials the profile is to blame for a key. */
