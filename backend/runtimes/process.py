@@ -30,16 +30,13 @@ LAST_MOMENT_SECONDS: Final = 2.0
 _POLL: Final = 0.02
 _LOGS: Final = ("guard.out", "guard.log", "nginx-error.log", "mlflow.log")
 _TAIL_BYTES: Final = 65536
-_ENVIRONMENT: Final = frozenset(
-    {"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"}
-    | {name for proxy in ("http_proxy", "https_proxy", "no_proxy", "all_proxy") for name in (proxy, proxy.upper())}
-)
+_ENVIRONMENT: Final = frozenset({"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ"})
 
 
 class ProcessRuntime:
     """Boxes below ``servers_dir``, run by the environments below ``envs_dir``. Implements the port ``Runtime``.
 
-    ``environment`` is the service's own; of it only the search path, language, time zone, proxies and CA files reach a box.
+    ``environment`` is the service's own; of it only the search path, language and time zone reach a box's guard.
     """
 
     name = "process"

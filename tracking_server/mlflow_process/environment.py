@@ -20,6 +20,7 @@ def variables(plan: Plan) -> dict[str, str]:
         "_MLFLOW_SGI_NAME": "uvicorn",
         "_MLFLOW_IN_JOB_EXECUTOR": "false",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_ENABLE_AI_GATEWAY": str(settings.allow_gateway).lower(),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
         # MLflow has 40 threads for 15 connections, and takes a second one while it holds the first: a crowd would lock itself out for 30 s.

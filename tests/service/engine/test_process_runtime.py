@@ -80,7 +80,8 @@ def test_nothing_of_the_service_reaches_a_box(bench: Bench, tmp_path: Path):
         _id, directory, _address = bench.start()
     seen = seen_by_box(directory)
     assert "SECRET" not in seen["environment"]
-    assert {name: seen["environment"][name] for name in ("TZ", "https_proxy")} == {"TZ": "Asia/Tokyo", "https_proxy": "http://proxy:3128"}
+    assert seen["environment"]["TZ"] == "Asia/Tokyo"
+    assert "https_proxy" not in seen["environment"]
     assert seen["descriptors"]["0"] == "/dev/null"
     assert seen["descriptors"]["1"] == seen["descriptors"]["2"] == str(directory / "log" / "guard.out")
     assert not any("open-in-the-service" in name for name in seen["descriptors"].values())
