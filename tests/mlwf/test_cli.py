@@ -1,3 +1,4 @@
+import datetime as dt
 import json
 import stat
 import subprocess
@@ -106,7 +107,8 @@ def test_delete_says_what_is_kept_and_until_when(service: FakeService, mlwf: Run
     text = capsys.readouterr().out
     assert "a snapshot of the database, the settings and the port" in text
     assert "s3://b/mlflow/k3 stay as they are" in text
-    assert "Can be restored until 2026-12-08T09:00:00+00:00" in text
+    until = dt.datetime(2026, 12, 8, 9, tzinfo=dt.UTC).astimezone()
+    assert f"Can be restored until {until:%Y-%m-%d %H:%M} with" in text
     assert mlwf("server", "restore", "g/wine") == 0
 
 

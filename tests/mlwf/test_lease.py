@@ -1,5 +1,6 @@
 """`mlwf lease`: taken before the command, renewed while it runs, ended with it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -89,6 +90,8 @@ def test_list_and_end(service: FakeService, mlwf: Run, capsys: pytest.CaptureFix
     with Client(service.address) as client:
         client.hold_lease("g", "wine", "left-by-a-job", seconds=60, at_end="stop", note="job 3")
     assert mlwf("lease", "list", "g/wine") == 0
-    assert capsys.readouterr().out.split("\t")[::3] == ["left-by-a-job", "stop"]
+    assert capsys.readouterr().out.splitlines()[1].split()[::4] == ["left-by-a-job", "stop"]
+    assert mlwf("lease", "list", "g/wine", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["leases"][0]["note"] == "job 3"
     assert mlwf("lease", "end", "g/wine", "left-by-a-job") == 0
     assert service.servers["g/wine"]["leases"] == []

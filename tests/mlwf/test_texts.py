@@ -1,6 +1,8 @@
 """Every text has its Japanese, every variable its line in the documentation, and the distribution stands alone."""
 
 import ast
+import gettext
+import os
 import re
 import subprocess
 import sys
@@ -8,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from babel.messages.pofile import read_po
 from mlwf.errors import MlwfError
 from mlwf.i18n import _, catalogue, language_of, parse_po, use_language
 from mlwf.settings import SETTINGS
@@ -43,6 +46,7 @@ def test_placeholders_survive_translation() -> None:
 def test_the_language_of_the_environment() -> None:
     assert language_of({"LC_ALL": "ja_JP.UTF-8", "LANG": "C"}) == "ja"
     assert language_of({"LC_ALL": "", "LANG": "ja"}) == "ja"
+    assert language_of({"LANGUAGE": "fr:ja", "LANG": "C.UTF-8"}) == "ja"
     assert [language_of({"LANG": value}) for value in ("C.UTF-8", "fr_FR", "")] == ["en", "en", "en"]
 
 
@@ -52,6 +56,38 @@ def test_a_page_in_japanese_inside_a_process_in_english() -> None:
         assert str(MlwfError(_("The operation failed"), cure=_("Correct it."))) == "操作に失敗しました。直してください。"
     assert _("Done.") == "Done."
     assert str(MlwfError("What", "why.", "Cure.")) == "What: why. Cure."
+
+
+def test_usage_errors_and_help_are_in_the_readers_language() -> None:
+    def said(*argv: str) -> str:
+        environ = {**os.environ, "LANGUAGE": "", "LC_ALL": "ja_JP.UTF-8"}
+        done = subprocess.run([sys.executable, "-m", "mlwf.cli", *argv], env=environ, capture_output=True, text=True, check=False)
+        return done.stdout + done.stderr
+
+    assert "エラー: オプションがありません '--bucket'" in said("server", "create", "g/wine")
+    assert "コマンド 'sever' はありません" in said("sever")
+    assert {"使い方:", "オプション:", "コマンド:"} <= set(said("--help").split())
+
+
+def test_clicks_catalogue_is_compiled_from_what_stands_beside_it() -> None:
+    folder = SOURCE / "locale" / "click" / "ja" / "LC_MESSAGES"
+    with (folder / "messages.po").open("rb") as file:
+        texts = read_po(file, locale="ja")
+    with (folder / "messages.mo").open("rb") as file:
+        compiled = gettext.GNUTranslations(file)
+    for each in filter(lambda each: each.id, texts):
+        if each.pluralizable:
+            assert compiled.ngettext(*each.id, 2) == each.string[0]
+        else:
+            assert compiled.gettext(str(each.id)) == each.string
+
+
+def test_one_word_for_one_thing_in_japanese() -> None:
+    """As the published walk-through has them."""
+    catalogues = [path for path in ROOT.rglob("*.po") if not {".venv", "var", "build"} & set(path.relative_to(ROOT).parts)]
+    assert len(catalogues) >= 4
+    for path in [*catalogues, ROOT / "tracking_server/guard/pages.py"]:
+        assert not re.findall("利用者|鍵|サーバー", path.read_text("utf-8")), path
 
 
 def test_a_broken_catalogue_is_noticed() -> None:

@@ -31,7 +31,7 @@ class Text(NamedTuple):
 
 
 _AGAIN = Text("Press Open in the console again.", "コンソールでもう一度 Open を押してください。")
-_TITLE = Text("MLflow tracking server", "MLflow トラッキングサーバー")
+_TITLE = Text("MLflow tracking server", "MLflow トラッキングサーバ")
 _SIGNED_IN = Text("You are signed in as {user}, until {until} UTC.", "{user} としてサインインしています(UTC {until} まで)。")
 _TO_MLFLOW = Text("To MLflow", "MLflow へ")
 _SIGN_OUT = Text("Sign out", "サインアウト")
@@ -40,14 +40,14 @@ _CONSOLE = Text("To the console", "コンソールへ")
 PROBLEMS: dict[str, tuple[int, Text, Text]] = {
     "unknown": (
         401,
-        Text("You are not signed in to this server, or no longer.", "このサーバーにサインインしていないか、期限が切れました。"),
+        Text("You are not signed in to this server, or no longer.", "このサーバにサインインしていないか、期限が切れました。"),
         Text("Press Open in the console: it signs you in.", "コンソールで Open を押すとサインインします。"),
     ),
     "closed": (
         401,
         Text(
             "No user is registered for this server yet, and until then it lets nobody in.",
-            "このサーバーにはまだ利用者が登録されていないため、誰も入れません。",
+            "このサーバにはまだユーザが登録されていないため、誰も入れません。",
         ),
         Text(
             "Press Auth Info Registration in the console first, then Open.",
@@ -59,14 +59,14 @@ PROBLEMS: dict[str, tuple[int, Text, Text]] = {
         Text("The request brought no ticket, so nobody was signed in.", "チケットがないため、サインインしませんでした。"),
         _AGAIN,
     ),
-    "not_ours": (403, Text("The ticket was not made for this server.", "このサーバーのチケットではありません。"), _AGAIN),
+    "not_ours": (403, Text("The ticket was not made for this server.", "このサーバのチケットではありません。"), _AGAIN),
     "used": (403, Text("The ticket was used already.", "このチケットは使用済みです。"), _AGAIN),
     "too_old": (403, Text("The ticket is too old: it lives for seconds.", "チケットの期限(数十秒)が切れています。"), _AGAIN),
     "clock": (
         403,
         Text(
             "The ticket comes from the future: the clocks of the service's and the server's host differ.",
-            "チケットが未来のものです。サービスとサーバーのホストの時計がずれています。",
+            "チケットが未来のものです。サービスとサーバのホストの時計がずれています。",
         ),
         Text("Tell the admins to set the clocks.", "時計を合わせるよう管理者に伝えてください。"),
     ),
@@ -74,7 +74,7 @@ PROBLEMS: dict[str, tuple[int, Text, Text]] = {
         403,
         Text(
             "{user} is no longer a member of this server's group.",
-            "{user} はこのサーバーのグループのメンバーではなくなりました。",
+            "{user} はこのサーバのグループのメンバーではなくなりました。",
         ),
         Text(
             "Ask the group's manager; then press Open in the console again.",
@@ -96,7 +96,7 @@ PROBLEMS: dict[str, tuple[int, Text, Text]] = {
         403,
         Text(
             "The request came from a page of {origin}, which is not this server's portal.",
-            "要求が、このサーバーのポータルではない {origin} のページから来ました。",
+            "要求が、このサーバのポータルではない {origin} のページから来ました。",
         ),
         Text(
             "Use the console in the portal; if this was it, the admins must set portal_url (or console_url) to its address.",
@@ -115,7 +115,7 @@ PROBLEMS: dict[str, tuple[int, Text, Text]] = {
         507,
         Text(
             "The server's disk is full, so nobody can sign in or out.",
-            "サーバーのディスクがいっぱいで、サインインもサインアウトもできません。",
+            "サーバのディスクがいっぱいで、サインインもサインアウトもできません。",
         ),
         Text("Tell the admins.", "管理者に伝えてください。"),
     ),

@@ -26,6 +26,7 @@ from mlwf.report import show_failure
     \b
     mlwf server …        create, start, stop, upgrade, delete servers; register their users
     mlwf_export_model …  export a registered model as a package
+    mlwf_create_image …  make a Singularity image that runs a package
     mlwf publish …       put a package into a bucket, checked; mlwf verify looks at one
     mlwf doctor …        what this node lacks
 

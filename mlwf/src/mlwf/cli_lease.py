@@ -1,14 +1,17 @@
 """`mlwf lease`: vouch for a server while something runs."""
 
+import json
 import signal
 import subprocess
 import threading
 from types import FrameType
 
 import click
+from rich.text import Text
 
 from mlwf.cli_output import console as _console
-from mlwf.cli_support import StepPrinter, Target, stacktrace_option, target_argument
+from mlwf.cli_output import local_time, print_table, table_of
+from mlwf.cli_support import StepPrinter, Target, json_option, stacktrace_option, target_argument
 from mlwf.client import Client
 from mlwf.errors import WrongUseError
 from mlwf.i18n import _
@@ -111,12 +114,21 @@ def _run(command: tuple[str, ...], child: "list[subprocess.Popen[bytes]]") -> in
 
 @lease.command("list", help=_("List the leases of a server."))
 @target_argument()
+@json_option
 @stacktrace_option
-def list_leases(*, target: Target) -> None:
+def list_leases(*, target: Target, as_json: bool) -> None:
     with Client.from_environment() as client:
         found = client.server(target.group, target.env).leases
+    if as_json:
+        click.echo(json.dumps({"leases": [each.raw for each in found]}, indent=2, ensure_ascii=False))
+        return
+    if not found:
+        _console().print(_("This server has no leases."), markup=False)
+        return
+    table = table_of("ID", _("user"), _("until"), _("at the end"), _("note"))
     for each in found:
-        click.echo("\t".join([each.id, each.user, each.until or "-", each.at_end, each.note]))
+        table.add_row(each.id, Text(each.user), local_time(each.until), each.at_end, Text(each.note))
+    print_table(table)
 
 
 @lease.command(help=_("End a lease of yours, such as one that a killed job left."))

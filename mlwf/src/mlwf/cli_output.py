@@ -1,5 +1,6 @@
 """Servers as a person reads them."""
 
+import datetime as dt
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +19,11 @@ UNLIMITED = 10_000
 def console() -> Console:
     """As wide as the terminal; elsewhere a table's row is one line, whatever its length."""
     return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else UNLIMITED)
+
+
+def local_time(moment: str | None) -> str:
+    """A moment of the service's (UTC, ISO 8601) in the reader's time zone, to the minute; "-" for none."""
+    return dt.datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M") if moment else "-"
 
 
 def table_of(*titles: str) -> Table:
@@ -68,15 +74,15 @@ def print_server(server: Server, out: Console, *, brief: bool = False) -> None:
             (_("artifacts"), storage.artifact_access),
             ("MLflow", server.mlflow_version),
             (_("size"), server.size or "-"),
-            (_("created"), f"{server.created_at or '-'} ({server.created_by})"),
+            (_("created"), f"{local_time(server.created_at)} ({server.created_by})"),
             (_("operation under way"), server.operation or "-"),
         ]
         if server.upgrades:
             rows.append((_("newer MLflow"), ", ".join(server.upgrades)))
         if server.previous:
-            rows.append((_("can go back to"), f"MLflow {server.previous.mlflow_version} ({server.previous.until or '-'})"))
+            rows.append((_("can go back to"), f"MLflow {server.previous.mlflow_version} ({local_time(server.previous.until)})"))
         if server.deletion:
-            rows.append((_("can be restored until"), server.deletion.restorable_until or "-"))
+            rows.append((_("can be restored until"), local_time(server.deletion.restorable_until)))
     table = table_of()
     for name, value in rows:
         table.add_row(Text(name, "bold"), Text(value, overflow="fold"))

@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 from mlwf.cli_output import console as _console
-from mlwf.cli_output import print_server, print_servers
+from mlwf.cli_output import local_time, print_server, print_servers
 from mlwf.cli_support import Target, follow, json_option, key_options, keys, stacktrace_option, target_argument, wait_option
 from mlwf.client import Client, ServiceError
 from mlwf.errors import MlwfError, WrongUseError
@@ -169,10 +169,10 @@ def delete(*, target: Target, yes: bool, wait: bool) -> None:
         except ServiceError as error:
             if error.status != 404:
                 raise
-            deletion = next((s.deletion for s in client.servers(deleted=True) if (s.group, s.env_name) == (target.group, target.env)), None)
+            deletion = next((each.deletion for each in client.servers(deleted=True) if each.id == found.id), None)
         if deletion and deletion.restorable_until:
             words = _("Can be restored until {date} with: mlwf server restore {target}")
-            console.print(words.format(date=deletion.restorable_until, target=target), markup=False)
+            console.print(words.format(date=local_time(deletion.restorable_until), target=target), markup=False)
 
 
 def _say_what_is_kept(console: Console, target: Target, place: str, days: int | None) -> None:

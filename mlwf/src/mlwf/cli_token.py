@@ -1,6 +1,5 @@
 """`mlwf token`: bearer tokens, with which a job logs in to one server without anybody's password."""
 
-import datetime as dt
 import json
 import time
 from collections.abc import Callable
@@ -9,7 +8,7 @@ import click
 from rich.text import Text
 
 from mlwf.answers import Token
-from mlwf.cli_output import console, print_table, table_of
+from mlwf.cli_output import console, local_time, print_table, table_of
 from mlwf.cli_support import Command, Target, json_option, stacktrace_option, target_argument
 from mlwf.client import Client
 from mlwf.errors import MlwfError, WrongUseError
@@ -73,7 +72,7 @@ def create(*, target: Target, hours: float | None, days: float | None, name: str
     with Client.from_environment() as client:
         made, secret = make(client, target, seconds=seconds, name=name, wait=wait)
     words = _("Token {id} of {target} is good until {until}. It is not shown again.")
-    stderr().print(words.format(id=made.id, target=target, until=_local(made.expires_at)), markup=False)
+    stderr().print(words.format(id=made.id, target=target, until=local_time(made.expires_at)), markup=False)
     click.echo(secret.reveal())
 
 
@@ -110,7 +109,7 @@ def list_tokens(*, target: Target, as_json: bool) -> None:
         return
     table = table_of("ID", _("user"), _("state"), _("until"), _("name"))
     for each in found:
-        table.add_row(each.id, Text(each.user), each.state, _local(each.expires_at), Text(each.name))
+        table.add_row(each.id, Text(each.user), each.state, local_time(each.expires_at), Text(each.name))
     print_table(table)
 
 
@@ -122,7 +121,3 @@ def revoke(*, target: Target, token_id: str) -> None:
     with Client.from_environment() as client:
         client.revoke_token(target.group, target.env, token_id)
     stderr().print(_("Token {id} is revoked.").format(id=token_id), markup=False)
-
-
-def _local(time_text: str | None) -> str:
-    return dt.datetime.fromisoformat(time_text).astimezone().strftime("%Y-%m-%d %H:%M") if time_text else "-"

@@ -8,6 +8,7 @@ from typing import Self
 import click
 import urllib3
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from mlwf.ending import Terminated, end, raise_on_terminate
@@ -108,11 +109,11 @@ def command(*, url: str, name: str, number: str | None, alias: str | None, outpu
 def _summary(result: Exported, console: Console) -> None:
     ways = {"store": _("straight from the object store"), "server": _("through the tracking server")}
     console.print(
-        _("Version {version}: {files} files, {unpacked:.1f} MB, packed to {packed:.1f} MB in {seconds:.1f} s, {way}.").format(
+        _("Version {version}: {files} files, {unpacked}, packed to {packed} in {seconds:.1f} s, {way}.").format(
             version=result.version,
             files=result.package.files,
-            unpacked=result.package.unpacked / 1e6,
-            packed=result.package.size / 1e6,
+            unpacked=decimal(result.package.unpacked),
+            packed=decimal(result.package.size),
             seconds=result.seconds,
             way=ways[result.through],
         ),

@@ -17,13 +17,10 @@ _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("mlwf_langu
 
 
 def language_of(environ: Mapping[str, str]) -> str:
-    """The language that `LC_ALL`, `LC_MESSAGES` or `LANG` asks for (the first that is set), `en` where we have no texts."""
-    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
-        value = environ.get(name)
-        if value:
-            language = value.split(".")[0].split("_")[0].lower()
-            return language if language in LANGUAGES else "en"
-    return "en"
+    """The language that `LANGUAGE`, `LC_ALL`, `LC_MESSAGES` or `LANG` asks for (the first that is set), `en` where we have no texts."""
+    asked = next(filter(None, map(environ.get, ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"))), "")
+    languages = [part.split(".")[0].split("_")[0].lower() for part in asked.split(":")]
+    return next((language for language in languages if language in LANGUAGES), "en")
 
 
 def current_language() -> str:

@@ -122,7 +122,10 @@ def _choose(wanted: Wanted, api: TrackingApi, location: Location, environ: Mappi
             )
         try:
             store = _store(api, location, environ)
-            return store, store.files(), ""
+            files = store.files()
+            if files or wanted.through == "store" or location.kind == "s3":
+                return store, files, ""
+            because = _("the object store has nothing of the model")  # another store, perhaps
         except StoreError as error:
             if wanted.through == "store" or location.kind == "s3":
                 raise

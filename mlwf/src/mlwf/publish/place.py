@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 TRUE = frozenset({"1", "true", "yes"})
 # What another try with the same key and bucket would meet again.
-LASTING = frozenset({"AccessDenied", "NoSuchBucket", "InvalidAccessKeyId", "SignatureDoesNotMatch", "QuotaExceeded", "EntityTooLarge"})
+LASTING = frozenset(
+    {"AccessDenied", "NoSuchBucket", "NoSuchKey", "InvalidAccessKeyId", "SignatureDoesNotMatch", "QuotaExceeded", "EntityTooLarge"}
+)
 
 
 class StoreRefusedError(MlwfError):
@@ -114,12 +116,14 @@ def _refused(what: str, error: ClientError) -> StoreRefusedError:
     known = {
         "AccessDenied": (_("your key may not do that"), _("Ask the bucket's owner for the right to write there.")),
         "NoSuchBucket": (_("there is no such bucket"), _("Make the bucket first, or correct its name.")),
+        "NoSuchKey": (_("there is nothing of that name"), _("Check the address, and that it was published.")),
         "InvalidAccessKeyId": (_("the store does not know your key"), _("Check AWS_ACCESS_KEY_ID and the endpoint.")),
         "SignatureDoesNotMatch": (_("the secret of your key is wrong"), _("Check AWS_SECRET_ACCESS_KEY.")),
         "QuotaExceeded": (_("the bucket is full"), _("Remove something, or ask for more room; what was uploaded is removed.")),
         "RequestTimeTooSkewed": (_("this machine's clock is wrong"), _("Ask the administrators to set it.")),
     }
-    names = {403: "AccessDenied", 404: "NoSuchBucket", 507: "QuotaExceeded"}
+    missing = "NoSuchBucket" if error.operation_name == "HeadBucket" else "NoSuchKey"  # what answers HEAD has no code of its own
+    names = {403: "AccessDenied", 404: missing, 507: "QuotaExceeded"}
     name = code if code in known else names.get(status, "")
     why, cure = known.get(name) or (f"{code} ({status})", _("Run it again; if it stays, ask the store's administrators."))
     return StoreRefusedError(what, why, cure, lasting=name in LASTING or code in LASTING)
