@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 
 from backend.settings import Settings
 
-RESOLV_CONF: Final = Path("/etc/resolv.conf")
+RESOLV_CONFS: Final = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
+"""The second is where systemd-resolved keeps the servers that it asks itself; the first names only its own stub on loopback then."""
 LEAST_ADDRESSES: Final = 16
 _ENTRY: Final = re.compile(r"(?P<host>[A-Za-z0-9.-]+(/\d{1,2})?):(?P<port>\d{1,5})")
 _DNS: Final = 53
@@ -82,10 +83,16 @@ def allow_list(settings: Settings) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*found, *settings.egress]))
 
 
-def resolvers(settings: Settings, resolv_conf: Path = RESOLV_CONF) -> tuple[str, ...]:
-    """The DNS servers that boxes use: the setting's, else the host's own but for those on loopback, which a container cannot reach."""
+def resolvers(settings: Settings, resolv_confs: Sequence[Path] = RESOLV_CONFS) -> tuple[str, ...]:
+    """The DNS servers that boxes use: the setting's, else the host's own but for those on loopback, which a container cannot reach.
+    Empty where the host names no other.
+    """
     if settings.resolvers is not None:
         return settings.resolvers
+    return next(filter(None, map(_reachable_servers, resolv_confs)), ())
+
+
+def _reachable_servers(resolv_conf: Path) -> tuple[str, ...]:
     lines = resolv_conf.read_text(encoding="utf-8").splitlines() if resolv_conf.exists() else []
     named = [words[1] for line in lines if (words := line.split())[:1] == ["nameserver"] and len(words) > 1]
     return tuple(address for address in named if _is_ipv4(address) and not ipaddress.ip_address(address).is_loopback)

@@ -181,3 +181,14 @@ def test_a_server_that_runs_is_told_of_its_disk(tmp_path: Path):
     low = disk.trouble(replace(settings, disk_low=2**60), tmp_path / "box")
     assert low is not None
     assert low.code == "disk_low"
+
+
+def test_the_resolvers_are_those_that_a_container_can_reach(tmp_path: Path):
+    settings = Settings(state_dir=tmp_path)
+    stub, real, none = (tmp_path / name for name in ("stub", "real", "none"))
+    stub.write_text("nameserver 127.0.0.53\noptions edns0\n")
+    real.write_text("nameserver 10.0.0.53\nnameserver fe80::1\nnameserver 10.0.0.54\n")
+    assert networks.resolvers(settings, (stub, real)) == ("10.0.0.53", "10.0.0.54")
+    assert networks.resolvers(settings, (real, stub)) == ("10.0.0.53", "10.0.0.54")
+    assert networks.resolvers(settings, (stub, none)) == ()
+    assert networks.resolvers(replace(settings, resolvers=("192.0.2.53",)), (real,)) == ("192.0.2.53",)
