@@ -4,7 +4,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.image import sif
 from mlwf.image.kit import Kit
+from mlwf.image.process import Runner
+from mlwf.image.squash import Squash
 
 BASE_OBJECT = "mlwf-base.json"
 INSPECT_OBJECT = "inspect-metadata.json"
@@ -63,6 +65,14 @@ class Base:
     facts: BaseFacts
 
 
+@dataclass(frozen=True)
+class ComingBase:
+    """A base of which the facts are known; its file may still be in the making. `made` waits for it, and raises what went wrong."""
+
+    facts: BaseFacts
+    made: Callable[[], Base]
+
+
 def load_base(file: Path) -> Base:
     """Reads a base that `convert` made. Raises MlwfError for another file."""
     objects = sif.read_objects(file)
@@ -74,8 +84,17 @@ def load_base(file: Path) -> Base:
     return Base(file, sif.read_partition(file), inspected, facts)
 
 
-def convert(kit: Kit, source: str, *, named: str, digest: str, folder: Path, http: bool = False) -> Path:
-    """Makes `folder`/base.sif from what the tool calls `source`. `named`: how the labels call it. Raises MlwfError."""
+@dataclass(frozen=True)
+class Unpacked:
+    """A base in the folder `root`, which programs can be run in. `started`: when its making began."""
+
+    root: Path
+    facts: BaseFacts
+    started: float
+
+
+def unpack(kit: Kit, source: str, *, named: str, digest: str, folder: Path, http: bool = False) -> Unpacked:
+    """Makes `folder`/base from what the tool calls `source`. `named`: how the labels call it. Raises MlwfError."""
     started = time.time()
     root = folder / "base"
     kit.tool.build_sandbox(kit.runner, source, root, tmpdir=folder, http=http)
@@ -83,19 +102,22 @@ def convert(kit: Kit, source: str, *, named: str, digest: str, folder: Path, htt
         raise MlwfError(
             _("The base image has a /{name} already").format(name=OURS), cure=_("Take a base image that was not made by this tool.")
         )
-    facts = _probe(kit, root, named, digest)
-    inspected = _prepare(root, named)
-    _settle_times(root, started)
+    return Unpacked(root, _probe(kit, root, named, digest), started)
+
+
+def pack_base(squash: Squash, runner: Runner, base: Unpacked, target: Path) -> None:
+    """Makes the SIF `target` of it. Raises MlwfError."""
+    facts = base.facts
+    inspected = _prepare(base.root, facts.source)
+    _settle_times(base.root, base.started)
     objects = [
-        sif.Described(sif.DEFINITION, "", f"bootstrap: docker\nfrom: {named}\n".encode()),
+        sif.Described(sif.DEFINITION, "", f"bootstrap: docker\nfrom: {facts.source}\n".encode()),
         sif.Described(sif.JSON, INSPECT_OBJECT, canonical(inspected)),
         sif.Described(sif.JSON, BASE_OBJECT, canonical(asdict(facts))),
     ]
-    target = folder / "base.sif"
-    size = kit.squash.create(kit.runner, root, target, offset=sif.partition_offset(objects))
+    size = squash.create(runner, base.root, target, offset=sif.partition_offset(objects))
     with target.open("r+b") as file:
-        sif.write_front(file.fileno(), objects, size=size, architecture=facts.architecture, identity=digest.encode())
-    return target
+        sif.write_front(file.fileno(), objects, size=size, architecture=facts.architecture, identity=facts.digest.encode())
 
 
 def canonical(value: object) -> bytes:

@@ -16,6 +16,7 @@ from mlwf.export.workspace import Workspace
 from mlwf.i18n import _
 from mlwf.image import sif
 from mlwf.image.allocation import megabytes, processors
+from mlwf.image.aside import Aside
 from mlwf.image.base import INSPECT_OBJECT, canonical
 from mlwf.image.cache import Cache
 from mlwf.image.environment import Environments, make_or_fetch
@@ -71,12 +72,13 @@ def create(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Crea
                 checksum=wanted.checksum,
                 policy=wanted.policy,
             )
-        with cache.work() as work:
-            plan = make_plan(kit, wanted, package, work)
+        with cache.work() as work, Aside(kit.runner, "base") as aside:
+            plan = make_plan(kit, wanted, package, work, aside)
             recipe = Recipe(plan.source, plan.pinned, plan.python.version, not wanted.allow_source_builds)
             if wanted.fetch_only:
                 with kit.steps.step("environment"):
                     _environments(kit, plan, wanted).fetch(plan.lock, work / "layer", offline=wanted.offline)
+                plan.base.made()
                 return Created(None, plan.key, 0, False, None, kit.steps.seconds, plan.python.version)
             image, cached = _image(kit, plan, wanted, recipe, work)
             target = workspace.path / IMAGE
@@ -98,6 +100,7 @@ def _image(kit: Kit, plan: Plan, wanted: Wanted, recipe: Recipe, work: Path) -> 
     with kit.cache.lock(f"image-{plan.key}", waits=kit.steps.waits):
         kept = kit.cache.get("images", plan.key)
         if kept:
+            plan.base.made()
             return kept, True
         layer = work / "mlwf"
         layer.mkdir()
@@ -107,9 +110,10 @@ def _image(kit: Kit, plan: Plan, wanted: Wanted, recipe: Recipe, work: Path) -> 
             open_to_readers(layer)
         made = work / IMAGE
         unpacked = kit.runner.run(["du", "-sb", layer], _("The image cannot be packed")).split()[0]
-        total = plan.base.partition.size + int(unpacked)
+        base = plan.base.made()
+        total = base.partition.size + int(unpacked)
         with kit.steps.step("pack", grows=made, total=total):
-            pack(kit, plan.base, layer, objects, made, identity=plan.key.encode())
+            pack(kit, base, layer, objects, made, identity=plan.key.encode())
             made.chmod(IMAGE_MODE)
             return kit.cache.put("images", plan.key, made), False
 
@@ -126,7 +130,7 @@ def _describe(kit: Kit, plan: Plan, recipe: Recipe, layer: Path) -> list[sif.Des
     definition = recipe.singularity(portable=True)
     provenance = _provenance(kit, plan)
     labels = {f"mlwf.{name}": str(value) for name, value in provenance.items()}
-    inspected = plan.base.inspected["data"]
+    inspected = plan.base.made().inspected["data"]
     assert isinstance(inspected, dict)  # noqa: S101  # load_base has read it
     attributes = dict(inspected["attributes"])
     attributes["labels"] = {**attributes["labels"], **labels}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
-from mlwf.image.base import Base
+from mlwf.image.base import ComingBase
 from mlwf.image.cache import remove_tree
 from mlwf.image.kit import Kit
 from mlwf.image.lock import BasePlatform, Lock, uv_program
@@ -23,7 +23,8 @@ UV_INSIDE = "/mlwf-uv"
 ENV = "env"
 # Index addresses are part of the names in uv's cache, so that the offline install needs the same ones.
 INDEXES = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INDEX_STRATEGY", "UV_TORCH_BACKEND")
-# Compiles what has no .pyc yet; each .pyc names the file where it will be in the image, and is never checked against it.
+# Compiles what has no .pyc yet; each .pyc names the file where it will be in the image, and is never checked against it. The packages' own
+# tests stay as they are: nobody imports them, and they are a quarter to a half of pandas, SciPy and their like.
 COMPILE = """
 import concurrent.futures, importlib.util, os, py_compile, sys
 above, final, workers = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -38,7 +39,8 @@ def compiled(path):
 
 def main():
     missing = []
-    for folder, _folders, names in os.walk(above):
+    for folder, folders, names in os.walk(above):
+        folders[:] = [each for each in folders if each != "tests"]
         have = set(os.listdir(folder + "/__pycache__")) if os.path.isdir(folder + "/__pycache__") else ()
         for name in sorted(names):
             if name.endswith(".py") and os.path.basename(importlib.util.cache_from_source(name)) not in have:
@@ -59,7 +61,7 @@ class Environments:
     """Makes environments for one base and one Python."""
 
     kit: Kit
-    base: Base
+    base: ComingBase
     python: Python
     only_wheels: bool = True
 
@@ -107,7 +109,7 @@ class Environments:
         (folder / "compile.py").write_text(COMPILE)
         said = self.kit.runner.run(
             self.kit.tool.argv(
-                self.base.file,
+                self.base.made().file,
                 ["/bin/sh", "-c", script, "sh", self.python.inside, inside, str(self.kit.processors)],
                 binds=[
                     Bind(self.kit.cache.root, INSIDE, writable=True),

@@ -9,6 +9,7 @@ from pathlib import Path
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.image import base as bases
+from mlwf.image.aside import Aside
 from mlwf.image.base_source import BaseSource, Pinned, file_digest, one_image, parse_base, pin
 from mlwf.image.environment import INDEXES
 from mlwf.image.kit import Kit
@@ -19,7 +20,7 @@ from mlwf.image.requirements import Policy, without_passwords
 from mlwf.image.tempspace import temporary_folder
 
 # The layout of what we write: a change of it makes every cached image a stranger.
-FORMAT = "2"
+FORMAT = "3"
 LEAST_SPACE = 1 << 30
 
 
@@ -56,19 +57,19 @@ class Plan:
 
     source: BaseSource
     pinned: Pinned
-    base: bases.Base
+    base: bases.ComingBase
     python: Python
     python_wanted: str
     lock: Lock
     key: str
 
 
-def make_plan(kit: Kit, wanted: Wanted, package: ModelPackage, folder: Path) -> Plan:
-    """Raises MlwfError."""
+def make_plan(kit: Kit, wanted: Wanted, package: ModelPackage, folder: Path, aside: Aside) -> Plan:
+    """A base that is not in the cache is packed `aside`. Raises MlwfError."""
     source = parse_base(wanted.base_url)
     with kit.steps.step("base"), _sif_of(kit, source, folder, wanted) as (origin, file):
         pinned = _pin(kit, origin, wanted) if file is None else Pinned(str(file), file_digest(file), source.text)
-        base = _base(kit, source, pinned, folder, wanted)
+        base = _base(kit, source, pinned, folder, wanted, aside)
     with kit.steps.step("python"):
         wishes = PythonWishes(wanted.allow_python_minor, wanted.python_mirror, wanted.offline)
         python = find_python(package.python, base, kit, wishes=wishes)
@@ -128,20 +129,41 @@ def _sif_of(kit: Kit, source: BaseSource, folder: Path, wanted: Wanted) -> Itera
     file.unlink(missing_ok=True)
 
 
-def _base(kit: Kit, source: BaseSource, pinned: Pinned, folder: Path, wanted: Wanted) -> bases.Base:
+def _base(kit: Kit, source: BaseSource, pinned: Pinned, folder: Path, wanted: Wanted, aside: Aside) -> bases.ComingBase:  # noqa: PLR0917
     named = pinned.exact if source.reference else f"{source.kind}@{pinned.digest}"
     tools = (kit.tool.kind, kit.tool.version, kit.squash.squasher.version, *kit.squash.squasher.compressor)
     key = kit.cache.key("base", FORMAT, *tools, named, pinned.digest)
-    with kit.cache.lock(f"base-{key}", waits=kit.steps.waits):
-        file = kit.cache.get("bases", key)
-        if file is None:
-            if wanted.offline and source.is_remote:
-                raise _not_fetched(source.text)
-            with temporary_folder(kit.runner.environ, wanted.tmpdir, _needed(source)) as place:
-                given = one_image(source.path, pinned.digest, folder / "layout") if source.kind == "oci" and source.path else pinned.source
-                made = bases.convert(kit, given, named=named, digest=pinned.digest, folder=place, http=wanted.http_registry)
-                file = kit.cache.put("bases", key, made)
-    return bases.load_base(file)
+    aside.held.enter_context(kit.cache.lock(f"base-{key}", waits=kit.steps.waits))
+    file = kit.cache.get("bases", key)
+    if file:
+        aside.held.close()
+        base = bases.load_base(file)
+        return bases.ComingBase(base.facts, lambda: base)
+    if wanted.offline and source.is_remote:
+        raise _not_fetched(source.text)
+    place = aside.held.enter_context(temporary_folder(kit.runner.environ, wanted.tmpdir, _needed(source)))
+    given = one_image(source.path, pinned.digest, folder / "layout") if source.kind == "oci" and source.path else pinned.source
+    unpacked = bases.unpack(kit, given, named=named, digest=pinned.digest, folder=place, http=wanted.http_registry)
+    return _coming(kit, unpacked, key, aside)
+
+
+def _coming(kit: Kit, unpacked: bases.Unpacked, key: str, aside: Aside) -> bases.ComingBase:
+    """What has been unpacked is enough to resolve and fetch the packages: meanwhile it is packed."""
+    file = unpacked.root.with_name("base.sif")
+
+    def packed() -> bases.Base:
+        bases.pack_base(kit.squash, aside.runner, unpacked, file)
+        return bases.load_base(kit.cache.put("bases", key, file))
+
+    future = aside.start(packed)
+
+    def made() -> bases.Base:
+        if future.done():
+            return future.result()
+        with kit.steps.step("base-pack", grows=file):
+            return future.result()
+
+    return bases.ComingBase(unpacked.facts, made)
 
 
 def _needed(source: BaseSource) -> int:
@@ -150,7 +172,7 @@ def _needed(source: BaseSource) -> int:
     return max(3 * size, LEAST_SPACE)
 
 
-def _lock(kit: Kit, base: bases.Base, python: Python, package: ModelPackage, *, folder: Path, wanted: Wanted) -> Lock:
+def _lock(kit: Kit, base: bases.ComingBase, python: Python, package: ModelPackage, *, folder: Path, wanted: Wanted) -> Lock:
     platform = BasePlatform(base.facts.glibc, base.facts.architecture)
     backend = torch_backend(package.wanted)
     if backend:

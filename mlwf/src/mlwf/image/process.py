@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -27,18 +28,34 @@ class ProgramError(MlwfError):
 class Runner:
     """Starts programs with `environ` and writes what they do into `log` (None: nowhere).
 
-    Each program leads a process group of its own, which is ended when the wait for it is broken off (Ctrl-C, SIGTERM, a timeout).
+    Each program leads a process group of its own, which is ended when the wait for it is broken off (Ctrl-C, SIGTERM, a timeout), or by
+    `stop` of another thread. `mark`: what begins each line in the log, where several threads write there.
     """
 
-    def __init__(self, environ: Mapping[str, str], log: IO[bytes] | None = None) -> None:
+    def __init__(self, environ: Mapping[str, str], log: IO[bytes] | None = None, *, mark: str = "") -> None:
         self.environ = dict(environ)
         self.log = log
+        self._mark = mark.encode()
+        self._guard = threading.Lock()
+        self._stopped = False
+        self._running: set[subprocess.Popen[bytes]] = set()
+
+    def twin(self, mark: str) -> "Runner":
+        """Another one for another thread: the same variables and log, stopped by itself."""
+        return Runner(self.environ, self.log, mark=f"{mark}: ")
 
     def note(self, text: str) -> None:
         """A line of our own in the log."""
-        if self.log:
-            self.log.write(text.encode() + b"\n")
-            self.log.flush()
+        self._write(text.encode())
+
+    def stop(self) -> None:
+        """Ends what runs, at once, and starts nothing more: whoever waits for it gets a ProgramError. For another thread to call."""
+        with self._guard:
+            self._stopped = True
+            for process in self._running:
+                with contextlib.suppress(ProcessLookupError):
+                    if process.poll() is None:
+                        os.killpg(process.pid, signal.SIGKILL)
 
     def run(self, argv: Sequence[str | Path], what: str, *, extra: Mapping[str, str] | None = None, timeout: float | None = None) -> str:
         """What the program wrote to stdout. `what` says in the user's words what failed. Raises ProgramError."""
@@ -55,25 +72,34 @@ class Runner:
     def _finish(self, argv: Sequence[str | Path], what: str, extra: Mapping[str, str], timeout: float | None) -> tuple[int, str, str]:
         words = [str(word) for word in argv]
         self.note("$ " + " ".join(words))
-        process = subprocess.Popen(
-            words,
-            env={**self.environ, **extra},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
+        process = self._started(words, {**self.environ, **extra}, what)
         try:
             out, err = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired as error:
             raise MlwfError(what, _("no end after {seconds:.0f} seconds").format(seconds=error.timeout)) from error
         finally:
             end_group(process)
+            with self._guard:
+                self._running.discard(process)
         for part in (out, err):
-            if part and self.log:
-                self.log.write(part if part.endswith(b"\n") else part + b"\n")
-                self.log.flush()
+            if part:
+                self._write(part.removesuffix(b"\n"))
         return process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
+
+    def _started(self, argv: list[str], environ: Mapping[str, str], what: str) -> "subprocess.Popen[bytes]":
+        with self._guard:
+            if self._stopped:
+                raise ProgramError(what, -signal.SIGKILL, "")
+            process = subprocess.Popen(
+                argv, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+            )
+            self._running.add(process)
+        return process
+
+    def _write(self, text: bytes) -> None:
+        if self.log:
+            self.log.write(b"".join(self._mark + line + b"\n" for line in text.split(b"\n")))
+            self.log.flush()
 
 
 def end_group(process: "subprocess.Popen[bytes]") -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
-from mlwf.image.base import Base
+from mlwf.image.base import ComingBase
 from mlwf.image.cache import remove_tree
 from mlwf.image.kit import Kit
 from mlwf.image.lock import uv_program
@@ -47,7 +47,7 @@ class PythonWishes:
     offline: bool = False
 
 
-def find_python(wanted: str, base: Base, kit: Kit, *, wishes: PythonWishes) -> Python:
+def find_python(wanted: str, base: ComingBase, kit: Kit, *, wishes: PythonWishes) -> Python:
     """The Python `wanted` ("3.11.7") for this base. Raises MlwfError when there is none, saying what would do."""
     if wanted in base.facts.pythons:
         return Python(wanted, base.facts.pythons[wanted], None, "base")
@@ -87,7 +87,7 @@ def _origin(folder: Path) -> str:
         return ""
 
 
-def _provide(wanted: str, kept: Path, base: Base, kit: Kit, wishes: PythonWishes) -> str:
+def _provide(wanted: str, kept: Path, base: ComingBase, kit: Kit, wishes: PythonWishes) -> str:
     """Puts the Python at `kept` and answers where it came from; empty when nobody has it."""
     with kit.cache.work() as work:
         made = work / "python"
@@ -100,7 +100,7 @@ def _provide(wanted: str, kept: Path, base: Base, kit: Kit, wishes: PythonWishes
         program = f"{INSIDE}/bin/python{wanted.rpartition('.')[0]}"
         said = kit.runner.run(
             kit.tool.argv(
-                base.file,
+                base.made().file,
                 [program, "-I", "-S", "-c", f"{COMPILE}print('%d.%d.%d' % sys.version_info[:3])", str(kit.processors)],
                 binds=[Bind(made, INSIDE, writable=True)],
                 network=False,

@@ -35,9 +35,9 @@ class Squash:
     def _run(self, runner: Runner, paths: list[Path], target: Path, offset: int, options: list[str | Path] | list[str]) -> int:
         common = ["-offset", str(offset), "-no-recovery", "-no-progress", "-all-root", "-mkfs-time", str(sif.EPOCH), "-quiet"]
         resources = ["-processors", str(self.processors), "-mem", f"{self.memory}M"]
-        quiet = {name: value for name, value in runner.environ.items() if name != "SOURCE_DATE_EPOCH"}
         # With SOURCE_DATE_EPOCH beside times of ours, mksquashfs ends at once.
-        Runner(quiet, runner.log).run([self.squasher.path, *paths, *common, *resources, *options], _("The image cannot be packed"))
+        quiet = ["env", "-u", "SOURCE_DATE_EPOCH"]
+        runner.run([*quiet, self.squasher.path, *paths, *common, *resources, *options], _("The image cannot be packed"))
         size = target.stat().st_size - offset
         _check(target, offset, size)
         return size

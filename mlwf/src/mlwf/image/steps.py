@@ -9,7 +9,7 @@ from typing import Protocol
 
 from mlwf.i18n import _
 
-NAMES = ("package", "base", "python", "lock", "environment", "pack", "proof")
+NAMES = ("package", "base", "python", "lock", "environment", "base-pack", "pack", "proof")
 
 
 def words(name: str) -> str:
@@ -17,6 +17,7 @@ def words(name: str) -> str:
     return {
         "package": _("Reading the model package"),
         "base": _("Base image"),
+        "base-pack": _("Packing the base image"),
         "python": _("Python"),
         "lock": _("Resolving the packages"),
         "environment": _("Installing the packages"),
@@ -28,7 +29,8 @@ def words(name: str) -> str:
 class Reporter(Protocol):
     """Told how it goes. `size` tells the bytes so far; `total` is what they will be at most, None where nobody knows.
 
-    A step may begin a second time, when its bytes are known. `waits`: another job makes what this one needs, and will be waited for.
+    A step may begin a second time, when its bytes are known, and when another one that came in between has ended. `waits`: another job
+    makes what this one needs, and will be waited for.
     """
 
     def begins(self, name: str, size: Callable[[], int] | None, total: int | None) -> None: ...
@@ -60,15 +62,25 @@ class Steps:
     def __init__(self, report: Reporter) -> None:
         self._report = report
         self.seconds: dict[str, float] = {}
+        self._within: list[Callable[[], None]] = []
 
     @contextlib.contextmanager
     def step(self, name: str, *, grows: Path | None = None, total: int | None = None) -> Iterator[Meter]:
-        """`grows`: the file whose size tells the progress towards `total` bytes."""
-        self._report.begins(name, (lambda: _size(grows)) if grows else None, total)
-        started = time.monotonic()
+        """`grows`: the file whose size tells the progress towards `total` bytes. The time of a step within it is not its own."""
+
+        def begins() -> None:
+            self._report.begins(name, (lambda: _size(grows)) if grows else None, total)
+
+        begins()
+        started, counted = time.monotonic(), sum(self.seconds.values())
+        self._within.append(begins)
         yield Meter(lambda size, total: self._report.begins(name, size, total))
-        self.seconds[name] = round(time.monotonic() - started, 3)
+        self._within.pop()
+        others = sum(self.seconds.values()) - counted
+        self.seconds[name] = round(time.monotonic() - started - others, 3)
         self._report.ends(name, self.seconds[name])
+        if self._within:
+            self._within[-1]()
 
     def waits(self) -> None:
         """Another job is at it."""
