@@ -92,7 +92,7 @@ def test_the_same_bytes_from_another_cache_in_another_folder_with_another_umask(
     assert sha256(Path(str(one["image"]))) == sha256(Path(str(other["image"])))
 
 
-def test_bases_of_a_registry_a_layout_and_a_sif(ground: Ground, models: Models) -> None:
+def test_bases_of_a_registry_and_a_layout(ground: Ground, models: Models) -> None:
     tiny = models.tiny()
     with registry(ground) as address:
         served = answer_of(create(ground, tiny, "--no-test", "--json", "--no-https", base=f"docker://{address}/base:1"))
@@ -151,6 +151,57 @@ def test_an_interrupt_leaves_nothing(ground: Ground, models: Models) -> None:
         assert _processes_with(str(cache)) == []
     made = answer_of(create(ground, models.tiny(), "--no-test", "--json", "--output-dir", output, MLWF_CACHE=str(cache)))
     assert not made["cached"]
+
+
+PACKER = """\
+#!/bin/sh
+case "$1" in -version|-help) exec /usr/bin/mksquashfs "$@" ;; esac
+touch "{folder}/packs"
+{then}
+"""
+
+
+def other_packer(ground: Ground, then: str) -> tuple[Path, str]:
+    """A mksquashfs that notes in its folder that it packs, and does `then`; the folder, and the PATH that finds it."""
+    folder = ground.home / f"packer-{len(then)}"
+    folder.mkdir()
+    (folder / "mksquashfs").write_text(PACKER.format(folder=folder, then=then))
+    (folder / "mksquashfs").chmod(0o755)
+    ground.give(folder)
+    return folder, f"{folder}:{ground.environment()['PATH']}"
+
+
+def test_an_interrupt_while_the_base_is_packed_aside(ground: Ground, models: Models) -> None:
+    packer, path = other_packer(ground, "exec tail -f /dev/null")
+    folders = {name: ground.home / f"aside-{name}" for name in ("output", "temporary")}
+    for folder in folders.values():
+        folder.mkdir()
+        ground.give(folder)
+    cache = ground.home / "aside-cache"
+    argv = ground.create(
+        "--model-pkg-url", models.tiny(), "--base-container-url", f"docker-archive:{ground.base}", "--no-test", "--output-dir",
+        folders["output"],
+    )  # fmt: skip
+    process = ground.start(argv, MLWF_CACHE=str(cache), TMPDIR=str(folders["temporary"]), PATH=path)
+    until((packer / "packs").exists, what="a base that is packed")
+    until(lambda: list(cache.glob("wheels/*/*.fetched")), what="packages that were fetched meanwhile")
+    process.send_signal(signal.SIGTERM)
+    _out, told = process.communicate(timeout=60)
+    assert process.returncode == 143, told
+    assert "Packing the base image" in told
+    assert "nothing was kept" in told
+    assert [list(folder.iterdir()) for folder in folders.values()] == [[], []]
+    assert [*cache.glob("work/*"), *cache.glob("bases/*"), *cache.glob("leases/*")] == []
+    assert _processes_with(str(folders["temporary"])) == []
+
+
+def test_a_base_that_cannot_be_packed_is_what_is_told(ground: Ground, models: Models) -> None:
+    _packer, path = other_packer(ground, "echo 'FATAL ERROR: no room' >&2; exit 1")
+    cache = ground.home / "unpacked-cache"
+    told = create(ground, models.tiny(), "--no-test", status=1, MLWF_CACHE=str(cache), PATH=path)
+    assert "The image cannot be packed" in told
+    assert "no room" in told
+    assert [*cache.glob("work/*"), *cache.glob("bases/*"), *cache.glob("leases/*")] == []
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(ground: Ground, models: Models) -> None:

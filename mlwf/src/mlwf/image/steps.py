@@ -9,8 +9,6 @@ from typing import Protocol
 
 from mlwf.i18n import _
 
-NAMES = ("package", "base", "python", "lock", "environment", "base-pack", "pack", "proof")
-
 
 def words(name: str) -> str:
     """What a step is called in the reader's language."""

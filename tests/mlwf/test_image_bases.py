@@ -1,0 +1,52 @@
+"""Bases that are SIFs, in a file and in a registry; a node with internet and a job without, whose tool is called singularity."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.mlwf.models import Models, answer_of
+from tests.mlwf.test_create_image import create
+from tests.support.apptainer import Ground, registry
+
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
+# Where nobody listens: whoever uses the network all the same fails.
+NO_NETWORK = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https")}
+
+
+def imports_six(ground: Ground, made: dict[str, object]) -> bool:
+    done = ground.run(["apptainer", "exec", str(made["image"]), "sh", "-c", "python -c 'import six' && echo $OF_THE_BASE"])
+    return done.stdout == "kept\n"
+
+
+def test_a_sif_in_a_file_and_in_a_registry(ground: Ground, models: Models) -> None:
+    file = ground.home / "plain.sif"
+    fast = ["--mksquashfs-args", "-comp zstd -Xcompression-level 1"]
+    built = ground.run(["apptainer", "build", *fast, file, f"docker-archive:{ground.base}"], seconds=400)
+    assert built.returncode == 0, built.stderr
+    assert imports_six(ground, answer_of(create(ground, models.tiny(), "--no-test", "--json", base=str(file))))
+    with registry(ground) as address:
+        pushed = ground.run(["apptainer", "push", "--no-https", file, f"oras://{address}/sif:1"], seconds=300)
+        assert pushed.returncode == 0, pushed.stderr
+        pulled = answer_of(create(ground, models.tiny(), "--no-test", "--json", "--no-https", base=f"oras://{address}/sif:1"))
+    assert imports_six(ground, pulled)
+
+
+def test_fetched_on_a_node_with_internet_and_built_in_a_job_without(ground: Ground, models: Models) -> None:
+    cache, commands = ground.home / "fetched-cache", ground.home / "commands"
+    commands.mkdir()
+    (commands / "singularity").write_text(f'#!/bin/sh\nexec "{ground.commands}/apptainer" "$@"\n')
+    (commands / "singularity").chmod(0o755)
+    ground.give(commands)
+    job = {"MLWF_CACHE": str(cache), "PATH": f"{commands}:/usr/sbin:/usr/bin:/sbin:/bin", **NO_NETWORK}
+    model, before = models.tiny(), set(ground.home.glob("MLWFCreateImage_*"))
+
+    told = create(ground, model, "--no-test", "--offline", status=1, **job)
+    assert "--fetch-only" in told
+    fetched = answer_of(create(ground, model, "--fetch-only", "--json", MLWF_CACHE=str(cache)))
+    assert (fetched["folder"], fetched["image"]) == (None, None)
+    assert set(ground.home.glob("MLWFCreateImage_*")) == before
+    assert not list(cache.glob("images/*"))
+    made = answer_of(create(ground, model, "--no-test", "--offline", "--json", **job))
+    assert Path(str(made["image"])).is_file()
+    assert not made["cached"]
+    assert imports_six(ground, made)
