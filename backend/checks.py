@@ -105,6 +105,8 @@ def user_directory(settings: Settings) -> Iterator[Finding]:
 def runtime(settings: Settings) -> Iterator[Finding]:
     """What runs the servers is there."""
     chosen = wiring.make_runtime(settings)
+    if settings.runtime == "docker":
+        wiring.make_engine(settings).ensure_root()
     if chosen.isolates:
         yield Finding(name="runtime", state="ok", detail=chosen.name)
     else:

@@ -174,6 +174,11 @@ FAILURES: Final[dict[str, Failure]] = {
     ),
     "disk_full": Failure(507, "The service's host has no space left for this server ({why})", "Tell the admins; nothing was lost."),
     "runtime_unavailable": Failure(503, "The runtime {runtime} does not answer: {why}", "Tell the admins; servers that run go on running."),
+    "runtime_rootless": Failure(
+        503,
+        "The containers' daemon at {address} runs without root, and so without the servers' user ids, limits and firewall",
+        "Tell the admins: docker_host must be the socket of a daemon that root runs.",
+    ),
     "image_missing": Failure(
         503, "There is no image {image} on the service's host", "Tell the admins to build one (make image); servers that run go on running."
     ),

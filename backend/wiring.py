@@ -29,6 +29,8 @@ from backend.snapshots import KeptCopies, PlainKeeper
 if TYPE_CHECKING:
     from prometheus_client.registry import CollectorRegistry
 
+    from backend.runtimes.docker import Engine
+
 
 def open_registry(settings: Settings) -> Registry:
     """The registry of the settings."""
@@ -62,12 +64,17 @@ def make_keeper(settings: Settings) -> Keeper:
     """What reads and makes what belongs to a box's own uids."""
     if settings.runtime != "docker":
         return PlainKeeper()
-    from backend.runtimes.containers import install_id
-    from backend.runtimes.docker import Engine
     from backend.runtimes.keeper import ContainerKeeper
 
-    engine = Engine(address=settings.docker_host, install=install_id(settings.state_dir), timeout=settings.docker_timeout)
-    return ContainerKeeper(engine=engine, image=settings.image)
+    return ContainerKeeper(engine=make_engine(settings), image=settings.image)
+
+
+def make_engine(settings: Settings) -> Engine:
+    """The containers' daemon, which is asked nothing here."""
+    from backend.runtimes.containers import install_id
+    from backend.runtimes.docker import Engine
+
+    return Engine(address=settings.docker_host, install=install_id(settings.state_dir), timeout=settings.docker_timeout)
 
 
 def make_store(settings: Settings) -> ObjectStore:
@@ -102,7 +109,6 @@ def _make_containers(settings: Settings) -> Runtime:
     """The daemon is asked nothing here."""
     from backend import networks
     from backend.runtimes.containers import ContainerRuntime, Site, install_id
-    from backend.runtimes.docker import Engine
 
     install = install_id(settings.state_dir)
     site = Site(
@@ -113,7 +119,7 @@ def _make_containers(settings: Settings) -> Runtime:
         resolvers=networks.resolvers(settings),
         ca_file=settings.s3_ca_file,
     )
-    return ContainerRuntime(engine=Engine(address=settings.docker_host, install=install, timeout=settings.docker_timeout), site=site)
+    return ContainerRuntime(engine=make_engine(settings), site=site)
 
 
 def make_service(settings: Settings, *, directory: Directory | None = None, registry: Registry | None = None) -> Service:

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import tarfile
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 WENT_WELL: Final = " INFO request: "
 """In a line of ``mlflow.log`` for a request that MLflow answered (docs/reference/box.md)."""
+_TAIL_BYTES: Final = 65536
+_MOST_BYTES: Final = 64 * 1024**2
 
 
 def telling(lines: Sequence[str]) -> list[str]:
     """All lines but those: they are many, and would leave no room for what went wrong."""
     return [line for line in lines if WENT_WELL not in line]
+
+
+def tail_of(stream: Iterable[bytes], lines: int) -> list[str]:
+    """The last telling lines of a tar archive's one file. More than the logs' bound is not read: it may be anything."""
+    held = io.BytesIO()
+    for chunk in stream:
+        held.write(chunk)
+        if held.tell() > _MOST_BYTES:
+            return []
+    held.seek(0)
+    with tarfile.open(fileobj=held) as archive:
+        member = archive.next()
+        file = archive.extractfile(member) if member is not None and member.isfile() else None
+        if file is None:
+            return []
+        return telling(file.read()[-_TAIL_BYTES:].decode(errors="replace").splitlines())[-lines:]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
+import re
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -16,7 +15,7 @@ import requests
 from docker import errors
 
 from backend.errors import ServiceError
-from backend.runtimes.boxlogs import telling
+from backend.runtimes.boxlogs import tail_of
 from backend.runtimes.docker_spec import LABEL
 
 T = TypeVar("T")
@@ -25,9 +24,8 @@ SEEN_SECONDS: Final = 1.0
 LEFT_SECONDS: Final = 900.0
 """After that time a one-off container that does not run is nobody's any more."""
 _CONNECTIONS: Final = 64
-_TAIL_BYTES: Final = 65536
-_MOST_BYTES: Final = 64 * 1024**2
 _UNREADY: Final = 124
+_REFUSED_API: Final = re.compile(r"client version [0-9.]+ is too (old|new)")
 _SIGNS: Final = (
     ("timed out", "no answer in time"),
     ("No such file", "there is no socket"),
@@ -103,6 +101,7 @@ class Engine:
         self._lock = threading.Lock()
         self._made: Any = None
         self._close: Callable[[], object] | None = None
+        self._has_root = False
         self._listing = threading.Lock()
         self._seen = _Seen()
         self._changed = float("-inf")
@@ -112,7 +111,15 @@ class Engine:
         with self._lock:
             if self._close is not None:
                 self._close()
-            self._made = self._close = None
+            self._made, self._close, self._has_root = None, None, False
+
+    def ensure_root(self) -> None:
+        """One without has not the boxes' uids, leaves out limits without a word, and is past the firewall. Error: ``runtime_rootless``."""
+        if not self._has_root:
+            found = self._ask(lambda client: client.info())
+            if found.get("Rootless") or "name=rootless" in (found.get("SecurityOptions") or ()):  # Podman's word, Docker's word
+                raise ServiceError("runtime_rootless", address=self.address)
+            self._has_root = True
 
     def containers(self, *, fresh: bool = False) -> tuple[Container, ...]:
         """All of ours, those that do not run included; at most ``SEEN_SECONDS`` old. Those who ask at once share one answer."""
@@ -145,7 +152,8 @@ class Engine:
         return [Image(id=row["Id"], created=int(row["Created"]), labels=row.get("Labels") or {}) for row in rows]
 
     def create(self, arguments: Mapping[str, Any]) -> str:
-        """Make a container, not started; returns its id. Errors: ``EngineConflictError``, ``MissingError``."""
+        """Make a container, not started; returns its id. Errors: ``EngineConflictError``, ``MissingError``, ``runtime_rootless``."""
+        self.ensure_root()
         return str(self._ask(lambda client: client.containers.create(**arguments).id, changes=True))
 
     def start(self, container: str) -> None:
@@ -154,22 +162,23 @@ class Engine:
 
     def stop(self, container: str, *, seconds: float) -> None:
         """SIGTERM, then SIGKILL after ``seconds``; gone already is fine."""
-        wait = max(0, int(seconds))
-        self._ask_gone(lambda client: client.api.stop(container, timeout=wait))
+        self._ask_gone(lambda client: client.api.stop(container, timeout=max(0, int(seconds))))
 
     def remove(self, container: str) -> None:
         """Kill and remove; gone already is fine."""
         self._ask_gone(lambda client: client.api.remove_container(container, force=True, v=True))
 
     def log(self, container: str, lines: int) -> str:
-        """The last lines of its standard output and error; nothing for one that is gone."""
-        text = self._ask_gone(lambda client: client.api.logs(container, tail=lines))
-        return (text or b"").decode(errors="replace")
+        """The last lines of its standard output and error; nothing for one that is gone, or is being removed."""
+        try:
+            return (self._ask_gone(lambda client: client.api.logs(container, tail=lines)) or b"").decode(errors="replace")
+        except EngineConflictError:
+            return ""
 
     def tail(self, container: str, path: str, lines: int) -> list[str]:
         """The last telling lines of a log as the container sees it: its links lead nowhere outside. Nothing where there is none."""
         stream = self._ask_gone(lambda client: client.api.get_archive(container, path)[0])
-        return [] if stream is None else _tail_of(stream, lines)
+        return [] if stream is None else tail_of(stream, lines)
 
     def run(self, what: str, arguments: Mapping[str, Any], *, seconds: float) -> tuple[int, str]:
         """Run a one-off container to its end and remove it: exit status and, unless that is 0, the last lines it said. ``what``: a word
@@ -192,9 +201,8 @@ class Engine:
             self._make_network(name, wanted[name])
 
     def _make_network(self, name: str, arguments: Mapping[str, Any]) -> None:
-        pool = docker.types.IPAMPool(subnet=arguments["subnet"])
         options = {key: value for key, value in arguments.items() if key != "subnet"}
-        ipam = docker.types.IPAMConfig(pool_configs=[pool])
+        ipam = docker.types.IPAMConfig(pool_configs=[docker.types.IPAMPool(subnet=arguments["subnet"])])
         try:
             self._ask(lambda client: client.networks.create(name, ipam=ipam, check_duplicate=True, **options), changes=True)
         except EngineConflictError as error:
@@ -230,7 +238,7 @@ class Engine:
     def _ask(self, question: Callable[[Any], T], *, changes: bool = False) -> T:
         """Whatever a change did, also one that failed half-way, the next listing must show."""
         try:
-            return question(self._client())
+            return self._answer(question)
         except errors.NotFound as error:
             raise MissingError(_word(error)) from error
         except errors.APIError as error:
@@ -242,6 +250,16 @@ class Engine:
         finally:
             if changes:
                 self._changed = time.monotonic()
+
+    def _answer(self, question: Callable[[Any], T]) -> T:
+        """Where another version of the daemon is there now than when the API's was settled, it is settled anew."""
+        try:
+            return question(self._client())
+        except errors.APIError as error:
+            if not _REFUSED_API.search(_word(error)):
+                raise
+        self.close()
+        return question(self._client())
 
     def _ask_gone(self, question: Callable[[Any], T]) -> T | None:
         try:
@@ -280,19 +298,3 @@ def _kind(error: Exception) -> str:
     """Short: the whole one names sockets and pools."""
     text = str(error)
     return next((word for sign, word in _SIGNS if sign in text), type(error).__name__)
-
-
-def _tail_of(stream: Iterable[bytes], lines: int) -> list[str]:
-    """Of a tar archive with one file. More than the logs' bound is not read: the file belongs to the box, and may be anything."""
-    held = io.BytesIO()
-    for chunk in stream:
-        held.write(chunk)
-        if held.tell() > _MOST_BYTES:
-            return []
-    held.seek(0)
-    with tarfile.open(fileobj=held) as archive:
-        member = archive.next()
-        file = archive.extractfile(member) if member is not None and member.isfile() else None
-        if file is None:
-            return []
-        return telling(file.read()[-_TAIL_BYTES:].decode(errors="replace").splitlines())[-lines:]

@@ -25,9 +25,10 @@ class DockerError(Exception):
 
 @dataclass(frozen=True)
 class Docker:
-    """A running daemon. `home`: its folder, with `docker.sock` in it."""
+    """A running daemon. `home`: its folder, with `docker.sock` in it. `programs`: a folder with another Docker than the machine's."""
 
     home: Path
+    programs: Path | None = None
 
     @property
     def host(self) -> str:
@@ -37,7 +38,7 @@ class Docker:
     @property
     def environment(self) -> dict[str, str]:
         """This process's environment, for commands that call docker."""
-        return {**os.environ, "DOCKER_HOST": self.host}
+        return {**os.environ, **with_programs(self.programs), "DOCKER_HOST": self.host}
 
     def run(self, *argv: str, seconds: float = SECONDS) -> str:
         """`docker ARGV…`; what it wrote, without the last line break. Raises DockerError."""
@@ -69,14 +70,39 @@ def running_docker() -> Iterator[Docker]:
 
 
 @contextlib.contextmanager
-def own_docker() -> Iterator[Docker]:
-    """A daemon for this context alone, to be stopped and started at will (`bin/dockerd stop FOLDER`). Its images are empty."""
+def own_docker(programs: Path | None = None) -> Iterator[Docker]:
+    """A daemon for this context alone, to be stopped and started at will (`bin/dockerd stop FOLDER`). It has no images."""
     home = Path(tempfile.mkdtemp(prefix="dockerd-", dir="/tmp"))
+    docker = Docker(home, programs)
     try:
-        _run(str(DOCKERD), "start", str(home))
-        yield Docker(home)
+        _run(str(DOCKERD), "start", str(home), environment=docker.environment)
+        yield docker
     finally:
         _run(str(DOCKERD), "remove", str(home))
+
+
+@contextlib.contextmanager
+def in_place_of(docker: Docker, image: str, *, programs: Path | None = None) -> Iterator[Docker]:
+    """A daemon of its own with that image, while the other one rests: two would write the same iptables chains."""
+    with tempfile.TemporaryDirectory(prefix="image-", dir="/tmp") as folder:
+        docker.run("save", "--output", f"{folder}/image.tar", image)
+        _run(str(DOCKERD), "stop", str(docker.home))
+        try:
+            with own_docker(programs) as own:
+                own.run("load", "--quiet", "--input", f"{folder}/image.tar")
+                yield own
+        finally:
+            _run(str(DOCKERD), "start", str(docker.home))
+
+
+def newer_programs() -> Path:
+    """A newer Docker than Debian 12's (20 s the first time on a machine)."""
+    return Path(_run(str(ROOT / "bin" / "newer-docker"), "/var/cache/aihub/newer-docker").splitlines()[-1])
+
+
+def with_programs(folder: Path | None) -> dict[str, str]:
+    """What `bin/dockerd` and docker's own command take another Docker from."""
+    return {} if folder is None else {"PATH": f"{folder}:{os.environ['PATH']}"}
 
 
 def _run(*argv: str, environment: dict[str, str] | None = None, seconds: float = SECONDS) -> str:

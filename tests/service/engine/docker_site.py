@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ from tests.service.engine.real_site import PASSWORD, RealSite
 from tests.service.engine.support import ALICE, GROUP, FakeStore
 from tests.support.account import ACCOUNT, service_account
 from tests.support.box import MLFLOW_VERSION
-from tests.support.docker import DOCKERD, Docker, DockerError
+from tests.support.docker import DOCKERD, Docker, DockerError, with_programs
 
 GATE_NETWORK, MLFLOW_NETWORK = "10.214.2.0/24", "10.214.3.0/24"
 PORTS = 4
@@ -56,9 +57,15 @@ class DockerSite(RealSite):
         self.stop.set()
         self.thread.join(30)
 
-    def daemon(self, verb: str, *options: str) -> None:
+    def daemon(self, verb: str, *options: str, **environment: str) -> None:
         """`bin/dockerd stop` or `start`: what a host's boot, or an upgrade of Docker, does to the containers."""
-        run_as_root(DOCKERD, verb, self.docker.home, DOCKERD_OPTIONS=" ".join(options))
+        environment = {**with_programs(self.docker.programs), "DOCKERD_OPTIONS": " ".join(options), **environment}
+        run_as_root(DOCKERD, verb, self.docker.home, **environment)
+
+    def started_at(self) -> dict[str, tuple[str, int]]:
+        """When each container was started, and its first process."""
+        found = {role: json.loads(self.docker.run("inspect", name))[0]["State"] for role, name in self.containers().items()}
+        return {role: (state["StartedAt"], state["Pid"]) for role, state in found.items()}
 
     def is_back(self) -> bool:
         return self.answers() and self.one().status in {"running", "sleeping"}

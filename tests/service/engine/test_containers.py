@@ -28,7 +28,7 @@ from tests.service.engine.contract_runtime import Bench, RuntimeContract
 from tests.service.engine.support import make_database, runs_in
 from tests.support.account import ACCOUNT, service_account
 from tests.support.box import MLFLOW_VERSION, environment
-from tests.support.docker import Docker, DockerError
+from tests.support.docker import Docker, DockerError, in_place_of, newer_programs
 from tests.support.podman import running_podman
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
@@ -36,15 +36,18 @@ IMAGE = "aihub-box:{version}"
 ID = "k3v9x2m7q4ab"
 
 
-@pytest.fixture(scope="module", params=["docker", "podman"])
+@pytest.fixture(scope="module", params=["docker", "newer docker", "podman"])
 def docker(docker: Docker, request: pytest.FixtureRequest) -> Iterator[Docker]:
-    """The run's one daemon, so that the image is built once; and Podman's Docker-compatible socket with the same image."""
+    """The run's one daemon, so that the image is built once; and with the same image a newer one, and Podman's Docker-compatible socket."""
     image = docker.box_image(MLFLOW_VERSION)
     if request.param == "docker":
         yield docker
-        return
-    with running_podman(docker, image) as podman:
-        yield podman
+    elif request.param == "podman":
+        with running_podman(docker, image) as podman:
+            yield podman
+    else:
+        with in_place_of(docker, image, programs=newer_programs()) as newer:
+            yield newer
 
 
 @pytest.fixture

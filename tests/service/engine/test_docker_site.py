@@ -157,7 +157,7 @@ def test_with_live_restore_the_servers_answer_while_the_daemon_is_away(site: Doc
     site.daemon("start", *options)
     try:
         until(site.is_back, 120)
-        since = started_at(site)
+        since = site.started_at()
         for end in ("kill", "stop"):
             site.daemon(end)
             assert site.answers()
@@ -165,20 +165,14 @@ def test_with_live_restore_the_servers_answer_while_the_daemon_is_away(site: Doc
             assert site.one().status in {"running", "sleeping"}
             site.daemon("start", *options)
             assert "first" in site.experiments()
-        assert started_at(site) == since, "the containers never ended"
+        assert site.started_at() == since, "the containers never ended"
         site.daemon("stop")
         run_as_root("kill", "-KILL", str(since["mlflow"][1]))
         site.daemon("start", *options)
-        until(lambda: started_at(site)["mlflow"] != since["mlflow"] and site.is_back(), 120)
+        until(lambda: site.started_at()["mlflow"] != since["mlflow"] and site.is_back(), 120)
         assert "first" in site.experiments()
-        assert started_at(site)["gate"] == since["gate"]
+        assert site.started_at()["gate"] == since["gate"]
     finally:
         site.daemon("stop")
         site.daemon("start")
     until(site.is_back, 120)
-
-
-def started_at(site: DockerSite) -> dict[str, tuple[str, int]]:
-    """When each container was started, and its first process."""
-    found = {role: json.loads(site.docker.run("inspect", name))[0]["State"] for role, name in site.containers().items()}
-    return {role: (state["StartedAt"], state["Pid"]) for role, state in found.items()}

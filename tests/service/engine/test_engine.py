@@ -34,6 +34,7 @@ class Daemon(socketserver.ThreadingUnixStreamServer):
     def __init__(self, path: Path) -> None:
         self.hangs, self.listings = threading.Event(), 0
         self.rows, self.removed = [ROW], list[str]()
+        self.api, self.about = "1.41", dict[str, object]()
         self.ended = threading.Event()
         super().__init__(str(path), Answer)
 
@@ -43,8 +44,19 @@ class Answer(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        found: object = {"ApiVersion": "1.41"}
-        if "/containers/json" in self.path:
+        asked = self.path.split("/")[1]
+        found: object = {"ApiVersion": self.server.api}
+        if asked not in {f"v{self.server.api}", "version"}:
+            self._say(
+                json.dumps({"message": f"client version {asked[1:]} is too old. Minimum supported API version is 1.44"}).encode(), 400
+            )
+            return
+        if "/logs?" in self.path:
+            self._say(json.dumps({"message": "can not get logs from container which is dead or marked for removal"}).encode(), 409)
+            return
+        if self.path.endswith("/info"):
+            found = self.server.about
+        elif "/containers/json" in self.path:
             self.server.listings += 1
             if self.server.hangs.is_set():
                 self.server.ended.wait(60)
@@ -55,8 +67,8 @@ class Answer(BaseHTTPRequestHandler):
         self.server.removed.append(self.path.partition("?")[0].rpartition("/")[2])
         self._say(b"")
 
-    def _say(self, body: bytes) -> None:
-        self.send_response(200)
+    def _say(self, body: bytes, status: int = 200) -> None:
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -127,3 +139,24 @@ def test_one_off_containers_that_were_cut_short_are_removed(daemon: Daemon, engi
     assert [found.id for found in engine.containers()] == ["abc"]
     engine.remove_left()
     assert daemon.removed == ["never-started", "has-ended"]
+
+
+def test_another_version_in_the_daemons_place_is_asked_in_its_own_words(daemon: Daemon, engine: Engine):
+    assert len(engine.containers(fresh=True)) == 1
+    daemon.api = "1.51"
+    assert ask_at_once(engine) == [1] * ASKERS
+    assert len(engine.containers(fresh=True)) == 1
+
+
+@pytest.mark.parametrize("about", [{"Rootless": True}, {"SecurityOptions": ["name=seccomp,profile=builtin", "name=rootless"]}])
+def test_a_daemon_without_root_makes_no_container(daemon: Daemon, engine: Engine, about: dict[str, object]):
+    engine.ensure_root()
+    engine.close()
+    daemon.about = about
+    with pytest.raises(ServiceError) as caught:
+        engine.create({"image": "sha256:abc"})
+    assert (caught.value.code, caught.value.params) == ("runtime_rootless", {"address": engine.address})
+
+
+def test_a_container_that_is_being_removed_has_no_log(engine: Engine):
+    assert engine.log("abc", 1) == ""
