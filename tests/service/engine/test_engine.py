@@ -45,7 +45,7 @@ class Answer(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         asked = self.path.split("/")[1]
-        found: object = {"ApiVersion": self.server.api}
+        found: object = {"ApiVersion": self.server.api, "Config": {"Tty": False}}
         if asked not in {f"v{self.server.api}", "version"}:
             self._say(
                 json.dumps({"message": f"client version {asked[1:]} is too old. Minimum supported API version is 1.44"}).encode(), 400
