@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from backend import networks
+from backend import checks, networks, wiring
 from backend.boxfiles import BoxDirectories
 from backend.errors import ServiceError
 from backend.runtimes.containers import ContainerRuntime, Site, install_id
@@ -29,7 +29,7 @@ from tests.service.engine.support import make_database, runs_in
 from tests.support.account import ACCOUNT, service_account
 from tests.support.box import MLFLOW_VERSION, environment
 from tests.support.docker import Docker, DockerError, in_place_of, newer_programs
-from tests.support.podman import running_podman
+from tests.support.podman import rootless_podman, running_podman
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
 IMAGE = "aihub-box:{version}"
@@ -179,3 +179,15 @@ def test_a_link_in_the_place_of_the_database_leads_nowhere(boxes: BoxDirectories
     with pytest.raises((ServiceError, FileNotFoundError)):
         keeper.copy_database(boxes.directory(ID), state / "taken.db")
     assert not (state / "taken.db").exists()
+
+
+def test_a_podman_without_root_is_refused_before_anything_is_made(tmp_path: Path):
+    with rootless_podman() as address:
+        settings = Settings(state_dir=tmp_path, runtime="docker", docker_host=address)
+        with pytest.raises(ServiceError) as caught:
+            list(checks.runtime(settings))
+        assert (caught.value.code, caught.value.params) == ("runtime_rootless", {"address": address})
+        engine = wiring.make_engine(settings)
+        with pytest.raises(ServiceError, match="runtime_rootless"):
+            engine.create({"image": "sha256:abc"})
+        engine.close()
