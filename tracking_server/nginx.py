@@ -15,6 +15,7 @@ CONNECTIONS = 4096  # a waiting client takes two, and a third while its login is
 BODY_MEGABYTES = 64
 KEEP_SECONDS = 1  # a connection to MLflow is kept so long for the next request: long enough for a job's stream of metrics
 _REFUSED = r"^/mlflow/(?:ajax-)?api/[0-9.]+/(?:mlflow/)?(?:assistant|jobs)(?:/|$)"
+_REFUSED_BUT_JOBS = _REFUSED.replace("|jobs", "")
 _GATEWAY = r"^/mlflow/(?:gateway|(?:ajax-)?api/[0-9.]+/mlflow/gateway|(?:ajax-)?api/[0-9.]+/mlflow/gateway-proxy)(?:/|$)"
 _ARTIFACT = r"^/mlflow/(?:ajax-)?api/2\.0/mlflow-artifacts/artifacts/."  # below no prefix in MLflow, but for DELETE, an ordinary route
 
@@ -269,7 +270,7 @@ _SANDBOX = """\
 
 def nginx_text(settings: Settings, *, user: str | None) -> str:
     """The whole configuration. `user`: the account of the workers, said only where the master is root."""
-    refused = [_REFUSED] if settings.allow_gateway else [_REFUSED, _GATEWAY]
+    refused = [_REFUSED_BUT_JOBS if settings.genai_jobs else _REFUSED, *([] if settings.allow_gateway else [_GATEWAY])]
     return _TEMPLATE.format(
         keep=KEEP_SECONDS,
         drain=max(1, round(settings.drain_seconds)),

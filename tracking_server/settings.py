@@ -42,6 +42,7 @@ class Settings(NamedTuple):
     idle_seconds: float
     drain_seconds: float
     workers: int
+    genai_jobs: bool
     allow_gateway: bool
     max_upload_bytes: int
     tmp_bytes: int
@@ -183,6 +184,12 @@ TABLE = (
     ),
     Setting("drain_seconds", 60, _number(0, "seconds, 0 or more"), "what a request under way is given at a stop or restart"),
     Setting("workers", 1, _whole(1, "a whole number, 1 or more"), "MLflow's worker processes"),
+    Setting(
+        "genai_jobs",
+        False,
+        _boolean,
+        "run MLflow's server-side GenAI jobs (scorers, evaluation, issue detection), `workers` at once, and let `/jobs` routes through",
+    ),
     Setting("allow_gateway", False, _boolean, "let `/gateway` routes through"),
     Setting("max_upload_bytes", 0, _whole(0, "bytes, 0 or more"), "limit of one artifact's size, 0 for none"),
     Setting(

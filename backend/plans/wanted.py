@@ -78,6 +78,7 @@ def _settings(server: Server, settings: Settings, storage: Storage) -> dict[str,
         "idle_seconds": server.idle_seconds,
         "drain_seconds": max(0, int(settings.stop_timeout - DRAIN_MARGIN)),
         "workers": size.workers,
+        "genai_jobs": size.genai_jobs,
         "nginx": settings.nginx if server.uid is None else "nginx",
     }
 

@@ -57,6 +57,7 @@ def test_the_reference_page_lists_every_setting_with_its_default() -> None:
         ({"idle_seconds": -1}, "'idle_seconds' must be"),
         ({"idle_seconds": True}, "'idle_seconds' must be"),
         ({"workers": 0}, "'workers' must be"),
+        ({"genai_jobs": "yes"}, "'genai_jobs' must be"),
         ({"allow_gateway": "yes"}, "'allow_gateway' must be"),
         ({"artifact_access": "other"}, "'artifact_access' must be"),
         ({"s3_ca_file": "relative.pem"}, "'s3_ca_file' must be"),
@@ -87,6 +88,10 @@ def test_what_changes_the_nginx_text() -> None:
     assert "gateway" not in with_gateway
     assert "user root;\n" in with_gateway
     assert "client_max_body_size 0;" in usual
+    assert "(?:assistant|jobs)" in usual
+    with_jobs = nginx_text(settings(genai_jobs=True), user=None)
+    assert "jobs" not in with_jobs
+    assert "(?:assistant)" in with_jobs
 
 
 MOUNTS = r"""proc /proc proc rw 0 0

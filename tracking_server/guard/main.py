@@ -103,7 +103,10 @@ class Guard:
             raise CannotRunError(str(error)) from None
         self._logs = LogKeeper(self._loop, self._box.log, reopen=self._nginx.reopen_logs, log=self.log)
         self._mlflow.sleep()
-        self._starter.look(lambda there: None if there else self._mlflow.wake())
+        if self._settings.genai_jobs:
+            self._mlflow.wake()  # some may wait
+        else:
+            self._starter.look(lambda there: None if there else self._mlflow.wake())
         self.log(f"the guard runs, process {os.getpid()}")
         self._loop.run()
         return self._exit_status
@@ -164,7 +167,7 @@ class Guard:
             "keys": json.loads(self._box.keys.read_bytes()),
             "s3_credentials": self._box.s3_credentials.read_text(),
         }
-        return Launch(plan, self._settings.drain_seconds)
+        return Launch(plan, self._settings.drain_seconds, goes_on=self._settings.genai_jobs)
 
     def _mlflow_log(self) -> int:
         return os.open(self._box.log / "mlflow.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)

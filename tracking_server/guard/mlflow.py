@@ -36,10 +36,14 @@ class State(Enum):
 
 
 class Launch(NamedTuple):
-    """What a launcher is started with. `plan`: a JSON document with settings and keys, given through a pipe."""
+    """What a launcher is started with. `plan`: a JSON document with settings and keys, given through a pipe.
+
+    `goes_on`: it may have work that waits when nobody asks, so it is started again whenever it did not fall asleep by itself.
+    """
 
     plan: dict[str, object]
     drain_seconds: float
+    goes_on: bool = False
 
 
 class MlflowProcess:
@@ -68,6 +72,7 @@ class MlflowProcess:
         self._retry: Timer | None = None
         self._stopping: Callable[[], None] | None = None
         self._drain_seconds = 0.0
+        self._goes_on = False
         self.state = State.ASLEEP
         self.reason: str | None = None
 
@@ -93,7 +98,7 @@ class MlflowProcess:
 
     def _spawn(self) -> None:
         launch = self._launch()
-        self._drain_seconds = launch.drain_seconds
+        self._drain_seconds, self._goes_on = launch.drain_seconds, launch.goes_on
         document = json.dumps(launch.plan).encode()
         plan_reader, plan_writer = os.pipe()
         self._status, status_writer = os.pipe()
@@ -160,6 +165,8 @@ class MlflowProcess:
             self._start_failed(ending.reason or f"MLflow ended with status {ending.code} while it started; the server's log has more")
         else:
             self.sleep()
+            if self._goes_on and (was is State.DRAINING or ending.code != 0):
+                self._retry = self._loop.later(_BETWEEN_TRIES if ending.code == 0 else _FIRST_RETRY, self._try_again)
 
     def _start_failed(self, reason: str) -> None:
         self.reason = self.reason or reason

@@ -10,10 +10,12 @@ import os
 import shutil
 import socket
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tracking_server.layout import Box
-from tracking_server.mlflow_process import database, environment
+from tracking_server.mlflow_process import database, environment, job
+from tracking_server.mlflow_process.jobs import Mailbox, Runner
 from tracking_server.mlflow_process.plan import Plan, environment_directory, read_plan
 from tracking_server.mlflow_process.workers import SharedActivity, Workers, die_with
 
@@ -55,14 +57,14 @@ def _tell(word: dict[str, str]) -> None:
     os.write(_STATUS, json.dumps(word).encode() + b"\n")
 
 
-def _config(plan: Plan) -> uvicorn.Config:
+def _config(plan: Plan, mailbox: Mailbox | None) -> uvicorn.Config:
     import uvicorn
 
     from tracking_server.mlflow_process.application import application
     from tracking_server.mlflow_process.server import KEEP_SECONDS
 
     return uvicorn.Config(
-        application(plan),
+        application(plan, mailbox),
         log_config=None,  # its lines are MLflow's log's like all others
         log_level="warning",
         access_log=False,
@@ -77,13 +79,14 @@ def _config(plan: Plan) -> uvicorn.Config:
 def _serve(plan: Plan) -> int:
     # Importing makes hundreds of thousands of objects that stay: the collector would look at them over and over, now and later.
     gc.disable()
-    config = _config(plan)
+    mailbox = Mailbox() if plan.settings.genai_jobs else None
+    config = _config(plan, mailbox)
     from tracking_server.mlflow_process.server import SleepyServer
 
     gc.freeze()
     gc.enable()
     settings, listener = plan.settings, socket.socket(fileno=_LISTENER)
-    activity = SharedActivity(settings.workers)
+    activity = SharedActivity(settings.workers + 1)
 
     def serve(worker: int) -> None:
         SleepyServer(
@@ -96,10 +99,28 @@ def _serve(plan: Plan) -> int:
             worker=worker,
         ).run_until_idle()
 
+    if mailbox is not None:
+        return Workers(settings.workers + 1, _serve_or_run_jobs(plan, serve, mailbox, activity)).run()
     if settings.workers == 1:
         serve(0)
         return 0
     return Workers(settings.workers, serve).run()
+
+
+def _serve_or_run_jobs(plan: Plan, serve: Callable[[int], None], mailbox: Mailbox, activity: SharedActivity) -> Callable[[int], None]:
+    """One worker more than serve is who runs the jobs."""
+    settings = plan.settings
+
+    def work(worker: int) -> None:
+        if worker < settings.workers:
+            serve(worker)
+            return
+        seconds = (settings.idle_seconds, settings.drain_seconds)
+        Runner(
+            mailbox, lambda: job.prepare(plan), at_once=settings.workers, seconds=seconds, activity=activity, worker=worker
+        ).run_until_idle()
+
+    return work
 
 
 sys.exit(main())

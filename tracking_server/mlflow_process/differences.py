@@ -5,6 +5,8 @@ The oldest version that is served well is 3.15: earlier ones hold a whole upload
 
 from __future__ import annotations
 
+from typing import Any
+
 
 def level() -> None:
     """Into this process's MLflow, after `environment.apply` and before it serves."""
@@ -38,3 +40,19 @@ def _say_why_a_repository_is_refused() -> None:
         "__wrapped__",
         handlers._get_artifact_repo,  # noqa: SLF001
     )
+
+
+def mount_what_jobs_need(asgi: Any) -> None:
+    """3.15 has the routes of jobs, and of the traces that they can read, outside the static prefix, where nobody looks for them."""
+    from mlflow.server.handlers import _add_static_prefix
+    from mlflow.server.job_api import job_api_router  # type: ignore[import-not-found]
+    from mlflow.server.otel_api import otel_router  # type: ignore[import-not-found]
+
+    routes = asgi.router.routes
+    if any(getattr(each, "path", "").startswith(_add_static_prefix(job_api_router.prefix)) for each in routes):
+        return
+    before = list(routes)
+    for router in (job_api_router, otel_router):
+        asgi.include_router(router, prefix=_add_static_prefix("/")[:-1])
+    # What is mounted last, for all paths, is the older half of MLflow: these go before it.
+    routes[:] = [each for each in routes if each not in before] + before

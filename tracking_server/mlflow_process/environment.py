@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tracking_server.mlflow_process.plan import Plan
 from tracking_server.settings import Settings
+
+_POOL = "MLFLOW_SQLALCHEMYSTORE_"
 
 
 def variables(plan: Plan) -> dict[str, str]:
@@ -19,7 +23,8 @@ def variables(plan: Plan) -> dict[str, str]:
         "_MLFLOW_STATIC_PREFIX": "/mlflow",
         "_MLFLOW_SGI_NAME": "uvicorn",
         "_MLFLOW_IN_JOB_EXECUTOR": "false",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": str(settings.genai_jobs).lower(),
+        "MLFLOW_SERVER_ENABLE_CUSTOM_SCORERS": "false",  # a scorer's own code would run with the server's keys
         "MLFLOW_ENABLE_AI_GATEWAY": str(settings.allow_gateway).lower(),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
@@ -68,3 +73,20 @@ def _file_in_memory(name: str, text: str) -> str:
 def apply(plan: Plan) -> None:
     """Into this process."""
     os.environ.update(variables(plan))
+
+
+def add_job(values: dict[str, str]) -> None:
+    """Into this process, which is one job's: what only the job has. What it traces is written before it ends."""
+    os.environ.update({"MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false", **values})
+
+
+@contextmanager
+def no_pool() -> Iterator[None]:
+    """What MLflow makes in the meantime keeps no connection to its database between two questions."""
+    usual = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_POOL)}
+    os.environ[f"{_POOL}POOLCLASS"] = "NullPool"
+    try:
+        yield
+    finally:
+        del os.environ[f"{_POOL}POOLCLASS"]
+        os.environ.update(usual)

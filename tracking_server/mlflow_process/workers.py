@@ -7,6 +7,7 @@ found a connection in that moment serves on, and the others are forked anew.
 from __future__ import annotations
 
 import ctypes
+import logging
 import mmap
 import os
 import signal
@@ -39,6 +40,25 @@ def die_with(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit(1)
+
+
+def fork(work: Callable[[], int]) -> int:
+    """The id of a new process that ends with what `work` returns, with 1 where that fails, and in any case with this one."""
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        die_with(parent)
+        status = work()
+    except Exception:
+        logging.getLogger(__name__).exception("process %d fails", os.getpid())
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
 
 
 class Workers:
@@ -82,20 +102,11 @@ class Workers:
                 self._fork(each)
 
     def _fork(self, number: int) -> None:
-        parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                for signal_number in (signal.SIGTERM, signal.SIGINT):
-                    signal.signal(signal_number, signal.SIG_DFL)
-                die_with(parent)
-                self._serve(number)
-                status = 0
-            finally:
-                sys.stderr.flush()
-                os._exit(status)
-        self._numbers[pid] = number
+        def work() -> int:
+            self._serve(number)
+            return 0
+
+        self._numbers[fork(work)] = number
 
     def _stop(self) -> None:
         self._stopping = True

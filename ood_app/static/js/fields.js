@@ -59,8 +59,12 @@ function profileError(form, failure) {
 }
 
 /** What a size stands for. */
-export const sizeText = (size) =>
-  t("{name}: {memory} GiB, {cpus} CPU, {workers} worker processes", { ...size, memory: Math.round(size.memory / 2 ** 30 * 10) / 10 });
+export const sizeText = (size) => {
+  const values = { ...size, memory: Math.round(size.memory / 2 ** 30 * 10) / 10 };
+  return size.genai_jobs
+    ? t("{name}: {memory} GiB, {cpus} CPU, {workers} worker processes, with MLflow's GenAI jobs", values)
+    : t("{name}: {memory} GiB, {cpus} CPU, {workers} worker processes", values);
+};
 
 /** `empty`: a first choice that is none, so that nothing is chosen by accident. */
 export function setOptions(select, values, chosen, empty = false) {

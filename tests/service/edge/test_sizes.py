@@ -1,5 +1,6 @@
 """Size classes: the settings' table, the choice, and what becomes of a server whose size the site no longer has."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def test_a_sites_own_sizes(tmp_path: Path) -> None:
         ("sizes: {big: {memory: 1000, cpus: 1, pids: 99, workers: 1}}", "big: memory is 1000"),
         ("sizes: {big: {memory: 1GiB, cpus: 0, pids: 99, workers: 1}}", "big: cpus is 0; write a number of 0.1 at least"),
         ("sizes: {big: {memory: 1GiB, cpus: 1, pids: 99, workers: 1.5}}", "big: workers is 1.5; write a whole number"),
-        ("sizes: {big: {memory: 1GiB, cpus: 1, pids: 99, workers: 1, genai_jobs: true}}", "big: genai_jobs is True"),
+        ("sizes: {big: {memory: 1GiB, cpus: 1, pids: 99, workers: 1, genai_jobs: 'yes'}}", "big: genai_jobs is 'yes'; write true or false"),
         ("default_size: huge", "is huge, which is none of sizes; name one of small, medium, large"),
     ],
 )
@@ -61,6 +62,13 @@ def test_the_size_is_stored_and_reaches_the_box(world: World) -> None:
     assert wanted_box(row, world.service.settings, world.service.keyring).settings["workers"] == 2
     assert world.get("/servers/gaa50000/wine")["size"] == "medium"
     assert world.row(world.made(env_name="two")).size == "small", "the site's default"
+
+
+def test_jobs_reach_the_box_of_a_size_that_has_them(world: World) -> None:
+    row = world.row(world.made(size="medium"))
+    assert wanted_box(row, world.service.settings, world.service.keyring).settings["genai_jobs"] is False
+    sizes_with = tuple(replace(size, genai_jobs=size.name == "medium") for size in world.service.settings.sizes)
+    assert wanted_box(row, replace(world.service.settings, sizes=sizes_with), world.service.keyring).settings["genai_jobs"] is True
 
 
 def test_a_size_that_the_site_has_no_longer_is_the_default(world: World) -> None:
