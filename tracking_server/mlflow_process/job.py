@@ -11,13 +11,7 @@ from tracking_server.mlflow_process.plan import Plan
 
 AGAIN = 75
 """The exit status of a job that failed for now and is to be run again."""
-_PERIODIC = frozenset({"run_online_trace_scorer", "run_online_session_scorer"})
 _log = logging.getLogger(__name__)
-
-
-def is_periodic(name: str) -> bool:
-    """Whether MLflow submits such a job every minute, whoever is there."""
-    return name in _PERIODIC
 
 
 def store_without_connections() -> Any:
@@ -84,14 +78,6 @@ def fail(job_id: str, reason: str) -> int:
     run_id = json.loads(store.get_job(job_id).params).get("run_id")
     if run_id:
         mlflow.MlflowClient().set_terminated(run_id, "FAILED")
-    return 0
-
-
-def submit_periodic() -> int:
-    """What MLflow does every minute: jobs for the scorers that are to look at new traces."""
-    from mlflow.genai.scorers.job import run_online_scoring_scheduler  # type: ignore[import-not-found]
-
-    run_online_scoring_scheduler()
     return 0
 
 

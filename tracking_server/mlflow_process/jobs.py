@@ -25,7 +25,6 @@ INTERRUPTED = "The tracking server was stopped or restarted while the job ran: s
 _LOST = "The job's process was ended by {how}, perhaps because the server's memory was used up: start it again, with less at once."
 _LOOK_SECONDS = 0.2
 _WATCH_SECONDS = 1.0
-_SCHEDULE_SECONDS = 60.0
 _LETTER_BYTES = 64 * 1024
 _log = logging.getLogger(__name__)
 
@@ -70,7 +69,6 @@ def install(mailbox: Mailbox) -> None:
 
 class _Running(NamedTuple):
     job_id: str
-    name: str
     environment: dict[str, str]
     lock: str | None
     deadline: float
@@ -98,8 +96,7 @@ class Runner:
         self._store: Any = None
         self._waiting: dict[str, tuple[float, dict[str, str]]] = {}
         self._running: dict[int, _Running] = {}
-        self._scheduler = 0
-        self._next_look = self._next_schedule = 0.0
+        self._next_look = 0.0
         self._stop_at: float | None = None
 
     def run_until_idle(self) -> None:
@@ -113,7 +110,8 @@ class Runner:
         self._take_over()
         while not self._over():
             for job_id, environment in self._mailbox.letters(_LOOK_SECONDS):
-                self._waiting[job_id] = (0.0, environment)
+                if all(each.job_id != job_id for each in self._running.values()):  # found in the table before its letter came
+                    self._waiting[job_id] = (0.0, environment)
             try:
                 self._turn()
             except MlflowException:
@@ -140,9 +138,7 @@ class Runner:
             self._watch(now)
         if self._stop_at is None:
             self._begin_waiting(now)
-            self._score_what_came(now)
-        # MLflow submits its periodic jobs again and again: a server where one is configured must sleep nevertheless.
-        if self._waiting or any(not job.is_periodic(each.name) for each in self._running.values()):
+        if self._waiting or self._running:
             self._activity.note(self._worker, now)
 
     def _over(self) -> bool:
@@ -156,8 +152,9 @@ class Runner:
             if len(self._running) >= self._at_once:
                 return
             if not_before <= now:
-                del self._waiting[job_id]
+                self._waiting[job_id] = (now + _WATCH_SECONDS, environment)  # should the table not answer
                 self._begin(job_id, environment)
+                del self._waiting[job_id]
 
     def _begin(self, job_id: str, environment: dict[str, str]) -> None:
         entity = self._store.get_job(job_id)
@@ -169,15 +166,13 @@ class Runner:
             return
         pid = self._fork(lambda: job.run(job_id, environment))
         deadline = float("inf") if entity.timeout is None else time.monotonic() + entity.timeout
-        self._running[pid] = _Running(job_id, entity.job_name, environment, lock, deadline)
+        self._running[pid] = _Running(job_id, environment, lock, deadline)
 
     def _reap(self) -> None:
         for pid in list(self._running):
             code = _ended(pid)
             if code is not None:
                 self._ended(self._running.pop(pid), code)
-        if self._scheduler and _ended(self._scheduler) is not None:
-            self._scheduler = 0
 
     def _ended(self, was: _Running, code: int) -> None:
         entity = self._store.get_job(was.job_id)
@@ -194,12 +189,6 @@ class Runner:
                 os.kill(pid, signal.SIGKILL)
             elif self._store.get_job(each.job_id).status == "CANCELED":
                 os.kill(pid, signal.SIGKILL)
-
-    def _score_what_came(self, now: float) -> None:
-        """Scorers that are registered with a sampling rate look at new traces: MLflow wants to be asked every minute."""
-        if not self._scheduler and now >= self._next_schedule:
-            self._next_schedule = now + _SCHEDULE_SECONDS
-            self._scheduler = self._fork(job.submit_periodic)
 
     def _fail(self, job_id: str, reason: str) -> None:
         os.waitpid(self._fork(lambda: job.fail(job_id, reason)), 0)
