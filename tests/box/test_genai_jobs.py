@@ -16,8 +16,9 @@ import pytest
 from tests.support.box import OLDEST_VERSION, STARTERS, Box, alive, environment, make_box, until
 from tests.support.s3 import S3Store
 
-pytestmark = pytest.mark.box
+pytestmark = [pytest.mark.box, pytest.mark.timeout(600)]
 MakeBox = Callable[..., Box]
+PATIENCE = 180.0  # each imports MLflow anew, on a machine that may have more to do
 JOBS = "/ajax-api/3.0/jobs/"
 # MLflow's own client writes the trace and says how a judge is written down.
 CLIENT = """
@@ -50,7 +51,7 @@ def traced(box: Box) -> dict[str, str]:
     user, password = box.auth
     own = {"MLFLOW_TRACKING_URI": box.url, "MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
     argv, own_env = [box.environment / "bin" / "python", "-c", CLIENT], {**os.environ, **own}
-    done = subprocess.run(argv, env=own_env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, env=own_env, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr + box.last_words()
     document: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     return document
@@ -76,7 +77,7 @@ def wait_status(box: Box, job: str, *wanted: str) -> dict[str, Any]:
         return now if now["status"] in wanted else None
 
     try:
-        document: dict[str, Any] = until(found, what=f"the job's status {wanted}")
+        document: dict[str, Any] = until(found, seconds=PATIENCE, what=f"the job's status {wanted}")
     except AssertionError as error:
         error.add_note(f"{status(box, job)}\n{box.last_words()}")
         raise
@@ -91,7 +92,7 @@ def job_process(box: Box) -> psutil.Process:
         jobs = [each for each in launchers if sum(parent in launchers for parent in each.parents()) == 2]
         return next((each for each in jobs if each.cpu_times().user > 3), None)
 
-    process: psutil.Process = until(found, what="a job that is at work")
+    process: psutil.Process = until(found, seconds=PATIENCE, what="a job that is at work")
     return process
 
 
