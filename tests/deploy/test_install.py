@@ -17,7 +17,7 @@ from backend.settings_file import load
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 UNITS = sorted([*(DEPLOY / "systemd").glob("*.service"), *(DEPLOY / "systemd").glob("*.timer")])
-PAGES = [ROOT / "docs" / "install" / name for name in ("service.md", "console.md")]
+PAGES = [ROOT / "docs" / name for name in ("install/service.md", "install/console.md", "howto/docker.md")]
 WORST_EXPOSURE = {"aihub-web.service": 1.5, "aihub-reconciler.service": 3.5, "aihub-firewall.service": 4.0}
 """Of `systemd-analyze security`, 0 (nothing) to 10 (all)."""
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed here")
@@ -67,7 +67,8 @@ def test_only_the_reconciler_may_use_docker() -> None:
     web, reconciler = ((DEPLOY / "systemd" / f"aihub-{name}.service").read_text() for name in ("web", "reconciler"))
     assert "SupplementaryGroups" not in web
     assert "InaccessiblePaths=-/run/docker.sock" in web
-    assert "SupplementaryGroups=docker" in reconciler
+    assert "SupplementaryGroups" not in reconciler
+    assert "SupplementaryGroups=docker\n" in (DEPLOY / "systemd" / "docker.conf").read_text()
     groups = [re.search(r"^Group=(.*)$", unit, re.MULTILINE) for unit in (web, reconciler)]
     assert all(groups)
     assert len({group[1] for group in groups if group}) == 2
@@ -84,6 +85,14 @@ def test_the_accounts_and_folders_are_made(tmp_path: Path) -> None:
     groups = (tmp_path / "etc/group").read_text()
     assert all(re.search(rf"^{name}:", groups, re.MULTILINE) for name in ("aihub", "aihub-reconciler", "aihub-admins"))
     assert (tmp_path / "etc/aihub/tls").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "var/lib/aihub").stat().st_mode & 0o777 == 0o700
+
+
+def test_neither_unit_gives_the_servers_folders_to_its_own_group() -> None:
+    """As systemd does, to the last file, with a StateDirectory= of another owner: each start of the one would take it from the other."""
+    for unit in (DEPLOY / "systemd" / "aihub-web.service", DEPLOY / "systemd" / "aihub-reconciler.service"):
+        assert not re.search(r"^StateDirectory=", unit.read_text(), re.MULTILINE)
+        assert "\nReadWritePaths=/var/lib/aihub\n" in unit.read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
