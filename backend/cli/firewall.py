@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import click
 
 from backend.cli.context import settings_of
+
+if TYPE_CHECKING:
+    from backend.networks import Target
 
 
 @click.command()
@@ -16,8 +21,8 @@ from backend.cli.context import settings_of
 def firewall(context: click.Context, *, install: bool, remove: bool) -> None:
     """What the servers' containers may reach: prints the rules (nftables), with the names of the allow-list as they resolve now.
 
-    Run it with --apply at boot before Docker, and from a timer: names are looked up anew each time. Where one has no address, nothing is
-    changed and the exit status is 1.
+    Run it with --apply at boot before Docker, and from a timer: names are looked up anew each time. Where an entry has no address, nothing
+    is changed and the exit status is 1; where no rules are in force yet, --apply puts them in force without that entry.
     """
     from backend import networks
     from backend.cli.failures import CommandError
@@ -25,28 +30,50 @@ def firewall(context: click.Context, *, install: bool, remove: bool) -> None:
 
     settings = settings_of(context)
     name = install_id(settings.state_dir)
+    table = f"inet aihub_{name}"
     if remove:
-        _nft(f"table inet aihub_{name} {{}}\ndelete table inet aihub_{name}\n")
+        _nft(f"table {table} {{}}\ndelete table {table}\n")
         return
-    try:
-        allowed = list(networks.targets(networks.allow_list(settings)))
-    except networks.EntryError as error:
-        raise CommandError(str(error)) from error
+    allowed, failures = _look_up(networks.allow_list(settings))
+    if failures and not (install and _run("list", "table", *table.split()).returncode):
+        raise CommandError(failures[0])
     rules = networks.ruleset(name, allowed, networks.resolvers(settings))
-    if install:
-        _nft(rules, "--check")
-        _nft(rules)
-        click.echo(f"table inet aihub_{name}: {len(set(allowed))} addresses allowed")
-    else:
+    if not install:
         click.echo(rules, nl=False)
+        return
+    _nft(rules, "--check")
+    _nft(rules)
+    for failure in failures:  # none were in force: the containers are closed rather than open
+        click.echo(f"{failure}; until then it is closed to the containers", err=True)
+    click.echo(f"table {table}: {len(set(allowed))} addresses allowed")
+
+
+def _look_up(entries: Iterable[str]) -> tuple[list[Target], list[str]]:
+    """What is allowed, and why entries are not."""
+    from backend import networks
+
+    allowed: list[Target] = []
+    failures = []
+    for entry in entries:
+        try:
+            allowed += networks.targets([entry])
+        except networks.EntryError as error:
+            failures.append(str(error))
+    return allowed, failures
 
 
 def _nft(rules: str, *options: str) -> None:
     from backend.cli.failures import CommandError
 
-    try:
-        done = subprocess.run(["nft", *options, "-f", "-"], input=rules, capture_output=True, text=True, timeout=60, check=False)
-    except FileNotFoundError:
-        raise CommandError("there is no nft; install nftables (Debian: apt-get install nftables)") from None
+    done = _run(*options, "-f", "-", rules=rules)
     if done.returncode:
         raise CommandError(f"nft refuses the rules, and nothing was changed ({done.stderr.strip().splitlines()[0]}); run it as root")
+
+
+def _run(*arguments: str, rules: str = "") -> subprocess.CompletedProcess[str]:
+    from backend.cli.failures import CommandError
+
+    try:
+        return subprocess.run(["nft", *arguments], input=rules, capture_output=True, text=True, timeout=60, check=False)
+    except FileNotFoundError:
+        raise CommandError("there is no nft; install nftables (Debian: apt-get install nftables)") from None
