@@ -129,8 +129,13 @@ def environments(settings: Settings) -> Iterator[Finding]:
         cure = f"build the image {settings.image} of that version (tracking_server/build-image); the service sees it within seconds"
     if offered:
         yield Finding(name="MLflow", state="ok", detail=f"on offer: {', '.join(offered)}")
+    elif settings.runtime == "docker" and not versions.is_published(settings):
+        detail = "the service has not looked yet which images there are"
+        yield Finding(name="MLflow", state="warning", detail=detail, cure="when it runs, it looks within seconds")
+        return
     else:
-        yield Finding(name="MLflow", state="failure", detail=f"no version on offer is installed in {settings.envs_dir}", cure=cure)
+        lack = "has an image" if settings.runtime == "docker" else f"is installed in {settings.envs_dir}"
+        yield Finding(name="MLflow", state="failure", detail=f"no version on offer {lack}", cure=cure)
     with wiring.open_registry(settings).reading() as session:
         used = set(session.scalars(select(Server.mlflow_version)))
     missing = sorted(used - set(there))

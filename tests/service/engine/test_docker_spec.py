@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from backend import disk, networks, uidpool, versions
+from backend import checks, disk, networks, uidpool, versions
 from backend.domain import SizeClass
 from backend.errors import ServiceError
 from backend.registry.models import Server
@@ -159,6 +159,17 @@ def test_versions_come_from_the_images_that_were_seen(tmp_path: Path):
     assert versions.installed(settings) == {}
     versions.publish(settings, {"3.9.0": "abc", "3.17.2": "def"})
     assert list(versions.installed(settings).items()) == [("3.17.2", "def"), ("3.9.0", "abc")]
+
+
+def test_images_are_missed_only_once_somebody_has_looked(tmp_path: Path):
+    site = Site(tmp_path / "state")
+    settings = replace(site.settings, runtime="docker", mlflow_versions=())
+    settings.run_dir.mkdir(exist_ok=True)
+    for images, state in ((None, "warning"), ({}, "failure"), ({"3.17.2": "def"}, "ok")):
+        if images is not None:
+            versions.publish(settings, images)
+        assert [finding.state for finding in checks.environments(settings)] == [state]
+    site.registry.close()
 
 
 def test_a_disk_without_room_is_said_before_anything_is_made(tmp_path: Path):
