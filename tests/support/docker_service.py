@@ -43,14 +43,21 @@ def _pour(source: socket.socket, into: socket.socket) -> None:
 
 
 @contextlib.contextmanager
+def forwarded(address: str, port: int) -> Iterator[int]:
+    """A port of that address, passed on to one of loopback."""
+    with _Server((address, 0), _Forward) as server:
+        server.to = ("127.0.0.1", port)  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield int(server.server_address[1])
+        server.shutdown()
+
+
+@contextlib.contextmanager
 def reachable(docker: Docker, store: S3Store) -> Iterator[str]:
     """The store's address for host and containers alike: Docker's own bridge, passed on to loopback."""
     gateway = docker.run("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}")
-    with _Server((gateway, 0), _Forward) as server:
-        server.to = ("127.0.0.1", store.store.ports["s3"])  # type: ignore[attr-defined]
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://{gateway}:{server.server_address[1]}"
-        server.shutdown()
+    with forwarded(gateway, store.store.ports["s3"]) as port:
+        yield f"http://{gateway}:{port}"
 
 
 @contextlib.contextmanager

@@ -1,14 +1,18 @@
-"""A fresh host for heavy tests: a Debian of its own in a folder, with systemd as its first process and nothing but its own loopback.
+"""A fresh host for heavy tests: a Debian of its own in a folder, with systemd as its first process and nothing but its own loopback,
+or with one cable to a site (tests.support.site_network) and what a Docker daemon needs.
 
 Needs root, mmdebstrap and systemd-container (`bin/setup heavy`).
 """
 
+import fcntl
+import os
 import shutil
 import signal
 import ssl
 import subprocess
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,27 +20,50 @@ from pathlib import Path
 import psutil
 
 from tests.support.box import until
+from tests.support.site_network import HOST, MACHINE, SiteNetwork
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("systemd", "systemd-sysv", "ca-certificates", "iproute2", "procps", "curl")
 SITE_CAS = Path("/usr/local/share/ca-certificates")
+CACHE = Path("/var/cache/aihub")
 BOOT_SECONDS = 90.0
+_CGROUPS = Path("/sys/fs/cgroup")
+_IN_CGROUPS = 'while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs"; shift; done; shift; exec "$@"'
+_NETWORK = f"[Match]\nName=uplink\n[Network]\nAddress={HOST}/24\nGateway={MACHINE}\nLinkLocalAddressing=no\n"
+_CGROUPS_UNIT = """# A host's control groups can be written; systemd-nspawn mounts those of version 1 read-only.
+[Unit]
+DefaultDependencies=no
+Before=sysinit.target
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -ec 'for one in /sys/fs/cgroup/*/; do if mountpoint -q "$one"; then mount -o remount,bind,rw "$one"; fi; done'
+[Install]
+WantedBy=sysinit.target
+"""
 
 
 class FreshHost:
     """`folder` holds the host's file system (`root`) and a copy of this repository (`/repo` there)."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, site: SiteNetwork | None) -> None:
+        self._site = site
+        self._name = f"aihub-{folder.name}"
         self.root = folder / "root"
         self._log = folder / "boot.log"
         self._repository = folder / "repo.git"
+        self._cgroups: list[Path] = []
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._nspawn_argv = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "-D", str(self.root)]
-        argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", "bookworm", str(self.root)]
-        subprocess.run(argv, check=True, capture_output=True)
+        self.root.mkdir()
+        subprocess.run(["tar", "-x", "--numeric-owner", "-C", self.root, "-f", _debian()], check=True, capture_output=True)
         subprocess.run(["git", "clone", "--quiet", "--bare", str(ROOT), str(self._repository)], check=True)
         for path in SITE_CAS.glob("*.crt"):  # of a proxy between here and the packages
             shutil.copy(path, self.root / SITE_CAS.relative_to("/"))
+        if site is not None:
+            self.write("/etc/systemd/network/uplink.network", _NETWORK)
+            self.write("/etc/systemd/system/cgroups.service", _CGROUPS_UNIT)
+            units = ("systemd-networkd", "systemd-networkd-wait-online", "cgroups")
+            subprocess.run(["systemctl", "--quiet", f"--root={self.root}", "enable", *units], check=True)
 
     def prepare(self, script: str) -> None:
         """Run it with this machine's network and without systemd: what comes from package registries is installed so."""
@@ -56,9 +83,16 @@ class FreshHost:
 
     def boot(self) -> None:
         """Start it, and wait until systemd says that all is up."""
-        argv = [*self._nspawn_argv, "--private-network", "--boot"]
+        cable = [] if self._site is None else [f"--network-veth-extra={self._site.plug}:uplink"]
+        argv = [*self._nspawn_argv, "--private-network", *cable, "--system-call-filter=add_key bpf keyctl", "--boot"]
+        self._cgroups = _own_cgroups(self._name)
+        entered = ["/bin/sh", "-ec", _IN_CGROUPS, "sh", *map(str, self._cgroups), "--"]
         with self._log.open("wb") as log:
-            self._nspawn = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self._nspawn = subprocess.Popen([*entered, *argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        if self._site is not None:
+            plug = Path("/sys/class/net") / self._site.plug
+            until(lambda: plug.exists() or self._has_ended(), what="the host's network card")
+            self._site.connect()
         until(self._is_up, seconds=BOOT_SECONDS, what="the host's start")
 
     def inside(self, *argv: str | Path) -> list[str]:
@@ -66,6 +100,10 @@ class FreshHost:
         variables = ["PATH=/opt/aihub/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "HOME=/root"]
         entered = ["nsenter", "--target", str(self.leader), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup"]
         return [*entered, "--", "/usr/bin/env", "-i", *variables, *map(str, argv)]
+
+    def in_its_network(self) -> list[str]:
+        """What comes before a command of this machine that shall have the host's network."""
+        return ["nsenter", "--target", str(self.leader), "--net", "--"]
 
     @property
     def leader(self) -> int:
@@ -99,12 +137,28 @@ class FreshHost:
             self._nspawn.wait(60)
         except subprocess.TimeoutExpired:
             self._nspawn.kill()
-            self._nspawn.wait()
-        self._nspawn = None
+        self._is_off()
 
-    def _is_up(self) -> bool:
+    def cut_power(self) -> None:
+        """Nothing on it has another moment."""
+        os.kill(self.leader, signal.SIGKILL)
+        self._is_off()
+
+    def _is_off(self) -> None:
+        assert self._nspawn is not None
+        self._nspawn.wait()
+        self._nspawn = None
+        for cgroup in self._cgroups:
+            for place, _, _ in os.walk(cgroup, topdown=False):
+                Path(place).rmdir()
+
+    def _has_ended(self) -> bool:
         assert self._nspawn is not None
         assert self._nspawn.poll() is None, self._log.read_text(errors="replace")[-3000:]
+        return False
+
+    def _is_up(self) -> bool:
+        self._has_ended()
         try:
             argv = self.inside("systemctl", "is-system-running")
         except ValueError:  # no first process yet
@@ -112,13 +166,42 @@ class FreshHost:
         return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip() in {"running", "degraded"}
 
 
+def _debian() -> Path:
+    """A minimal Debian with PACKAGES, made once on this machine."""
+    archive = CACHE / f"host-bookworm-{zlib.crc32(' '.join(PACKAGES).encode()):08x}.tar"
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with archive.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not archive.exists():
+            part = archive.with_suffix(".part.tar")
+            argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", "bookworm", str(part)]
+            subprocess.run(argv, check=True, capture_output=True)
+            part.replace(archive)
+    return archive
+
+
+def _own_cgroups(name: str) -> list[Path]:
+    """A control group below this process's in each hierarchy: two hosts at a time would take each other's units for their own."""
+    made = []
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        hierarchy = _CGROUPS / (controllers.removeprefix("name=") or "unified")
+        cgroup = (hierarchy if hierarchy.exists() else _CGROUPS) / path.lstrip("/") / name
+        cgroup.mkdir()
+        if controllers == "cpuset":  # it has none unless told
+            for file in ("cpuset.cpus", "cpuset.mems"):
+                (cgroup / file).write_text((cgroup.parent / file).read_text())
+        made.append(cgroup)
+    return made
+
+
 @contextmanager
-def fresh_host() -> Iterator[FreshHost]:
-    """A host that was made, not started."""
+def fresh_host(site: SiteNetwork | None = None) -> Iterator[FreshHost]:
+    """A host that was made, not started. With a site it has a cable to it, and may run Docker."""
     folder = Path(tempfile.mkdtemp(prefix="host-", dir="/tmp"))
     host = None
     try:
-        host = FreshHost(folder)
+        host = FreshHost(folder, site)
         yield host
     finally:
         if host is not None:
