@@ -143,7 +143,7 @@ class SizeClass:
     """How much of the host one server may take. ``memory`` in bytes, ``cpus`` in cores (fractions are fine), ``pids``: processes and
     threads; ``workers``: MLflow's worker processes; ``genai_jobs``: whether MLflow's server-side GenAI jobs may run.
 
-    A runtime holds what it can: the process runtime knows of ``workers`` alone.
+    A runtime holds what it can: the process runtime knows of ``workers`` and ``genai_jobs`` alone.
     """
 
     name: str

@@ -49,7 +49,7 @@ class ProcessRuntime:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, *, server_id: str, directory: Path, mlflow_version: str, size: SizeClass) -> None:  # noqa: ARG002 (the port's)
-        """See the port. Plain processes have no limits: of ``size`` only what stands in the box's settings counts: ``workers``.
+        """See the port. Plain processes have no limits: of ``size`` only what stands in the box's settings counts.
 
         What a killed guard left behind is removed first: its nginx would hold the port, its MLflow the database.
         """
