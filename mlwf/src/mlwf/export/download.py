@@ -200,8 +200,10 @@ class Download:
             fresh = fresh[written:]
         if count:
             with self._changed:
+                # A reader waits for READ bytes or the part's end (which `_store` tells): to wake it for each chunk would only cost.
+                if part.done // READ != position // READ:
+                    self._changed.notify_all()
                 part.done = position
-                self._changed.notify_all()
             self._on_bytes(count)
         return position
 
