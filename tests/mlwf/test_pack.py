@@ -55,7 +55,12 @@ def test_equal_content_gives_equal_bytes_however_it_is_cut() -> None:
     assert whole == cut
 
 
-@pytest.mark.parametrize("data", [TEXT, WEIGHTS, TEXT + WEIGHTS, b"0" * (4 << 20)], ids=["text", "weights", "both", "zeros"])
+LONG = TEXT * (1 + 40 * BLOCK // len(TEXT))  # so long that most blocks are not sampled
+
+
+@pytest.mark.parametrize(
+    "data", [TEXT, LONG, WEIGHTS, TEXT + WEIGHTS, b"0" * (4 << 20)], ids=["text", "long text", "weights", "both", "zeros"]
+)
 def test_at_most_15_percent_larger_than_gzip_6(data: bytes) -> None:
     packed, _file = _packed([data])
     assert len(packed) <= 1.15 * len(zlib.compress(data, 6)) + 64 * (len(data) // BLOCK + 1)
