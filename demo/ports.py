@@ -10,6 +10,13 @@ LOOPBACK = "127.0.0.1"
 _RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LOWEST = 12000
 _chooser = random.SystemRandom()
+_share = (0, 1)
+
+
+def draw_from_share(number: int, of: int) -> None:
+    """From now on draw from share `number` (0, 1, …) of `of` equal ones: processes with other shares never draw the same port."""
+    global _share  # noqa: PLW0603 (the process's own, said once)
+    _share = (number, of)
 
 
 def is_free(port: int) -> bool:
@@ -33,14 +40,14 @@ def free_ports(count: int) -> list[int]:
         DemoError: no free ports were found.
     """
     found: set[int] = set()
-    highest = _ephemeral_start() - 1
+    span = _span()
     for _ in range(count * 200):
         if len(found) == count:
             return list(found)
-        port = _chooser.randint(_LOWEST, highest)
+        port = _chooser.choice(span)
         if is_free(port):
             found.add(port)
-    raise DemoError(f"no {count} free ports between {_LOWEST} and {highest} on {LOOPBACK}: stop what holds them")
+    raise DemoError(f"no {count} free ports between {span[0]} and {span[-1]} on {LOOPBACK}: stop what holds them")
 
 
 def free_range(length: int) -> int:
@@ -49,12 +56,19 @@ def free_range(length: int) -> int:
     Raises:
         DemoError: there is no such run.
     """
-    highest = _ephemeral_start() - length
+    span = _span()
     for _ in range(400):
-        first = _chooser.randint(_LOWEST, highest)
+        first = _chooser.choice(span[: 1 - length or None])
         if all(is_free(port) for port in range(first, first + length)):
             return first
-    raise DemoError(f"no {length} free ports in a row between {_LOWEST} and {highest} on {LOOPBACK}: stop what holds them")
+    raise DemoError(f"no {length} free ports in a row between {span[0]} and {span[-1]} on {LOOPBACK}: stop what holds them")
+
+
+def _span() -> range:
+    """What is drawn from."""
+    number, of = _share
+    length = (_ephemeral_start() - _LOWEST) // of
+    return range(_LOWEST + number * length, _LOWEST + (number + 1) * length)
 
 
 def _ephemeral_start() -> int:

@@ -1,11 +1,13 @@
 """Fixtures for every test. Heavy parts are started once per run, and only when a test asks for them."""
 
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
+from demo.ports import draw_from_share
 from tests.support.ceph import Ceph, running_ceph
 from tests.support.docker import Docker, running_docker
 from tests.support.s3 import S3Store, start_s3_store
@@ -13,12 +15,27 @@ from tests.support.s3 import S3Store, start_s3_store
 CHROMIUM = "/usr/bin/chromium"
 # Root has no sandbox in Chromium; the rest keeps it from calling home.
 CHROMIUM_OPTIONS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+expect.set_options(timeout=30_000)  # the page polls every two seconds, and this machine may be busy
 
 
 def pytest_configure() -> None:
-    """What a shell starts in the background ignores Ctrl-C, and so would everything that the tests start and interrupt."""
+    """What a shell starts in the background ignores Ctrl-C, and so would everything that the tests start and interrupt. Where tests run in
+    several processes (pytest-xdist), none draws a port that another has drawn and not bound yet.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    worker = os.environ.get("PYTEST_XDIST_WORKER")  # gw0, gw1, …
+    if worker:
+        workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        draw_from_share(int(worker.removeprefix("gw")) % workers, workers)  # one that stands in for a crashed one is numbered on
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a test printed or logged may hold lone surrogates, which do not pass from a process of pytest-xdist to the one that reports."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 @pytest.fixture(scope="session")

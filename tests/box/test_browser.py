@@ -3,20 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from tests.support.box import Box
 
 pytestmark = [pytest.mark.box, pytest.mark.browser]
-CHROMIUM = "/usr/bin/chromium"
-QUIET = [
-    "--no-sandbox",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-default-apps",
-    "--disable-sync",
-    "--no-first-run",
-]
 # Whoever runs this in the server's origin can read the API with the viewer's login, and says so in the page and in the title.
 ATTACK = """
 try { document.title = 'script ran'; parent.document.title = 'script ran in the origin'; } catch (error) { }
@@ -24,14 +15,6 @@ fetch('/mlflow/-/info').then(r => r.json()).then(d => { new Image().src = '/mlfl
 """
 HTML = f"<!doctype html><p id=shown>an uploaded page</p><script>{ATTACK}</script>"
 SVG = f'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9"/><script>{ATTACK}</script></svg>'
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def test_a_steady_stream_over_many_sleeps_is_answered_once_each(own_box: MakeBox
     box.start()
 
     def many_sleeps(broken: Callable[[], bool]) -> None:
-        until(lambda: _ended(box) >= 6 or broken(), seconds=120, what="six sleeps")
+        until(lambda: _ended(box) >= 6 or broken(), seconds=240, what="six sleeps")
 
     _answered_once_each(box, pause=(1.0, 2.2), over=many_sleeps)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.support.box import ROOT, Box, alive, until
+from tests.support.box import DIES_WITH_US, ROOT, Box, alive, until
 from tracking_server.guard.loop import Timer
 from tracking_server.guard.mlflow import Launch, MlflowProcess, State
 from tracking_server.guard.starters import Ending, Files, Running
@@ -30,7 +30,7 @@ def spawner_of(box: Box) -> "subprocess.Popen[bytes]":
 
 def start_the_guard_alone(box: Box) -> None:
     """Whoever is behind the spawner's socket."""
-    argv = [box.environment / "bin" / "python", "-P", "-m", "tracking_server", "--spawner", "../spawn/spawn.sock", box.home]
+    argv = [*DIES_WITH_US, box.environment / "bin" / "python", "-P", "-m", "tracking_server", "--spawner", "../spawn/spawn.sock", box.home]
     with (box.home / "guard.stderr").open("ab") as output:
         box.process = subprocess.Popen(argv, cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     until(box.answers, what="the guard's answer")

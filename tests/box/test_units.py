@@ -3,12 +3,15 @@
 import asyncio
 import json
 import re
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.box import ROOT, users_document
+from tracking_server.guard import watch
 from tracking_server.guard.identity import Principal, parse_basic
 from tracking_server.guard.logs import LogKeeper
 from tracking_server.guard.users import UsersError, parse_users
@@ -147,6 +150,10 @@ def test_users_are_names_and_hashes() -> None:
     assert list(parse_users(users_document({"alice": "x", "日本": "y"}))) == ["alice", "日本"]
 
 
+def test_who_is_removed_is_refused_within_two_seconds() -> None:
+    assert watch.SECONDS < 2
+
+
 def test_a_principal_is_printable_in_a_header() -> None:
     assert Principal("basic", "alice smith%日").as_header() == "basic:alice%20smith%25%E6%97%A5"
 
@@ -165,6 +172,12 @@ def test_a_principal_is_printable_in_a_header() -> None:
 )
 def test_basic_credentials(blob: str, credential: tuple[str, bytes] | None) -> None:
     assert parse_basic(blob) == credential
+
+
+def _run(coroutine: Coroutine[Any, Any, Any]) -> None:
+    """On a thread of its own: Playwright keeps a loop on the tests' thread, if a browser was started before."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, coroutine).result()
 
 
 def _put(path: str, length: int | None) -> dict[str, Any]:
@@ -188,7 +201,7 @@ def test_an_upload_that_does_not_fit_is_507_before_it_is_read(tmp_path: Path) ->
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(SpoolMiddleware(app, Spool(tmp_path, 100))(_put(ARTIFACT, 41), receive, send))
+    _run(SpoolMiddleware(app, Spool(tmp_path, 100))(_put(ARTIFACT, 41), receive, send))
     assert sent[0]["status"] == 507
     assert json.loads(sent[1]["body"])["error_code"] == "RESOURCE_EXHAUSTED"
 
@@ -202,7 +215,7 @@ def test_promises_count_until_they_arrive_or_end(tmp_path: Path) -> None:
     assert spool.promise(80)
     upload = Upload(spool, receive, 80)
     assert not spool.has_room(21)
-    asyncio.run(upload.receive())
+    _run(upload.receive())
     assert spool.promised == 50
     upload.end()
     assert spool.promised == 0
@@ -224,7 +237,7 @@ def test_an_upload_without_a_length_is_stopped_when_it_fills_the_spool(tmp_path:
                 file.flush()
 
     with pytest.raises(NoRoomError):
-        asyncio.run(transfer())
+        _run(transfer())
     assert place.stat().st_size <= 20 * 1024 * 1024
 
 

@@ -125,7 +125,7 @@ class Opener:
         context = self.browser.new_context(
             viewport={"width": width, "height": height}, locale=locale, timezone_id="Asia/Tokyo", reduced_motion="reduce", **options
         )
-        context.set_default_timeout(15000)
+        context.set_default_timeout(30_000)
         self.contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: self.complaints.append(str(error)))

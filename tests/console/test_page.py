@@ -14,7 +14,6 @@ from tests.console.conftest import MOUNT, Opener
 from tests.console.fake_service import NOBODY, STEPS, FakeService, stamp
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=15_000)  # the page polls every two seconds, and this machine may be busy
 
 
 def row(page: Page, name: str) -> Locator:

@@ -12,7 +12,7 @@ from mlwf.export_cli import TerminalReporter
 from mlwf.report import stderr
 
 from tests.box.test_sign_in import tokens_document
-from tests.support.box import USER, Box, environment, make_box, until
+from tests.support.box import NOTICED, USER, Box, environment, make_box, until
 
 pytestmark = pytest.mark.box
 
@@ -39,6 +39,6 @@ def test_each_reason_has_its_own_cure(box: Box, tmp_path: Path) -> None:
     old = refusal(box, tmp_path, MLFLOW_TRACKING_TOKEN="too-old")
     assert (old.why, old.cure) == ("the token in MLFLOW_TRACKING_TOKEN has expired", "Make a new one with: mlwf token create GROUP/ENV.")
     box.replace("users.json", json.dumps({"users": []}))
-    until(lambda: "lets nobody in" in refusal(box, tmp_path).why, seconds=3, what="the users gone")
+    until(lambda: "lets nobody in" in refusal(box, tmp_path).why, seconds=NOTICED, what="the users gone")
     assert "Auth Info Registration" in refusal(box, tmp_path, MLFLOW_TRACKING_TOKEN="too-old").cure
     assert list(tmp_path.glob("MLWF*")) == []

@@ -88,8 +88,8 @@ def _console_of(user: str, port: int, program: Path, portal: Portal, live: Live)
         "MLWF_SERVICE": f"unix://{live.socket}",
         "AIHUB_CONSOLE_PORTAL_URL": portal.origin,
     }
-    argv = ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups", str(program), str(port)]
-    return subprocess.Popen(argv, env=settings, cwd="/", stdin=subprocess.DEVNULL)
+    as_user = ["setpriv", "--pdeathsig", "TERM", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
+    return subprocess.Popen([*as_user, str(program), str(port)], env=settings, cwd="/", stdin=subprocess.DEVNULL)
 
 
 @contextmanager

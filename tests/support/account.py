@@ -16,12 +16,19 @@ def service_account(*groups: int) -> Iterator[int]:
     """
     for name in ("ascii", "latin-1", "idna", "utf-8-sig"):
         codecs.lookup(name)
-    mine = os.getgroups()
-    os.setgroups([ACCOUNT, *groups])
-    os.setegid(ACCOUNT)
-    os.seteuid(ACCOUNT)
-    try:
+    with account(ACCOUNT, ACCOUNT, *groups):
         yield ACCOUNT
+
+
+@contextlib.contextmanager
+def account(uid: int, *groups: int) -> Iterator[None]:
+    """This process has that uid, the gid of the same number and these groups. All its threads have, so be quick."""
+    mine = os.getgroups()
+    os.setgroups(groups)
+    os.setegid(uid)
+    os.seteuid(uid)
+    try:
+        yield
     finally:
         os.seteuid(0)
         os.setegid(0)

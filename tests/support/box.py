@@ -23,7 +23,11 @@ from demo.ports import LOOPBACK, free_ports
 ROOT = Path(__file__).resolve().parent.parent.parent
 MLFLOW_VERSION, OLDEST_VERSION = "3.17.2", "3.15.0"  # the newest and the oldest of tracking_server/versions
 USER, PASSWORD = "alice", "a right password"
-DEADLINE = 60.0
+DEADLINE = 120.0
+DIES_WITH_US = ["setpriv", "--pdeathsig", "KILL"]
+"""Before a command: nothing is left where the test run itself is killed, or ends before its fixtures do (Ctrl-C with several processes)."""
+NOTICED = 20.0
+"""Until a changed file must be in force on a busy machine. On one that is not, two seconds: the guard looks every second (`test_units`)."""
 STARTERS = ["child", "spawner"]
 """Who starts MLflow: the guard itself, or another container's first process. For the fixture `own_box`, with `indirect=True`."""
 
@@ -111,7 +115,7 @@ class Box:
         options: list[str | Path] = ["--spawner", self.home / "spawn" / "spawn.sock"] if self.spawned else []
         if self.spawned and (self.spawner is None or self.spawner.poll() is not None):
             self.start_spawner()
-        argv: list[str | Path] = [self.environment / "bin" / "python", "-P", "-m", "tracking_server", *options, self.home]
+        argv: list[str | Path] = [*DIES_WITH_US, self.environment / "bin" / "python", "-P", "-m", "tracking_server", *options, self.home]
         with (self.home / "guard.stderr").open("ab") as output:
             self.process = subprocess.Popen(argv, cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
@@ -119,7 +123,7 @@ class Box:
         """As the container's entry does, for this user id unless said otherwise."""
         (self.home / "spawn").mkdir(mode=0o711, exist_ok=True)
         script, uid = ROOT / "tracking_server" / "spawner.py", os.getuid() if guard_uid is None else guard_uid
-        argv: list[str | Path] = [self.environment / "bin" / "python", "-I", "-S", script, str(uid), self.home]
+        argv: list[str | Path] = [*DIES_WITH_US, self.environment / "bin" / "python", "-I", "-S", script, str(uid), self.home]
         with (self.home / "guard.stderr").open("ab") as output:
             self.spawner = subprocess.Popen(argv, cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 

@@ -2,9 +2,9 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -67,16 +67,22 @@ def test_help_teaches(name: str) -> None:
 
 
 def test_help_is_quick() -> None:
-    """Nothing heavy is imported for it; the time is the best of three, since the machine has other work."""
+    """Nothing heavy is imported for it; the time is the processor's, the best of three, since the machine has other work."""
     script = "import sys; from backend.cli import main; sys.argv = ['aihub', '--help']\ntry: main()\nexcept SystemExit: pass\n"
     script += "print([m for m in ('sqlalchemy', 'flask', 'pydantic', 'boto3', 'yaml', 'rich', 'cryptography') if m in sys.modules])"
     times, output = [], ""
     for _ in range(3):
-        began = time.monotonic()
+        before = _processor_seconds()
         output = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-        times.append(time.monotonic() - began)
+        times.append(_processor_seconds() - before)
     assert output.splitlines()[-1] == "[]"
-    assert min(times) < 1.0
+    assert 0 < min(times) < 1.0
+
+
+def _processor_seconds() -> float:
+    """Of all processes that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_wrong_use_is_2_and_a_failure_is_1(admin: Admin, tmp_path: Path) -> None:

@@ -38,10 +38,10 @@ def crowd(live: Live, stack: ExitStack, count: int, data: bytes) -> list[socket.
 @pytest.mark.parametrize("data", [b"", b"GET /api/v1/me HTTP/1.1\r\nHost: x\r\nX-Slow: ", request("PUT", "/servers/a/bb/users")[:-1]])
 def test_a_crowd_of_slow_connections_keeps_nobody_waiting(live: Live, data: bytes) -> None:
     with ExitStack() as stack:
-        crowd(live, stack, 40, data)
         began = time.monotonic()
+        crowd(live, stack, 40, data)
         assert live.ask_as(NOBODY, request("GET", "/me"))[0] == 200
-        assert time.monotonic() - began < ARRIVAL_SECONDS / 2
+        assert time.monotonic() - began < ARRIVAL_SECONDS, "before the crowd is cut off"
 
 
 def test_what_does_not_arrive_is_cut_off(live: Live) -> None:
@@ -49,7 +49,7 @@ def test_what_does_not_arrive_is_cut_off(live: Live) -> None:
         (slow,) = crowd(live, stack, 1, b"GET /api/v1/me HTTP/1.1\r\nX-Slow: ")
         slow.settimeout(ARRIVAL_SECONDS * 2)
         began = time.monotonic()
-        while time.monotonic() - began < ARRIVAL_SECONDS * 2:  # a byte now and then does not help
+        while time.monotonic() - began < ARRIVAL_SECONDS * 4:  # a byte now and then does not help
             try:
                 slow.sendall(b"x")
             except OSError:
@@ -60,7 +60,7 @@ def test_what_does_not_arrive_is_cut_off(live: Live) -> None:
                     break
             except TimeoutError:
                 continue
-        assert ARRIVAL_SECONDS - 2 < time.monotonic() - began < ARRIVAL_SECONDS + 5
+        assert ARRIVAL_SECONDS - 2 < time.monotonic() - began < ARRIVAL_SECONDS * 3
     assert live.ask("GET", "/me")[0] == 200
 
 

@@ -31,7 +31,7 @@ from backend.settings import Settings
 from backend.snapshots import KeptCopies
 from backend.wiring import make_copies
 from backend.wishes import CreateWish, StorageWish
-from demo.ports import free_ports
+from demo.ports import free_range
 
 GROUP = Group(name="ga50000", gid=20001)
 ALICE = Caller(user="alice", uid=1001, groups=(GROUP,))
@@ -226,7 +226,7 @@ def runs_in(path: Path) -> list[str]:
         database.close()
 
 
-def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Poll until the condition is true, and return what it gave."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -242,7 +242,7 @@ class Site:
     """Of the servers that ``create`` asks for."""
 
     def __init__(self, home: Path, *, runtime: Any = None, ports: int = 4, **settings: Any) -> None:
-        first = min(free_ports(1)) if "port_first" not in settings else settings["port_first"]
+        first = settings["port_first"] if "port_first" in settings else free_range(ports)
         values = {
             "port_first": first,
             "port_last": min(first + ports - 1, 65535),

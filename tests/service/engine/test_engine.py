@@ -80,7 +80,7 @@ class Answer(BaseHTTPRequestHandler):
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
     with Daemon(tmp_path / "docker.sock") as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+        threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
         yield running
         running.ended.set()
         running.shutdown()

@@ -227,7 +227,7 @@ def test_another_program_on_the_port_is_a_stranger(body: bytes):
             pass
 
     with HTTPServer(("127.0.0.1", 0), Stranger) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         seen = ask("k3v9x2m7q4ab", ("127.0.0.1", server.server_port))
         server.shutdown()
     assert (seen.state, seen.stranger) == (BoxState.SILENT, True)

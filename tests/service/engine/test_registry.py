@@ -93,6 +93,7 @@ def test_writers_of_several_processes_lose_nothing_and_never_deadlock(registry: 
         assert session.get_one(Port, 1).server_id == "120"
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # as gunicorn does, whatever threads there are
 def test_a_child_of_a_fork_has_its_own_connections(registry: Registry):
     with registry.session() as session:
         session.add(Port(port=1, server_id="0"))
