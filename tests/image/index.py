@@ -5,14 +5,16 @@ import hashlib
 import io
 import threading
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 
-def wheel(name: str, version: str, *, requires: Sequence[str] = (), tag: str = "py3-none-any") -> tuple[str, bytes]:
-    """File name and bytes of a wheel with one module that says its version."""
+def wheel(
+    name: str, version: str, *, requires: Sequence[str] = (), tag: str = "py3-none-any", more: Mapping[str, str] | None = None
+) -> tuple[str, bytes]:
+    """File name and bytes of a wheel with one package that says its version, and with `more` files."""
     plain = name.replace("-", "_")
     info = f"{plain}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n" + "".join(f"Requires-Dist: {each}\n" for each in requires)
@@ -20,6 +22,7 @@ def wheel(name: str, version: str, *, requires: Sequence[str] = (), tag: str = "
         f"{plain}/__init__.py": f"__version__ = {version!r}\n",
         f"{info}/METADATA": metadata,
         f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n",
+        **(more or {}),
     }
     record = "".join(
         f"{path},sha256={base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b'=').decode()},{len(text)}\n"

@@ -1,18 +1,20 @@
 """mlwf_create_image with real Apptainer, as an ordinary user: the image, its proof, and its bad days."""
 
 import hashlib
+import io
 import json
 import os
 import shutil
 import signal
 import stat
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from tests.mlwf.models import Models, answer_of
-from tests.support.apptainer import CERTIFICATES, Ground, base_python, registry
+from tests.support.apptainer import CERTIFICATES, Ground, as_docker_archive, base_python, registry
 from tests.support.box import until
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
@@ -111,6 +113,60 @@ def test_bases_of_a_registry_and_a_layout(ground: Ground, models: Models) -> Non
     laid = answer_of(create(ground, tiny, "--no-test", "--json", base=f"oci:{layout}:one"))
     assert ground.run(["apptainer", "exec", str(laid["image"]), "python", "-c", "import six"]).returncode == 0
     assert "a /mlwf already" in create(ground, tiny, "--no-test", base=str(laid["image"]), status=1)
+
+
+# A Python of the base's that is asked for its version, and when it compiles writes wherever it can before it does.
+EVIL = """#!/bin/sh
+if [ "$1" = -c ]; then echo "%s /usr/bin/python3"; exit; fi
+while read -r _id _parent _device _root place _more; do
+    case $place in /|/proc*|/sys*|/dev*) continue;; esac
+    echo evil > "$place/evil"
+    for file in $(find "$place" -xdev -type f -user "$(id -u)"); do
+        case $file in /mlwf-compiled/*) ;; *) chmod u+w "$file"; echo evil >> "$file";; esac
+    done
+done 2>/dev/null < /proc/self/mountinfo
+/usr/bin/python3.11 "$@"
+for key in /mlwf-compiled/*; do ln -s / "$key.link"; echo "../../../../../../evil/${key##*/}"; done
+"""
+
+
+def test_a_base_that_writes_wherever_it_can_reaches_nothing_of_the_user(ground: Ground, models: Models) -> None:
+    tiny, evil = models.tiny(), ground.home / "evil-base"
+    create(ground, tiny, "--no-test")
+    _with_program(ground.base, evil, "usr/bin/python3", EVIL % base_python())
+    ground.give(evil)
+    cache = ground.home / "cache"
+
+    def kept() -> dict[Path, str]:
+        files = (path for path in ground.home.rglob("*") if path.is_file() and not path.is_symlink())
+        return {path: sha256(path) for path in files if ".apptainer" not in path.parts}  # the tool's own notes
+
+    before = kept()
+    made = answer_of(create(ground, tiny, "--no-test", "--json", base=f"docker-archive:{evil}"))
+    after = kept()
+    assert {path: after.get(path) for path in before} == before
+    added = {path for path in after.keys() - before.keys() if not path.is_relative_to(str(made["folder"]))}
+    assert {path.relative_to(cache).parts[0] for path in added} <= {"bases", "images", "locks", "compiled", "digests", "wheels"}
+    assert not [path for path in added if "evil" in path.name or path.suffix == ".pyc"]
+    compiled = "/mlwf/env/lib/python3.11/site-packages/__pycache__/six.cpython-311.pyc"
+    assert ground.run(["apptainer", "exec", str(made["image"]), "ls", compiled]).stdout == f"{compiled}\n", "it did run"
+
+
+def _with_program(base: Path, changed: Path, name: str, text: str) -> None:
+    """A docker-archive like the base, with another program at `name`."""
+    layer = changed.with_suffix(".layer")
+    with tarfile.open(base) as archive:
+        member = next(each for each in archive if each.name.endswith("/layer.tar"))
+        content = archive.extractfile(member)
+        assert content
+        with layer.open("wb") as file:
+            shutil.copyfileobj(content, file)
+    with tarfile.open(layer, "a") as tar:
+        entry = tarfile.TarInfo(f"./{name}")
+        entry.size, entry.mode = len(text.encode()), 0o755
+        tar.addfile(entry, io.BytesIO(text.encode()))
+    as_docker_archive(layer, changed)
+    layer.unlink()
 
 
 def test_the_recipe_builds_an_equivalent_image_by_hand(ground: Ground, models: Models) -> None:

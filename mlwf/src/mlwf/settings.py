@@ -66,7 +66,7 @@ SETTINGS = (
         "UV_DEFAULT_INDEX",
         "Package index for `mlwf_create_image`; uv's other variables of indexes (`UV_INDEX`, `UV_FIND_LINKS` …) hold too.",
     ),
-    Setting("UV_FIND_LINKS", "Folder of wheels beside the index; read while fetching, and seen by the install in the base."),
+    Setting("UV_FIND_LINKS", "Folder of wheels beside the index; read while fetching and installing."),
     Setting(
         "SLURM_CPUS_PER_TASK",
         "Processors for packing an image; also `NSLOTS` (Grid Engine) and `NCPUS` (PBS). Outside of a job at most 8 are used.",

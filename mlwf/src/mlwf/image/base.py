@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ BASE_OBJECT = "mlwf-base.json"
 INSPECT_OBJECT = "inspect-metadata.json"
 # A path that no base may have: everything that we add is below it.
 OURS = "mlwf"
+MAX_META = 1 << 20
 LABEL_DATE = "org.label-schema.build-date"
 LABEL_FROM = "org.label-schema.usage.singularity.deffile.from"
 ENVIRONMENT_HOOK = """\
@@ -41,6 +43,8 @@ for python in python3 /usr/local/bin/python3 /usr/bin/python3 /opt/conda/bin/pyt
     "$python" -c 'import sys, venv; print("%d.%d.%d" % sys.version_info[:3], sys._base_executable or sys.executable)' 2>/dev/null
 done
 """
+# What a base says of its Python becomes part of paths here: nothing else is believed.
+PYTHON = re.compile(r"(3\.[0-9]{1,2}\.[0-9]{1,2}) (/[A-Za-z0-9._+/-]{1,255})")
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64le", "riscv64": "riscv64"}
 
 
@@ -125,7 +129,7 @@ def canonical(value: object) -> bytes:
 
 
 def _probe(kit: Kit, root: Path, named: str, digest: str) -> BaseFacts:
-    said = kit.runner.run(kit.tool.argv(root, ["/bin/sh", "-c", PROBE]), _("The base image cannot be run"), timeout=300)
+    said = kit.runner.run(kit.tool.argv(root, ["/bin/sh", "-c", PROBE], network=False), _("The base image cannot be run"), timeout=300)
     lines = [*said.splitlines(), "", ""]
     architecture = MACHINES.get(lines[0].strip())
     libc = lines[1].removeprefix("glibc ").strip()
@@ -135,32 +139,45 @@ def _probe(kit: Kit, root: Path, named: str, digest: str) -> BaseFacts:
         )
     pythons: dict[str, str] = {}
     for line in lines[2:]:
-        version, _space, path = line.partition(" ")
-        if path.startswith("/"):
-            pythons.setdefault(version, path)
+        match = PYTHON.fullmatch(line)
+        if match:
+            pythons.setdefault(match[1], match[2])
     return BaseFacts(named, digest, architecture, libc if libc[:1].isdigit() else "", pythons)
 
 
 def _prepare(root: Path, named: str) -> dict[str, object]:
     """Puts our two hooks into the unpacked base, takes away what differs from run to run, and answers what `inspect` shall say."""
     meta = root / ".singularity.d"
+    for place in (meta, meta / "env"):
+        if place.is_symlink() or (place.exists() and not place.is_dir()):
+            raise MlwfError(
+                _("The base image cannot be used"),
+                _("its {path} is no folder").format(path=f"/{place.relative_to(root)}"),
+                _("Use another base image."),
+            )
     _write(meta / "env/92-mlwf.sh", ENVIRONMENT_HOOK)
     _write(meta / "runscript", RUNSCRIPT)
     _write(meta / "Singularity", f"bootstrap: docker\nfrom: {named}\n", 0o644)
     try:
-        labels = json.loads((meta / "labels.json").read_bytes())
+        labels = json.loads(_own(meta / "labels.json"))
     except (OSError, ValueError):
         labels = {}
+    labels = labels if isinstance(labels, dict) else {}
     labels = {str(name): str(value) for name, value in labels.items() if name != LABEL_DATE}
     labels[LABEL_FROM] = named
     _write(meta / "labels.json", json.dumps(labels, indent=1, sort_keys=True) + "\n", 0o644)
-    scripts = sorted(each for each in (meta / "env").glob("*.sh") if each.name[:3] in {"10-", "90-", "92-"} and each.stat().st_size)
+    scripts = sorted(each for each in (meta / "env").glob("*.sh") if each.name[:3] in {"10-", "90-", "92-"} and _own(each))
     attributes = {
         "labels": labels,
-        "environment": {f"/.singularity.d/env/{each.name}": each.read_text("utf-8", "replace").rstrip("\n") for each in scripts},
+        "environment": {f"/.singularity.d/env/{each.name}": _own(each).decode("utf-8", "replace").rstrip("\n") for each in scripts},
         "runscript": RUNSCRIPT.rstrip("\n"),
     }
     return {"data": {"attributes": attributes}, "type": "container"}
+
+
+def _own(path: Path) -> bytes:
+    """What a small file of the base holds; of a link, which would lead to a file of this machine, nothing. Raises FileNotFoundError."""
+    return path.read_bytes() if stat.S_ISREG(path.lstat().st_mode) and path.lstat().st_size <= MAX_META else b""
 
 
 def _write(path: Path, text: str, mode: int = 0o755) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from mlwf.image.cache import LEASES, WORK, Cache
 
 # Entries are one folder each; of wheels and Pythons a job uses files by path, so a whole version goes at once.
-KINDS = ("images", "bases", "pythons", "wheels", "locks", "proofs", "digests", "addresses")
+KINDS = ("images", "bases", "pythons", "wheels", "compiled", "locks", "proofs", "digests", "addresses")
 IN_USE_SECONDS = 3600.0
 
 

@@ -1,59 +1,26 @@
-"""The model's environment, built inside the base without network, from wheels of the user's cache."""
+"""The model's environment, from wheels of the user's cache, as the base's own Python would have it."""
 
-import os
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.image.base import ComingBase
 from mlwf.image.cache import remove_tree
+from mlwf.image.compiled import Compiler
 from mlwf.image.kit import Kit
 from mlwf.image.lock import BasePlatform, Lock, uv_program
 from mlwf.image.process import ProgramError
 from mlwf.image.pythons import Python
-from mlwf.image.requirements import without_passwords
-from mlwf.image.tool import Bind
 
-# The cache and the new environment are one mount in the container: hard links do not cross mounts.
-INSIDE = "/mlwf-build"
-UV_INSIDE = "/mlwf-uv"
 ENV = "env"
-# Index addresses are part of the names in uv's cache, so that the offline install needs the same ones.
+# The Python that uv is run with, as folders are called.
+HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
+# What a lock depends on besides the requirements.
 INDEXES = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INDEX_STRATEGY", "UV_TORCH_BACKEND")
-# Compiles what has no .pyc yet; each .pyc names the file where it will be in the image, and is never checked against it. The packages' own
-# tests stay as they are: nobody imports them, and they are a quarter to a half of pandas, SciPy and their like.
-COMPILE = """
-import concurrent.futures, importlib.util, os, py_compile, sys
-above, final, workers = sys.argv[1], sys.argv[2], int(sys.argv[3])
-
-def compiled(path):
-    try:
-        py_compile.compile(path, doraise=True, dfile=final + path[len(above):], quiet=2,
-                           invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
-    except Exception:
-        return None  # templates and sources for another Python are no failure
-    return path
-
-def main():
-    missing = []
-    for folder, folders, names in os.walk(above):
-        folders[:] = [each for each in folders if each != "tests"]
-        have = set(os.listdir(folder + "/__pycache__")) if os.path.isdir(folder + "/__pycache__") else ()
-        for name in sorted(names):
-            if name.endswith(".py") and os.path.basename(importlib.util.cache_from_source(name)) not in have:
-                missing.append(os.path.join(folder, name))
-    if missing:
-        with concurrent.futures.ProcessPoolExecutor(workers) as pool:
-            for path in pool.map(compiled, missing, chunksize=32):
-                if path:
-                    print(os.path.relpath(importlib.util.cache_from_source(path), above))
-
-if __name__ == "__main__":
-    main()
-"""
 
 
 @dataclass(frozen=True)
@@ -67,22 +34,19 @@ class Environments:
 
     @property
     def wheels(self) -> Path:
-        """The cache of uv, ours alone and for one minor version of Python: the wheels in it carry that one's .pyc."""
-        return self.kit.cache.root / "wheels" / self.python.version.rpartition(".")[0]
+        """The cache of uv, ours alone; no container sees it."""
+        return self.kit.cache.root / "wheels" / self.python.minor
 
     def fetch(self, lock: Lock, work: Path, *, offline: bool = False) -> None:
         """Gets every wheel of the lock into the cache, with the user's own network and index settings. Raises MlwfError."""
         listed = work.parent / f"{work.name}.fetch.lock"
         listed.write_text(lock.text)
         target = work.parent / f"{work.name}.fetched"
-        options = ["--only-binary", ":all:"] if self.only_wheels else []
-        options += ["--offline"] if offline else []
-        platform = BasePlatform(self.base.facts.glibc, self.base.facts.architecture).as_uv()
         try:
             self.kit.runner.run(
                 [
-                    uv_program(), "pip", "install", "--no-config", "--no-deps", "--require-hashes", "--quiet", "--cache-dir", self.wheels,
-                    "--target", target, "--python-version", self.python.version, "--python-platform", platform, *options,
+                    uv_program(), "pip", "install", "--no-config", "--no-deps", "--require-hashes", "--quiet", "--no-compile-bytecode",
+                    "--cache-dir", self.wheels, "--target", target, *self._for_the_base(), *(["--offline"] if offline else []),
                     "--requirements", listed,
                 ],
                 _("The model's packages cannot be fetched"),
@@ -92,92 +56,82 @@ class Environments:
                 remove_tree(target)
 
     def make(self, lock: Lock, folder: Path) -> None:
-        """Makes `folder`/env, which is /mlwf/env in the image. `folder` is in the cache's work folder. Raises ProgramError.
+        """Makes `folder`/env, which is /mlwf/env in the image. `folder` is in the job's work folder. Raises ProgramError.
 
-        No code of a package runs: only wheels are unpacked, and Python starts without what they installed.
+        No code of a package runs: only wheels are unpacked. The base's Python runs to compile, never where it could write a wheel: uv works
+        with the Python of this program, and what it writes down of that one is turned into the base's.
         """
-        (folder / "requirements.lock").write_text(lock.text)
-        inside = f"{INSIDE}/{folder.relative_to(self.kit.cache.root)}"
-        options = "--only-binary :all:" if self.only_wheels else ""
-        script = (
-            'set -e; uv venv --no-config --quiet --relocatable --no-project --python "$1" "$2/env"\n'
-            "uv pip sync --no-config --quiet --offline --require-hashes --link-mode hardlink "
-            f'{options} --python "$2/env" "$2/requirements.lock"\n'
-            f'exec "$1" -I -S -B "$2/compile.py" "$2/env/lib/python{self._minor}/site-packages" '
-            f'"/mlwf/env/lib/python{self._minor}/site-packages" "$3"\n'
-        )
-        (folder / "compile.py").write_text(COMPILE)
-        said = self.kit.runner.run(
-            self.kit.tool.argv(
-                self.base.made().file,
-                ["/bin/sh", "-c", script, "sh", self.python.inside, inside, str(self.kit.processors)],
-                binds=[
-                    Bind(self.kit.cache.root, INSIDE, writable=True),
-                    Bind(uv_program().parent, UV_INSIDE),
-                    *self.python.binds(),
-                    *self._found_here(),
-                ],
-                network=False,
-            ),
-            _("The model's packages cannot be installed"),
-            extra=self.kit.tool.inside(self._variables()),
-        )
-        (folder / "compile.py").unlink()
-        self._keep_compiled(folder / ENV, said.splitlines())
-        self._tidy(folder / ENV)
+        env, listed = folder / ENV, folder / "requirements.lock"
+        listed.write_text(lock.text)
+        what = _("The model's packages cannot be installed")
+        options: list[str | Path] = ["--no-config", "--quiet", "--cache-dir", self.wheels]
+        self.kit.runner.run([uv_program(), "venv", *options, "--relocatable", "--no-project", "--python", sys.executable, env], what)
+        links = self._link_places(env)
+        self.kit.runner.run(
+            [
+                uv_program(), "pip", "sync", *options, "--offline", "--require-hashes", "--link-mode", "hardlink", "--no-compile-bytecode",
+                *self._for_the_base(), "--python", env, listed,
+            ],
+            what,
+        )  # fmt: skip
+        for link in links:
+            link.unlink()
+        self._name_python(env)
+        self._tidy(env)
+        packages = f"{ENV}/lib/python{self.python.minor}/site-packages"
+        Compiler(self.kit, self.base, self.python).compile(folder / packages, f"/mlwf/{packages}", folder.parent / "compiled")
 
-    @property
-    def _minor(self) -> str:
-        return self.python.version.rpartition(".")[0]
+    def _for_the_base(self) -> list[str]:
+        """What makes uv, which runs here, choose the wheels that the base's Python takes."""
+        platform = BasePlatform(self.base.facts.glibc, self.base.facts.architecture).as_uv()
+        options = ["--only-binary", ":all:"] if self.only_wheels else []
+        return ["--python-version", self.python.version, "--python-platform", platform, *options]
 
-    def _variables(self) -> dict[str, str]:
-        variables = {
-            "PATH": f"{UV_INSIDE}:/usr/local/bin:/usr/bin:/bin",
-            "UV_CACHE_DIR": f"{INSIDE}/{self.wheels.relative_to(self.kit.cache.root)}",
-            "UV_PYTHON_DOWNLOADS": "never",
-            "PYTHONHASHSEED": "0",
-            "HOME": "/tmp",  # noqa: S108  # the container's own, empty
-        }
-        # uv knows what it fetched by the index's address without its password, and nothing is fetched here.
-        given = self.kit.runner.environ
-        return variables | {name: without_passwords(given[name]) for name in INDEXES if name in given}
+    def _link_places(self, env: Path) -> list[Path]:
+        """Has uv install into the folders that the base's Python looks at; what is answered is to be removed again."""
+        if self.python.minor == HERE:
+            return []
+        (env / f"lib/python{HERE}").rename(env / f"lib/python{self.python.minor}")
+        (env / "include/site").mkdir(parents=True, exist_ok=True)
+        (env / f"include/site/python{self.python.minor}").mkdir()
+        links = [env / f"lib/python{HERE}", env / f"include/site/python{HERE}"]
+        for link in links:
+            link.symlink_to(f"python{self.python.minor}")
+        return links
 
-    def _found_here(self) -> list[Bind]:
-        """Folders of wheels that the user's index settings name: the offline install looks there again."""
-        named = re.split(r"[\s,]+", self.kit.runner.environ.get("UV_FIND_LINKS", ""))
-        return [Bind(Path(each), each) for each in named if each.startswith("/") and Path(each).is_dir()]
-
-    def _keep_compiled(self, env: Path, names: list[str]) -> None:
-        """Links new .pyc into the wheels of uv's cache, so that the next environment has them without compiling."""
-        packages = env / f"lib/python{self._minor}/site-packages"
-        if not names:
-            return
-        owners = {top: archive for archive, tops in self._archives(packages) for top in tops}
-        for name in names:
-            archive = owners.get(name.split("/")[0] if not name.startswith("__pycache__/") else name)
-            if archive:
-                kept = archive / name
-                try:
-                    kept.parent.mkdir(exist_ok=True)
-                    os.link(packages / name, kept)
-                except (FileExistsError, FileNotFoundError):
-                    continue  # another job was quicker, or the folder belongs to two packages
-
-    def _archives(self, packages: Path) -> Iterator[tuple[Path, list[str]]]:
-        """The unpacked wheels that this environment is linked from, each with what it has at the top (modules by their .pyc's name)."""
-        linked = {(file.stat().st_dev, file.stat().st_ino) for file in packages.glob("*.dist-info/METADATA")}
-        for metadata in self.wheels.glob("archive-v*/*/*.dist-info/METADATA"):
-            if (metadata.stat().st_dev, metadata.stat().st_ino) in linked:
-                archive = metadata.parent.parent
-                tag = f"cpython-{self._minor.replace('.', '')}"
-                tops = [each for each in archive.iterdir() if not each.name.endswith((".dist-info", ".data"))]
-                yield archive, [f"__pycache__/{each.stem}.{tag}.pyc" if each.suffix == ".py" else each.name for each in tops]
+    def _name_python(self, env: Path) -> None:
+        """Names the base's Python wherever uv wrote down the one of this machine, so that any machine makes the same environment."""
+        minor, program = self.python.minor, PurePosixPath(self.python.inside)
+        for name, target in (("python", str(program)), ("python3", "python"), (f"python{HERE}", ""), (f"python{minor}", "python")):
+            (env / "bin" / name).unlink(missing_ok=True)
+            if target:
+                (env / "bin" / name).symlink_to(target)
+        if (env / f"bin/pip{HERE}").exists():
+            (env / f"bin/pip{HERE}").rename(env / f"bin/pip{minor}")
+        told = {"home": program.parent, "version_info": self.python.version}
+        _rewrite(env / "pyvenv.cfg", r"^(home|version_info) = .*", lambda line: f"{line[1]} = {told[line[1]]}")
+        own = rf"^(\.\./\.\./\.\./(?:include/site/python|bin/pip)){re.escape(HERE)}(?=[/,])"
+        for record in (env / f"lib/python{minor}/site-packages").glob("*.dist-info/RECORD"):
+            _rewrite(record, own, lambda line: line[1] + minor)
+        _rewrite(env / "bin/activate_this.py", rf"(?<=lib/python){re.escape(HERE)}(?=/site-packages)", lambda _match: minor)
+        for folder in (env / f"include/site/python{minor}", env / "include/site", env / "include"):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
     def _tidy(self, env: Path) -> None:
         """Takes away what would differ from one build to the next and nobody needs."""
-        for pattern in (".lock", ".gitignore", "CACHEDIR.TAG", f"lib/python{self._minor}/site-packages/*.dist-info/uv_cache.json"):
+        for pattern in (".lock", ".gitignore", "CACHEDIR.TAG", f"lib/python{self.python.minor}/site-packages/*.dist-info/uv_cache.json"):
             for file in env.glob(pattern):
                 file.unlink()
+
+
+def _rewrite(file: Path, pattern: str, new: Callable[[re.Match[str]], str]) -> None:
+    """Changes a small text, in a file of its own: the old one may be a hard link of the cache's."""
+    text = file.read_text("utf-8")
+    changed = re.sub(pattern, new, text, flags=re.MULTILINE)
+    if changed != text:
+        file.unlink()
+        file.write_text(changed, "utf-8")
 
 
 def make_or_fetch(environments: Environments, lock: Lock, folder: Path, *, offline: bool) -> None:

@@ -20,9 +20,10 @@ INSIDE = "/mlwf/python"
 VERSION = re.compile(r"3\.[0-9]{1,2}\.[0-9]{1,2}")
 COMPILE = (
     "import compileall, py_compile, sys\n"
-    "compileall.compile_dir('/mlwf/python/lib', quiet=2, force=True, workers=int(sys.argv[1]),"
+    f"compileall.compile_dir(sys.argv[1], ddir='{INSIDE}/lib', quiet=2, force=True, workers=int(sys.argv[2]),"
     " invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)\n"
 )
+TELL = "import sys; print('%d.%d.%d' % sys.version_info[:3])"
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class Python:
     inside: str
     folder: Path | None
     origin: str
+
+    @property
+    def minor(self) -> str:
+        """As folders are called: "3.11"."""
+        return self.version.rpartition(".")[0]
 
     def binds(self) -> list[Bind]:
         return [Bind(self.folder, INSIDE)] if self.folder else []
@@ -96,15 +102,14 @@ def _provide(wanted: str, kept: Path, base: ComingBase, kit: Kit, wishes: Python
             origin = "uv"
         if not origin:
             return ""
-        # Its own .pyc compare times, which an image does not keep: they are made anew, unchecked.
-        program = f"{INSIDE}/bin/python{wanted.rpartition('.')[0]}"
+        name = f"python{wanted.rpartition('.')[0]}"
+        # Its own .pyc compare times, which an image does not keep: they are made anew, unchecked; here, since all bases share it.
+        kit.runner.run(
+            [made / "bin" / name, "-I", "-S", "-c", COMPILE, made / "lib", str(kit.processors)],
+            _("Python {version} does not run on this machine").format(version=wanted),
+        )
         said = kit.runner.run(
-            kit.tool.argv(
-                base.made().file,
-                [program, "-I", "-S", "-c", f"{COMPILE}print('%d.%d.%d' % sys.version_info[:3])", str(kit.processors)],
-                binds=[Bind(made, INSIDE, writable=True)],
-                network=False,
-            ),
+            kit.tool.argv(base.made().file, [f"{INSIDE}/bin/{name}", "-I", "-S", "-c", TELL], binds=[Bind(made, INSIDE)], network=False),
             _("Python {version} does not run in the base image").format(version=wanted),
         ).strip()
         if said != wanted:

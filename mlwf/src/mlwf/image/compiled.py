@@ -1,0 +1,146 @@
+"""The .pyc of an environment: compiled by the base's own Python, which may lie, and so kept for this base alone.
+
+The base sees the packages read-only. What it writes is taken by names that were made up here, one flat folder of regular files.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlwf.i18n import _
+from mlwf.image.base import ComingBase
+from mlwf.image.cache import remove_tree
+from mlwf.image.kit import Kit
+from mlwf.image.pythons import Python
+from mlwf.image.tool import Bind
+
+SOURCES, COMPILED = "/mlwf-sources", "/mlwf-compiled"
+LIST = "list"
+# Each .pyc names the file where it will be in the image, and is never checked against it.
+COMPILE = """
+import concurrent.futures, py_compile, sys
+sources, into, final, workers = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+
+def compiled(line):
+    key, _space, name = line.partition(" ")
+    try:
+        py_compile.compile(sources + "/" + name, cfile=into + "/" + key, dfile=final + "/" + name, doraise=True, quiet=2,
+                           invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    except OSError:
+        raise
+    except Exception:
+        pass  # templates and sources for another Python are no failure
+
+def main():
+    with open(into + "/list", encoding="utf-8", errors="surrogateescape") as file:
+        lines = file.read().split("\\0")[:-1]
+    with concurrent.futures.ProcessPoolExecutor(workers) as pool:
+        for _done in pool.map(compiled, lines, chunksize=32):
+            pass
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """Compiles environments for one base and one Python."""
+
+    kit: Kit
+    base: ComingBase
+    python: Python
+
+    @property
+    def kept(self) -> Path:
+        """What programs of this base have compiled: no other base gets to run it."""
+        facts = self.base.facts
+        python = self.python
+        return (
+            self.kit.cache.root / "compiled" / self.kit.cache.key(facts.source, facts.digest, python.version, python.inside, python.origin)
+        )
+
+    def compile(self, packages: Path, final: str, work: Path) -> None:
+        """Puts a .pyc beside every source below `packages`, which is `final` in the image. `work`: a new folder. Raises ProgramError."""
+        missing = {key: source for key, source in self._keyed(packages) if not self._take(key, self._pyc(source))}
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self.kept)  # when it was last used, for prune
+        if missing:
+            work.mkdir(0o700)
+            self._run(packages, final, work, missing)
+            for key, source in missing.items():
+                self._keep(work / key, key, self._pyc(source))
+            remove_tree(work)
+
+    def _keyed(self, packages: Path) -> Iterator[tuple[str, Path]]:
+        """The sources without a .pyc, each with the name of all that its .pyc is made of."""
+        for source in self._sources(packages):
+            name = os.fsencode(source.relative_to(packages))
+            yield hashlib.sha256(name + b"\0" + source.read_bytes()).hexdigest(), source
+
+    def _place(self, key: str) -> Path:
+        return self.kept / key[:2] / key
+
+    def _take(self, key: str, pyc: Path) -> bool:
+        """Whether it is known already what becomes of this source: a .pyc, or nothing (an empty file)."""
+        kept = self._place(key)
+        try:
+            if not kept.stat().st_size:
+                return True
+            pyc.parent.mkdir(exist_ok=True)
+            os.link(kept, pyc)
+        except FileNotFoundError:
+            return False
+        except OSError:  # no hard links, or too many of them
+            shutil.copyfile(kept, pyc)
+        return True
+
+    def _run(self, packages: Path, final: str, work: Path, missing: Mapping[str, Path]) -> None:
+        listed = b"".join(key.encode() + b" " + os.fsencode(source.relative_to(packages)) + b"\0" for key, source in missing.items())
+        (work / LIST).write_bytes(listed)
+        (work / "compile.py").write_text(COMPILE)
+        command = [self.python.inside, "-I", "-S", "-B", f"{COMPILED}/compile.py", SOURCES, COMPILED, final, str(self.kit.processors)]
+        binds = [Bind(packages, SOURCES), Bind(work, COMPILED, writable=True), *self.python.binds()]
+        self.kit.runner.run(
+            self.kit.tool.argv(self.base.made().file, command, binds=binds, network=False), _("The model's packages cannot be compiled")
+        )
+
+    def _keep(self, made: Path, key: str, pyc: Path) -> None:
+        """Moves what the base wrote to its place, and remembers it."""
+        kept = self._place(key)
+        kept.parent.mkdir(0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # another job was quicker
+            if not _is_file(made):
+                kept.touch(0o600, exist_ok=False)
+                return
+            pyc.parent.mkdir(exist_ok=True)
+            made.chmod(0o644)
+            made.rename(pyc)
+            with contextlib.suppress(OSError):  # no hard links: it is compiled again the next time
+                os.link(pyc, kept)
+
+    def _sources(self, packages: Path) -> Iterator[Path]:
+        """Every source that has no .pyc, in the same order everywhere."""
+        for folder, folders, names in os.walk(packages):
+            # Their own tests stay as they are: nobody imports them, and they are a quarter to a half of pandas, SciPy and their like.
+            folders[:] = sorted(each for each in folders if each != "tests")
+            for name in sorted(names):
+                source = Path(folder, name)
+                if name.endswith(".py") and not self._pyc(source).exists():
+                    yield source
+
+    def _pyc(self, source: Path) -> Path:
+        return source.parent / "__pycache__" / f"{source.stem}.cpython-{self.python.minor.replace('.', '')}.pyc"
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        state = path.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(state.st_mode) and state.st_size > 0

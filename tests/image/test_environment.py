@@ -1,0 +1,144 @@
+"""Environments made by the real uv; the base's Python is this one, run here instead of in a container."""
+
+import hashlib
+import importlib.util
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from mlwf.image.base import ComingBase
+from mlwf.image.cache import Cache
+from mlwf.image.compiled import COMPILED, SOURCES
+from mlwf.image.environment import Environments, make_or_fetch
+from mlwf.image.kit import Kit
+from mlwf.image.lock import Lock
+from mlwf.image.process import Runner
+from mlwf.image.pythons import Python
+from mlwf.image.tool import Bind
+
+from tests.image.index import Index
+
+HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
+VERSION = ".".join(map(str, sys.version_info[:3]))
+Serve = Callable[[Index], Index]
+
+
+class Here:
+    """Runs what would run in the container on this machine, with the folders under their names here. `calls`: how often."""
+
+    def __init__(self) -> None:
+        self.calls: list[Sequence[Bind]] = []
+
+    def argv(self, _image: Path, command: Sequence[str], *, binds: Sequence[Bind], network: bool) -> list[str]:
+        assert not network
+        self.calls.append(binds)
+        places = {bind.inside: str(bind.outside) for bind in binds}
+        folders = [os.fspath(place) for place in (SOURCES, COMPILED)]
+        return [next((word.replace(each, places[each]) for each in folders if word.startswith(each)), word) for word in command]
+
+
+class Ground:
+    """A cache, an index with one package, and bases whose Pythons are programs of this machine."""
+
+    def __init__(self, folder: Path, index: Index) -> None:
+        self.folder, self.index, self.log, self.tool = folder, index, io.BytesIO(), Here()
+        self.cache = Cache(folder / "cache")
+        self.cache.root.mkdir()
+        environ = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "UV_DEFAULT_INDEX": index.url}
+        self.kit = Kit(self.tool, Runner(environ, self.log), SimpleNamespace(processors=1), self.cache, None)  # type: ignore[arg-type]
+
+    def make(self, name: str, *, program: str | Path = sys.executable, digest: str = "sha256:one", version: str = VERSION) -> Path:
+        """The environment's site-packages."""
+        facts = SimpleNamespace(source="base", digest=digest, glibc="2.36", architecture="amd64")
+        base = ComingBase(facts, lambda: SimpleNamespace(file=Path("base.sif")))  # type: ignore[arg-type, return-value]
+        layer = self.cache.root / "work" / name / "mlwf"
+        layer.mkdir(parents=True)
+        python = Python(version, str(program), None, "base")
+        make_or_fetch(Environments(self.kit, base, python), self.lock(), layer, offline=False)
+        return layer / f"env/lib/python{python.minor}/site-packages"
+
+    def lock(self) -> Lock:
+        wheel = next(name for name in self.index.files if name.startswith("top"))
+        return Lock(f"top==1.0 --hash=sha256:{hashlib.sha256(self.index.files[wheel]).hexdigest()}\n", VERSION)
+
+    def program(self, name: str, text: str) -> Path:
+        file = self.folder / name
+        file.write_text(text)
+        file.chmod(0o755)
+        return file
+
+
+@pytest.fixture
+def ground(tmp_path: Path, serve_index: Serve) -> Ground:
+    more = {"top-1.0.data/headers/top.h": "int top;\n", "top-1.0.dist-info/entry_points.txt": "[console_scripts]\ntop = top:main\n"}
+    return Ground(tmp_path, serve_index(Index().add("top", "1.0", more=more)))
+
+
+def pyc(packages: Path) -> Path:
+    return Path(importlib.util.cache_from_source(str(packages / "top/__init__.py")))
+
+
+def everything(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and not path.is_symlink()}
+
+
+def test_what_a_base_has_compiled_is_kept_for_that_base_alone(ground: Ground) -> None:
+    packages = ground.make("one")
+    made = pyc(packages).read_bytes()
+    assert made[4:8] == b"\1\0\0\0", "unchecked"
+    assert f"/mlwf/env/lib/python{HERE}/site-packages/top/__init__.py".encode() in made
+    assert len(ground.tool.calls) == 1
+    assert pyc(ground.make("two")).read_bytes() == made
+    assert len(ground.tool.calls) == 1, "nothing is left to compile"
+    assert pyc(ground.make("three", digest="sha256:other")).read_bytes() == made
+    assert len(ground.tool.calls) == 2
+    assert not list((ground.cache.root / "wheels").rglob("*.pyc"))
+
+
+def test_a_base_sees_no_wheel_that_it_can_write(ground: Ground) -> None:
+    packages = ground.make("one")
+    (binds,) = ground.tool.calls
+    assert {(bind.outside, bind.writable) for bind in binds} == {(packages, False), (packages.parents[3].parent / "compiled", True)}
+
+
+def test_what_a_lying_base_writes_leads_nowhere(ground: Ground) -> None:
+    secret = ground.folder / "secret.pyc"
+    secret.write_text("of the user")
+    lies = ground.program(
+        "lies",
+        f'#!/bin/sh\nset -e\nfor word; do case "$word" in */compiled) into=$word;; esac; done\n'
+        f'while read -r key _name; do ln -s {secret} "$into/$key"; done < "$into/list"\n'
+        f'ln -s {ground.folder} "$into/__pycache__"\necho "../../../../secret.pyc"\n',
+    )
+    ground.make("honest")
+    before = everything(ground.folder)
+    packages = ground.make("lied", program=lies, digest="sha256:lies")
+    assert not pyc(packages).exists()
+    after = everything(ground.folder)
+    assert {path: after[path] for path in before} == before
+    added = [path.relative_to(ground.cache.root).parts for path in after.keys() - before.keys()]
+    assert {parts[0] for parts in added if not parts[2].startswith("interpreter-")} <= {"work", "compiled"}, "uv remembers who ran it"
+    assert pyc(ground.make("again")).stat().st_size > 100
+
+
+def test_an_environment_is_that_of_the_bases_python_whatever_runs_uv(ground: Ground) -> None:
+    nothing = ground.program("python3.99", "#!/bin/sh\nexit 0\n")
+    packages = ground.make("other", program=nothing, version="3.99.7")
+    env = packages.parents[2]
+    assert (packages / "top/__init__.py").is_file()
+    assert sorted(each.name for each in (env / "lib").iterdir()) == ["python3.99"]
+    assert {each.name: str(each.readlink()) for each in (env / "bin").iterdir() if each.is_symlink()} == {
+        "python": str(nothing), "python3": "python", "python3.99": "python",
+    }  # fmt: skip
+    settings = (env / "pyvenv.cfg").read_text()
+    assert f"home = {ground.folder}\n" in settings
+    assert "version_info = 3.99.7\n" in settings
+    texts = [path.read_text() for path in env.rglob("*") if path.is_file()]
+    assert not [text for text in texts if f"python{HERE}" in text or sys.prefix in text]
+    assert (env / "include/site/python3.99/top/top.h").is_file()
+    assert "../../../include/site/python3.99/top/top.h," in (packages / "top-1.0.dist-info/RECORD").read_text()
+    assert "$(realpath" in (env / "bin/top").read_text()
