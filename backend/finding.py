@@ -15,11 +15,15 @@ from backend.registry.models import Operation, Server
 UNFINISHED: Final = (OperationState.PENDING, OperationState.RUNNING)
 
 
-def find(session: Session, group: str, env: str, *, deleted: bool = False, lock: bool = False) -> Server | None:
-    """The server of that name; with ``deleted`` the latest deleted one that still waits for its purge. ``lock``: until the transaction's
-    end, where the database knows locks of rows (SQLite lets one writer in at a time).
+def find(
+    session: Session, group: str, env: str, *, deleted: bool = False, server_id: str | None = None, lock: bool = False
+) -> Server | None:
+    """The server of that name; with ``deleted`` the one of those that still wait for their purge that has that id, or else the latest.
+    ``lock``: until the transaction's end, where the database knows locks of rows (SQLite lets one writer in at a time).
     """
     query = select(Server).where(Server.group_name == group, Server.env_name == env)
+    if server_id is not None:
+        query = query.where(Server.id == server_id)
     if deleted:
         query = query.where(Server.deleted_at.is_not(None)).order_by(Server.deleted_at.desc()).limit(1)
     else:

@@ -9,11 +9,10 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from backend import audit, disk, policy, portpool, sizes, tickets, uidpool, versions
+from backend import audit, bounds, disk, policy, portpool, sizes, tickets, uidpool, versions
 from backend.domain import Caller, Desired, Group, OperationKind, OperationState, Status, new_operation_id, new_server_id, prefix_of
 from backend.errors import ServiceError
 from backend.finding import find, not_there, unfinished
@@ -35,13 +34,14 @@ Change = Callable[[Server], str | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """Who asks for what on which server."""
+    """Who asks for what on which server. ``server_id``: which of several deleted ones of that name; None: the latest."""
 
     caller: Caller
     group: str
     env: str
     kind: OperationKind
     request_id: str | None = None
+    server_id: str | None = None
 
     @property
     def of_deleted(self) -> bool:
@@ -78,7 +78,7 @@ class Requests:
             with self._registry.session() as session:
                 if find(session, group.name, wish.env_name) is not None:
                     raise exists
-                self._check_count(session, group.name)
+                bounds.check_servers(session, self._settings, group.name)
                 server.port = portpool.allocate(session, self._settings, server.id)
                 server.uid = uidpool.allocate(session, self._settings)
                 session.add(server)
@@ -119,14 +119,14 @@ class Requests:
         ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.DELETE, request_id=request_id)
         return self._change(ask, change)
 
-    def restore(self, caller: Caller, group: str, env: str, *, request_id: str | None) -> Operation:
-        """Undo the latest delete. Errors: as ``start``, ``nothing_to_restore``, ``server_exists``."""
-        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.RESTORE, request_id=request_id)
+    def restore(self, caller: Caller, group: str, env: str, *, server_id: str | None = None, request_id: str | None) -> Operation:
+        """Undo the delete of that server, or the latest of that name. Errors: as ``start``, ``nothing_to_restore``, ``server_exists``."""
+        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.RESTORE, request_id=request_id, server_id=server_id)
         return self._change(ask, lambda _server: None)
 
-    def purge(self, caller: Caller, group: str, env: str, *, request_id: str | None) -> Operation:
-        """Forget the latest deleted server of that name before its time. Admins only. Errors: as ``restore``."""
-        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.PURGE, request_id=request_id)
+    def purge(self, caller: Caller, group: str, env: str, *, server_id: str | None = None, request_id: str | None) -> Operation:
+        """Forget a deleted server before its time: that one, or the latest of that name. Admins only. Errors: as ``restore``."""
+        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.PURGE, request_id=request_id, server_id=server_id)
         return self._change(ask, lambda _server: None)
 
     def set_users(self, caller: Caller, group: str, env: str, users: Sequence[tuple[str, Secret]], *, request_id: str | None) -> Operation:
@@ -221,7 +221,7 @@ class Requests:
         return policy.groups_now(ask.caller, [ask.group], self._directory)[ask.group]
 
     def _permitted(self, session: Session, ask: Ask, group_now: int | None, *, lock: bool = False) -> tuple[Server, Operation | None]:
-        server = find(session, ask.group, ask.env, deleted=ask.of_deleted, lock=lock)
+        server = find(session, ask.group, ask.env, deleted=ask.of_deleted, server_id=ask.server_id, lock=lock)
         if server is None:
             raise not_there(ask.caller, ask.group, ask.env, deleted=ask.of_deleted)
         under_way = unfinished(session, [server.id]).get(server.id)
@@ -267,14 +267,6 @@ class Requests:
         if asked.rstrip("/") != fixed.rstrip("/"):
             raise ServiceError("endpoint_fixed", endpoint=fixed)
         return fixed
-
-    def _check_count(self, session: Session, group: str) -> None:
-        most = self._settings.max_servers_per_group
-        if most == 0:
-            return
-        count = session.scalar(select(func.count()).where(Server.group_name == group, Server.deleted_at.is_(None))) or 0
-        if count >= most:
-            raise ServiceError("too_many_servers", group=group, count=count)
 
     def _encrypted(self, payload: dict[str, object]) -> str:
         return self._keyring.encrypt(Secret(json.dumps(payload)))

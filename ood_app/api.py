@@ -17,7 +17,7 @@ from ood_app.texts import _
 from ood_app.view import me_view, operation_view, server_view, token_view
 
 api: Final = Blueprint("api", __name__, url_prefix="/api")
-CHANGES: Final = ("start", "stop", "restore", "rollback")
+CHANGES: Final = ("start", "stop", "rollback")
 MOST_OPERATIONS: Final = 8
 
 
@@ -111,6 +111,12 @@ def tokens(group: str, env: str) -> ResponseReturnValue:
 @api.delete("/servers/<group>/<env>/tokens/<token_id>")
 def revoke_token(group: str, env: str, token_id: str) -> ResponseReturnValue:
     return jsonify(token_view(service().revoke_token(group, env, token_id)))
+
+
+@api.post("/servers/<group>/<env>/restore")
+def restore(group: str, env: str) -> ResponseReturnValue:
+    """Undoes the delete of the row that was pressed: several deleted servers may have had that name."""
+    return _accepted(service().restore(group, env, str(_body().get("server_id", ""))))
 
 
 @api.post("/servers/<group>/<env>/<change>")

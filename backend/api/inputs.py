@@ -27,6 +27,7 @@ LEASE_ID: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 NOTE: Final = r"^[^\x00-\x1f\x7f]{0,255}$"
 LEAST_LEASE, MOST_LEASE = 5, 2_678_400
 ACCESS_ID: Final = r"^[a-z0-9]{12}$"
+SERVER_ID: Final = ACCESS_ID
 LEAST_TOKEN, MOST_TOKEN = 60, 315_360_000
 OPERATION_ID: Final = r"^op_[0-9a-f]{16}$"
 MOST_USERS: Final = 16
@@ -184,6 +185,12 @@ class ServerPath(Input):
     env: str = Field(pattern=ENV_NAME)
 
 
+class RestoreQuery(Input):
+    """Which of several deleted ones of that name."""
+
+    server_id: str | None = Field(default=None, pattern=SERVER_ID, description="null: the one that was deleted last.")
+
+
 class LeasePath(ServerPath):
     """Which lease."""
 
@@ -244,6 +251,7 @@ _PATTERNS: Final[dict[str, str]] = {
     "id": "Not an operation's id",
     "lease_id": "1 to 64 letters, digits, '.', '_' and '-', a letter or digit first",
     "token_id": "Not a token's id",
+    "server_id": "Not a server's id",
     "name": "At most 255 characters, no control characters",
     "note": "At most 255 characters, no control characters",
 }

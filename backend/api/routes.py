@@ -30,6 +30,7 @@ from backend.api.inputs import (
     LeasePath,
     LeasePut,
     OperationPath,
+    RestoreQuery,
     ServerCreate,
     ServerPath,
     ServersQuery,
@@ -169,9 +170,10 @@ def stop_server(path: ServerPath) -> Response:
 
 
 @api.post("/servers/<group>/<env>/restore", responses=_answers(202, OperationView, *_CHANGE))
-def restore_server(path: ServerPath) -> Response:
-    """Undo the latest delete of that name."""
-    return _accepted(_service().requests.restore(_caller(), path.group, path.env, request_id=g.request_id))
+def restore_server(path: ServerPath, query: RestoreQuery) -> Response:
+    """Undo a delete: of the server with that id, or the latest of that name."""
+    requests = _service().requests
+    return _accepted(requests.restore(_caller(), path.group, path.env, server_id=query.server_id, request_id=g.request_id))
 
 
 @api.post("/servers/<group>/<env>/upgrade", responses=_answers(202, OperationView, *_CHANGE))

@@ -36,6 +36,7 @@ class ServerName(click.ParamType[tuple[str, str]]):
 
 
 _NAME = click.argument("name", type=ServerName(), metavar="GROUP/ENV_NAME")
+_ID = click.option("--id", "server_id", metavar="ID", help="Which of several deleted ones (see `list --deleted`); the latest otherwise.")
 _WAIT = click.option("--wait/--no-wait", default=True, help="Wait until it is done (default), or only ask for it.")
 
 
@@ -107,23 +108,27 @@ def delete(context: click.Context, *, name: tuple[str, str], wait: bool, yes: bo
 
 @servers.command()
 @_NAME
+@_ID
 @_WAIT
 @click.pass_context
-def restore(context: click.Context, *, name: tuple[str, str], wait: bool) -> None:
-    """Undo the latest delete of that name."""
-    _ask(context, "restore", name, wait=wait)
+def restore(context: click.Context, *, name: tuple[str, str], server_id: str | None, wait: bool) -> None:
+    """Undo the latest delete of that name, or that of the server with --id."""
+    _ask(context, "restore", name, wait=wait, server_id=server_id)
 
 
 @servers.command()
 @_NAME
+@_ID
 @_WAIT
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_context
-def purge(context: click.Context, *, name: tuple[str, str], wait: bool, yes: bool) -> None:
-    """Forget the latest deleted server of that name now. Its database is gone for good; its bucket is never touched."""
+def purge(context: click.Context, *, name: tuple[str, str], server_id: str | None, wait: bool, yes: bool) -> None:
+    """Forget a deleted server now: the latest of that name, or the one with --id. Its database is gone for good; its bucket is never
+    touched.
+    """
     if not yes:
         click.confirm(f"Purge {'/'.join(name)}? Its runs cannot be restored afterwards", abort=True)
-    _ask(context, "purge", name, wait=wait)
+    _ask(context, "purge", name, wait=wait, server_id=server_id)
 
 
 @servers.command()
@@ -196,9 +201,9 @@ def _views(service: Service, *, deleted: bool) -> list[Row]:
     return [presenter.server(row).model_dump(mode="json") for row in rows]
 
 
-def _ask(context: click.Context, kind: str, name: tuple[str, str], *values: str, wait: bool) -> None:
+def _ask(context: click.Context, kind: str, name: tuple[str, str], *values: str, wait: bool, **more: str | None) -> None:
     service = _service(context)
-    operation: Operation = getattr(service.requests, kind)(acting_admin(), *name, *values, request_id=None)
+    operation: Operation = getattr(service.requests, kind)(acting_admin(), *name, *values, **more, request_id=None)
     if operation.finished_at is not None:
         click.echo("It is so already.")
         return

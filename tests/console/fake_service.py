@@ -122,6 +122,12 @@ class FakeService:
         self.servers[f"{group}/{env_name}"] = made
         return made
 
+    def add_deleted_twice(self, group: str, env_name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Two deleted servers of one name: the one that was deleted first, and the latest."""
+        older = self.add(group, env_name, "deleted")
+        self.servers[older["id"]] = self.servers.pop(f"{group}/{env_name}")
+        return older, self.add(group, env_name, "deleted")
+
     def begin(self, kind: str, server: dict[str, Any]) -> dict[str, Any]:
         operation = {
             "id": f"op_{next(self.count):016x}",
@@ -183,7 +189,7 @@ class FakeService:
         del self.servers[f"{operation['group']}/{operation['env_name']}"]
 
     def _finish(self, operation: dict[str, Any]) -> None:
-        server = self.servers[f"{operation['group']}/{operation['env_name']}"]
+        server = next(each for each in self.servers.values() if each["id"] == operation["server_id"])
         server.update(operation=None, updated_at=stamp(), status_since=stamp(), status=AFTER.get(operation["kind"], server["status"]))
         if operation["kind"] == "users":
             server["users"] = {"names": operation["_names"], "updated_at": stamp()}
@@ -340,7 +346,8 @@ def _changing(app: Flask, fake: FakeService) -> None:
     @app.post("/api/v1/servers/<group>/<env>/<change>")
     @app.delete("/api/v1/servers/<group>/<env>", defaults={"change": "delete"})
     def change(group: str, env: str, change: str) -> ResponseReturnValue:
-        found = fake.servers.get(f"{group}/{env}")
+        by_id = {each["id"]: each for each in fake.servers.values()}
+        found = by_id.get(request.args.get("server_id", ""), fake.servers.get(f"{group}/{env}"))
         if not found:
             return _no_such_server(group, env)
         if change == "delete":

@@ -158,6 +158,14 @@ def test_delete_says_what_is_kept_wants_the_name_and_can_be_undone(service: Fake
     ]
 
 
+def test_restore_brings_back_the_row_that_was_pressed(service: FakeService, open_page: Opener) -> None:
+    older, newer = service.add_deleted_twice("gaa50000", "wine")
+    page = open_page()
+    page.locator(f'tr.server[data-id="{older["id"]}"]').get_by_role("button", name="Restore").click()
+    expect(page.locator(f'tr.server[data-id="{older["id"]}"]')).to_have_attribute("data-status", "running")
+    expect(page.locator(f'tr.server[data-id="{newer["id"]}"]')).to_have_attribute("data-status", "deleted")
+
+
 def test_everything_goes_by_keyboard(service: FakeService, open_page: Opener) -> None:
     service.add("gaa50000", "wine")
     page = open_page()

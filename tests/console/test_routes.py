@@ -101,11 +101,17 @@ def test_a_profile_without_a_key_is_said(caller: Caller, credentials: Path) -> N
     assert answer.json["cure"]
 
 
-@pytest.mark.parametrize(("status", "change"), [("stopped", "start"), ("running", "stop"), ("deleted", "restore")])
-def test_start_stop_and_restore_are_asked_of_the_service(caller: Caller, service: FakeService, status: str, change: str) -> None:
+@pytest.mark.parametrize(("status", "change"), [("stopped", "start"), ("running", "stop")])
+def test_start_and_stop_are_asked_of_the_service(caller: Caller, service: FakeService, status: str, change: str) -> None:
     service.add("gaa50000", "wine", status)
     assert caller.send("POST", f"/servers/gaa50000/wine/{change}").status_code == 202
     assert service.received == [("POST", f"/api/v1/servers/gaa50000/wine/{change}", None)]
+
+
+def test_restore_is_of_the_row_that_was_pressed(caller: Caller, service: FakeService) -> None:
+    older, _newer = service.add_deleted_twice("gaa50000", "wine")
+    answer = caller.send("POST", "/servers/gaa50000/wine/restore", {"server_id": older["id"]})
+    assert (answer.status_code, answer.json["server_id"]) == (202, older["id"])
 
 
 def test_no_other_change_can_be_asked(caller: Caller, service: FakeService) -> None:

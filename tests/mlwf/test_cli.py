@@ -112,6 +112,20 @@ def test_delete_says_what_is_kept_and_until_when(service: FakeService, mlwf: Run
     assert mlwf("server", "restore", "g/wine") == 0
 
 
+def test_a_deleted_server_is_listed_with_its_id_and_restored_by_it(
+    service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deletion = {"deleted_at": "2026-11-24T09:00:00+00:00", "restorable_until": "2026-12-08T09:00:00+00:00", "kept": ["database"]}
+    server_id = service.add("g", "wine")["id"]
+    assert mlwf("server", "list") == 0
+    assert server_id not in capsys.readouterr().out
+    service.servers["g/wine"] |= {"status": "deleted", "deletion": deletion}
+    assert mlwf("server", "list", "--deleted") == 0
+    assert capsys.readouterr().out.split()[-2:] == ["2026-12-08T09:00:00+00:00", server_id]
+    assert mlwf("server", "restore", "g/wine", "--id", server_id) == 0
+    assert ("POST", f"/api/v1/servers/g/wine/restore?server_id={server_id}") in [each[:2] for each in service.requests]
+
+
 def test_auth_generates_reads_and_registers(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
     file = Path(service.add("g", "wine")["auth_file"])
     assert mlwf("server", "auth", "g/wine") == 1

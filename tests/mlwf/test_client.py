@@ -30,6 +30,7 @@ def test_every_route(service: FakeService) -> None:
         client.set_storage("g", "e", access_key_id="AK", secret_access_key=Secret(SECRET), region="r")
         client.delete("g", "e")
         client.restore("g", "e")
+        client.restore("g", "e", "k3v9x2m7q4ab")
         client.operation("op_1")
     assert found.storage.bucket == "b"
     assert found.warnings[0].code == "former_member"
@@ -50,6 +51,7 @@ def test_every_route(service: FakeService) -> None:
         ("PUT", "/servers/g/e/storage", {"access_key_id": "AK", "secret_access_key": SECRET, "region": "r"}),
         ("DELETE", "/servers/g/e", None),
         ("POST", "/servers/g/e/restore", None),
+        ("POST", "/servers/g/e/restore?server_id=k3v9x2m7q4ab", None),
         ("GET", "/operations/op_1", None),
     ]
 

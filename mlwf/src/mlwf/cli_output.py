@@ -43,7 +43,8 @@ def print_servers(servers: Sequence[Server]) -> None:
     if not servers:
         console().print(_("There is no server yet. Make one with: mlwf server create GROUP/ENV --bucket BUCKET"), markup=False)
         return
-    table = table_of("GROUP/ENV", _("status"), _("users"), _("URL for access from inside"))
+    deleted = [_("can be restored until"), "ID"] if any(each.deletion for each in servers) else []
+    table = table_of("GROUP/ENV", _("status"), _("users"), _("URL for access from inside"), *deleted)
     for each in sorted(servers, key=lambda server: (server.group, server.env_name)):
         names = ", ".join(each.users.names) or _("nobody")
         table.add_row(
@@ -51,6 +52,7 @@ def print_servers(servers: Sequence[Server]) -> None:
             Text(each.status, COLOURS.get(each.status, "")),
             Text(names),
             Text(each.inside_url or "-"),
+            *([Text((each.deletion and each.deletion.restorable_until) or "-"), Text(each.id)] if deleted else []),
         )
     print_table(table)
 

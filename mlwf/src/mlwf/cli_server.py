@@ -193,8 +193,9 @@ def _ask_for_name(target: Target) -> None:
 
 @server.command(help=_("Bring a deleted server back, with its database, settings and port."))
 @target_argument(deleted=True)
+@click.option("--id", "server_id", metavar="ID", help=_("Which of several deleted ones of that name (list --deleted); else the latest."))
 @wait_option
 @stacktrace_option
-def restore(*, target: Target, wait: bool) -> None:
+def restore(*, target: Target, server_id: str | None, wait: bool) -> None:
     with Client.from_environment() as client:
-        follow(client, _console(), client.restore(target.group, target.env), wait=wait)
+        follow(client, _console(), client.restore(target.group, target.env, server_id), wait=wait)

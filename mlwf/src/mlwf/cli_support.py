@@ -69,7 +69,8 @@ class TargetType(click.ParamType[Target]):
         if self._new:
             return [f"{group.name}/" for group in client.me().groups if group.may_create]
         found = client.servers(deleted=self._deleted)
-        return [f"{server.group}/{server.env_name}" for server in found if (server.status == "deleted") == self._deleted]
+        wanted = [server for server in found if (server.status == "deleted") == self._deleted]
+        return list(dict.fromkeys(f"{server.group}/{server.env_name}" for server in wanted))
 
 
 def target_argument(*, new: bool = False, deleted: bool = False) -> Callable[[Command], Command]:

@@ -138,8 +138,9 @@ class Client:
     def stop(self, group: str, env: str) -> Operation:
         return self._change("POST", f"{server_path(group, env)}/stop")
 
-    def restore(self, group: str, env: str) -> Operation:
-        return self._change("POST", f"{server_path(group, env)}/restore")
+    def restore(self, group: str, env: str, server_id: str | None = None) -> Operation:
+        """Undoes the delete of the server with that id; without one, the latest delete of that name."""
+        return self._change("POST", f"{server_path(group, env)}/restore", query={"server_id": server_id} if server_id else None)
 
     def upgrade(self, group: str, env: str, mlflow_version: str) -> Operation:
         return self._change("POST", f"{server_path(group, env)}/upgrade", {"mlflow_version": mlflow_version})
@@ -253,8 +254,8 @@ class Client:
         with self._understanding():
             return kind.from_json(answer)
 
-    def _change(self, method: str, path: str, body: Json | None = None) -> Operation:
-        answer = self._request(method, path, body=body)
+    def _change(self, method: str, path: str, body: Json | None = None, *, query: Mapping[str, str] | None = None) -> Operation:
+        answer = self._request(method, path, body=body, query=query)
         with self._understanding():
             return Operation.from_json(answer)
 

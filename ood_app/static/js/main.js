@@ -116,7 +116,7 @@ const change = (name) => async (server) => accepted(await call("POST", `${server
 const ACTIONS = {
   start: change("start"),
   stop: change("stop"),
-  restore: change("restore"),
+  restore: async (server) => accepted(await call("POST", `${serverPath(server)}/restore`, { server_id: server.id })),
   delete: (server) => deleteDialog(server, me?.restore_days, accepted),
   storage: (server) => storageDialog(server, accepted),
   resize: (server) => sizeDialog(server, me?.sizes ?? [], accepted),

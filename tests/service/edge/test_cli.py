@@ -152,6 +152,20 @@ def test_delete_and_purge_ask_first(admin: Admin, world: World) -> None:
     assert admin.json("operations", "--state", "pending")[0]["kind"] == "purge"
 
 
+def test_an_older_deleted_server_is_purged_and_restored_by_its_id(admin: Admin, world: World) -> None:
+    ids = []
+    for _ in range(3):
+        ids.append(world.made())
+        admin.run("servers", "delete", "gaa50000/wine", "--yes", "--no-wait")
+        (operation,) = admin.json("operations", "--state", "pending")
+        world.finish(operation["id"], status=Status.DELETED, deleted_at=now(), restorable_until=now(), desired="absent")
+    admin.run("servers", "purge", "gaa50000/wine", "--id", "zzzzzzzzzzzz", "--yes", code=1)
+    admin.run("servers", "purge", "gaa50000/wine", "--id", ids[0], "--yes", "--no-wait")
+    admin.run("servers", "restore", "gaa50000/wine", "--id", ids[1], "--no-wait")
+    asked = {each["server_id"]: each["kind"] for each in admin.json("operations", "--state", "pending")}
+    assert asked == {ids[0]: "purge", ids[1]: "restore"}
+
+
 def test_keys_rotate(admin: Admin, world: World) -> None:
     world.made()
     keyring = world.service.keyring

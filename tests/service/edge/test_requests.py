@@ -41,8 +41,8 @@ def payload(world: World, operation_id: str) -> dict[str, Any]:
     return found
 
 
-def delete_for_good(world: World) -> str:
-    operation = world.client.delete(WINE).json
+def delete_for_good(world: World, path: str = WINE) -> str:
+    operation = world.client.delete(path).json
     world.finish(operation["id"], status=Status.DELETED, deleted_at=now(), restorable_until=now(), desired=Desired.ABSENT)
     return str(operation["server_id"])
 
@@ -212,6 +212,24 @@ def test_restore_takes_the_latest_and_minds_the_name(world: World) -> None:
     assert code(world.client.post(f"{WINE}/restore")) == (409, "server_exists")
     second = delete_for_good(world)
     assert world.client.post(f"{WINE}/restore").json["server_id"] == second != first
+
+
+def test_of_several_deleted_ones_the_one_with_the_id_is_restored(world: World) -> None:
+    world.made()
+    first = delete_for_good(world)
+    world.made()
+    second = delete_for_good(world)
+    assert code(world.client.post(f"{WINE}/restore?server_id=zzzzzzzzzzzz")) == (404, "nothing_to_restore")
+    assert world.client.post(f"{WINE}/restore?server_id=../..").json["fields"] == {"server_id": "Not a server's id"}
+    assert world.client.post(f"{WINE}/restore?server_id={first}").json["server_id"] == first != second
+
+
+def test_the_id_of_a_server_of_another_name_restores_nothing(world: World) -> None:
+    world.made(env_name="beer")
+    other = delete_for_good(world, WINE.replace("wine", "beer"))
+    world.made()
+    delete_for_good(world)
+    assert code(world.client.post(f"{WINE}/restore?server_id={other}")) == (404, "nothing_to_restore")
 
 
 def test_users_are_hashed_and_never_stored_plain(world: World) -> None:
