@@ -48,10 +48,22 @@ def state_folder(settings: Settings) -> Iterator[Finding]:
         yield Finding(name="state", state="failure", detail=f"{settings.state_dir} is open to others ({mode:04o})", cure="chmod 0700 it")
     else:
         yield Finding(name="state", state="ok", detail=f"{settings.state_dir}, owner uid {status.st_uid}")
+    yield from _strangers(settings, status)
     free = shutil.disk_usage(settings.state_dir).free
     enough = free >= _LEAST_FREE
     detail = f"{free / 1024**3:.1f} GiB free"
     yield Finding(name="disk", state="ok" if enough else "failure", detail=detail, cure="" if enough else "free space, or move state_dir")
+
+
+def _strangers(settings: Settings, state: os.stat_result) -> Iterator[Finding]:
+    """What root made in the state, the service's account could not use."""
+    database = wiring.open_registry(settings).path
+    files = [settings.keys_file, *([database, *(database.with_name(database.name + end) for end in ("-wal", "-shm", ".lock"))] if database else [])]
+    ours = [*files, settings.run_dir, settings.servers_dir, *settings.copies_dirs]
+    found = [str(path) for path in ours if path.exists() and path.stat().st_uid != state.st_uid]
+    if found:
+        detail = f"{', '.join(found)} belongs to another account than {settings.state_dir}, so the service cannot use it"
+        yield Finding(name="owner", state="failure", detail=detail, cure=f"chown {state.st_uid}:{state.st_gid} it")
 
 
 def socket_folder(settings: Settings) -> Iterator[Finding]:

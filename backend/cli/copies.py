@@ -32,10 +32,13 @@ def backup(context: click.Context, *, directory: Path) -> None:
 def restore(context: click.Context, *, directory: Path) -> None:
     """Put the backup in DIRECTORY back into the settings' state_dir, on a machine that has none yet.
 
-    Run `aihub init` and `aihub check` afterwards; `aihub serve` then starts the servers that were wanted.
+    Run `aihub init` and `aihub check` afterwards; `aihub serve` then starts the servers that were wanted. Run by root, all of it belongs
+    to the account whose folder state_dir is.
     """
     from backend.backup import restore_backup
+    from backend.cli.owner import give_to_owner
 
     settings = settings_of(context)
     manifest = restore_backup(directory.absolute(), settings)
+    give_to_owner(settings.state_dir)
     click.echo(f"{settings.state_dir}: {len(manifest['files'])} files put back; run `aihub init`, `aihub check`, then `aihub serve`")

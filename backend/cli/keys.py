@@ -23,17 +23,19 @@ def rotate(context: click.Context) -> None:
     Cut short, it is run again: then it finishes what it began instead of making another key. The older keys stay in the file, since kept
     backups need them.
     """
+    from backend.cli.owner import as_owner
     from backend.keyring import Keyring
     from backend.wiring import open_registry
 
     settings = ready_settings(context)
-    keyring, registry = Keyring(settings.keys_file), open_registry(settings)
-    if keyring.is_settled(registry):
-        click.echo(f"key {keyring.rotate()} made")
-    else:
-        click.echo(f"key {keyring.newest} is there already; what is still under an older one is encrypted anew")
-    changed = keyring.reencrypt(registry)
-    click.echo(f"{changed} stored secrets encrypted with key {keyring.newest}")
+    with as_owner(settings.state_dir):
+        keyring, registry = Keyring(settings.keys_file), open_registry(settings)
+        if keyring.is_settled(registry):
+            click.echo(f"key {keyring.rotate()} made")
+        else:
+            click.echo(f"key {keyring.newest} is there already; what is still under an older one is encrypted anew")
+        changed = keyring.reencrypt(registry)
+        click.echo(f"{changed} stored secrets encrypted with key {keyring.newest}")
 
 
 @keys.command()

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+from typing import TYPE_CHECKING
 
 import click
 
 from backend.cli.context import file_of, json_option, ready_settings, settings_of
+
+if TYPE_CHECKING:
+    from backend.settings import Settings
 
 
 @click.command()
@@ -14,13 +19,22 @@ from backend.cli.context import file_of, json_option, ready_settings, settings_o
 def init(context: click.Context) -> None:
     """Make what the settings name: the state's folder (0700), a first encryption key, the registry in its newest form.
 
-    Run it as the service's account; run it again after each upgrade. What is there already is kept.
+    Run it as the service's account; run it again after each upgrade. What is there already is kept. Run by root, what it makes belongs to
+    the account whose state it is.
     """
-    from backend.keyring import Keyring
-    from backend.wiring import make_runtime, open_registry
+    from backend.cli.owner import as_owner
+    from backend.wiring import make_runtime
 
     settings = settings_of(context)
     make_runtime(settings)  # says now what `aihub serve` would refuse
+    with as_owner(settings.state_dir):
+        _make_state(settings)
+
+
+def _make_state(settings: Settings) -> None:
+    from backend.keyring import Keyring
+    from backend.wiring import open_registry
+
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     settings.state_dir.chmod(0o700)
     for folder in (settings.run_dir, settings.servers_dir, settings.kept_dir):
@@ -31,7 +45,7 @@ def init(context: click.Context) -> None:
     registry.migrate()
     after = registry.revision()
     registry.close()
-    click.echo(f"state     {settings.state_dir}")
+    click.echo(f"state     {settings.state_dir} (of uid {settings.state_dir.stat().st_uid})")
     click.echo(f"keys      {settings.keys_file}{' (made)' if made else ''}")
     click.echo(f"registry  revision {after}{'' if before == after else f' (was {before})' if before else ' (made)'}")
 
@@ -54,6 +68,9 @@ def serve(context: click.Context, *, part: str) -> None:
     from backend.wiring import make_runtime, open_registry
 
     settings = ready_settings(context)
+    owner = settings.state_dir.stat().st_uid
+    if os.geteuid() != owner:
+        raise CommandError(f"{settings.state_dir} belongs to uid {owner}; run `aihub serve` as that account: it could not use what root makes")
     make_runtime(settings)
     _ = Keyring(settings.keys_file).newest  # the keys can be used
     registry = open_registry(settings)

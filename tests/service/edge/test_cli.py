@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.service.edge.live import AIHUB
 from tests.service.edge.world import World, make_world
 
 ROOT = Path(__file__).parents[3]
+NOBODY = 65534
 
 
 class Admin:
@@ -229,6 +231,35 @@ def test_backup_and_restore_on_an_empty_machine(admin: Admin, world: World, tmp_
     assert (
         Keyring(tmp_path / "empty" / "keys.json").decrypt(world.row(server_id).secret_access_key).reveal() == "the-secret-key-of-the-test"
     )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run it for another account")
+def test_what_root_makes_belongs_to_the_services_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other accounts
+        home = Path(name)
+        home.chmod(0o755)
+        world = make_world(home)
+        monkeypatch.setattr("backend.wiring.make_directory", lambda _settings: world.directory)
+        world.made()
+        admin, state = Admin(world, home), world.service.settings.state_dir
+        for path in (state, *state.rglob("*")):
+            os.chown(path, NOBODY, NOBODY)
+        admin.run("init")
+        admin.run("keys", "rotate")
+        assert {path.stat().st_uid for path in state.rglob("*")} == {NOBODY}
+        assert (os.geteuid(), os.getegid()) == (0, 0)
+        assert "run `aihub serve` as that account" in str(CliRunner().invoke(aihub, ["--settings", str(admin.file), "serve"]).exception)
+        admin.run("backup", str(home / "copy"))
+        put_back = Admin(world, home)
+        put_back.file.write_text(put_back.file.read_text().replace(str(state), str(home / "moved")))
+        (home / "moved").mkdir(mode=0o700)
+        os.chown(home / "moved", NOBODY, NOBODY)
+        put_back.run("restore", str(home / "copy"))
+        assert {path.stat().st_uid for path in (home / "moved").rglob("*")} == {NOBODY}
+        os.chown(home / "moved" / "keys.json", 0, 0)
+        (found,) = (each for each in json.loads(put_back.run("check", "--json", code=1).stdout) if each["name"] == "owner")
+        assert (found["state"], found["cure"]) == ("failure", f"chown {NOBODY}:{NOBODY} it")
+        assert "keys.json belongs to another account" in found["detail"]
 
 
 def test_settings_and_openapi(admin: Admin) -> None:
