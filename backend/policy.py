@@ -59,8 +59,20 @@ def check_create(caller: Caller, group: str, settings: Settings, directory: Dire
 
 
 def is_visible(caller: Caller, server: Server) -> bool:
-    """Whether the caller may know of it: an admin, or a member of a group with that name or that gid (then it may be frozen)."""
-    return caller.admin or any(group.name == server.group_name or group.gid == server.gid for group in caller.groups)
+    """Whether the caller may know of it: an admin, or a member of the group with that gid. A name alone may be another group's by now."""
+    return caller.admin or any(group.gid == server.gid for group in caller.groups)
+
+
+def unseen(caller: Caller, server: Server) -> ServiceError | None:
+    """Why the caller may not know of the server: ``group_changed`` where a group of the caller's has its group's name, but not its gid;
+    None when it may.
+    """
+    if is_visible(caller, server):
+        return None
+    namesake = caller.group(server.group_name)
+    if namesake is not None:
+        return ServiceError("group_changed", group=server.group_name, now=namesake.gid, then=server.gid)
+    return ServiceError("not_a_member", user=caller.user, group=server.group_name)
 
 
 def groups_now(caller: Caller, names: Iterable[str], directory: Directory) -> Mapping[str, int | None]:
@@ -77,8 +89,9 @@ def refusal(caller: Caller, server: Server, action: str, *, settings: Settings, 
     """Why the caller may not do that to the server now; None when it may. ``action``: one of ``ACTIONS``, ``see``, ``lease``, ``enter``,
     ``purge``.
     """
-    if not is_visible(caller, server):
-        return ServiceError("not_a_member", user=caller.user, group=server.group_name)
+    hidden = unseen(caller, server)
+    if hidden is not None:
+        return hidden
     frozen = situation.group_now != server.gid
     if frozen and not (action == "see" or (caller.admin and action in _ON_FROZEN)):
         now = "none" if situation.group_now is None else situation.group_now

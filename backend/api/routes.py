@@ -6,7 +6,7 @@ from typing import Any, Final, cast
 
 from flask import Response, current_app, g, jsonify
 from flask_openapi3.blueprint import APIBlueprint
-from sqlalchemy import or_, select
+from sqlalchemy import select
 
 import backend
 from backend import leases, membership, policy
@@ -119,8 +119,7 @@ def list_servers(query: ServersQuery) -> Response:
         raise ServiceError("not_allowed", who=policy.ADMINS)
     wanted = select(Server).order_by(Server.group_name, Server.env_name, Server.created_at)
     if query.all != "true":
-        names, ids = [group.name for group in caller.groups], [group.gid for group in caller.groups]
-        wanted = wanted.where(or_(Server.group_name.in_(names), Server.gid.in_(ids)))
+        wanted = wanted.where(Server.gid.in_([group.gid for group in caller.groups]))
     if query.deleted != "true":
         wanted = wanted.where(Server.deleted_at.is_(None))
     with service.registry.reading() as session:
@@ -145,8 +144,11 @@ def get_server(path: ServerPath) -> Response:
         row = find(session, path.group, path.env)
         ids = [row.id] if row else []
         under_way, held = unfinished(session, ids), leases.in_force(session, ids)
-    if row is None or not policy.is_visible(_caller(), row):
+    if row is None:
         raise not_there(_caller(), path.group, path.env)
+    hidden = policy.unseen(_caller(), row)
+    if hidden is not None:
+        raise hidden
     membership.saw(_service().registry, [row], _caller())
     return _json(_presenter([row.group_name], under_way, held).server(row))
 
@@ -263,10 +265,11 @@ def get_operation(path: OperationPath) -> Response:
 
 
 def _may_see(row: Operation, server: Server | None) -> bool:
+    """As its server may be seen. Of one that is gone the row knows no gid: then who asked for it, while in that group."""
     caller = _caller()
-    if caller.admin or row.requested_by == caller.user:
-        return True
-    return policy.is_visible(caller, server) if server is not None else caller.group(row.group_name) is not None
+    if server is not None:
+        return policy.is_visible(caller, server)
+    return caller.admin or (row.requested_by == caller.user and caller.group(row.group_name) is not None)
 
 
 def _presenter(names: list[str], under_way: dict[str, Operation], held: dict[str, list[Lease]]) -> Presenter:

@@ -19,7 +19,7 @@ from backend.domain import Caller, Status
 from backend.heartbeat import beat
 from backend.log import OneLine
 from backend.registry.models import Operation, Server, now
-from tests.service.edge.world import ADMIN, ALICE, BOB, BODY, GROUP, World, make_world
+from tests.service.edge.world import ADMIN, ALICE, BOB, BODY, GROUP, OTHER, World, make_world
 
 WINE = "/api/v1/servers/gaa50000/wine"
 
@@ -296,20 +296,51 @@ def test_health_needs_nobody(world: World) -> None:
 
 
 def test_a_frozen_group(world: World) -> None:
-    """The group's name has another gid now: its new members see that it is frozen, and nothing that would help them in."""
+    """The group's name has another gid now: who has the old gid sees that it is frozen, and nothing that would help them in."""
     operation = world.create()
     world.finish(operation["id"], users=[{"name": "u", "bcrypt": "x"}])
-    renumbered = Caller(user="alice", uid=ALICE.uid, groups=(type(GROUP)(name=GROUP.name, gid=29999),))
-    world.be(renumbered)
+    world.directory.groups[GROUP.name] = type(GROUP)(name=GROUP.name, gid=29999)
+    world.be(Caller(user="alice", uid=ALICE.uid, groups=(type(GROUP)(name="renamed", gid=GROUP.gid),)))
     view = world.get("/servers/gaa50000/wine")
     assert view["allowed"] == []
     assert view["warnings"][0]["code"] == "group_changed"
     assert view["users"]["names"] == []
     assert view["storage"]["access_key_id"] == "AKEX…ID01"
     problem(world.client.post(f"{WINE}/start"), 409, "group_changed")
-    world.directory.groups[GROUP.name] = type(GROUP)(name=GROUP.name, gid=29999)
     world.be(ADMIN)
     assert world.get("/servers/gaa50000/wine")["allowed"] == ["stop", "delete"]
+
+
+def test_a_group_of_the_same_name_sees_nothing_of_anothers_server(world: World) -> None:
+    operation = world.create()
+    world.finish(operation["id"])
+    strangers = type(GROUP)(name=GROUP.name, gid=29999)
+    world.directory.groups[GROUP.name] = strangers
+    world.be(Caller(user="carol", uid=1003, groups=(strangers,)))
+    assert world.get("/servers?deleted=true")["servers"] == []
+    told = [world.client.get(WINE), world.client.post(f"{WINE}/start"), world.client.post("/api/v1/servers", json=BODY)]
+    for answer in told:
+        problem(answer, 409, "group_changed")
+        assert "wine-bucket" not in answer.text
+    problem(world.client.get(f"/api/v1/operations/{operation['id']}"), 404, "no_such_operation")
+
+
+def test_who_left_the_group_reads_its_operations_no_more(world: World) -> None:
+    operation = world.create()
+    world.be(Caller(user="alice", uid=ALICE.uid, groups=(OTHER,)))
+    problem(world.client.get(f"/api/v1/operations/{operation['id']}"), 404, "no_such_operation")
+
+
+def test_the_operation_of_a_server_that_is_gone_is_told_to_who_asked(world: World) -> None:
+    operation = world.create()
+    with world.registry.session() as session:
+        session.get_one(Operation, operation["id"]).server_id = None
+    assert world.get(f"/operations/{operation['id']}")["server_id"] is None
+    for caller in (Caller(user="carol", uid=1003, groups=(GROUP,)), Caller(user="alice", uid=ALICE.uid, groups=(OTHER,))):
+        world.be(caller)
+        problem(world.client.get(f"/api/v1/operations/{operation['id']}"), 404, "no_such_operation")
+    world.be(ADMIN)
+    assert world.get(f"/operations/{operation['id']}")["kind"] == "create"
 
 
 def test_a_renamed_group_freezes_too(world: World) -> None:
