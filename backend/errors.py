@@ -99,6 +99,11 @@ FAILURES: Final[dict[str, Failure]] = {
     "too_many_servers": Failure(
         409, "Group {group} has {count} tracking servers, which is the site's limit", "Delete one that is not used, or ask the admins."
     ),
+    "too_many_kept": Failure(
+        409,
+        "{count} deleted tracking servers of group {group} are still kept, which is the site's limit",
+        "Restore one of them instead, wait until the first one's time is over, or ask the admins to purge those that nobody wants.",
+    ),
     "ports_exhausted": Failure(
         503, "No port is free in the service's range {range}", "Tell the admins to widen port_first to port_last, or to purge servers."
     ),

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from backend import audit, bounds, disk, policy, portpool, sizes, tickets, uidpool, versions
+from backend import audit, bounds, policy, portpool, sizes, tickets, uidpool, versions
 from backend.domain import Caller, Desired, Group, OperationKind, OperationState, Status, new_operation_id, new_server_id, prefix_of
 from backend.errors import ServiceError
 from backend.finding import find, not_there, unfinished
@@ -63,12 +63,12 @@ class Requests:
         self._hasher = hasher
 
     def create(self, caller: Caller, wish: CreateWish, *, request_id: str | None) -> Operation:
-        """Errors: ``not_a_member``, ``group_not_offered``, ``not_allowed``, ``server_exists``, ``too_many_servers``, ``endpoint_fixed``,
-        ``version_missing``, ``size_unknown``, ``ports_exhausted``, ``uids_exhausted``, ``host_short_of_disk``, ``directory_failed``.
+        """Errors: ``not_a_member``, ``group_not_offered``, ``not_allowed``, ``server_exists``, ``too_many_servers``, ``too_many_kept``,
+        ``endpoint_fixed``, ``version_missing``, ``size_unknown``, ``ports_exhausted``, ``uids_exhausted``, ``host_short_of_disk``,
+        ``directory_failed``.
         """
         group = policy.check_create(caller, wish.group, self._settings, self._directory)
         wish = replace(wish, endpoint_url=self._endpoint(wish.endpoint_url))
-        disk.check_room(self._settings)
         version, revision = versions.schema_revision(self._settings, wish.mlflow_version)
         wish = replace(wish, size=sizes.chosen(self._settings, wish.size).name)
         server = self._new_server(caller, group, wish, version, revision)
@@ -76,9 +76,10 @@ class Requests:
         exists = ServiceError("server_exists", group=group.name, env_name=wish.env_name)
         try:
             with self._registry.session() as session:
-                if find(session, group.name, wish.env_name) is not None:
-                    raise exists
-                bounds.check_servers(session, self._settings, group.name)
+                namesake = find(session, group.name, wish.env_name)
+                if namesake is not None:
+                    raise policy.unseen(caller, namesake) or exists
+                bounds.check_create(session, self._settings, group.name)
                 server.port = portpool.allocate(session, self._settings, server.id)
                 server.uid = uidpool.allocate(session, self._settings)
                 session.add(server)
@@ -120,12 +121,14 @@ class Requests:
         return self._change(ask, change)
 
     def restore(self, caller: Caller, group: str, env: str, *, server_id: str | None = None, request_id: str | None) -> Operation:
-        """Undo the delete of that server, or the latest of that name. Errors: as ``start``, ``nothing_to_restore``, ``server_exists``."""
+        """Undo the delete of that server, or the latest of that name. Errors: as ``start``, ``nothing_to_restore``, ``server_exists``,
+        ``too_many_servers``, ``host_short_of_disk``.
+        """
         ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.RESTORE, request_id=request_id, server_id=server_id)
         return self._change(ask, lambda _server: None)
 
     def purge(self, caller: Caller, group: str, env: str, *, server_id: str | None = None, request_id: str | None) -> Operation:
-        """Forget a deleted server before its time: that one, or the latest of that name. Admins only. Errors: as ``restore``."""
+        """Forget a deleted server before its time: that one, or the latest of that name. Admins only. Error too: ``nothing_to_restore``."""
         ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.PURGE, request_id=request_id, server_id=server_id)
         return self._change(ask, lambda _server: None)
 
@@ -229,8 +232,10 @@ class Requests:
         refused = policy.refusal(ask.caller, server, ask.kind, settings=self._settings, situation=situation)
         if refused is not None:
             raise refused
-        if ask.kind == OperationKind.RESTORE and under_way is None and find(session, ask.group, ask.env) is not None:
-            raise ServiceError("server_exists", group=ask.group, env_name=ask.env)
+        if ask.kind == OperationKind.RESTORE and under_way is None:
+            if find(session, ask.group, ask.env) is not None:
+                raise ServiceError("server_exists", group=ask.group, env_name=ask.env)
+            bounds.check_restore(session, self._settings, ask.group)
         return server, under_way
 
     def _new_server(self, caller: Caller, group: Group, wish: CreateWish, version: str, revision: str) -> Server:

@@ -89,6 +89,9 @@ class Settings:
     create_by: str = _row("members", "Who may create servers.", choices=("members", "admins"))
     manage_by: str = _row("members", "Who may delete and restore servers, set their users and their keys.", choices=("members", "admins"))
     max_servers_per_group: int = _row(0, "How many servers a group may have; 0: no limit.", least=0)
+    max_kept_per_group: int = _row(
+        20, "How many deleted servers of a group may be kept, each with its port; with so many it makes no other one. 0: no limit.", least=0
+    )
     # how servers are reached
     inside_host: str = _row(
         None, "Host name by which clients reach the servers. A server keeps the one that it was made with.", shown="the host's name"
