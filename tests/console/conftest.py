@@ -140,3 +140,10 @@ def open_page(browser: Browser, address: str) -> Iterator[Opener]:
     yield opener
     for context in opener.contexts:
         context.close()
+
+
+def deleted_twice(service: FakeService) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two deleted servers of one name: the one that was deleted first, and the latest."""
+    older = service.add("gaa50000", "wine", "deleted")
+    service.servers[older["id"]] = service.servers.pop("gaa50000/wine")
+    return older, service.add("gaa50000", "wine", "deleted")

@@ -122,12 +122,6 @@ class FakeService:
         self.servers[f"{group}/{env_name}"] = made
         return made
 
-    def add_deleted_twice(self, group: str, env_name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Two deleted servers of one name: the one that was deleted first, and the latest."""
-        older = self.add(group, env_name, "deleted")
-        self.servers[older["id"]] = self.servers.pop(f"{group}/{env_name}")
-        return older, self.add(group, env_name, "deleted")
-
     def begin(self, kind: str, server: dict[str, Any]) -> dict[str, Any]:
         operation = {
             "id": f"op_{next(self.count):016x}",

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from backend.plans.labels import LABELS
-from tests.console.conftest import MOUNT, Opener
+from tests.console.conftest import MOUNT, Opener, deleted_twice
 from tests.console.fake_service import NOBODY, STEPS, FakeService, stamp
 
 pytestmark = pytest.mark.browser
@@ -159,7 +159,7 @@ def test_delete_says_what_is_kept_wants_the_name_and_can_be_undone(service: Fake
 
 
 def test_restore_brings_back_the_row_that_was_pressed(service: FakeService, open_page: Opener) -> None:
-    older, newer = service.add_deleted_twice("gaa50000", "wine")
+    older, newer = deleted_twice(service)
     page = open_page()
     page.locator(f'tr.server[data-id="{older["id"]}"]').get_by_role("button", name="Restore").click()
     expect(page.locator(f'tr.server[data-id="{older["id"]}"]')).to_have_attribute("data-status", "running")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ood_app import caller as own
-from tests.console.conftest import Caller
+from tests.console.conftest import Caller, deleted_twice
 from tests.console.fake_service import FakeService
 
 FORM = {
@@ -109,7 +109,7 @@ def test_start_and_stop_are_asked_of_the_service(caller: Caller, service: FakeSe
 
 
 def test_restore_is_of_the_row_that_was_pressed(caller: Caller, service: FakeService) -> None:
-    older, _newer = service.add_deleted_twice("gaa50000", "wine")
+    older, _newer = deleted_twice(service)
     answer = caller.send("POST", "/servers/gaa50000/wine/restore", {"server_id": older["id"]})
     assert (answer.status_code, answer.json["server_id"]) == (202, older["id"])
 

@@ -144,35 +144,6 @@ def test_the_sites_limits(tmp_path: Path) -> None:
     assert world.client.post(f"{WINE}/stop").status_code == 202
 
 
-def test_a_restore_minds_the_limit_and_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = make_world(tmp_path, max_servers_per_group=1)
-    world.made()
-    delete_for_good(world)
-    world.made(env_name="two")
-    assert code(world.client.post(f"{WINE}/restore")) == (409, "too_many_servers")
-    delete_for_good(world, WINE.replace("wine", "two"))
-    with monkeypatch.context() as full:
-        full.setattr("backend.disk.free_bytes", lambda _settings: 0)
-        assert code(world.client.post(f"{WINE}/restore")) == (507, "host_short_of_disk")
-    restoring = world.client.post(f"{WINE}/restore").json
-    monkeypatch.setattr("backend.disk.free_bytes", lambda _settings: 0)
-    assert world.client.post(f"{WINE}/restore").json["id"] == restoring["id"]  # it is under way
-
-
-def test_deleted_servers_that_are_kept_are_bounded(tmp_path: Path) -> None:
-    """Each holds a port for its time and longer: a loop of create and delete must not use up the site's."""
-    world = make_world(tmp_path, max_kept_per_group=2)
-    for _ in range(2):
-        world.made()
-        delete_for_good(world)
-    refused = world.client.post("/api/v1/servers", json=BODY)
-    assert code(refused) == (409, "too_many_kept")
-    assert "2 deleted tracking servers of group gaa50000" in refused.json["detail"]
-    assert (count(world, Server), count(world, Port)) == (2, 2)
-    world.finish(world.client.post(f"{WINE}/restore").json["id"], status=Status.RUNNING, deleted_at=None)
-    world.made(env_name="two")
-
-
 def test_no_port_left(tmp_path: Path) -> None:
     world = make_world(tmp_path, port_first=20444, port_last=20444)
     world.made()
