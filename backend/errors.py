@@ -205,7 +205,9 @@ FAILURES: Final[dict[str, Failure]] = {
         422, "There is no bucket {bucket} at {endpoint}", "Make the bucket first, or correct cloud_storage_bucket_name."
     ),
     "storage_forbidden": Failure(
-        422, "The key {access_key_id} may not {action} in bucket {bucket}", "Give the key that right, or use the bucket's owner's key."
+        422,
+        "The key {access_key_id} may not {action} in bucket {bucket}",
+        "Give the key that right, use the bucket's owner's key, or correct cloud_storage_bucket_name: a store says the same of no bucket.",
     ),
     "storage_unreachable": Failure(
         422, "The object store {endpoint} cannot be reached: {why}", "Check the endpoint's address; if it is right, try again later."

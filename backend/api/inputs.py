@@ -41,22 +41,20 @@ class Input(BaseModel):
 
 def _bucket(name: str) -> str:
     if not bucket_name_is_valid(name):
-        raise PydanticCustomError("bucket_rules", "not a bucket's name")
+        raise PydanticCustomError("shape", "not a bucket's name")
     return name
 
 
 def _secret_key(secret: SecretStr) -> SecretStr:
     if not re.fullmatch(PRINTABLE, secret.get_secret_value()):
-        raise PydanticCustomError("secret_characters", "not printable ASCII")
+        raise PydanticCustomError("shape", "not printable ASCII")
     return secret
 
 
 def _password(password: SecretStr) -> SecretStr:
     text = password.get_secret_value()
-    if len(text.encode()) > MOST_BYTES:
-        raise PydanticCustomError("password_long", "too long")
-    if not re.fullmatch(PLAIN, text):
-        raise PydanticCustomError("password_characters", "control characters")
+    if len(text.encode()) > MOST_BYTES or not re.fullmatch(PLAIN, text):
+        raise PydanticCustomError("shape", "too long, or control characters")
     return password
 
 
@@ -219,12 +217,7 @@ class ServersQuery(Input):
 _MESSAGES: Final[dict[str, str]] = {
     "missing": "This is needed",
     "extra_forbidden": "There is no such field",
-    "bucket_rules": "Not a bucket's name: 3 to 63 of a-z, 0-9, - and ., a letter or digit first and last, and not like an IP address",
-    "secret_characters": "A secret access key has printable ASCII characters and no spaces only",
-    "password_long": "At most 72 bytes",
-    "password_characters": "No control characters",
     "user_twice": "A user stands there twice",
-    "string_too_short": "This must not be empty",
     "string_too_long": "This is too long",
     "too_long": "At most {max_length} entries",
     "int_type": "This must be a whole number",
@@ -240,7 +233,9 @@ _MESSAGES: Final[dict[str, str]] = {
 _PATTERNS: Final[dict[str, str]] = {
     "env_name": "2 to 255 of a-z, 0-9, - and _, a letter or digit first",
     "env": "2 to 255 of a-z, 0-9, - and _, a letter or digit first",
-    "bucket": _MESSAGES["bucket_rules"],
+    "bucket": "Not a bucket's name: 3 to 63 of a-z, 0-9, - and ., a letter or digit first and last, and not like an IP address",
+    "pass": "1 to 72 bytes, no control characters",
+    "secret_access_key": "1 to 256 printable ASCII characters without spaces",
     "group": "Not a group's name",
     "access_key_id": "1 to 128 printable ASCII characters without spaces",
     "endpoint_url": "http://HOST or https://HOST, with a port or path where it has one",
@@ -255,13 +250,16 @@ _PATTERNS: Final[dict[str, str]] = {
     "name": "At most 255 characters, no control characters",
     "note": "At most 255 characters, no control characters",
 }
+_SHAPES: Final = frozenset({"string_pattern_mismatch", "string_too_short", "string_too_long", "too_short", "too_long", "shape"})
+"""What pydantic says of a text of the wrong form or length, and we (below): the field's own rule tells all of it."""
 OTHER: Final = "Not valid"
 
 
 def message_of(error: Any) -> tuple[str, dict[str, object]]:
     """The text for one of pydantic's errors, with its parameters; never with what was sent."""
     kind, field = error["type"], str(error["loc"][-1]) if error["loc"] else ""
-    text = _PATTERNS.get(field, OTHER) if kind == "string_pattern_mismatch" else _MESSAGES.get(kind, OTHER)
+    ruled = kind in _SHAPES and field in _PATTERNS
+    text = _PATTERNS[field] if ruled else _MESSAGES.get(kind, OTHER)
     return text, error.get("ctx") or {}
 
 

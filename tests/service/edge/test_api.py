@@ -259,6 +259,29 @@ def test_an_admin_lists_all(world: World) -> None:
     assert len(world.get("/servers?all=true")["servers"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("changes", "field", "said"),
+    [
+        ({"bucket": "X"}, "bucket", "Not a bucket's name: 3 to 63"),
+        ({"bucket": "ab"}, "bucket", "Not a bucket's name: 3 to 63"),
+        ({"bucket": "a" * 64}, "bucket", "Not a bucket's name: 3 to 63"),
+        ({"secret_access_key": ""}, "secret_access_key", "1 to 256 printable"),
+        ({"secret_access_key": "x" * 257}, "secret_access_key", "1 to 256 printable"),
+        ({"access_key_id": ""}, "access_key_id", "1 to 128 printable"),
+    ],
+)
+def test_a_text_that_is_too_short_or_too_long_is_told_the_fields_rule(world: World, changes: dict[str, str], field: str, said: str) -> None:
+    answer = world.client.post("/api/v1/servers", json={**BODY, **changes}).json
+    assert answer["fields"][field].startswith(said)
+
+
+@pytest.mark.parametrize("password", ["", "x" * 80, "é" * 40, "a\n"])
+def test_a_password_of_the_wrong_length_is_told_its_rule(world: World, password: str) -> None:
+    world.made()
+    answer = world.client.put(f"{WINE}/users", json={"users": [{"user_name": "a", "pass": password}]}).json
+    assert answer["fields"] == {"users.0.pass": "1 to 72 bytes, no control characters"}
+
+
 def test_operations(world: World) -> None:
     created = world.create()
     assert (created["kind"], created["state"], created["message"]) == ("create", "pending", "Creating service …")
