@@ -55,14 +55,14 @@ class Looker:
             return None
         if server.deleted_at is not None:
             over = server.restorable_until is not None and server.restorable_until <= now()
-            return self._work(server, self._purge) if over else None
+            return self._work(server, self._purge) if over else self._forgetting(server)
         seen = observe(world, server)
         frozen = _frozen(world, server)
         if frozen is not None:
             status, _reason = self._judge(server, seen)
             _note(world, server, status, reason_of(frozen))
             return self._telling(server)  # who left must not stay in
-        return self._act(server, seen) or self._telling(server)
+        return self._act(server, seen) or self._telling(server) or self._forgetting(server)
 
     def _telling(self, server: Server) -> Job | None:
         """The box is to be told who may in and who no more."""
@@ -84,6 +84,17 @@ class Looker:
             return
         else:
             access.note_told(world.registry, server)
+
+    def _forgetting(self, server: Server) -> Job | None:
+        """The database from before an upgrade that was long enough ago."""
+        over = server.previous_until is not None and server.previous_until <= now()
+        return (lambda: self._forget_previous(server.id)) if over else None
+
+    def _forget_previous(self, server_id: str) -> None:
+        self._world.previous.remove(server_id)
+        with self._world.registry.session() as session:
+            row = session.get_one(Server, server_id)
+            row.previous_version = row.previous_revision = row.previous_until = None
 
     def _act(self, server: Server, seen: Observation) -> Job | None:
         if server.desired == Desired.ABSENT:

@@ -196,19 +196,10 @@ class Reconciler:
         oldest = now() - timedelta(days=world.settings.operations_days)
         with world.registry.session() as session:
             session.execute(delete(Operation).where(Operation.state.in_(_FINISHED), Operation.finished_at < oldest))
-        self._forget_previous()
         orphans = find_orphans(registry=world.registry, runtime=world.runtime, boxes=world.boxes, copies=world.copies)
         if orphans and orphans != self._reported:
             log.warning("no server of the registry has these; `aihub check --remove-orphans` removes them: %s", orphans)
         self._reported = orphans
-
-    def _forget_previous(self) -> None:
-        """Databases from before upgrades that were long enough ago."""
-        world = self._world
-        with world.registry.session() as session:
-            for server in session.scalars(select(Server).where(Server.previous_until <= now(), Server.trial_id.is_(None))):
-                world.previous.remove(server.id)
-                server.previous_version = server.previous_revision = server.previous_until = None
 
     def _wake(self) -> None:
         self._woken.set()

@@ -10,6 +10,7 @@ import pytest
 from backend.domain import BoxState
 from backend.errors import ServiceError
 from backend.registry.models import Server, now
+from backend.snapshots import KeptCopies
 from tests.service.engine.support import ALICE, GROUP, NEWER, VERSION, Site, make_database, runs_in, schema_of
 
 UNFIT = ServiceError("version_unfit", version=NEWER, why="GET / is answered by 500")
@@ -144,7 +145,7 @@ def test_what_is_refused(site: Site):
     assert caught.value.code == "version_older"
 
 
-def test_what_was_before_goes_at_its_time(site: Site):
+def test_what_was_before_goes_at_its_time_and_not_in_a_transaction(site: Site, monkeypatch: pytest.MonkeyPatch):
     server = site.made()
     site.upgrade()
     site.reconciler().reconcile_all()
@@ -152,7 +153,17 @@ def test_what_was_before_goes_at_its_time(site: Site):
         session.get_one(Server, server.id).previous_until = now() - timedelta(seconds=1)
     with pytest.raises(ServiceError):
         site.ask("rollback")
+    removed = []
+    remove = KeptCopies.remove
+
+    def watched(copies: KeptCopies, server_id: str) -> None:
+        with site.registry.session():  # one writer at a time: this would wait for another's end
+            removed.append(server_id)
+        remove(copies, server_id)
+
+    monkeypatch.setattr(KeptCopies, "remove", watched)
     site.reconciler().reconcile_all()
+    assert removed == [server.id]
     assert site.previous() == []
     assert site.one().previous_version is None
 
