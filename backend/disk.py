@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +14,9 @@ from backend.settings import Settings
 
 MIB: Final = 1024**2
 GIB: Final = 1024**3
-_OWN: Final = ("data", "log")
+_OWN: Final = ("data", "log", "tmp")
+_MOST_FILES: Final = 100_000
+"""More are not looked at: a look must not last."""
 
 
 def check_room(settings: Settings) -> None:
@@ -22,11 +27,16 @@ def check_room(settings: Settings) -> None:
 
 
 def trouble(settings: Settings, directory: Path) -> ServiceError | None:
-    """What a server that runs should be told of its disk: ``disk_low``, ``server_too_large``; None where all is well."""
+    """What a server that runs should be told of its disk: ``disk_low``, ``server_too_large``, ``box_ill`` where its folders are not as they
+    were made; None where all is well.
+    """
     free = free_bytes(settings)
     if free < settings.disk_low:
         return ServiceError("disk_low", free=free // MIB)
-    used = used_bytes(directory)
+    try:
+        used = used_bytes(directory)
+    except PermissionError:
+        return ServiceError("box_ill", why="its folders were closed to the service")
     if settings.server_disk and used > settings.server_disk:
         return ServiceError("server_too_large", used=f"{used / GIB:.1f}", bound=f"{settings.server_disk / GIB:.1f}")
     return None
@@ -43,8 +53,20 @@ def volume(settings: Settings) -> Path:
 
 
 def used_bytes(directory: Path) -> int:
-    """Of the server's database and logs. Its folders may be listed by the service, though their files are not its own to read."""
-    return sum(_size(path) for name in _OWN if (directory / name).is_dir() for path in (directory / name).iterdir())
+    """Of the server's database, spool and logs. Its folders may be listed by the service (else: ``PermissionError``), though their files
+    are not its own to read, nor the folders that it made in them.
+    """
+    return sum(map(_size, islice(_files(directory), _MOST_FILES)))
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    def closed(error: OSError) -> None:
+        if isinstance(error, PermissionError) and Path(error.filename).parent == directory:
+            raise error
+
+    for name in _OWN:
+        for folder, _folders, files in os.walk(directory / name, onerror=closed):
+            yield from (Path(folder, file) for file in files)
 
 
 def _size(path: Path) -> int:

@@ -114,6 +114,17 @@ def test_who_left_is_told_to_the_box_also_where_the_group_is_another_one_now(sit
     assert site.is_told()
 
 
+def test_who_left_is_told_also_where_the_boxs_folders_cannot_be_looked_at(site: Entered, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(_directory: Path) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("backend.disk.used_bytes", closed)
+    token = site.token()
+    site.reconciler().reconcile_all()
+    assert (site.is_told(), site.ids) == (True, [token.id])
+    assert site.one().reason == {"code": "box_ill", "params": {"why": "its folders were closed to the service"}, "log": None}
+
+
 def test_a_server_of_an_older_service_gets_its_key(site: Entered) -> None:
     with site.registry.session() as session:
         session.get_one(Server, site.server_id).ticket_keys = None

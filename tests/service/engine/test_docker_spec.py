@@ -1,5 +1,7 @@
 """What a server in containers is, as values: asserted whole."""
 
+import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from backend import checks, disk, networks, uidpool, versions
+from backend.cli.owner import as_owner
 from backend.domain import SizeClass
 from backend.errors import ServiceError
 from backend.registry.models import Server
@@ -189,6 +192,11 @@ def test_a_server_that_runs_is_told_of_its_disk(tmp_path: Path):
     assert found is not None
     assert found.code == "server_too_large"
     assert disk.trouble(replace(settings, server_disk=4096), tmp_path / "box") is None
+    (tmp_path / "box" / "tmp" / "spool").mkdir(parents=True)
+    (tmp_path / "box" / "tmp" / "spool" / "upload").write_bytes(b"x" * 4096)
+    spooled = disk.trouble(replace(settings, server_disk=4096), tmp_path / "box")
+    assert spooled is not None
+    assert spooled.code == "server_too_large"
     low = disk.trouble(replace(settings, disk_low=2**60), tmp_path / "box")
     assert low is not None
     assert low.code == "disk_low"
@@ -203,3 +211,22 @@ def test_the_resolvers_are_those_that_a_container_can_reach(tmp_path: Path):
     assert networks.resolvers(settings, (real, stub)) == ("10.0.0.53", "10.0.0.54")
     assert networks.resolvers(settings, (stub, none)) == ()
     assert networks.resolvers(replace(settings, resolvers=("192.0.2.53",)), (real,)) == ("192.0.2.53",)
+def test_folders_that_a_server_closed_are_said():
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other accounts, which root is for a while here
+        home = Path(name)
+        for folder in ("box/data", "box/tmp/spool"):
+            (home / folder).mkdir(parents=True)
+        if os.geteuid() == 0:
+            for path in (home, *home.rglob("*")):
+                os.chown(path, 65534, 65534)
+        settings = Settings(state_dir=home, disk_low=0)
+        (home / "box" / "tmp" / "spool").chmod(0)
+        with as_owner(home):
+            assert disk.trouble(settings, home / "box") is None, "what is deeper may be the server's alone"
+        (home / "box" / "data").chmod(0)
+        with as_owner(home):
+            told = disk.trouble(settings, home / "box")
+        for folder in ("box/data", "box/tmp/spool"):
+            (home / folder).chmod(0o700)
+    assert told is not None
+    assert (told.code, told.params["why"]) == ("box_ill", "its folders were closed to the service")
