@@ -25,3 +25,12 @@ def record(
             request_id=operation.request_id if operation else request_id,
         )
     )
+
+
+def record_orphan(session: Session, *, caller: Caller, server_id: str) -> None:
+    """What is left of a server that no row knows is removed: of its group and name nothing is known."""
+    session.add(
+        AuditEntry(
+            user=caller.user, uid=caller.uid, scheme=caller.scheme, action="remove_orphan", group_name="", env_name="", server_id=server_id
+        )
+    )

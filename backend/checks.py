@@ -12,7 +12,8 @@ from typing import Final, Literal
 
 from sqlalchemy import select
 
-from backend import listeners, portpool, service, versions, wiring
+from backend import audit, disk, listeners, portpool, service, versions, wiring
+from backend.domain import Caller, Status
 from backend.keyring import Keyring
 from backend.munge import Unmunge
 from backend.orphans import Orphans, find_orphans, remove_orphans
@@ -24,7 +25,6 @@ State = Literal["ok", "warning", "failure"]
 SOMAXCONN: Final = Path("/proc/sys/net/core/somaxconn")
 BACKLOG: Final = 4096
 """What a server's box asks for, so that a crowd waits in the queue instead of being refused."""
-_LEAST_FREE: Final = 2 * 1024**3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,17 +49,20 @@ def state_folder(settings: Settings) -> Iterator[Finding]:
     else:
         yield Finding(name="state", state="ok", detail=f"{settings.state_dir}, owner uid {status.st_uid}")
     yield from _strangers(settings, status)
-    free = shutil.disk_usage(settings.state_dir).free
-    enough = free >= _LEAST_FREE
-    detail = f"{free / 1024**3:.1f} GiB free"
-    yield Finding(name="disk", state="ok" if enough else "failure", detail=detail, cure="" if enough else "free space, or move state_dir")
+    for place in {path.stat().st_dev: path for path in (settings.state_dir, disk.volume(settings))}.values():
+        free = shutil.disk_usage(place).free
+        enough = free >= settings.disk_least
+        detail = f"{free / disk.GIB:.1f} GiB free for {place}, {settings.disk_least / disk.GIB:.1f} wanted (disk_least)"
+        yield Finding(
+            name="disk", state="ok" if enough else "failure", detail=detail, cure="" if enough else f"free space, or move {place}"
+        )
 
 
 def _strangers(settings: Settings, state: os.stat_result) -> Iterator[Finding]:
     """What root made in the state, the service's account could not use."""
     database = wiring.open_registry(settings).path
-    files = [settings.keys_file, *([database, *(database.with_name(database.name + end) for end in ("-wal", "-shm", ".lock"))] if database else [])]
-    ours = [*files, settings.run_dir, settings.servers_dir, *settings.copies_dirs]
+    registry = [] if database is None else [database.with_name(database.name + end) for end in ("", "-wal", "-shm", ".lock")]
+    ours = [settings.keys_file, *registry, settings.run_dir, settings.servers_dir, *settings.copies_dirs]
     found = [str(path) for path in ours if path.exists() and path.stat().st_uid != state.st_uid]
     if found:
         detail = f"{', '.join(found)} belongs to another account than {settings.state_dir}, so the service cannot use it"
@@ -167,6 +170,18 @@ def ports(settings: Settings) -> Iterator[Finding]:
     if free is not None and not portpool.is_bindable(settings.listen_address, free):
         detail, cure = f"port {free} of {settings.listen_address} cannot be bound", "see who holds it, or correct listen_address"
         yield Finding(name="port to give", state="warning", detail=detail, cure=cure)
+    yield from _taken_ports(settings)
+
+
+def _taken_ports(settings: Settings) -> Iterator[Finding]:
+    """Of the servers that do not run: one that runs holds its own."""
+    at_rest = (Server.status == Status.STOPPED) | Server.deleted_at.is_not(None)
+    with wiring.open_registry(settings).reading() as session:
+        mine = session.scalars(select(Server.port).where(at_rest).order_by(Server.port)).all()
+    taken = [str(port) for port in mine if not portpool.is_bindable(settings.listen_address, port)]
+    if taken:
+        detail = f"another program holds {', '.join(taken)}, which servers have that are stopped or deleted"
+        yield Finding(name="ports taken", state="warning", detail=detail, cure="see who holds them: such a server cannot start")
 
 
 def backlog(_settings: Settings) -> Iterator[Finding]:
@@ -183,8 +198,7 @@ def orphans(settings: Settings) -> Iterator[Finding]:
     if not found:
         yield Finding(name="orphans", state="ok", detail="none")
     else:
-        detail = ", ".join(f"{what} {ids}" for what, ids in vars(found).items() if ids)
-        yield Finding(name="orphans", state="warning", detail=detail, cure="look at them, then run `aihub check --remove-orphans`")
+        yield Finding(name="orphans", state="warning", detail=str(found), cure="look at them, then run `aihub check --remove-orphans`")
 
 
 def running(settings: Settings) -> Iterator[Finding]:
@@ -233,8 +247,11 @@ def look_for_orphans(settings: Settings) -> Orphans:
     )
 
 
-def clear_orphans(settings: Settings, found: Orphans) -> None:
-    """Stop and remove them, databases included. Error: ``box_failed_to_stop``."""
+def clear_orphans(settings: Settings, found: Orphans, admin: Caller) -> None:
+    """Stop and remove them, databases included; the audit says who had it done. Error: ``box_failed_to_stop``."""
+    with wiring.open_registry(settings).session() as session:
+        for server_id in found.ids():
+            audit.record_orphan(session, caller=admin, server_id=server_id)
     remove_orphans(
         found,
         runtime=wiring.make_runtime(settings),

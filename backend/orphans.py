@@ -31,6 +31,13 @@ class Orphans:
     def __bool__(self) -> bool:
         return any(vars(self).values())
 
+    def ids(self) -> list[str]:
+        """Each once, whatever is left of it."""
+        return sorted({server_id for found in vars(self).values() for server_id in found})
+
+    def __str__(self) -> str:
+        return ", ".join(f"{what} {' '.join(ids)}" for what, ids in vars(self).items() if ids)
+
 
 def find_orphans(*, registry: Registry, runtime: Runtime, boxes: BoxFiles, copies: Mapping[str, KeptCopies]) -> Orphans:
     """Look at what is there first and at the rows afterwards: a row is written before its box, and goes after it."""

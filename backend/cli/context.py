@@ -7,12 +7,15 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from backend.settings import Settings, settings_file
 from backend.settings_file import load
+
+if TYPE_CHECKING:
+    from backend.domain import Caller
 
 F = TypeVar("F", bound=Callable[..., Any])
 Row = dict[str, Any]
@@ -42,6 +45,34 @@ def ready_settings(context: click.Context) -> Settings:
     if os.geteuid() not in {0, owner}:
         raise CommandError(f"{settings.state_dir} belongs to uid {owner}; run this as that account or as root")
     return settings
+
+
+def acting_admin() -> Caller:
+    """Who has the registry's files in hand is an admin, whatever NSS says."""
+    import pwd
+
+    from backend.domain import Caller
+
+    uid = os.geteuid()
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = str(uid)
+    return Caller(user=user, uid=uid, groups=(), admin=True, scheme="cli")
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask, unless ``yes``; go on only after a yes. Where nobody can be asked it is wrong use."""
+    if yes:
+        return
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():  # Ctrl-C
+            raise
+        raise click.UsageError(f"{question}? Nobody is here to answer; add --yes") from None
+    if not agreed:
+        raise click.Abort
 
 
 def json_option(command: F) -> F:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from backend.cli.context import ready_settings
-from backend.cli.servers import ServerName, acting_admin
+from backend.cli.context import acting_admin, ready_settings
+from backend.cli.servers import ServerName
 
 
 @click.group()

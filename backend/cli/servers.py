@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from backend.cli.context import Row, json_option, ready_settings, show
+from backend.cli.context import Row, acting_admin, confirm, json_option, ready_settings, show
 
 if TYPE_CHECKING:
-    from backend.domain import Caller
     from backend.registry.models import Operation, Server
     from backend.service import Service
 
@@ -61,18 +59,16 @@ def list_(context: click.Context, *, deleted: bool, as_json: bool) -> None:
 
 @servers.command("show")
 @_NAME
-@click.option("--deleted", is_flag=True, help="The latest deleted one of that name.")
+@click.option("--deleted", is_flag=True, help="A deleted one of that name: the latest, or the one with --id.")
+@_ID
+@click.option("--json", is_flag=True, expose_value=False, help="As it is anyway; every listing knows it.")
 @click.pass_context
-def show_(context: click.Context, *, name: tuple[str, str], deleted: bool) -> None:
+def show_(context: click.Context, *, name: tuple[str, str], deleted: bool, server_id: str | None) -> None:
     """Everything about one server, as the API answers it (JSON)."""
-    from backend.errors import ServiceError
-
-    group, env = name
-    for view in reversed(_views(_service(context), deleted=deleted)):
-        if (view["group"], view["env_name"]) == name and bool(view["deletion"]) == deleted:
-            click.echo(json.dumps(view, ensure_ascii=False, indent=2))
-            return
-    raise ServiceError("nothing_to_restore" if deleted else "no_such_server", group=group, env_name=env)
+    service = _service(context)
+    wanted = _must_be_there(service, name, deleted=deleted, server_id=server_id)
+    (view,) = (view for view in _views(service, deleted=deleted) if view["id"] == wanted)
+    click.echo(json.dumps(view, ensure_ascii=False, indent=2))
 
 
 @servers.command()
@@ -100,9 +96,8 @@ def stop(context: click.Context, *, name: tuple[str, str], wait: bool) -> None:
 @click.pass_context
 def delete(context: click.Context, *, name: tuple[str, str], wait: bool, yes: bool) -> None:
     """Delete a server. Database, settings and port are kept for a while; its bucket is never touched."""
-    if not yes:
-        days = ready_settings(context).restore_days
-        click.confirm(f"Delete {'/'.join(name)}? It can be restored for {days} days", abort=True)
+    _must_be_there(_service(context), name)
+    confirm(f"Delete {'/'.join(name)}, which can be restored for {ready_settings(context).restore_days} days", yes=yes)
     _ask(context, "delete", name, wait=wait)
 
 
@@ -126,8 +121,8 @@ def purge(context: click.Context, *, name: tuple[str, str], server_id: str | Non
     """Forget a deleted server now: the latest of that name, or the one with --id. Its database is gone for good; its bucket is never
     touched.
     """
-    if not yes:
-        click.confirm(f"Purge {'/'.join(name)}? Its runs cannot be restored afterwards", abort=True)
+    _must_be_there(_service(context), name, deleted=True, server_id=server_id)
+    confirm(f"Purge {'/'.join(name)}, whose runs cannot be restored afterwards", yes=yes)
     _ask(context, "purge", name, wait=wait, server_id=server_id)
 
 
@@ -148,8 +143,8 @@ def upgrade(context: click.Context, *, name: tuple[str, str], mlflow_version: st
 @click.pass_context
 def rollback(context: click.Context, *, name: tuple[str, str], wait: bool, yes: bool) -> None:
     """Go back to the version and the database from before the last upgrade."""
-    if not yes:
-        click.confirm(f"Roll back {'/'.join(name)}? What was written since the upgrade is set aside", abort=True)
+    _must_be_there(_service(context), name)
+    confirm(f"Roll back {'/'.join(name)} and set aside what was written since the upgrade", yes=yes)
     _ask(context, "rollback", name, wait=wait)
 
 
@@ -169,20 +164,6 @@ def _service(context: click.Context) -> Service:
     return make_service(ready_settings(context))
 
 
-def acting_admin() -> Caller:
-    """Who has the registry's files in hand is an admin, whatever NSS says."""
-    import pwd
-
-    from backend.domain import Caller
-
-    uid = os.geteuid()
-    try:
-        user = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        user = str(uid)
-    return Caller(user=user, uid=uid, groups=(), admin=True, scheme="cli")
-
-
 def _views(service: Service, *, deleted: bool) -> list[Row]:
     from sqlalchemy import select
 
@@ -199,6 +180,17 @@ def _views(service: Service, *, deleted: bool) -> list[Row]:
     groups = policy.groups_now(caller, [row.group_name for row in rows], service.directory)
     presenter = Presenter(settings=service.settings, caller=caller, language="en", groups_now=groups, under_way=under_way)
     return [presenter.server(row).model_dump(mode="json") for row in rows]
+
+
+def _must_be_there(service: Service, name: tuple[str, str], *, deleted: bool = False, server_id: str | None = None) -> str:
+    """The server's id: what is not there is said before anybody is asked for a yes. Errors: ``no_such_server``, ``nothing_to_restore``."""
+    from backend.finding import find, not_there
+
+    with service.registry.reading() as session:
+        found = find(session, *name, deleted=deleted, server_id=server_id)
+    if found is None:
+        raise not_there(acting_admin(), *name, deleted=deleted)
+    return found.id
 
 
 def _ask(context: click.Context, kind: str, name: tuple[str, str], *values: str, wait: bool, **more: str | None) -> None:

@@ -70,7 +70,7 @@ def serve(context: click.Context, *, part: str) -> None:
     settings = ready_settings(context)
     owner = settings.state_dir.stat().st_uid
     if os.geteuid() != owner:
-        raise CommandError(f"{settings.state_dir} belongs to uid {owner}; run `aihub serve` as that account: it could not use what root makes")
+        raise CommandError(f"{settings.state_dir} belongs to uid {owner}, not to this account; run `aihub serve` as that account")
     make_runtime(settings)
     _ = Keyring(settings.keys_file).newest  # the keys can be used
     registry = open_registry(settings)

@@ -7,7 +7,7 @@ from typing import Final
 import click
 
 from backend.api_tokens import MOST_DAYS, ApiTokens, state_of
-from backend.cli.context import Row, json_option, ready_settings, show
+from backend.cli.context import Row, acting_admin, json_option, ready_settings, show
 
 _COLUMNS: Final = ("id", "user", "state", "expires_at", "used_at", "created_by", "note")
 
@@ -24,7 +24,6 @@ def tokens() -> None:
 @click.pass_context
 def create(context: click.Context, *, user: str, days: int, note: str) -> None:
     """Make a token. It is written to standard output once and kept nowhere; the rest is said on standard error."""
-    from backend.cli.servers import acting_admin
     from backend.wiring import find_user
 
     holder = find_user(ready_settings(context), user)
@@ -63,8 +62,6 @@ def list_(context: click.Context, *, all_: bool, as_json: bool) -> None:
 @click.pass_context
 def revoke(context: click.Context, *, token_id: str) -> None:
     """Refuse a token from its next request on."""
-    from backend.cli.servers import acting_admin
-
     row = _tokens(context).revoke(token_id, by=acting_admin())
     click.echo(f"token {row.id} of {row.user} is revoked")
 

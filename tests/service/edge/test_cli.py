@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from sqlalchemy import select
 from backend import __version__
 from backend.cli.main import _COMMANDS, aihub
 from backend.domain import Status
+from backend.errors import ServiceError
 from backend.keyring import Keyring
 from backend.registry.models import AuditEntry, now
 from backend.secret import Secret
@@ -116,7 +118,7 @@ def test_listing_and_showing(admin: Admin, world: World) -> None:
     assert "wine" in admin.run("servers", "list").output
     (listed,) = admin.json("servers", "list")
     shown = json.loads(admin.run("servers", "show", "gaa50000/wine").output)
-    assert listed == shown
+    assert listed == shown == admin.json("servers", "show", "gaa50000/wine")
     assert (shown["id"], shown["storage"]["bucket"]) == (server_id, "wine-bucket")
     admin.run("servers", "show", "gaa50000/none", code=1)
     assert "the-secret-key-of-the-test" not in json.dumps(listed)
@@ -143,6 +145,9 @@ def test_an_admins_wishes_are_written_and_audited(admin: Admin, world: World) ->
 
 def test_delete_and_purge_ask_first(admin: Admin, world: World) -> None:
     server_id = world.made()
+    assert "add --yes" in admin.run("servers", "delete", "gaa50000/wine", code=2).output  # nobody is there to answer
+    with pytest.raises(ServiceError, match="no_such_server"):
+        CliRunner().invoke(aihub, ["--settings", str(admin.file), "servers", "delete", "gaa50000/none"], catch_exceptions=False)
     admin.run("servers", "delete", "gaa50000/wine", text="n\n", code=1)
     assert world.row(server_id).desired == "running"
     admin.run("servers", "delete", "gaa50000/wine", text="y\n")
@@ -162,6 +167,8 @@ def test_an_older_deleted_server_is_purged_and_restored_by_its_id(admin: Admin, 
         (operation,) = admin.json("operations", "--state", "pending")
         world.finish(operation["id"], status=Status.DELETED, deleted_at=now(), restorable_until=now(), desired="absent")
     admin.run("servers", "purge", "gaa50000/wine", "--id", "zzzzzzzzzzzz", "--yes", code=1)
+    assert admin.json("servers", "show", "gaa50000/wine", "--deleted", "--id", ids[0])["id"] == ids[0]
+    assert admin.json("servers", "show", "gaa50000/wine", "--deleted")["id"] == ids[2]
     admin.run("servers", "purge", "gaa50000/wine", "--id", ids[0], "--yes", "--no-wait")
     admin.run("servers", "restore", "gaa50000/wine", "--id", ids[1], "--no-wait")
     asked = {each["server_id"]: each["kind"] for each in admin.json("operations", "--state", "pending")}
@@ -208,8 +215,25 @@ def test_check_finds_what_is_wrong(admin: Admin, world: World) -> None:
     assert "zzzzzzzzzzzz" in found["orphans"]["detail"]
     settings.state_dir.chmod(0o700)
     settings.keys_file.chmod(0o600)
-    admin.run("check", "--remove-orphans", code=1)
+    assert "zzzzzzzzzzzz" in admin.run("check", "--remove-orphans", text="n\n", code=1).output
+    assert (settings.servers_dir / "zzzzzzzzzzzz").exists()
+    admin.run("check", "--remove-orphans", "--yes", code=1)
     assert not (settings.servers_dir / "zzzzzzzzzzzz").exists()
+    latest = admin.json("audit")[0]
+    assert (latest["action"], latest["server_id"], latest["scheme"]) == ("remove_orphan", "zzzzzzzzzzzz", "cli")
+
+
+def test_check_sees_a_stopped_servers_port_taken_and_the_disks_bound(admin: Admin, world: World) -> None:
+    admin.run("init")
+    server_id = world.made()
+    with socket.create_server((world.service.settings.listen_address, world.row(server_id).port)):
+        assert "ports taken" not in [each["name"] for each in admin.json("check")]  # it runs: the port is its own
+        world.finish(world.client.post("/api/v1/servers/gaa50000/wine/stop").json["id"], status=Status.STOPPED)
+        (taken,) = (each for each in admin.json("check") if each["name"] == "ports taken")
+        assert (taken["state"], str(world.row(server_id).port) in taken["detail"]) == ("warning", True)
+    admin.file.write_text(f"{admin.file.read_text()}disk_least: {2**60}\n")
+    (full,) = (each for each in json.loads(admin.run("check", "--json", code=1).stdout) if each["name"] == "disk")
+    assert (full["state"], "1073741824.0 wanted" in full["detail"]) == ("failure", True)
 
 
 def test_backup_and_restore_on_an_empty_machine(admin: Admin, world: World, tmp_path: Path) -> None:
