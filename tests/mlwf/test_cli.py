@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mlwf.cli_output import local_time
 
 from tests.mlwf.fake_service import FakeService
 
@@ -121,7 +122,7 @@ def test_a_deleted_server_is_listed_with_its_id_and_restored_by_it(
     assert server_id not in capsys.readouterr().out
     service.servers["g/wine"] |= {"status": "deleted", "deletion": deletion}
     assert mlwf("server", "list", "--deleted") == 0
-    assert capsys.readouterr().out.split()[-2:] == ["2026-12-08T09:00:00+00:00", server_id]
+    assert capsys.readouterr().out.split()[-3:] == [*local_time("2026-12-08T09:00:00+00:00").split(), server_id]
     assert mlwf("server", "restore", "g/wine", "--id", server_id) == 0
     assert ("POST", f"/api/v1/servers/g/wine/restore?server_id={server_id}") in [each[:2] for each in service.requests]
 

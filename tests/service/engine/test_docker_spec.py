@@ -211,6 +211,8 @@ def test_the_resolvers_are_those_that_a_container_can_reach(tmp_path: Path):
     assert networks.resolvers(settings, (real, stub)) == ("10.0.0.53", "10.0.0.54")
     assert networks.resolvers(settings, (stub, none)) == ()
     assert networks.resolvers(replace(settings, resolvers=("192.0.2.53",)), (real,)) == ("192.0.2.53",)
+
+
 def test_folders_that_a_server_closed_are_said():
     with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other accounts, which root is for a while here
         home = Path(name)
