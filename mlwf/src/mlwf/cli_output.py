@@ -52,7 +52,7 @@ def print_servers(servers: Sequence[Server]) -> None:
             Text(each.status, COLOURS.get(each.status, "")),
             Text(names),
             Text(each.inside_url or "-"),
-            *([Text(local_time(each.deletion and each.deletion.restorable_until)), Text(each.id)] if deleted else []),
+            *([Text(local_time(each.deletion.restorable_until if each.deletion else None)), Text(each.id)] if deleted else []),
         )
     print_table(table)
 
