@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import io
 import os
+import resource
 import stat
 import struct
 import tarfile
@@ -202,6 +203,38 @@ def test_a_folder_is_copied_by_the_same_rules(tmp_path: Path, make_folder: Calla
     os.mkfifo(folder / "pipe")
     with pytest.raises(BadPackageError, match="a link, a device"):
         copy_folder(folder, tmp_path / "piped")
+
+
+class Endless(io.BytesIO):
+    """Zeros follow without an end; nobody is to read many of them, nor all at once."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        assert size is not None
+        assert 0 <= size <= 1 << 20
+        return super().read(size).ljust(size, b"\0")
+
+
+def test_a_negative_size_is_not_read_to_the_end(tmp_path: Path) -> None:
+    header = bytearray(entry("MLmodel", size=1).tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = b"\xff" * 12
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header):06o}\0 ".encode()
+    by_pax = tarfile.TarInfo("MLmodel")
+    by_pax.pax_headers = {"size": "-1"}
+    for number, start in enumerate((bytes(header), by_pax.tobuf(tarfile.PAX_FORMAT))):
+        with pytest.raises(BadPackageError, match="negative size"):
+            unpack(Endless(start), tmp_path / str(number))
+
+
+def test_a_write_that_takes_only_a_part_is_no_success(tmp_path: Path) -> None:
+    data = packed({"MLmodel": bytes(5000)})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            unpack(io.BytesIO(data), tmp_path / "short")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_sizes_in_the_headers_base_256_form(tmp_path: Path) -> None:

@@ -79,6 +79,8 @@ class TarStream:
         return position
 
     def content(self, size: int) -> bytes:
+        if size < 0:
+            raise tarfile.ReadError("an entry has a negative size")
         data: bytes = self._plain.read(size)
         self._position += len(data)
         return data

@@ -144,6 +144,8 @@ def _take(member: tarfile.TarInfo, stream: "TarStream", target: "_Target") -> No
         raise BadPackageError(_("{path} is a link, a device or another special file").format(path=ascii(member.name)))
     if member.mode & (stat.S_ISUID | stat.S_ISGID):
         raise BadPackageError(_("{path} is to run with another's rights (setuid)").format(path=ascii(member.name)))
+    if member.size < 0:
+        raise tarfile.ReadError("an entry has a negative size")
     target.file(name, member.size, _exactly(stream.content, member.size))
 
 
@@ -155,6 +157,13 @@ def _exactly(read: Callable[[int], bytes | None], size: int) -> Iterator[bytes]:
             raise EOFError("it ends in the middle of a file")
         left -= len(chunk)
         yield chunk
+
+
+def _write_all(descriptor: int, chunk: bytes) -> None:
+    """Some file systems and limits take a part of it, and say why at the next write only."""
+    left = memoryview(chunk)
+    while left:
+        left = left[os.write(descriptor, left) :]
 
 
 class _Target:
@@ -195,7 +204,7 @@ class _Target:
         with os.fdopen(descriptor, "wb", buffering=0) as file:
             os.fchmod(descriptor, FILE_MODE)
             for chunk in chunks:
-                file.write(chunk)
+                _write_all(descriptor, chunk)
                 self._check_ratio(file.tell() - size)
 
     def _claim(self, path: str, *, is_folder: bool) -> bool:
