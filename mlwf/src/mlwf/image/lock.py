@@ -12,7 +12,7 @@ from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.image.package import ModelPackage
 from mlwf.image.process import ProgramError, Runner
-from mlwf.image.requirements import STRICT, Policy, RefusedRequirementError, Requirements
+from mlwf.image.requirements import STRICT, Policy, RefusedRequirementError, Requirements, check_variables
 from mlwf.image.uv_lock import UvLock, read_uv_lock
 
 NAMED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;\\]+)")
@@ -199,4 +199,5 @@ def _exported(own: UvLock, python: str, runner: Runner, cache: Path, folder: Pat
         if not match:
             raise RefusedRequirementError(block.splitlines()[0], _("it has no fixed version"), _("Lock the project's packages anew."))
         own.check(match[1], policy)
+        check_variables(block)
     return text

@@ -12,8 +12,10 @@ from mlwf.i18n import _
 MAX_BYTES = 4 << 20
 MAX_LINES = 20_000
 MAX_DEPTH = 8
+# Of one requirement without its hashes; the patterns below take time that grows with its square.
+MAX_LINE = 2000
 NAMED = re.compile(r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[[A-Za-z0-9, ._-]*\])?\s*(?P<rest>.*)")
-RELEASE = re.compile(r"\(?\s*(?:(?:===|==|~=|!=|<=|>=|<|>)\s*[A-Za-z0-9.*+!_-]+\s*,?\s*)*\)?\s*")
+RELEASE = re.compile(r"\(?\s*(?:(?:===|==|~=|!=|<=|>=|<|>)\s*[A-Za-z0-9.*+!_-]+\s*(?:,\s*)?)*\)?\s*")
 MARKER = re.compile(r"[\s\w.'\"()<>=!~,-]*")
 OPTION = re.compile(r"(?P<name>--?[A-Za-z][A-Za-z-]*)(?:\s*[=\s]\s*(?P<value>.*))?")
 INCLUDES = {"-r": "r", "--requirement": "r", "-c": "c", "--constraint": "c"}
@@ -142,6 +144,7 @@ def _logical_lines(text: str) -> Iterator[str]:
 def _package(line: str, policy: Policy) -> str:
     """The line, when it names a package and nothing else. Hashes beside it are left out: the lock has its own."""
     line = re.sub(r"\s--hash[=\s]\S+", "", line).strip()
+    _check_length(line)
     match = NAMED.fullmatch(line)
     rest = match["rest"] if match else ""
     if match and rest.startswith("@"):
@@ -161,6 +164,7 @@ def _addressed(line: str, address: str, policy: Policy) -> str:
         raise RefusedRequirementError(line, _("only what an https address gives can be fixed by its hash"), _log_again())
     if parts.username or parts.password:
         raise _password(line)
+    check_variables(line)
     if not policy.urls:
         raise RefusedRequirementError(
             line, _("it is fetched from an address of the model's choice"), _("If you trust it, allow it with --allow-urls.")
@@ -172,6 +176,7 @@ def _addressed(line: str, address: str, policy: Policy) -> str:
 
 def _index(line: str, policy: Policy) -> str:
     """The option as uv and pip both read it; empty when it changes nothing. Raises RefusedRequirementError."""
+    _check_length(line)
     match = OPTION.fullmatch(line)
     name = match["name"] if match else line
     value = (match["value"] or "").strip() if match else ""
@@ -186,11 +191,23 @@ def _index(line: str, policy: Policy) -> str:
         raise RefusedRequirementError(line, _("it is no web address"), _log_again())
     if parts.username or parts.password:
         raise _password(line)
+    check_variables(line)
     if not policy.indexes:
         raise RefusedRequirementError(
             line, _("packages would come from an index of the model's choice"), _("If you trust it, allow it with --allow-indexes.")
         )
     return f"{INDEXES[name]} {value}"
+
+
+def _check_length(line: str) -> None:
+    if len(line) > MAX_LINE:
+        raise RefusedRequirementError(line, _("it is longer than {count} characters").format(count=MAX_LINE), _log_again())
+
+
+def check_variables(line: str) -> None:
+    """Both uv and pip put variables into an address, which would tell them to its host. Raises RefusedRequirementError."""
+    if "$" in line:
+        raise RefusedRequirementError(line, _("its address would take up variables of your environment"), _log_again())
 
 
 def _split(url: str):  # type: ignore[no-untyped-def]  # urllib's own type has no public name
