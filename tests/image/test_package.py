@@ -72,7 +72,14 @@ def test_an_old_package_with_conda_alone(make_folder: MakeFolder) -> None:
         ({"MLmodel": "- a list"}, "it is not a mapping"),
         ({"MLmodel": "a: [unclosed"}, "it is no YAML"),
         ({"MLmodel": "a: !!python/object/apply:os.system ['touch /tmp/x']"}, "it is no YAML"),
-        ({"MLmodel": "a: &a [x]\n" + "".join(f"b{n}: [*a, *a]\n" for n in range(80))}, "refers to itself too often"),
+        (
+            {
+                "MLmodel": "a: &-a [x]\n"
+                + "".join(f"b{n}: &b{n} [*{'-a' if not n else f'b{n - 1}'} , *{'-a' if not n else f'b{n - 1}'} ]\n" for n in range(30))
+            },
+            "refers to itself too often",
+        ),
+        ({"MLmodel": "a: &a [*a]\n"}, "refers to itself too often"),
         ({"python_env.yaml": "[" * 3000}, "it is no YAML"),
         ({"python_env.yaml": None, "conda.yaml": None, "MLmodel": MLMODEL.replace("3.11.7", "3.11")}, "exact Python: MLmodel: '3.11'"),
         (

@@ -3,6 +3,7 @@
 import gettext
 import sys
 import traceback
+import unicodedata
 from importlib import resources
 
 from rich.console import Console
@@ -22,13 +23,18 @@ def stderr() -> Console:
 def show_failure(error: BaseException, *, stacktrace: bool) -> int:
     """Prints what, why and the cure (and the traceback where asked for), and answers the exit status."""
     if stacktrace:
-        traceback.print_exception(error, file=sys.stderr)
+        sys.stderr.write(printable("".join(traceback.format_exception(error))))
     if isinstance(error, MlwfError):
         text, status = str(error), error.exit_status
     else:
         text, status = fault_of(error), 1
-    stderr().print(f"[bold red]{_('Error')}:[/] {escape(text)}")
+    stderr().print(f"[bold red]{_('Error')}:[/] {escape(printable(text))}")
     return status
+
+
+def printable(text: str) -> str:
+    """Without what would steer a terminal: a message may repeat what a model, a server or an archive said."""
+    return "".join(each for each in text if each in "\n\t" or unicodedata.category(each) != "Cc")
 
 
 def fault_of(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from mlwf.image.requirements import STRICT, Policy, Requirements, check_requirem
 PYTHON = re.compile(r"3\.[0-9]{1,2}\.[0-9]{1,2}")
 PINNED = re.compile(r"python\s*={1,3}\s*(?P<version>[0-9][0-9.]*)\S*")
 MAX_FILE = 8 << 20
+MAX_VALUES = 1_000_000
 # What conda itself needs there, and what the environment gets anyway.
 CONDA_OWN = re.compile(r"(?:python|pip|setuptools|wheel)(?:\s*[=<>!~\s].*)?")
 
@@ -55,22 +56,46 @@ def read_mapping(file: Path) -> dict[str, object]:
             data = content.read(MAX_FILE + 1)
         if len(data) > MAX_FILE:
             why = _("it is larger than {size} MB").format(size=MAX_FILE >> 20)
-        elif _aliases(data):
-            why = _("it refers to itself too often")
         else:
-            loaded = yaml.safe_load(data)
+            loaded = _load(data)
             if isinstance(loaded, dict):
                 return loaded
     except OSError as error:
         why = error.strerror or str(error)
+    except _BombError:
+        why = _("it refers to itself too often")
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         why = _("it is no YAML ({kind})").format(kind=type(error).__name__)
     raise MlwfError(_("{file} of the model package cannot be read").format(file=file.name), why, _("Make it with mlwf_export_model."))
 
 
-def _aliases(data: bytes) -> bool:
-    """More aliases than a person or MLflow would write; a few levels of them become millions of values."""
-    return len(re.findall(rb"[\s\[{,:-]\*[A-Za-z0-9_]", data)) > 100
+class _BombError(Exception):
+    """A few levels of aliases become millions of values, or values without an end."""
+
+
+def _load(data: bytes) -> object:
+    loader = yaml.SafeLoader(data)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _weight(node, {})
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _weight(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values it stands for, with each alias written out. Raises _BombError."""
+    weight = known.get(id(node))
+    if weight is None:
+        known[id(node)] = MAX_VALUES + 1  # of what contains itself
+        children = node.value if isinstance(node, yaml.CollectionNode) else ()
+        parts = [part for each in children for part in (each if isinstance(each, tuple) else (each,))]
+        weight = known[id(node)] = 1 + sum(_weight(part, known) for part in parts)
+    if weight > MAX_VALUES:
+        raise _BombError
+    return weight
 
 
 def _flavor(mlmodel: Mapping[str, object]) -> Mapping[str, object]:
