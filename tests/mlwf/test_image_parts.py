@@ -94,7 +94,8 @@ def test_addresses_of_registries(text: str, pinned: str) -> None:
 
 @pytest.mark.parametrize(
     "text", ["", "-h", "docker://", "docker://Big/Name", "docker://a b", "docker://a;b", "http://x/y", "nofile.sif", "shub:x", "oci:",
-             "a\nb", "docker-archive:/no/such.tar", "docker-daemon:", "library:x"],
+             "a\nb", "docker-archive:/no/such.tar", "docker-daemon:", "library:x",
+             "docker://a/../b", "docker://../b", "docker://foo//bar", "docker://foo/.bar", "docker://foo:tâg", "docker://foo___bar"],
 )  # fmt: skip
 def test_what_is_no_base_is_wrong_use(text: str) -> None:
     with pytest.raises(WrongUseError):

@@ -8,8 +8,9 @@ from mlwf.i18n import _
 
 DOCKER_HUB = "docker.io"
 REFERENCE = re.compile(
-    r"docker://(?:(?P<host>[A-Za-z0-9.-]+(?::[0-9]{1,5})?)/)?(?P<name>[a-z0-9]+(?:[._/-]+[a-z0-9]+)*)"
-    r"(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
+    r"docker://(?:(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?)/)?(?P<name>[a-z0-9]+(?:(?:[._/]|__|-+)[a-z0-9]+)*)"
+    r"(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?",
+    re.ASCII,
 )
 
 
