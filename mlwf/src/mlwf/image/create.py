@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlwf.errors import MlwfError
@@ -25,7 +25,7 @@ from mlwf.image.pack import open_to_readers, pack
 from mlwf.image.package import ModelPackage, fetch_package
 from mlwf.image.plan import FORMAT, Plan, Wanted, make_plan
 from mlwf.image.process import Runner
-from mlwf.image.proof import Verdict, prove
+from mlwf.image.proof import NEEDS_GPU, Verdict, prove
 from mlwf.image.recipe import ENV_SH, README, Recipe
 from mlwf.image.software_list import software_list
 from mlwf.image.squash import Squash
@@ -159,16 +159,20 @@ def _provenance(kit: Kit, plan: Plan) -> dict[str, str]:
 
 
 def _proof(kit: Kit, plan: Plan, package: ModelPackage, image: Path, work: Path) -> Verdict:
-    """The verdict, remembered: the same model in the same image needs no second test on this user's account."""
+    """The verdict, remembered: the same model in the same image needs no second test on this user's account.
+
+    What a shared layer says is no test of this user's, and what only a GPU can tell is asked again, on a node that may have one.
+    """
     key = kit.cache.key("proof", FORMAT, plan.key, package.sha256)
-    known = kit.cache.get("proofs", key)
+    known = replace(kit.cache, layers=()).get("proofs", key)
     if known:
         return Verdict(**json.loads(known.read_bytes()))
     with kit.steps.step("proof"):
         verdict = prove(kit, image, package, work)
-        file = work / "verdict"
-        file.write_text(json.dumps(verdict.as_json()))
-        kit.cache.put("proofs", key, file)
+        if verdict.state != NEEDS_GPU:
+            file = work / "verdict"
+            file.write_text(json.dumps(verdict.as_json()))
+            kit.cache.put("proofs", key, file)
     return verdict
 
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from mlwf.image.tool import Bind
 
 SECONDS = 1800.0
 ANSWERED, LOADED, NEEDS_GPU = "answered", "loaded", "needs-gpu"
+STATES = frozenset({ANSWERED, LOADED, "failed"})
+MAX_RESULT = 64 << 20
 GPU_WORDS = ("cuda", "nvidia", "gpu", "hip error", "rocm")
 # Runs in the image with its Python. The server is MLflow's own, on the loopback of a network that has nothing else.
 SCRIPT = """
@@ -93,13 +97,26 @@ def prove(kit: Kit, image: Path, package: ModelPackage, folder: Path) -> Verdict
     what = _("The model does not work in the image")
     try:
         kit.runner.run(argv, what, extra=kit.tool.inside(variables), timeout=2 * SECONDS)
-        result = json.loads((outside / "result.json").read_bytes())
-    except (OSError, ValueError) as error:
+        result = read_result(outside / "result.json")
+    except (OSError, ValueError, RecursionError) as error:
         raise MlwfError(what, _("the test ended without a result"), _cure()) from error
     except ProgramError as error:
         raise MlwfError(what, error.why, _cure()) from error
     kit.runner.note(str(result.get("text", "")))
     return judge(result, package, has_gpu=has_gpu)
+
+
+def read_result(file: Path) -> dict[str, object]:
+    """What the test left, in a folder where the model could write anything. Raises OSError or ValueError."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as content:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("no regular file")
+        data = content.read(MAX_RESULT + 1)
+    result = json.loads(data) if len(data) <= MAX_RESULT else None
+    if not isinstance(result, dict) or result.get("state") not in STATES:
+        raise ValueError("no result")
+    return result
 
 
 def judge(result: dict[str, object], package: ModelPackage, *, has_gpu: bool) -> Verdict:
@@ -115,14 +132,31 @@ def judge(result: dict[str, object], package: ModelPackage, *, has_gpu: bool) ->
         return Verdict(LOADED)
     expected = package.folder / "expected_output.json"
     if expected.is_file():
-        if not same(json.loads(expected.read_bytes()), json.loads(text)):
+        try:
+            recorded = _bounded(expected)
+            equal = same(json.loads(recorded), json.loads(text))
+        except (OSError, ValueError, RecursionError) as error:
+            raise MlwfError(
+                _("The model's answer cannot be compared with the one that was recorded with it"),
+                _("one of the two is no JSON, or too large"),
+                _cure(),
+            ) from error
+        if not equal:
             raise MlwfError(
                 _("The model answers something else than was recorded with it"),
-                _("{answer} instead of {expected}").format(answer=text[:120], expected=expected.read_text()[:120]),
+                _("{answer} instead of {expected}").format(answer=text[:120], expected=recorded[:120]),
                 _cure(),
             )
         return Verdict(ANSWERED, compared=True, text=text)
     return Verdict(ANSWERED, text=text)
+
+
+def _bounded(file: Path) -> str:
+    with file.open("rb") as content:
+        data = content.read(MAX_RESULT + 1)
+    if len(data) > MAX_RESULT:
+        raise ValueError("too large")
+    return data.decode("utf-8")
 
 
 def same(one: object, other: object) -> bool:

@@ -1,0 +1,60 @@
+"""What is made of a test's result, which the model itself may have written."""
+
+import contextlib
+import os
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from mlwf.errors import MlwfError
+from mlwf.image.cache import Cache
+from mlwf.image.create import _proof
+from mlwf.image.proof import Verdict, judge, read_result
+
+from tests.mlwf.test_image_parts import model
+
+
+def test_a_result_in_a_folder_of_the_models_is_read_with_care(tmp_path: Path) -> None:
+    result = tmp_path / "result.json"
+    os.mkfifo(result)
+    with pytest.raises(ValueError, match="no regular file"):
+        read_result(result)
+    result.unlink()
+    result.symlink_to("/dev/zero")
+    with pytest.raises(OSError, match="symbolic links"):
+        read_result(result)
+    result.unlink()
+    for text in ("[1]", '{"state": "what I like"}', '{"state": ' + " " * (65 << 20) + '"loaded"}'):
+        result.write_text(text)
+        with pytest.raises(ValueError, match="no result"):
+            read_result(result)
+    result.write_text('{"state": "loaded"}')
+    assert read_result(result) == {"state": "loaded"}
+
+
+def test_answers_that_cannot_be_compared_are_no_fault_of_the_tool(tmp_path: Path) -> None:
+    (tmp_path / "expected_output.json").write_text('{"predictions": [1.0')
+    package = model(tmp_path)
+    with pytest.raises(MlwfError, match="cannot be compared"):
+        judge({"state": "answered", "text": "{}"}, package, has_gpu=False)
+    (tmp_path / "expected_output.json").write_text("{}")
+    with pytest.raises(MlwfError, match="cannot be compared"):
+        judge({"state": "answered", "text": "<html>"}, package, has_gpu=False)
+
+
+def test_what_only_a_gpu_can_tell_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, verdicts = Cache(tmp_path), iter([Verdict("needs-gpu"), Verdict("answered"), Verdict("loaded")])
+    monkeypatch.setattr("mlwf.image.create.prove", lambda *_more: next(verdicts))
+    steps = SimpleNamespace(step=lambda _name: contextlib.nullcontext())
+
+    def told(*layers: Path) -> str:
+        kit = SimpleNamespace(cache=replace(cache, layers=layers), steps=steps)
+        with cache.work() as work:
+            return _proof(kit, SimpleNamespace(key="k"), SimpleNamespace(sha256="s"), tmp_path, work).state  # type: ignore[arg-type]
+
+    assert [told(), told(), told()] == ["needs-gpu", "answered", "answered"]
+    (tmp_path / "proofs").rename(tmp_path / "elsewhere")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "elsewhere").rename(tmp_path / "site/proofs")
+    assert told(tmp_path / "site") == "loaded", "a proof of somebody else is none"
