@@ -337,7 +337,9 @@ def test_the_command(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert told["folder"] == str(cache.root)
     assert told["kinds"]["images"]["entries"] == 1
     assert told["bytes"] == told["kinds"]["images"]["bytes"] >= 100_000
-    assert cli.run(["cache", "prune"]) == 0
+    for vague in (["cache", "prune"], ["cache", "prune", "--all", "--max-gb", "1"]):
+        assert cli.run(vague) == 2
+    assert cli.run(["cache", "prune", "--all"]) == 0
     assert "used within the last hour" in capsys.readouterr().out
     for path in (kept.parent, *kept.parent.iterdir()):
         os.utime(path, (1, 1))

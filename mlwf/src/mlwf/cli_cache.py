@@ -49,11 +49,14 @@ def info(*, as_json: bool) -> None:
 
 
 @cache.command("prune", help=_("Remove what was not used for longest, until so much is left. What was used within the last hour stays."))
-@click.option("--max-gb", type=click.FloatRange(min=0), default=0.0, show_default=True, help=_("Gigabytes that may be left."))
+@click.option("--max-gb", type=click.FloatRange(min=0), help=_("Gigabytes that may be left."))
+@click.option("--all", "everything", is_flag=True, help=_("Leave nothing."))
 @json_option
 @stacktrace_option
-def prune_command(*, max_gb: float, as_json: bool) -> None:
-    done = prune(Cache.open(environment()), int(max_gb * GB))
+def prune_command(*, max_gb: float | None, everything: bool, as_json: bool) -> None:
+    if (max_gb is None) != everything:
+        raise click.UsageError(_("Give either --max-gb or --all."))
+    done = prune(Cache.open(environment()), int((max_gb or 0) * GB))
     if as_json:
         click.echo(json.dumps({"removed": done.removed, "freed": done.freed, "bytes": done.left, "in_use": done.in_use}))
         return

@@ -84,7 +84,9 @@ def load_base(file: Path) -> Base:
         facts = BaseFacts(**json.loads(objects[BASE_OBJECT]))
         inspected = json.loads(objects[INSPECT_OBJECT])
     except (KeyError, ValueError, TypeError) as error:
-        raise MlwfError(_("{file} is no base image of ours").format(file=file), cure=_("Run 'mlwf cache prune' and try again.")) from error
+        raise MlwfError(
+            _("{file} is no base image of ours").format(file=file), cure=_("Run 'mlwf cache prune --all' and try again.")
+        ) from error
     return Base(file, sif.read_partition(file), inspected, facts)
 
 
