@@ -368,7 +368,7 @@ def test_a_package_that_is_not_there_leaves_nothing(tmp_path: Path, monkeypatch:
     fake_tool(tmp_path, "apptainer", "apptainer version 1.4.5")
     fake_tool(tmp_path, "mksquashfs", "mksquashfs version 4.5.1\n\tzstd")
     before = sorted(tmp_path.iterdir())
-    status, out, err = run_command(monkeypatch, tmp_path, "--model-pkg-url", "/no/model.tar.gz", "--base-container-url", "docker://python")
+    status, out, err = run_command(monkeypatch, tmp_path, "--model-pkg-url", "/no/model.tar.gz", "--base-container-url", "base.sif")
     assert (status, out) == (2, "")
     assert "/no/model.tar.gz" in err
     assert [each for each in sorted(tmp_path.iterdir()) if each.name != "cache"] == before

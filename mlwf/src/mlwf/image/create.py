@@ -23,11 +23,12 @@ from mlwf.image.environment import Environments, make_or_fetch
 from mlwf.image.kit import Kit
 from mlwf.image.pack import open_to_readers, pack
 from mlwf.image.package import ModelPackage, fetch_package
-from mlwf.image.plan import FORMAT, Plan, Wanted, make_plan
+from mlwf.image.plan import FORMAT, Plan, Wanted, look_up, make_plan
 from mlwf.image.process import Runner
 from mlwf.image.proof import NEEDS_GPU, Verdict, prove
 from mlwf.image.recipe import ENV_SH, README, Recipe
 from mlwf.image.software_list import software_list
+from mlwf.image.sources import check_source
 from mlwf.image.squash import Squash
 from mlwf.image.steps import Reporter, Steps
 from mlwf.image.tool import find_mksquashfs, find_tool
@@ -55,6 +56,7 @@ class Created:
 def create(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Created:
     """Makes the folder and answers what it holds. Raises MlwfError; nothing half-made is left then, nor after an interrupt."""
     tool = find_tool(environ)
+    check_source(wanted.package_url, wanted.checksum)
     squash = Squash(find_mksquashfs(environ, tool), processors(environ), megabytes())
     cache = Cache.open(environ)
     with (
@@ -63,6 +65,7 @@ def create(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Crea
         (workspace.path / "build.log").open("ab", buffering=0) as log,
     ):
         kit = Kit(tool, Runner(environ, log), squash, cache, Steps(report))
+        found = look_up(kit, wanted)
         with kit.steps.step("package") as meter:
             package = fetch_package(
                 wanted.package_url,
@@ -73,7 +76,7 @@ def create(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Crea
                 policy=wanted.policy,
             )
         with cache.work() as work, Aside(kit.runner, "base") as aside:
-            plan = make_plan(kit, wanted, package, work, aside)
+            plan = make_plan(kit, wanted, found, package, work, aside)
             recipe = Recipe(plan.source, plan.pinned, plan.python.version, not wanted.allow_source_builds)
             if wanted.fetch_only:
                 with kit.steps.step("environment"):

@@ -1,4 +1,4 @@
-"""What a build is made from, found out in the order that spares work: package, base, Python, lock, and the key of it all."""
+"""What a build is made from, found out in the order that spares work: the base's address, package, base, Python, lock, and their key."""
 
 import contextlib
 import secrets
@@ -10,14 +10,14 @@ from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.image import base as bases
 from mlwf.image.aside import Aside
-from mlwf.image.base_source import BaseSource, Pinned, file_digest, one_image, parse_base, pin
+from mlwf.image.base_source import PULLED, BaseSource, Pinned, file_digest, one_image, parse_base, pin
 from mlwf.image.environment import INDEXES
 from mlwf.image.kit import Kit
 from mlwf.image.lock import BasePlatform, Lock, make_lock, torch_backend
 from mlwf.image.package import ModelPackage
 from mlwf.image.pythons import Python, PythonWishes, find_python
 from mlwf.image.requirements import Policy, without_passwords
-from mlwf.image.tempspace import temporary_folder
+from mlwf.image.tempspace import find_tempspace, temporary_folder
 
 # The layout of what we write: a change of it makes every cached image a stranger.
 FORMAT = "3"
@@ -52,6 +52,14 @@ class Wanted:
 
 
 @dataclass(frozen=True)
+class Found:
+    """The base that the user named. `pinned`: None for what has no digest before it is fetched."""
+
+    source: BaseSource
+    pinned: Pinned | None
+
+
+@dataclass(frozen=True)
 class Plan:
     """All that decides the image's bytes; `key` names them. `python_wanted`: the version that the model recorded."""
 
@@ -64,11 +72,24 @@ class Plan:
     key: str
 
 
-def make_plan(kit: Kit, wanted: Wanted, package: ModelPackage, folder: Path, aside: Aside) -> Plan:
-    """A base that is not in the cache is packed `aside`. Raises MlwfError."""
+def look_up(kit: Kit, wanted: Wanted) -> Found:
+    """What may be wrong with the base and is cheap to ask comes out before anything is fetched. Raises MlwfError."""
     source = parse_base(wanted.base_url)
-    with kit.steps.step("base"), _sif_of(kit, source, folder, wanted) as (origin, file):
-        pinned = _pin(kit, origin, wanted) if file is None else Pinned(str(file), file_digest(file), source.text)
+    with kit.steps.step("look-up"):
+        if source.kind in PULLED:
+            if wanted.offline:
+                raise _not_fetched(source.text)
+            return Found(source, None)
+        pinned = _pin(kit, source, wanted)
+        if not kit.cache.get("bases", _base_key(kit, source, pinned)):
+            find_tempspace(kit.runner.environ, wanted.tmpdir, _needed(source))
+    return Found(source, pinned)
+
+
+def make_plan(kit: Kit, wanted: Wanted, found: Found, package: ModelPackage, folder: Path, aside: Aside) -> Plan:  # noqa: PLR0917
+    """A base that is not in the cache is packed `aside`. Raises MlwfError."""
+    source = found.source
+    with kit.steps.step("base"), _pinned(kit, found, folder, wanted) as pinned:
         base = _base(kit, source, pinned, folder, wanted, aside)
     with kit.steps.step("python"):
         wishes = PythonWishes(wanted.allow_python_minor, wanted.python_mirror, wanted.offline)
@@ -116,23 +137,29 @@ def _digest(kit: Kit, file: Path) -> str:
 
 
 @contextlib.contextmanager
-def _sif_of(kit: Kit, source: BaseSource, folder: Path, wanted: Wanted) -> Iterator[tuple[BaseSource, Path | None]]:
+def _pinned(kit: Kit, found: Found, folder: Path, wanted: Wanted) -> Iterator[Pinned]:
     """For what only the container tool can fetch: the fetched SIF, which is kept only as a converted base."""
-    if source.kind not in {"library", "oras", "shub"}:
-        yield source, None
+    if found.pinned:
+        yield found.pinned
         return
-    if wanted.offline:
-        raise _not_fetched(source.text)
     file = folder / "pulled.sif"
-    kit.tool.pull(kit.runner, source.text, file, http=wanted.http_registry)
-    yield source, file
+    kit.tool.pull(kit.runner, found.source.text, file, http=wanted.http_registry)
+    yield Pinned(str(file), file_digest(file), found.source.text)
     file.unlink(missing_ok=True)
 
 
-def _base(kit: Kit, source: BaseSource, pinned: Pinned, folder: Path, wanted: Wanted, aside: Aside) -> bases.ComingBase:  # noqa: PLR0917
-    named = pinned.exact if source.reference else f"{source.kind}@{pinned.digest}"
+def _base_name(source: BaseSource, pinned: Pinned) -> str:
+    """How the labels call the base: the same wherever its file lies."""
+    return pinned.exact if source.reference else f"{source.kind}@{pinned.digest}"
+
+
+def _base_key(kit: Kit, source: BaseSource, pinned: Pinned) -> str:
     tools = (kit.tool.kind, kit.tool.version, kit.squash.squasher.version, *kit.squash.squasher.compressor)
-    key = kit.cache.key("base", FORMAT, *tools, named, pinned.digest)
+    return kit.cache.key("base", FORMAT, *tools, _base_name(source, pinned), pinned.digest)
+
+
+def _base(kit: Kit, source: BaseSource, pinned: Pinned, folder: Path, wanted: Wanted, aside: Aside) -> bases.ComingBase:  # noqa: PLR0917
+    named, key = _base_name(source, pinned), _base_key(kit, source, pinned)
     aside.held.enter_context(kit.cache.lock(f"base-{key}", waits=kit.steps.waits))
     file = kit.cache.get("bases", key)
     if file:

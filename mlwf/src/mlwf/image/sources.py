@@ -66,8 +66,33 @@ def fetch_files(source: str, into: Path, *, environ: Mapping[str, str], progress
         raise
 
 
+def check_source(source: str, checksum: str | None = None) -> None:
+    """Refuses what is no package's address, and a file that is not there, before anything is fetched. Raises WrongUseError."""
+    _checksum(checksum)
+    scheme = _scheme(source)
+    if scheme in {"", "file"}:
+        _existing(source)
+    elif scheme not in {"s3", "https", "http", "models"}:
+        raise _no_package(source)
+
+
+def _scheme(source: str) -> str:
+    return source.partition(":")[0].lower() if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", source) else ""
+
+
+def _no_package(source: str) -> WrongUseError:
+    return WrongUseError(_("{source} is no model package").format(source=ascii(source)), cure=_forms())
+
+
+def _existing(source: str) -> Path:
+    path = Path(source.removeprefix("file://"))
+    if not path.is_dir() and not path.is_file():
+        raise WrongUseError(_("There is no model package {source}").format(source=path), cure=_forms())
+    return path
+
+
 def _fetch(source: str, into: Path, environ: Mapping[str, str], progress: Progress, checksum: str) -> None:
-    scheme = source.partition(":")[0].lower() if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", source) else ""
+    scheme = _scheme(source)
     if scheme == "s3":
         store, file = _stored(source, environ)
         _stream(store, file, into, progress, checksum=checksum, shown=_shown(source))
@@ -82,9 +107,9 @@ def _fetch(source: str, into: Path, environ: Mapping[str, str], progress: Progre
         _no_checksum(checksum)
         fetch_registered(source, into, environ, progress)
     elif scheme in {"", "file"}:
-        _local(Path(source.removeprefix("file://")), into, progress, checksum)
+        _local(_existing(source), into, progress, checksum)
     else:
-        raise WrongUseError(_("{source} is no model package").format(source=ascii(source)), cure=_forms())
+        raise _no_package(source)
 
 
 def _local(path: Path, into: Path, progress: Progress, checksum: str) -> None:
@@ -95,12 +120,10 @@ def _local(path: Path, into: Path, progress: Progress, checksum: str) -> None:
             raise MlwfError(_("{folder} holds no model: there is no MLmodel in it").format(folder=path), cure=_forms())
         progress.begins(None)
         copy_folder(folder, into, on_bytes=progress.arrived)
-    elif path.is_file():
+    else:
         progress.begins(path.stat().st_size)
         with path.open("rb", buffering=0) as file:
             _unpack_checked(lambda: iter(lambda: file.read(1 << 20), b""), into, checksum, progress.arrived)
-    else:
-        raise WrongUseError(_("There is no model package {source}").format(source=path), cure=_forms())
 
 
 def _stored(source: str, environ: Mapping[str, str]) -> tuple[StoreSource, RemoteFile]:

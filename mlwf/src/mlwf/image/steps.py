@@ -13,6 +13,7 @@ from mlwf.i18n import _
 def words(name: str) -> str:
     """What a step is called in the reader's language."""
     return {
+        "look-up": _("Looking up the base image"),
         "package": _("Reading the model package"),
         "base": _("Base image"),
         "base-pack": _("Packing the base image"),
