@@ -27,6 +27,8 @@ class SiteNetwork:
 
     def connect(self) -> None:
         """Take the other end of the cable, named `plug`, that the host has brought at its start: a new one each time."""
+        # After a power cut the kernel takes its time with the old one; gone already is fine.
+        subprocess.run(["ip", "-n", self.name, "link", "delete", self.plug], capture_output=True, check=False)
         _ip("link", "set", self.plug, "netns", self.name)
         _ip("-n", self.name, "address", "add", f"{MACHINE}/24", "dev", self.plug)
         _ip("-n", self.name, "link", "set", self.plug, "up")
