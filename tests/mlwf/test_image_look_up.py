@@ -2,13 +2,19 @@
 
 import hashlib
 import json
+import platform
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
+from mlwf.errors import MlwfError
+from mlwf.export.workspace import Workspace
+from mlwf.image.base_size import ARCHITECTURES, layers_size, layout_manifest
+from mlwf.image.create import _check_room
 
 from tests.mlwf.test_image_parts import fake_tool, run_command
 
@@ -27,10 +33,15 @@ class Registry(BaseHTTPRequestHandler):
         if self.command == "GET":
             self.wfile.write(manifest or b"")
 
-    do_HEAD = do_GET
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
     def log_message(self, *_args: object) -> None:
         pass
+
+
+def serve(tagged: bytes, *others: bytes) -> None:
+    Registry.manifests = {"3": tagged} | {digest_of(each): each for each in (tagged, *others)}
 
 
 def digest_of(content: bytes) -> str:
@@ -40,7 +51,7 @@ def digest_of(content: bytes) -> str:
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Registry)
-    Registry.manifests = {"3": json.dumps({"layers": []}).encode()}
+    serve(manifest_of())
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     fake_tool(tmp_path, "apptainer", "apptainer version 1.4.5")
@@ -70,3 +81,55 @@ def test_what_is_wrong_with_the_base_is_told_before_the_package_is_fetched(
         patched.setattr("mlwf.image.plan.LEAST_SPACE", 1 << 60)
         assert "There is no place for" in told(patched, tmp_path, good)[1]
     assert "127.0.0.1:9" in told(monkeypatch, tmp_path, good)[1], "only then the package is asked for"
+
+
+def manifest_of(*sizes: int) -> bytes:
+    return json.dumps({"layers": [{"size": size} for size in sizes]}).encode()
+
+
+def index_of(manifest: str, architecture: str) -> bytes:
+    entries = [("sha256:" + "0" * 64, "other"), (manifest, architecture)]
+    return json.dumps(
+        {"manifests": [{"digest": digest, "platform": {"os": "linux", "architecture": name}} for digest, name in entries]}
+    ).encode()
+
+
+def test_the_room_for_a_base_is_told_by_its_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    here = ARCHITECTURES[platform.machine()]
+    huge = manifest_of(1 << 50, 1 << 20)
+    serve(index_of(digest_of(huge), here), huge)
+    needed = 4 * ((1 << 50) + (1 << 20)) >> 20
+    assert f"There is no place for {needed} MB" in told(monkeypatch, tmp_path, f"docker://{address}/python:3")[1]
+
+    blobs = tmp_path / "layout/blobs/sha256"
+    blobs.mkdir(parents=True)
+    (blobs / digest_of(huge).partition(":")[2]).write_bytes(huge)
+    (blobs.parents[1] / "index.json").write_text(json.dumps({"manifests": [{"digest": digest_of(huge)}]}))
+    assert f"There is no place for {needed} MB" in told(monkeypatch, tmp_path, f"oci:{tmp_path / 'layout'}")[1]
+    assert layers_size(lambda digest: layout_manifest(blobs.parents[1], digest), digest_of(b"not there")) == 0
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b'{"layers": 3}', b'{"layers": [{"size": "many"}]}', b'{"manifests": [{"digest": "sha256:../.."}]}', b"\xff"]
+)
+def test_a_manifest_that_does_not_tell_is_no_failure(content: bytes) -> None:
+    assert layers_size(lambda _digest: content, "sha256:" + "1" * 64) == 0
+
+
+def test_an_index_leads_to_no_other_file(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def answer(digest: str) -> bytes:
+        asked.append(digest)
+        return index_of("sha256:../../secret", ARCHITECTURES[platform.machine()])
+
+    assert layers_size(answer, "sha256:" + "1" * 64) == 0
+    assert len(asked) == 1
+
+
+def test_cache_and_output_have_room_for_the_image(tmp_path: Path) -> None:
+    kit = SimpleNamespace(cache=SimpleNamespace(root=tmp_path))
+    with Workspace(tmp_path, prefix="x") as output:
+        _check_room(kit, output, 1, copy=True)  # type: ignore[arg-type]
+        with pytest.raises(MlwfError, match=r"not enough space in .*MLWF_CACHE"):
+            _check_room(kit, output, 1 << 60, copy=False)  # type: ignore[arg-type]

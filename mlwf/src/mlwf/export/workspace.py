@@ -20,6 +20,18 @@ def now() -> dt.datetime:
     return dt.datetime.now().astimezone()
 
 
+def check_space(folder: Path, needed: int, cure: str, *, shown: Path | None = None) -> None:
+    """Raises MlwfError when the file system of `folder` has not `needed` bytes (and a little more) for this user. `shown`: as what."""
+    state = os.statvfs(folder)
+    free = state.f_bavail * state.f_frsize
+    if free < needed + MARGIN:
+        raise MlwfError(
+            _("There is not enough space in {folder}").format(folder=shown or folder),
+            _("{needed} MB are needed, {free} MB are free").format(needed=(needed + MARGIN) >> 20, free=free >> 20),
+            cure,
+        )
+
+
 class Workspace:
     """A hidden folder beside the target, renamed by `publish` and removed on leaving without it.
 
@@ -66,14 +78,7 @@ class Workspace:
 
     def check_space(self, needed: int) -> None:
         """Raises MlwfError when the file system has not `needed` bytes (and a little more) for this user."""
-        state = os.statvfs(self.path)
-        free = state.f_bavail * state.f_frsize
-        if free < needed + MARGIN:
-            raise MlwfError(
-                _("There is not enough space in {folder}").format(folder=self._parent),
-                _("{needed} MB are needed, {free} MB are free").format(needed=(needed + MARGIN) >> 20, free=free >> 20),
-                _("Free some, or choose another place with --output-dir."),
-            )
+        check_space(self.path, needed, _("Free some, or choose another place with --output-dir."), shown=self._parent)
 
     def publish(self) -> Path:
         """Shows the complete folder under its name, and answers that."""

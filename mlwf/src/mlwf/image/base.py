@@ -71,10 +71,14 @@ class Base:
 
 @dataclass(frozen=True)
 class ComingBase:
-    """A base of which the facts are known; its file may still be in the making. `made` waits for it, and raises what went wrong."""
+    """A base of which the facts are known; its file may still be in the making. `made` waits for it, and raises what went wrong.
+
+    `size`: about how many bytes it has, or will have; 0 where nobody knows yet.
+    """
 
     facts: BaseFacts
     made: Callable[[], Base]
+    size: int = 0
 
 
 def load_base(file: Path) -> Base:

@@ -1,6 +1,7 @@
 """The digest behind a tag, asked of a container registry (the OCI distribution API), so that a base is converted once for each content."""
 
 import base64
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from mlwf.secret import Secret
 
 HUB_ADDRESS = "registry-1.docker.io"
 TIMEOUT = (10.0, 60.0)
+# As much as registries take.
+MAX_MANIFEST = 4 << 20
 MANIFESTS = ", ".join(
     f"application/vnd.{kind}+json"
     for kind in (
@@ -31,26 +34,56 @@ def registry_digest(reference: DockerReference, environ: Mapping[str, str], *, h
     """The digest of what the tag names now. Raises MlwfError. The user's own digest is believed: the tool checks it."""
     if reference.digest:
         return reference.digest
+    answer = _ask("HEAD", reference, reference.tag, environ, http=http)
+    digest = answer.headers.get("Docker-Content-Digest", "")
+    if answer.ok and re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+        return digest
+    raise MlwfError(_what(reference), _("the registry answers {status}").format(status=answer.status_code), _cure(answer.status_code))
+
+
+def registry_manifest(reference: DockerReference, digest: str, environ: Mapping[str, str], *, http: bool = False) -> bytes:
+    """The manifest with this digest; empty where it breaks off or is longer than one may be. Raises MlwfError."""
+    with _ask("GET", reference, digest, environ, http=http) as answer:
+        if not answer.ok:
+            raise MlwfError(
+                _what(reference), _("the registry answers {status}").format(status=answer.status_code), _cure(answer.status_code)
+            )
+        content = bytearray()
+        try:
+            for part in answer.iter_content(1 << 16):
+                content += part
+                if len(content) > MAX_MANIFEST:
+                    return b""
+        except requests.RequestException:
+            return b""
+    return bytes(content)
+
+
+def _what(reference: DockerReference) -> str:
+    return _("The base image {name} cannot be looked up").format(
+        name=f"{reference.host}/{reference.name}" + (f":{reference.tag}" if reference.tag else f"@{reference.digest}")
+    )
+
+
+def _ask(method: str, reference: DockerReference, named: str, environ: Mapping[str, str], *, http: bool) -> requests.Response:
+    """The registry's answer about the manifest `named`, a tag or a digest. Raises MlwfError."""
     host = HUB_ADDRESS if reference.host == DOCKER_HUB else reference.host
-    url = f"{'http' if http else 'https'}://{host}/v2/{reference.name}/manifests/{reference.tag}"
+    url = f"{'http' if http else 'https'}://{host}/v2/{reference.name}/manifests/{named}"
     session = requests.Session()
     session.headers["Accept"] = MANIFESTS
-    what = _("The base image {name} cannot be looked up").format(name=f"{reference.host}/{reference.name}:{reference.tag}")
     try:
-        answer = session.head(url, timeout=TIMEOUT, allow_redirects=True)
+        answer = session.request(method, url, timeout=TIMEOUT, allow_redirects=True, stream=method == "GET")
         if answer.status_code == 401:
+            answer.close()
             answer = _with_credentials(session, url, answer, reference, environ)
     except requests.RequestException as error:
         why = system_error(error)
         raise MlwfError(
-            what,
+            _what(reference),
             _("the registry does not answer ({reason})").format(reason=(why.strerror if why else None) or type(error).__name__),
             _("Check the name and the network; on a node without internet name a file (docker-archive:, SIF) or use --offline."),
         ) from error
-    digest = answer.headers.get("Docker-Content-Digest", "")
-    if answer.ok and re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
-        return digest
-    raise MlwfError(what, _("the registry answers {status}").format(status=answer.status_code), _cure(answer.status_code))
+    return answer
 
 
 def _cure(status: int) -> str:
@@ -63,10 +96,12 @@ def _with_credentials(
     session: requests.Session, url: str, answer: requests.Response, reference: DockerReference, environ: Mapping[str, str]
 ) -> requests.Response:
     """Asks again as the registry's 401 says: with the user's password, or with a token from where it points to."""
+    method = str(answer.request.method)
+    again = functools.partial(session.request, method, url, timeout=TIMEOUT, allow_redirects=True, stream=method == "GET")
     known = _credentials(reference.host, environ)
     kind, _space, rest = answer.headers.get("WWW-Authenticate", "").partition(" ")
     if kind.lower() == "basic" and known:
-        return session.head(url, timeout=TIMEOUT, auth=(known[0], known[1].reveal()), allow_redirects=True)
+        return again(auth=(known[0], known[1].reveal()))
     told = dict(re.findall(r'(\w+)="([^"]*)"', rest))
     realm = told.get("realm", "")
     if kind.lower() != "bearer" or not realm.startswith(("https://", "http://") if url.startswith("http://") else "https://"):
@@ -77,7 +112,7 @@ def _with_credentials(
         return token
     body = token.json()
     bearer = str(body.get("token") or body.get("access_token") or "")
-    return session.head(url, timeout=TIMEOUT, headers={"Authorization": f"Bearer {bearer}"}, allow_redirects=True)
+    return again(headers={"Authorization": f"Bearer {bearer}"})
 
 
 def _credentials(host: str, environ: Mapping[str, str]) -> tuple[str, Secret] | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlwf.errors import MlwfError
 from mlwf.export.tarball import DIRECTORY_MODE, FILE_MODE
-from mlwf.export.workspace import Workspace
+from mlwf.export.workspace import Workspace, check_space
 from mlwf.i18n import _
 from mlwf.image import sif
 from mlwf.image.allocation import megabytes, processors
@@ -83,7 +83,7 @@ def create(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Crea
                     _environments(kit, plan, wanted).fetch(plan.lock, work / "layer", offline=wanted.offline)
                 plan.base.made()
                 return Created(None, plan.key, 0, False, None, kit.steps.seconds, plan.python.version)
-            image, cached = _image(kit, plan, wanted, recipe, work)
+            image, cached = _image(kit, plan, wanted, recipe, work, workspace)
             target = workspace.path / IMAGE
             hand_out(image, target, copy=wanted.copy)
             verdict = _proof(kit, plan, package, target, work) if wanted.test else None
@@ -98,7 +98,7 @@ def _environments(kit: Kit, plan: Plan, wanted: Wanted) -> Environments:
     return Environments(kit, plan.base, plan.python, only_wheels=not wanted.allow_source_builds)
 
 
-def _image(kit: Kit, plan: Plan, wanted: Wanted, recipe: Recipe, work: Path) -> tuple[Path, bool]:
+def _image(kit: Kit, plan: Plan, wanted: Wanted, recipe: Recipe, work: Path, output: Workspace) -> tuple[Path, bool]:  # noqa: PLR0917
     """The image in the cache, made if need be, and whether it was there."""
     with kit.cache.lock(f"image-{plan.key}", waits=kit.steps.waits):
         kept = kit.cache.get("images", plan.key)
@@ -107,6 +107,7 @@ def _image(kit: Kit, plan: Plan, wanted: Wanted, recipe: Recipe, work: Path) -> 
             return kept, True
         layer = work / "mlwf"
         layer.mkdir()
+        _check_room(kit, output, plan.base.size, copy=wanted.copy)
         with kit.steps.step("environment"):
             make_or_fetch(_environments(kit, plan, wanted), plan.lock, layer, offline=wanted.offline)
             objects = _describe(kit, plan, recipe, layer)
@@ -115,10 +116,20 @@ def _image(kit: Kit, plan: Plan, wanted: Wanted, recipe: Recipe, work: Path) -> 
         unpacked = kit.runner.run(["du", "-sb", layer], _("The image cannot be packed")).split()[0]
         base = plan.base.made()
         total = base.partition.size + int(unpacked)
+        _check_room(kit, output, total, copy=wanted.copy)
         with kit.steps.step("pack", grows=made, total=total):
             pack(kit, base, layer, objects, made, identity=plan.key.encode())
             made.chmod(IMAGE_MODE)
             return kit.cache.put("images", plan.key, made), False
+
+
+def _check_room(kit: Kit, output: Workspace, size: int, *, copy: bool) -> None:
+    """Whether an image of `size` bytes fits into the cache, and into the output where that is elsewhere. Raises MlwfError."""
+    together = kit.cache.root.stat().st_dev == output.path.stat().st_dev
+    cure = _("Free some with 'mlwf cache prune', or choose another place with MLWF_CACHE.")
+    check_space(kit.cache.root, 2 * size if copy and together else size, cure)
+    if not together:
+        output.check_space(size)
 
 
 def _describe(kit: Kit, plan: Plan, recipe: Recipe, layer: Path) -> list[sif.Described]:

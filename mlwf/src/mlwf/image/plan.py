@@ -1,6 +1,7 @@
 """What a build is made from, found out in the order that spares work: the base's address, package, base, Python, lock, and their key."""
 
 import contextlib
+import functools
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.image import base as bases
 from mlwf.image.aside import Aside
+from mlwf.image.base_size import OF_FILE, OF_LAYERS, layers_size, layout_manifest
 from mlwf.image.base_source import PULLED, BaseSource, Pinned, file_digest, one_image, parse_base, pin
 from mlwf.image.environment import INDEXES
 from mlwf.image.kit import Kit
@@ -22,6 +24,7 @@ from mlwf.image.tempspace import find_tempspace, temporary_folder
 # The layout of what we write: a change of it makes every cached image a stranger.
 FORMAT = "3"
 LEAST_SPACE = 1 << 30
+LAYERED = frozenset({"docker", "oci"})
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,16 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Found:
-    """The base that the user named. `pinned`: None for what has no digest before it is fetched."""
+    """The base that the user named. `pinned`: None for what has no digest before it is fetched; `size`: its bytes, 0 where nobody tells."""
 
     source: BaseSource
     pinned: Pinned | None
+    size: int = 0
+
+    @property
+    def room(self) -> int:
+        """Bytes for unpacking it and packing it again; what a small base takes where its size is not known."""
+        return max((OF_LAYERS if self.source.kind in LAYERED else OF_FILE) * self.size, LEAST_SPACE)
 
 
 @dataclass(frozen=True)
@@ -81,16 +90,18 @@ def look_up(kit: Kit, wanted: Wanted) -> Found:
                 raise _not_fetched(source.text)
             return Found(source, None)
         pinned = _pin(kit, source, wanted)
-        if not kit.cache.get("bases", _base_key(kit, source, pinned)):
-            find_tempspace(kit.runner.environ, wanted.tmpdir, _needed(source))
-    return Found(source, pinned)
+        if kit.cache.get("bases", _base_key(kit, source, pinned)) or (wanted.offline and source.is_remote):
+            return Found(source, pinned)
+        found = Found(source, pinned, _size(kit, source, pinned, wanted))
+        find_tempspace(kit.runner.environ, wanted.tmpdir, found.room)
+    return found
 
 
 def make_plan(kit: Kit, wanted: Wanted, found: Found, package: ModelPackage, folder: Path, aside: Aside) -> Plan:  # noqa: PLR0917
     """A base that is not in the cache is packed `aside`. Raises MlwfError."""
     source = found.source
     with kit.steps.step("base"), _pinned(kit, found, folder, wanted) as pinned:
-        base = _base(kit, source, pinned, folder, wanted, aside)
+        base = _base(kit, found, pinned, folder, wanted, aside)
     with kit.steps.step("python"):
         wishes = PythonWishes(wanted.allow_python_minor, wanted.python_mirror, wanted.offline)
         python = find_python(package.python, base, kit, wishes=wishes)
@@ -158,23 +169,24 @@ def _base_key(kit: Kit, source: BaseSource, pinned: Pinned) -> str:
     return kit.cache.key("base", FORMAT, *tools, _base_name(source, pinned), pinned.digest)
 
 
-def _base(kit: Kit, source: BaseSource, pinned: Pinned, folder: Path, wanted: Wanted, aside: Aside) -> bases.ComingBase:  # noqa: PLR0917
+def _base(kit: Kit, found: Found, pinned: Pinned, folder: Path, wanted: Wanted, aside: Aside) -> bases.ComingBase:  # noqa: PLR0917
+    source = found.source
     named, key = _base_name(source, pinned), _base_key(kit, source, pinned)
     aside.held.enter_context(kit.cache.lock(f"base-{key}", waits=kit.steps.waits))
     file = kit.cache.get("bases", key)
     if file:
         aside.held.close()
         base = bases.load_base(file)
-        return bases.ComingBase(base.facts, lambda: base)
+        return bases.ComingBase(base.facts, lambda: base, base.partition.size)
     if wanted.offline and source.is_remote:
         raise _not_fetched(source.text)
-    place = aside.held.enter_context(temporary_folder(kit.runner.environ, wanted.tmpdir, _needed(source)))
+    place = aside.held.enter_context(temporary_folder(kit.runner.environ, wanted.tmpdir, found.room))
     given = one_image(source.path, pinned.digest, folder / "layout") if source.kind == "oci" and source.path else pinned.source
     unpacked = bases.unpack(kit, given, named=named, digest=pinned.digest, folder=place, http=wanted.http_registry)
-    return _coming(kit, unpacked, key, aside)
+    return _coming(kit, unpacked, key, aside, size=found.size if source.kind in {*LAYERED, "sif"} else 0)
 
 
-def _coming(kit: Kit, unpacked: bases.Unpacked, key: str, aside: Aside) -> bases.ComingBase:
+def _coming(kit: Kit, unpacked: bases.Unpacked, key: str, aside: Aside, *, size: int) -> bases.ComingBase:
     """What has been unpacked is enough to resolve and fetch the packages: meanwhile it is packed."""
     file = unpacked.root.with_name("base.sif")
 
@@ -190,13 +202,19 @@ def _coming(kit: Kit, unpacked: bases.Unpacked, key: str, aside: Aside) -> bases
         with kit.steps.step("base-pack", grows=file):
             return future.result()
 
-    return bases.ComingBase(unpacked.facts, made)
+    return bases.ComingBase(unpacked.facts, made, size)
 
 
-def _needed(source: BaseSource) -> int:
-    """Bytes for unpacking the base and packing it again: three times its size, or what a small base takes where that is not known."""
-    size = source.path.stat().st_size if source.path and source.path.is_file() else 0
-    return max(3 * size, LEAST_SPACE)
+def _size(kit: Kit, source: BaseSource, pinned: Pinned, wanted: Wanted) -> int:
+    """Bytes of the base's layers or file; 0 where nobody tells."""
+    if source.reference:
+        from mlwf.image.base_registry import registry_manifest
+
+        ask = functools.partial(registry_manifest, source.reference, environ=kit.runner.environ, http=wanted.http_registry)
+        return layers_size(ask, pinned.digest)
+    if source.kind == "oci" and source.path:
+        return layers_size(functools.partial(layout_manifest, source.path), pinned.digest)
+    return source.path.stat().st_size if source.path and source.path.is_file() else 0
 
 
 def _lock(kit: Kit, base: bases.ComingBase, python: Python, package: ModelPackage, *, folder: Path, wanted: Wanted) -> Lock:
