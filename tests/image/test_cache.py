@@ -211,7 +211,7 @@ def test_a_killed_job_leaves_nothing_that_counts(cache: Cache, python: Start) ->
     assert job.stdout
     assert job.stdout.readline() == "made\n"
     assert cache.get("images", "k") is None
-    assert len(list((cache.root / "leases").iterdir())) == 2
+    assert len(list((cache.root / "leases").iterdir())) == 3  # the entry that is made, the job, and what it puts
     cache.sweep()
     assert list((cache.root / "work").iterdir())  # of a job that lives
     job.send_signal(signal.SIGKILL)
@@ -245,6 +245,23 @@ def test_one_holder_at_a_time_and_the_dead_give_way(tmp_path: Path, python: Star
         _out, err = holder.communicate(timeout=DEADLINE)
         assert holder.returncode == 0, err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_who_waits_long_asks_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, pauses = tmp_path / "lease", []
+    file.write_text(json.dumps({**lease.whoami(), "host": "another"}))
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 30:
+            file.unlink()
+
+    monkeypatch.setattr(lease.time, "sleep", sleep)
+    with lease.hold(file):
+        pass
+    assert pauses[0] <= 0.1
+    assert len(pauses) == 30
+    assert sum(pauses) > 60, "a minute's wait is thirty looks"
 
 
 def test_a_file_system_without_hard_links(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,7 +157,7 @@ def command(*, package: str, base: str, no_test: bool, no_https: bool, as_json: 
     except Terminated:
         end(143, _("Terminated; nothing was kept."), console)
     except Exception as error:  # noqa: BLE001  # the last frame: every failure becomes one sentence and a status
-        sys.exit(show_failure(error, stacktrace=stacktrace))
+        sys.exit(show_failure(error, stacktrace=stacktrace, as_json=as_json))
     _summary(created, console, as_json=as_json)
 
 

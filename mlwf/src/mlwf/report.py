@@ -1,6 +1,7 @@
 """How messages, progress and failures reach a person: rich on a terminal, plain lines elsewhere."""
 
 import gettext
+import json
 import sys
 import traceback
 import unicodedata
@@ -20,14 +21,19 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def show_failure(error: BaseException, *, stacktrace: bool) -> int:
-    """Prints what, why and the cure (and the traceback where asked for), and answers the exit status."""
+def show_failure(error: BaseException, *, stacktrace: bool, as_json: bool = False) -> int:
+    """Prints what, why and the cure (and the traceback where asked for), and answers the exit status. `as_json`: as one line of JSON."""
     if stacktrace:
         sys.stderr.write(printable("".join(traceback.format_exception(error))))
     if isinstance(error, MlwfError):
         text, status = str(error), error.exit_status
+        parts = {"what": error.what, "why": error.why, "cure": error.cure}
     else:
         text, status = fault_of(error), 1
+        parts = {"what": text, "why": "", "cure": ""}
+    if as_json:
+        sys.stderr.write(json.dumps({"state": "failed", **parts}) + "\n")
+        return status
     stderr().print(f"[bold red]{_('Error')}:[/] {escape(printable(text))}")
     return status
 

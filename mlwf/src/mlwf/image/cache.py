@@ -75,18 +75,15 @@ class Cache:
         """Takes the finished file over (moved where that is possible), in the place of another content that was there. Raises OSError."""
         entry = self.root / kind / key
         entry.parent.mkdir(0o700, parents=True, exist_ok=True)
-        fresh = entry.with_name(f".{secrets.token_hex(8)}.partial")
-        fresh.mkdir(0o700)
-        try:
+        with self.work() as work:
+            fresh = work / "entry"
+            fresh.mkdir(0o700)
             _move(made, fresh / CONTENT)
             note = {"sha256": sha256 or _sha256(fresh / CONTENT), "stamp": _stamp(fresh / CONTENT)}
             (fresh / NOTE).write_text(json.dumps(note))
             # Whoever has got the same content already goes on using it by its path.
             while not _holds(entry, str(note["sha256"])) and not _rename_into(fresh, entry):
                 self.remove(entry)
-        finally:
-            if fresh.exists():
-                remove_tree(fresh)
         return entry / CONTENT
 
     def remove(self, entry: Path) -> None:
@@ -122,7 +119,7 @@ class Cache:
             yield
 
     def sweep(self) -> None:
-        """Removes the working folders and half-made entries of jobs that were killed, when their lease is over."""
+        """Removes the working folders of jobs that were killed, half-made entries in them, when their lease is over."""
         leases = self.root / LEASES
         for lease in _entries(leases):
             if is_over(lease):

@@ -41,7 +41,7 @@ def entries(cache: Cache) -> list[Entry]:
         Entry(path, kind, _size(path, seen), _used(path))
         for kind in (*KINDS, WORK)
         for path in _children(cache.root / kind)
-        if not path.name.startswith(".") or path.name.endswith(".partial")
+        if not path.name.startswith(".")
     ]
     return sorted(found, key=lambda entry: entry.used)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 RENEW_SECONDS = 15.0
 OVER_SECONDS = 180.0
+LONGEST_PAUSE = 5.0
 NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV})
 
 
@@ -34,7 +35,10 @@ def whoami() -> dict[str, str | int]:
 
 @contextlib.contextmanager
 def hold(file: Path, *, waits: Callable[[], object] = lambda: None, pause: float = 0.1) -> Iterator[None]:
-    """Holds the lease `file`, whose folder exists, until the end; waits for another holder, and tells `waits` once. Raises OSError."""
+    """Holds the lease `file`, whose folder exists, until the end; waits for another holder, and tells `waits` once. Raises OSError.
+
+    A look is a dozen questions to a file server that many may ask at once: the pause between two begins with `pause` seconds and grows.
+    """
     token = json.dumps({**whoami(), "token": secrets.token_hex(8)})
     told = False
     while not _take(file, token):
@@ -45,6 +49,7 @@ def hold(file: Path, *, waits: Callable[[], object] = lambda: None, pause: float
             waits()
             told = True
         time.sleep(pause)
+        pause = min(pause * 1.5, LONGEST_PAUSE)
     ended = threading.Event()
     renewer = threading.Thread(target=_renew, args=(file, ended), name="lease", daemon=True)
     renewer.start()

@@ -23,6 +23,13 @@ class Bind:
     writable: bool = False
 
     def text(self) -> str:
+        """As the tools take it, which know no way to write a comma or colon of a path. Raises MlwfError."""
+        if {",", ":"} & set(str(self.outside)):
+            raise MlwfError(
+                _("The container tool cannot be given {path}").format(path=self.outside),
+                _("there is a comma or a colon in it"),
+                _("Choose other places with --output-dir, --tmpdir and MLWF_CACHE."),
+            )
         return f"{self.outside}:{self.inside}:{'rw' if self.writable else 'ro'}"
 
 
