@@ -29,6 +29,12 @@ def database_of(directory: Path) -> Path:
     return directory / "data" / DATABASE
 
 
+def bytes_of(database: Path) -> int:
+    """What a copy of it needs at most. Error: ``FileNotFoundError``."""
+    wal = database.with_name(database.name + "-wal")
+    return database.stat().st_size + (wal.stat().st_size if wal.exists() else 0)
+
+
 class PlainKeeper:
     """Implements the port ``Keeper`` where boxes run as the service's own account: all of a box's directory is its own."""
 
@@ -150,9 +156,7 @@ def copy_database(source: Path, target: Path) -> None:
 
     Errors: ``disk_full``, ``snapshot_failed``; ``target`` does not exist then.
     """
-    wal = source.with_name(source.name + "-wal")
-    size = source.stat().st_size + (wal.stat().st_size if wal.exists() else 0)
-    ensure_space(target.parent, size, why="copying the database")
+    ensure_space(target.parent, bytes_of(source), why="copying the database")
     try:
         with full_disk_is_ours("copying the database"):
             os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))

@@ -17,12 +17,13 @@ from typing import Any, Final
 from backend.domain import BoxState, Observation, SizeClass
 from backend.errors import ServiceError
 from backend.runtimes.docker import Container, Engine, EngineConflictError, MissingError
-from backend.runtimes.docker_spec import GATE, LABEL, MLFLOW, ROLES, Pod, create_arguments
+from backend.runtimes.docker_spec import GATE, LABEL, MLFLOW, ROLES, Pod, bind, create_arguments, one_shot
 from backend.runtimes.health import ask
 
 MLFLOW_STOP_SECONDS: Final = 10.0
 """The gate has drained MLflow before: what is left is the spawner."""
 MIGRATE_MEMORY: Final = 1024**3
+MIGRATE_PIDS: Final = 64
 _LOGS: Final = ("guard.log", "nginx-error.log", "mlflow.log")
 
 
@@ -76,19 +77,13 @@ class ContainerRuntime:
         """See the port: in a container of that version's image, as the uid of the box's MLflow, with the database and nothing else."""
         owner = _uids(directory)[1]
         arguments = {
+            **one_shot(memory=MIGRATE_MEMORY, pids=MIGRATE_PIDS),
             "image": self._image_id(mlflow_version),
             "entrypoint": ["/opt/aihub/env/bin/python", "-P", "-m", "tracking_server.migrate"],
             "command": ["/box/data/mlflow.db"],
             "user": f"{owner}:{owner}",
             "environment": {"TMPDIR": "/box/data", "HOME": "/box/data"},
-            "network_mode": "none",
-            "read_only": True,
-            "cap_drop": ["ALL"],
-            "security_opt": ["no-new-privileges:true"],
-            "mem_limit": MIGRATE_MEMORY,
-            "pids_limit": 64,
-            "mounts": [{"Type": "bind", "Source": str(directory / "data"), "Target": "/box/data", "ReadOnly": False}],
-            "use_config_proxy": False,
+            "mounts": [bind(directory / "data", "/box/data")],
         }
         try:
             status, words = self._engine.run("migrate", arguments, seconds=timeout)

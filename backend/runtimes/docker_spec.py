@@ -23,6 +23,7 @@ MIB: Final = 1024**2
 GATE_MEMORY: Final = 256 * MIB
 GATE_PIDS: Final = 64
 GATE_CPUS: Final = 1.0
+ONE_SHOT_CPUS: Final = 1.0
 LOG_SIZE: Final = "1m"
 LOG_FILES: Final = "2"
 CPU_UNIT: Final = 10**9
@@ -64,28 +65,30 @@ def _gate(pod: Pod) -> dict[str, Any]:
     return {
         **_common(pod, GATE, uid=pod.uids[0], network=pod.networks[0]),
         **_limits(memory=GATE_MEMORY, pids=GATE_PIDS, cpus=GATE_CPUS),
+        "ulimits": _ulimits(GATE_PIDS),
         "command": [GATE],
         "ports": {f"{port}/tcp": (host, port)},
         "mounts": [
-            _bind(pod.directory / "config", "/box/config", read_only=True),
-            _bind(pod.directory / "spawn", "/box/spawn", read_only=True),
-            _bind(pod.directory / "run", "/box/run"),
-            _bind(pod.directory / "log", "/box/log"),
+            bind(pod.directory / "config", "/box/config", read_only=True),
+            bind(pod.directory / "spawn", "/box/spawn", read_only=True),
+            bind(pod.directory / "run", "/box/run"),
+            bind(pod.directory / "log", "/box/log"),
         ],
     }
 
 
 def _mlflow(pod: Pod) -> dict[str, Any]:
-    ca_file = [] if pod.ca_file is None else [_bind(pod.ca_file, str(pod.ca_file), read_only=True)]
+    ca_file = [] if pod.ca_file is None else [bind(pod.ca_file, str(pod.ca_file), read_only=True)]
     return {
         **_common(pod, MLFLOW, uid=pod.uids[1], network=pod.networks[1]),
         **_limits(memory=pod.size.memory, pids=pod.size.pids, cpus=pod.size.cpus),
+        "ulimits": _ulimits(pod.size.pids),
         "command": [MLFLOW, str(pod.uids[0])],  # the one who may ask for MLflow
         "dns": list(pod.resolvers),
         "mounts": [
-            _bind(pod.directory / "data", "/box/data"),
-            _bind(pod.directory / "tmp", "/box/tmp"),
-            _bind(pod.directory / "spawn", "/box/spawn"),
+            bind(pod.directory / "data", "/box/data"),
+            bind(pod.directory / "tmp", "/box/tmp"),
+            bind(pod.directory / "spawn", "/box/spawn"),
             *ca_file,
         ],
     }
@@ -93,20 +96,16 @@ def _mlflow(pod: Pod) -> dict[str, Any]:
 
 def _common(pod: Pod, role: str, *, uid: int, network: str) -> dict[str, Any]:
     return {
+        **_closed(),
         "image": pod.image,
         "name": container_name(pod.install, pod.server_id, role),
         "hostname": role,
         "user": f"{uid}:{uid}",
         "network": network,
-        "read_only": True,
-        "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges:true"],
         "ipc_mode": "private",
         "shm_size": 8 * MIB,
         # it serves again after a boot of the host, also while the service is stopped
         "restart_policy": {"Name": "unless-stopped"},
-        "log_config": {"type": "json-file", "config": {"max-size": LOG_SIZE, "max-file": LOG_FILES}},
-        "use_config_proxy": False,  # the declared environment is the image's, nothing of whoever runs the service
         "labels": {
             f"{LABEL}.install": pod.install,
             f"{LABEL}.server": pod.server_id,
@@ -117,6 +116,26 @@ def _common(pod: Pod, role: str, *, uid: int, network: str) -> dict[str, Any]:
     }
 
 
+def one_shot(*, memory: int, pids: int) -> dict[str, Any]:
+    """What every container has that runs once, to its end, beside a server: no network, and bounds; the rest is added."""
+    return {
+        **_closed(),
+        **_limits(memory=memory, pids=pids, cpus=ONE_SHOT_CPUS),  # no ulimits: nproc would count those of the server with this uid
+        "network_mode": "none",
+    }
+
+
+def _closed() -> dict[str, Any]:
+    """No right, nothing to write but mounts, and a log that fills no disk, whatever its words are."""
+    return {
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "log_config": {"type": "json-file", "config": {"max-size": LOG_SIZE, "max-file": LOG_FILES}},
+        "use_config_proxy": False,  # the declared environment is the image's, nothing of whoever runs the service
+    }
+
+
 def _limits(*, memory: int, pids: int, cpus: float) -> dict[str, Any]:
     """No swap: what a class says is what its server gets."""
     return {
@@ -124,16 +143,19 @@ def _limits(*, memory: int, pids: int, cpus: float) -> dict[str, Any]:
         "memswap_limit": memory,
         "pids_limit": pids,
         "nano_cpus": int(cpus * CPU_UNIT),
-        # all three are said: Podman would raise those that are not
-        "ulimits": [_ulimit("nofile", FILES), _ulimit("nproc", pids), _ulimit("core", 0)],
     }
+
+
+def _ulimits(pids: int) -> list[dict[str, Any]]:
+    """All three are said: Podman would raise those that are not."""
+    return [_ulimit("nofile", FILES), _ulimit("nproc", pids), _ulimit("core", 0)]
 
 
 def _ulimit(name: str, most: int) -> dict[str, Any]:
     return {"Name": name, "Soft": most, "Hard": most}
 
 
-def _bind(source: Path, target: str, *, read_only: bool = False) -> dict[str, Any]:
+def bind(source: Path, target: str, *, read_only: bool = False) -> dict[str, Any]:
     """A mount that fails where the folder is missing, instead of making it for root."""
     return {"Type": "bind", "Source": str(source), "Target": target, "ReadOnly": read_only}
 

@@ -9,17 +9,19 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
-from backend.atomic import make_private, remove_tree, sync_folder
+from backend.atomic import ensure_space, make_private, remove_tree, sync_folder
 from backend.errors import ServiceError
 from backend.runtimes.docker import Engine, EngineConflictError, MissingError
-from backend.runtimes.docker_spec import MIB
-from backend.snapshots import DATABASE, place_file
+from backend.runtimes.docker_spec import MIB, bind, one_shot
+from backend.snapshots import DATABASE, bytes_of, place_file
 
 PYTHON: Final = "/opt/aihub/env/bin/python"
 SECONDS: Final = 300.0
 """For the largest of them, the copy of a database of some gigabytes."""
+MEMORY: Final = 256 * MIB
+PIDS: Final = 16
 _SCRIPT: Final = Path(__file__).with_name("keeper_script.py")
 _OWNERS: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
 _DISK_WORDS: Final = ("No space left", "database or disk is full", "Disk quota exceeded")
@@ -42,53 +44,50 @@ class ContainerKeeper:
             return
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         arguments = ["prepare", str(os.geteuid()), str(os.getegid()), *map(str, uids)]
-        self._run(arguments, user="0:0", rights=_OWNERS, mounts=[_bind(directory, "/box")])
+        self._run(arguments, user="0:0", rights=_OWNERS, mounts=[bind(directory, "/box")])
 
     def remove(self, directory: Path) -> None:
         """See the port."""
         if directory.is_dir() and any(directory.iterdir()):
-            self._run(["remove"], user="0:0", rights=("DAC_OVERRIDE", "FOWNER"), mounts=[_bind(directory, "/box")])
+            self._run(["remove"], user="0:0", rights=("DAC_OVERRIDE", "FOWNER"), mounts=[bind(directory, "/box")])
         remove_tree(directory)
 
     def copy_database(self, directory: Path, target: Path) -> None:
         """See the port. The box's own uid reads it, in a container that has nothing else: what is in the file cannot reach the service."""
         data = directory / "data"
-        if not (data / DATABASE).exists():
-            raise FileNotFoundError(data / DATABASE)
-        with _exchange(target.parent) as out:
-            out.chmod(0o777)  # its parent is the service's alone
-            self._run(["copy"], user=_owner_of(data), mounts=[_bind(data, "/box/data"), _bind(out, "/out")])
-            _take(out / DATABASE, target)
+        ensure_space(target.parent, bytes_of(data / DATABASE), why="copying the database")
+        with _exchange(target.parent) as out, (out / DATABASE).open("xb") as ours:
+            os.fchmod(ours.fileno(), 0o666)
+            out.chmod(0o1777)  # its parent is the service's alone; sticky: the file can be written to, not replaced
+            self._run(["copy"], user=_owner_of(data), mounts=[bind(data, "/box/data"), bind(out, "/out")])
+            _take(out / DATABASE, ours, target)
 
     def place_database(self, directory: Path, source: Path) -> None:
         """See the port."""
         data = directory / "data"
+        needed, doing = source.stat().st_size, "putting the database back"
         if not data.exists() or data.stat().st_uid == os.geteuid():  # not prepared yet, which gives it its owner
             make_private(data)
+            ensure_space(data, needed, why=doing)
             place_file(source, data / DATABASE)
             return
+        ensure_space(directory, 2 * needed, why=doing)  # once more for the box's own uid, which cannot read ours
         with _exchange(directory) as given:
             shutil.copyfile(source, given / DATABASE)
             given.chmod(0o755)
             (given / DATABASE).chmod(0o644)
-            self._run(["place"], user=_owner_of(data), mounts=[_bind(data, "/box/data"), _bind(given, "/in", read_only=True)])
+            self._run(["place"], user=_owner_of(data), mounts=[bind(data, "/box/data"), bind(given, "/in", read_only=True)])
 
     def _run(self, arguments: Sequence[str], *, user: str, mounts: list[Mapping[str, Any]], rights: Sequence[str] = ()) -> None:
         """Errors: ``disk_full``, ``snapshot_failed``, ``image_missing``, ``runtime_unavailable``."""
         wanted = {
+            **one_shot(memory=MEMORY, pids=PIDS),
             "image": self._newest_image(),
             "entrypoint": [PYTHON, "-I", "-S", "-c", _SCRIPT.read_text(encoding="utf-8")],
             "command": list(arguments),
             "user": user,
-            "network_mode": "none",
-            "read_only": True,
-            "cap_drop": ["ALL"],
             "cap_add": list(rights),
-            "security_opt": ["no-new-privileges:true"],
-            "mem_limit": 256 * MIB,
-            "pids_limit": 16,
             "mounts": list(mounts),
-            "use_config_proxy": False,
         }
         try:
             status, words = self._engine.run(arguments[0], wanted, seconds=SECONDS)
@@ -141,16 +140,11 @@ def _exchange(parent: Path) -> Iterator[Path]:
         remove_tree(folder)
 
 
-def _take(source: Path, target: Path) -> None:
-    """Only a plain file is taken, never what a link leads to."""
-    descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as old, target.open("xb") as new:
-        os.fchmod(new.fileno(), 0o600)
-        shutil.copyfileobj(old, new, 1024 * 1024)
-        new.flush()
-        os.fsync(new.fileno())
+def _take(found: Path, ours: BinaryIO, target: Path) -> None:
+    """The file that was made for it becomes ``target``, nothing else that lies in its place. Error: ``snapshot_failed``."""
+    if not os.path.samestat(os.fstat(ours.fileno()), found.lstat()):
+        raise ServiceError("snapshot_failed", why=f"{found.name} is not the file that was made for it")
+    os.fchmod(ours.fileno(), 0o600)
+    os.fsync(ours.fileno())
+    found.rename(target)
     sync_folder(target.parent)
-
-
-def _bind(source: Path, target: str, *, read_only: bool = False) -> dict[str, Any]:
-    return {"Type": "bind", "Source": str(source), "Target": target, "ReadOnly": read_only}

@@ -3,7 +3,7 @@ its text is handed to the image's Python (``backend.runtimes.keeper``), with the
 
     prepare SERVICE_UID SERVICE_GID GATE MLFLOW   make the folders, each for who reads or writes it
     remove                                        empty the directory
-    copy                                          a proven copy of the database of /box/data as /out/mlflow.db
+    copy                                          a proven copy of the database of /box/data in the empty file /out/mlflow.db
     place                                         /in/mlflow.db becomes the database of /box/data
 
 A box's processes can write below some of these folders: nothing here follows a link.
@@ -69,9 +69,8 @@ def remove() -> None:
 
 def copy() -> None:
     """One moment's state, while MLflow writes; ``integrity_check`` before anybody relies on it."""
-    os.umask(0o022)  # the folder around it is closed to all but the service
     source = sqlite3.connect(f"file:{BOX}/data/{DATABASE}?mode=rw", uri=True, timeout=60)
-    target = sqlite3.connect(f"/out/{DATABASE}")
+    target = sqlite3.connect(f"file:/out/{DATABASE}?mode=rw", uri=True)  # the service's empty file
     source.backup(target)
     target.execute("PRAGMA journal_mode=DELETE")
     found = target.execute("PRAGMA integrity_check").fetchone()[0]

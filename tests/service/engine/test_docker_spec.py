@@ -2,8 +2,11 @@
 
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -13,7 +16,8 @@ from backend.cli.owner import as_owner
 from backend.domain import SizeClass
 from backend.errors import ServiceError
 from backend.registry.models import Server
-from backend.runtimes.docker_spec import Pod, create_arguments
+from backend.runtimes.docker_spec import Pod, create_arguments, one_shot
+from backend.runtimes.keeper import ContainerKeeper
 from backend.settings import Settings
 from tests.service.engine.support import Site
 
@@ -106,6 +110,79 @@ def test_the_container_of_mlflow_whole():
             {"Type": "bind", "Source": f"{HOME}/spawn", "Target": "/box/spawn", "ReadOnly": False},
         ],
     }
+
+
+def test_what_runs_once_is_as_closed_and_has_bounds():
+    closed = ("read_only", "cap_drop", "security_opt", "log_config", "use_config_proxy")
+    assert one_shot(memory=2**28, pids=16) == {
+        **{name: COMMON[name] for name in closed},
+        "network_mode": "none",
+        "mem_limit": 2**28,
+        "memswap_limit": 2**28,
+        "pids_limit": 16,
+        "nano_cpus": 1_000_000_000,
+    }
+
+
+class OneContainer:
+    """A daemon in whose one-off containers `work` is done, with the folder for the copy."""
+
+    def __init__(self, work: Callable[[Path], object]) -> None:
+        self.work = work
+
+    def images(self, _name: str) -> list[SimpleNamespace]:
+        return [SimpleNamespace(id="sha256:abc", created="2026")]
+
+    def run(self, what: str, arguments: dict[str, Any], *, seconds: float) -> tuple[int, str]:
+        assert (what, seconds > 0) == ("copy", True)
+        (out,) = (Path(mount["Source"]) for mount in arguments["mounts"] if mount["Target"] == "/out")
+        self.work(out / "mlflow.db")
+        return 0, ""
+
+
+def keeper_of(work: Callable[[Path], object]) -> ContainerKeeper:
+    return ContainerKeeper(engine=OneContainer(work), image="box:{version}")  # type: ignore[arg-type]
+
+
+def unused(_found: Path) -> None:
+    raise AssertionError("a container was run")
+
+
+def box_with_database(home: Path, size: int = 0) -> Path:
+    (home / "box" / "data").mkdir(parents=True)
+    with (home / "box" / "data" / "mlflow.db").open("wb") as database:
+        database.truncate(size)
+    return home / "box"
+
+
+def test_a_copy_is_what_the_container_wrote_into_the_services_file(tmp_path: Path):
+    box = box_with_database(tmp_path)
+    keeper_of(lambda found: found.write_bytes(b"copy")).copy_database(box, tmp_path / "taken.db")
+    assert (tmp_path / "taken.db").read_bytes() == b"copy"
+    assert (tmp_path / "taken.db").stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["box", "taken.db"]
+
+
+@pytest.mark.parametrize("other", [os.mkfifo, lambda path: path.symlink_to("/etc/passwd"), Path.mkdir, Path.touch])
+def test_nothing_else_is_taken_for_the_copy(tmp_path: Path, other: Callable[[Path], object]):
+    def swap(found: Path) -> None:
+        found.unlink()
+        other(found)
+
+    with pytest.raises(ServiceError, match="snapshot_failed"):
+        keeper_of(swap).copy_database(box_with_database(tmp_path), tmp_path / "taken.db")
+    assert [path.name for path in tmp_path.iterdir()] == ["box"]
+
+
+def test_a_copy_without_room_is_not_begun(tmp_path: Path):
+    box = box_with_database(tmp_path, size=2**43)  # sparse
+    with pytest.raises(ServiceError, match="disk_full"):
+        keeper_of(unused).copy_database(box, tmp_path / "taken.db")
+    with pytest.raises(ServiceError, match="disk_full"):
+        keeper_of(unused).place_database(tmp_path / "other", box / "data" / "mlflow.db")
+    os.chown(box / "data", 1_000_001, 1_000_001)
+    with pytest.raises(ServiceError, match="disk_full"):
+        keeper_of(unused).place_database(box, box / "data" / "mlflow.db")
 
 
 @pytest.mark.parametrize("change", [{"image": "sha256:def"}, {"address": ("10.1.2.3", 21001)}, {"size": replace(SIZE, memory=2**30)}])
