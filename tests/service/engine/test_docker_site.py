@@ -4,14 +4,19 @@ bad day. The service's account is not root.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from backend import networks
 from backend.runtimes.containers import install_id
+from backend.runtimes.docker import Container
 from tests.service.engine.docker_site import DockerSite, docker_site, run_as_root, state_folder
 from tests.service.engine.real_site import PASSWORD
 from tests.service.engine.support import SECRET, until
@@ -79,6 +84,7 @@ def test_the_firewall_refuses_all_but_the_allow_list(site: DockerSite):
                 ("mlflow", "169.254.169.254", 80),
                 ("gate", gateway, port),
                 ("gate", "10.214.2.1", port),
+                ("gate", "169.254.169.254", 80),
             ):
                 assert not reaches(role, host, to), f"{role} reaches {host}:{to}"
             nft(networks.ruleset(install, networks.targets([f"{gateway}:{port}"]), []))
@@ -86,6 +92,103 @@ def test_the_firewall_refuses_all_but_the_allow_list(site: DockerSite):
             assert not reaches("gate", gateway, port)
         finally:
             nft(f"delete table inet aihub_{install}\n")
+
+
+LISTENER = """
+import socket, sys, threading
+address = (sys.argv[1], int(sys.argv[2]))
+datagrams = socket.socket(type=socket.SOCK_DGRAM)
+datagrams.bind(address)
+streams = socket.create_server(address)
+def echo():
+    while True:
+        datagrams.sendto(*datagrams.recvfrom(512))
+threading.Thread(target=echo, daemon=True).start()
+print("ready", flush=True)
+while True:
+    streams.accept()[0].close()
+"""
+CONNECT = "import socket; socket.create_connection(({!r}, {}), 3)"
+ASK = "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.settimeout(3); s.sendto(b'?', ({!r}, {})); s.recv(512)"
+
+
+@pytest.fixture
+def listen(site: DockerSite) -> Iterator[Callable[..., None]]:
+    """Starts a listener for TCP and UDP by that command, and waits until it is there."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*argv: str, **options: Any) -> None:
+            whole = [*argv, "-I", "-c", LISTENER]
+            process = stack.enter_context(subprocess.Popen([*whole, *options.pop("to")], stdout=subprocess.PIPE, text=True, **options))
+            stack.callback(run_as_root, "kill", "-KILL", str(process.pid))
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+
+        yield start
+
+
+@pytest.fixture
+def other(site: DockerSite) -> Iterator[dict[str, Container]]:
+    """A second server's containers, on the same two bridges."""
+    site.ask_and_wait(site.create("beer", "bucket-b"))
+    yield dict(site.engine.of(site.one("beer").id, fresh=True))
+    site.ask_and_wait(site.ask("delete", "beer"))
+
+
+def address_of(site: DockerSite, container: str) -> str:
+    return site.docker.run("inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", container)
+
+
+@pytest.mark.parametrize("rules", [False, True], ids=["Docker's rules alone", "with the firewall"])
+def test_servers_on_one_bridge_do_not_reach_each_other(
+    site: DockerSite, other: dict[str, Container], listen: Callable[..., None], *, rules: bool
+):
+    gate, mlflow = (address_of(site, other[role].name) for role in ("gate", "mlflow"))
+    listen("docker", "exec", other["mlflow"].name, "/opt/aihub/env/bin/python", to=["0.0.0.0", "5000"], env=site.docker.environment)  # noqa: S104 (in the container)
+    port = site.one("beer").port
+    own = address_of(site, site.containers()["gate"])
+    assert site.inside("gate", CONNECT.format(own, site.one().port)).returncode == 0, "a gate listens at its address"
+    for host, to in ((gate, port), (mlflow, 5000)):
+        socket.create_connection((host, to), 3).close()  # the host itself reaches both: they listen
+    install = install_id(site.settings.state_dir)
+    if rules:
+        nft(networks.ruleset(install, [], []))
+    try:
+        for role, host, to in (("gate", gate, port), ("mlflow", mlflow, 5000), ("gate", mlflow, 5000), ("mlflow", gate, port)):
+            assert site.inside(role, CONNECT.format(host, to)).returncode != 0, f"{role} reaches {host}:{to}"
+        assert site.inside("mlflow", ASK.format(mlflow, 5000)).returncode != 0
+    finally:
+        if rules:
+            nft(f"delete table inet aihub_{install}\n")
+
+
+def test_mlflow_asks_the_dns_servers_and_nobody_else_at_their_port(site: DockerSite, listen: Callable[..., None]):
+    install, gateways = install_id(site.settings.state_dir), {"mlflow": "10.214.3.1", "gate": "10.214.2.1"}
+    for gateway in gateways.values():
+        listen(sys.executable, to=[gateway, "53"], user=0, group=0)
+
+    def reaches(role: str, how: str) -> bool:
+        return site.inside(role, how.format(gateways[role], 53)).returncode == 0
+
+    assert all(reaches(role, how) for role in gateways for how in (CONNECT, ASK))
+    try:
+        nft(networks.ruleset(install, [], ["192.0.2.53"]))
+        assert not any(reaches(role, how) for role in gateways for how in (CONNECT, ASK))
+        nft(networks.ruleset(install, [], list(gateways.values())))
+        assert all(reaches("mlflow", how) for how in (CONNECT, ASK))
+        assert not any(reaches("gate", how) for how in (CONNECT, ASK))
+        assert site.inside("mlflow", CONNECT.format(gateways["mlflow"], 5353)).returncode != 0
+    finally:
+        nft(f"delete table inet aihub_{install}\n")
+
+
+def test_no_container_has_an_address_of_version_6(site: DockerSite):
+    look = "import pathlib; path = pathlib.Path('/proc/net/if_inet6'); print(path.read_text() if path.exists() else '')"
+    for role in ("gate", "mlflow"):
+        found = site.inside(role, look)
+        assert found.returncode == 0, found.stderr
+        assert {line.split()[-1] for line in found.stdout.splitlines() if line} <= {"lo"}
+        assert site.inside(role, CONNECT.format("fe80::1%eth0", 80)).returncode != 0
 
 
 def test_a_container_removed_by_hand_comes_back(site: DockerSite):
