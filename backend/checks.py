@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from sqlalchemy import select
 
-from backend import audit, disk, listeners, portpool, service, versions, wiring
+from backend import audit, disk, listeners, networks, portpool, service, versions, wiring
 from backend.domain import Caller, Status
 from backend.keyring import Keyring
 from backend.munge import Unmunge
@@ -136,6 +136,20 @@ def runtime(settings: Settings) -> Iterator[Finding]:
     )
 
 
+def resolvers(settings: Settings) -> Iterator[Finding]:
+    """Servers in containers can look up the names that they may reach."""
+    if settings.runtime != "docker":
+        return
+    found = networks.resolvers(settings)
+    if found:
+        yield Finding(name="DNS", state="ok", detail=f"the servers ask {', '.join(found)}")
+    elif networks.has_names(networks.allow_list(settings)):
+        detail = "there is no DNS server that containers can reach, so the servers do not find what endpoint_url and egress name"
+        yield Finding(name="DNS", state="failure", detail=detail, cure="set resolvers to the site's DNS servers")
+    else:
+        yield Finding(name="DNS", state="ok", detail="none, and none is needed: endpoint_url and egress are addresses")
+
+
 def environments(settings: Settings) -> Iterator[Finding]:
     """MLflow is installed, in every version that a server has."""
     there, offered = versions.installed(settings), versions.offered(settings)
@@ -228,6 +242,7 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("keys", keys),
     ("users and groups", user_directory),
     ("runtime", runtime),
+    ("DNS", resolvers),
     ("MLflow", environments),
     ("ports", ports),
     ("somaxconn", backlog),

@@ -83,6 +83,11 @@ def allow_list(settings: Settings) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*found, *settings.egress]))
 
 
+def has_names(entries: Iterable[str]) -> bool:
+    """Whether a DNS server is needed to reach any of them."""
+    return any(entry.rpartition(":")[0].strip("0123456789./") for entry in entries)
+
+
 def resolvers(settings: Settings, resolv_confs: Sequence[Path] = RESOLV_CONFS) -> tuple[str, ...]:
     """The DNS servers that boxes use: the setting's, else the host's own but for those on loopback, which a container cannot reach.
     Empty where the host names no other.
