@@ -175,7 +175,7 @@ FAILURES: Final[dict[str, Failure]] = {
     "server_too_large": Failure(
         507,
         "This tracking server's own files take {used} GiB, and the site's bound is {bound} GiB",
-        "Delete runs and experiments for good (mlflow gc), or ask the admins to raise server_disk.",
+        "Make another tracking server for new work, or ask the admins to raise server_disk; deleted runs go on taking space.",
     ),
     "disk_full": Failure(507, "The service's host has no space left for this server ({why})", "Tell the admins; nothing was lost."),
     "runtime_unavailable": Failure(503, "The runtime {runtime} does not answer: {why}", "Tell the admins; servers that run go on running."),
