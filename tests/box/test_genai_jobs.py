@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -14,24 +13,13 @@ import psutil
 import pytest
 
 from tests.support.box import OLDEST_VERSION, STARTERS, Box, alive, environment, make_box, until
+from tests.support.genai import a_trace_and_judges
 from tests.support.s3 import S3Store
 
 pytestmark = [pytest.mark.box, pytest.mark.timeout(600)]
 MakeBox = Callable[..., Box]
 PATIENCE = 180.0  # each imports MLflow anew, on a machine that may have more to do
 JOBS = "/ajax-api/3.0/jobs/"
-# MLflow's own client writes the trace and says how a judge is written down.
-CLIENT = """
-import json, sys
-import mlflow
-from mlflow.genai.scorers import RegexMatch, ResponseLength
-with mlflow.start_span("answer") as span:
-    span.set_inputs({"question": "how many?"})
-    span.set_outputs("a" * 64 + "b")
-mlflow.flush_trace_async_logging()
-judges = {"short": ResponseLength(name="short", max_length=100), "endless": RegexMatch(name="endless", pattern="(a+)+$")}
-print(json.dumps({"trace": span.trace_id, **{name: json.dumps(judge.model_dump()) for name, judge in judges.items()}}))
-"""
 
 
 @pytest.fixture
@@ -48,13 +36,11 @@ def stored(own_box: MakeBox, s3_store: S3Store, store_settings: dict[str, Any]) 
 
 def traced(box: Box) -> dict[str, str]:
     """A trace in the box, and the judges."""
-    user, password = box.auth
-    own = {"MLFLOW_TRACKING_URI": box.url, "MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
-    argv, own_env = [box.environment / "bin" / "python", "-c", CLIENT], {**os.environ, **own}
-    done = subprocess.run(argv, env=own_env, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert done.returncode == 0, done.stderr + box.last_words()
-    document: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
-    return document
+    try:
+        return a_trace_and_judges(box.environment, box.url, box.auth, seconds=PATIENCE)
+    except AssertionError as error:
+        error.add_note(box.last_words())
+        raise
 
 
 def submit(box: Box, known: dict[str, str], judge: str, **more: Any) -> str:

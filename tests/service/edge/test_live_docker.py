@@ -4,6 +4,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -15,6 +16,7 @@ from tests.support.box import environment
 from tests.support.docker import Docker
 from tests.support.docker_proxy import DockerProxy, docker_proxy
 from tests.support.docker_service import docker_service
+from tests.support.genai import a_trace_and_judges
 from tests.support.s3 import S3Store
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
@@ -40,7 +42,9 @@ def proxy(docker: Docker) -> Iterator[DockerProxy]:
 
 @pytest.fixture(scope="module")
 def live(docker: Docker, s3_store: S3Store, proxy: DockerProxy) -> Iterator[Live]:
-    with docker_service(docker, s3_store, docker_host=proxy.host) as running:
+    plain = {"memory": "1GiB", "cpus": 1, "pids": 256, "workers": 1}
+    sizes = {"small": plain, "jobs": plain | {"genai_jobs": True}}
+    with docker_service(docker, s3_store, docker_host=proxy.host, sizes=sizes, default_size="small") as running:
         yield running
 
 
@@ -115,6 +119,33 @@ def test_a_daemon_that_takes_ten_seconds_for_each_answer_is_only_slow(live: Live
     made = [each for each in changes if each == "POST /containers/create"]
     started = [each for each in changes if each.endswith("/start")]
     assert (len(made), len(started)) == (2, 2), changes
+
+
+def test_a_size_with_jobs_runs_them_in_mlflows_container(live: Live, s3_store: S3Store) -> None:
+    """A judge reads its trace from the object store and writes its word into the database; the size without jobs refuses them."""
+    bucket, owner = s3_store.make_bucket(), s3_store.owner
+    keys = {"access_key_id": owner.access_key, "secret_access_key": Secret(owner.secret_key)}
+    with live.client() as client:
+        plain = client.server(GROUP, "wine").inside_url or ""
+        client.wait(client.create(group=GROUP, env_name="jobs", bucket=bucket, size="jobs", **keys), timeout=180)  # type: ignore[arg-type]
+        client.wait(client.set_users(GROUP, "jobs", [User(LOGIN[0], Secret(LOGIN[1]))]), timeout=60)
+        url = client.server(GROUP, "jobs").inside_url or ""
+    known = a_trace_and_judges(environment(), url, LOGIN, seconds=180)
+    params = {"experiment_id": "0", "serialized_scorer": known["short"], "trace_ids": [known["trace"]]}
+    job = {"job_name": "invoke_scorer", "params": params}
+    assert requests.post(f"{plain}ajax-api/3.0/jobs/", json=job, auth=LOGIN, timeout=60).status_code == 403
+    asked = requests.post(f"{url}ajax-api/3.0/jobs/", json=job, auth=LOGIN, timeout=60)
+    assert asked.status_code == 200, asked.text
+
+    def ended() -> Any:
+        answer = requests.get(f"{url}ajax-api/3.0/jobs/{asked.json()['job_id']}", auth=LOGIN, timeout=60).json()
+        return answer["status"] in {"SUCCEEDED", "FAILED"} and answer
+
+    found: Any = until(ended, seconds=180, what="the job's end")
+    assert found["status"] == "SUCCEEDED", found
+    trace = requests.get(f"{url}api/3.0/mlflow/traces/{known['trace']}", auth=LOGIN, timeout=60).json()["trace"]
+    (word,) = trace["trace_info"]["assessments"]
+    assert (word["assessment_name"], word["feedback"]["value"]) == ("short", "yes")
 
 
 def experiments(url: str) -> int:
