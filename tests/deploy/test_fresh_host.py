@@ -131,5 +131,10 @@ def test_after_a_restart_of_the_host_everything_is_back_by_itself(installed: Ins
 
 
 def test_what_was_installed_goes_again(installed: Installed) -> None:
-    installed.host.run(block("Uninstall"))
-    assert installed.host.run("systemctl is-active aihub-web aihub-reconciler", check=False).stdout.split() == ["inactive", "inactive"]
+    host = installed.host
+    assert "tracking_server" in host.run("pgrep -u aihub -af tracking_server").stdout, "there is something to end"
+    host.run(block("Uninstall"))
+    assert host.run("systemctl is-active aihub-web aihub-reconciler", check=False).stdout.split() == ["inactive", "inactive"]
+    assert host.run("pgrep -u aihub -l", check=False).stdout == ""
+    assert host.run("find /etc -path /etc/aihub -prune -o -name '*aihub*' -print").stdout == ""
+    assert "aihub" not in host.run("nft list tables").stdout
