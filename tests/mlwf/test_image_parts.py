@@ -1,6 +1,7 @@
 """The parts of mlwf_create_image that need no container tool: SIF, addresses, registries, programs, recipes, verdicts."""
 
 import base64
+import dataclasses
 import json
 import os
 import struct
@@ -265,6 +266,12 @@ def test_recipes_name_the_content(tmp_path: Path) -> None:
     for text in (recipe.singularity(), recipe.dockerfile()):
         assert "uv pip sync --no-config --require-hashes --only-binary :all:" in text
         assert "--python 3.11.7 /mlwf/env" in text
+        assert "UV_TORCH_BACKEND" not in text
+    with_torch = dataclasses.replace(recipe, torch_backend="cu128")
+    assert "export UV_PYTHON_INSTALL_DIR=/mlwf/python UV_CACHE_DIR=/tmp/uv-cache UV_LINK_MODE=copy UV_TORCH_BACKEND=cu128\n" in (
+        with_torch.singularity()
+    )
+    assert "UV_LINK_MODE=copy UV_TORCH_BACKEND=cu128\n" in with_torch.dockerfile()
     archive = tmp_path / "base.tar"
     archive.write_bytes(b"x")
     local = parse_base(f"docker-archive:{archive}")

@@ -21,6 +21,7 @@ from mlwf.image.base import INSPECT_OBJECT, canonical
 from mlwf.image.cache import Cache
 from mlwf.image.environment import Environments, make_or_fetch
 from mlwf.image.kit import Kit
+from mlwf.image.lock import torch_backend
 from mlwf.image.pack import open_to_readers, pack
 from mlwf.image.package import ModelPackage, fetch_package
 from mlwf.image.plan import FORMAT, Plan, Wanted, look_up, make_plan
@@ -77,7 +78,7 @@ def create(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Crea
             )
         with cache.work() as work, Aside(kit.runner, "base") as aside:
             plan = make_plan(kit, wanted, found, package, work, aside)
-            recipe = Recipe(plan.source, plan.pinned, plan.python.version, not wanted.allow_source_builds)
+            recipe = Recipe(plan.source, plan.pinned, plan.python.version, not wanted.allow_source_builds, torch_backend(package.wanted))
             if wanted.fetch_only:
                 with kit.steps.step("environment"):
                     _environments(kit, plan, wanted).fetch(plan.lock, work / "layer", offline=wanted.offline)

@@ -22,7 +22,7 @@ from mlwf.image.requirements import Policy, without_passwords
 from mlwf.image.tempspace import find_tempspace, temporary_folder
 
 # The layout of what we write: a change of it makes every cached image a stranger.
-FORMAT = "3"
+FORMAT = "4"
 LEAST_SPACE = 1 << 30
 LAYERED = frozenset({"docker", "oci"})
 

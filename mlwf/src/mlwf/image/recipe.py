@@ -34,7 +34,7 @@ From: {source}
     requirements.lock /mlwf/requirements.lock
 
 %post
-    export UV_PYTHON_INSTALL_DIR=/mlwf/python UV_CACHE_DIR=/tmp/uv-cache UV_LINK_MODE=copy
+    export UV_PYTHON_INSTALL_DIR=/mlwf/python UV_CACHE_DIR=/tmp/uv-cache UV_LINK_MODE=copy{backend}
     uv venv --no-config --relocatable --python {python} /mlwf/env
     uv pip sync --no-config --require-hashes {wheels}--compile-bytecode --python /mlwf/env /mlwf/requirements.lock
     rm -rf /usr/local/bin/uv /tmp/uv-cache
@@ -52,7 +52,7 @@ DOCKERFILE = """\
 {load}FROM {source}
 COPY uv /usr/local/bin/uv
 COPY requirements.lock /mlwf/requirements.lock
-ENV UV_PYTHON_INSTALL_DIR=/mlwf/python UV_CACHE_DIR=/tmp/uv-cache UV_LINK_MODE=copy
+ENV UV_PYTHON_INSTALL_DIR=/mlwf/python UV_CACHE_DIR=/tmp/uv-cache UV_LINK_MODE=copy{backend}
 RUN uv venv --no-config --relocatable --python {python} /mlwf/env \\
  && uv pip sync --no-config --require-hashes {wheels}--compile-bytecode --python /mlwf/env /mlwf/requirements.lock \\
  && rm -rf /usr/local/bin/uv /tmp/uv-cache
@@ -64,12 +64,13 @@ CMD ["mlflow", "models", "serve", "-m", "/model", "-h", "0.0.0.0", "-p", "1234",
 
 @dataclass(frozen=True)
 class Recipe:
-    """What both recipes say. `python`: the exact version."""
+    """What both recipes say. `python`: the exact version; `torch_backend`: as uv calls the builds of PyTorch in the lock, where it has any."""
 
     base: BaseSource
     pinned: Pinned
     python: str
     only_wheels: bool
+    torch_backend: str = ""
 
     def singularity(self, *, portable: bool = False) -> str:
         """`portable`: a base image that is a file is named by its content, so that the text is the same in every folder."""
@@ -94,4 +95,6 @@ class Recipe:
 
     def _shared(self) -> dict[str, str]:
         wheels = "--only-binary :all: " if self.only_wheels else ""
-        return {"uv": metadata.version("uv"), "digest": self.pinned.digest, "python": self.python, "wheels": wheels}
+        # Without it, uv looks for torch==…+cu128 in an index that has no such version.
+        backend = f" UV_TORCH_BACKEND={self.torch_backend}" if self.torch_backend else ""
+        return {"uv": metadata.version("uv"), "digest": self.pinned.digest, "python": self.python, "wheels": wheels, "backend": backend}
