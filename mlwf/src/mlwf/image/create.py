@@ -80,8 +80,8 @@ def create(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Crea
             plan = make_plan(kit, wanted, found, package, work, aside)
             recipe = Recipe(plan.source, plan.pinned, plan.python.version, not wanted.allow_source_builds, torch_backend(package.wanted))
             if wanted.fetch_only:
-                with kit.steps.step("environment"):
-                    _environments(kit, plan, wanted).fetch(plan.lock, work / "layer", offline=wanted.offline)
+                with kit.steps.step("environment") as meter:
+                    _environments(kit, plan, wanted).fetch(plan.lock, work / "layer", offline=wanted.offline, meter=meter)
                 plan.base.made()
                 return Created(None, plan.key, 0, False, None, kit.steps.seconds, plan.python.version)
             image, cached = _image(kit, plan, wanted, recipe, work, workspace)
@@ -109,8 +109,8 @@ def _image(kit: Kit, plan: Plan, wanted: Wanted, recipe: Recipe, work: Path, out
         layer = work / "mlwf"
         layer.mkdir()
         _check_room(kit, output, plan.base.size, copy=wanted.copy)
-        with kit.steps.step("environment"):
-            make_or_fetch(_environments(kit, plan, wanted), plan.lock, layer, offline=wanted.offline)
+        with kit.steps.step("environment") as meter:
+            make_or_fetch(_environments(kit, plan, wanted), plan.lock, layer, offline=wanted.offline, meter=meter)
             objects = _describe(kit, plan, recipe, layer)
             open_to_readers(layer)
         made = work / IMAGE

@@ -11,10 +11,12 @@ from mlwf.i18n import _
 from mlwf.image.base import ComingBase
 from mlwf.image.cache import remove_tree
 from mlwf.image.compiled import Compiler
+from mlwf.image.growth import Growth
 from mlwf.image.kit import Kit
 from mlwf.image.lock import BasePlatform, Lock, uv_program
 from mlwf.image.process import ProgramError
 from mlwf.image.pythons import Python
+from mlwf.image.steps import Meter
 
 ENV = "env"
 # The Python that uv is run with, as folders are called.
@@ -37,11 +39,14 @@ class Environments:
         """The cache of uv, ours alone; no container sees it."""
         return self.kit.cache.root / "wheels" / self.python.minor
 
-    def fetch(self, lock: Lock, work: Path, *, offline: bool = False) -> None:
+    def fetch(self, lock: Lock, work: Path, *, offline: bool = False, meter: Meter | None = None) -> None:
         """Gets every wheel of the lock into the cache, with the user's own network and index settings. Raises MlwfError."""
         listed = work.parent / f"{work.name}.fetch.lock"
         listed.write_text(lock.text)
         target = work.parent / f"{work.name}.fetched"
+        if meter:
+            # uv unpacks what it fetches at once, in a new folder, and moves that to the others of its archive. A lock tells no sizes.
+            meter.watches(Growth(self.wheels, self.wheels / "archive-v0"), None)
         try:
             self.kit.runner.run(
                 [
@@ -134,7 +139,7 @@ def _rewrite(file: Path, pattern: str, new: Callable[[re.Match[str]], str]) -> N
         file.write_text(changed, "utf-8")
 
 
-def make_or_fetch(environments: Environments, lock: Lock, folder: Path, *, offline: bool) -> None:
+def make_or_fetch(environments: Environments, lock: Lock, folder: Path, *, offline: bool, meter: Meter | None = None) -> None:
     """Makes the environment from the cache; where a wheel is missing there, fetches first. Raises MlwfError."""
     mark = environments.wheels / f"{environments.kit.cache.key(lock.digest, environments.base.facts.architecture)}.fetched"
     if mark.exists():
@@ -148,7 +153,7 @@ def make_or_fetch(environments: Environments, lock: Lock, folder: Path, *, offli
         else:
             return
     try:
-        environments.fetch(lock, folder, offline=offline)
+        environments.fetch(lock, folder, offline=offline, meter=meter)
     except ProgramError as error:
         if not offline:
             raise

@@ -14,11 +14,13 @@ from mlwf.image.aside import Aside
 from mlwf.image.base_size import OF_FILE, OF_LAYERS, layers_size, layout_manifest
 from mlwf.image.base_source import PULLED, BaseSource, Pinned, file_digest, one_image, parse_base, pin
 from mlwf.image.environment import INDEXES
+from mlwf.image.growth import Growth
 from mlwf.image.kit import Kit
 from mlwf.image.lock import BasePlatform, Lock, make_lock, torch_backend
 from mlwf.image.package import ModelPackage
 from mlwf.image.pythons import Python, PythonWishes, find_python
 from mlwf.image.requirements import Policy, without_passwords
+from mlwf.image.steps import Meter
 from mlwf.image.tempspace import find_tempspace, temporary_folder
 
 # The layout of what we write: a change of it makes every cached image a stranger.
@@ -100,8 +102,8 @@ def look_up(kit: Kit, wanted: Wanted) -> Found:
 def make_plan(kit: Kit, wanted: Wanted, found: Found, package: ModelPackage, folder: Path, aside: Aside) -> Plan:  # noqa: PLR0917
     """A base that is not in the cache is packed `aside`. Raises MlwfError."""
     source = found.source
-    with kit.steps.step("base"), _pinned(kit, found, folder, wanted) as pinned:
-        base = _base(kit, found, pinned, folder, wanted, aside)
+    with kit.steps.step("base") as meter, _pinned(kit, found, folder, wanted) as pinned:
+        base = _base(kit, found, pinned, folder, wanted, aside, meter)
     with kit.steps.step("python"):
         wishes = PythonWishes(wanted.allow_python_minor, wanted.python_mirror, wanted.offline)
         python = find_python(package.python, base, kit, wishes=wishes)
@@ -169,7 +171,7 @@ def _base_key(kit: Kit, source: BaseSource, pinned: Pinned) -> str:
     return kit.cache.key("base", FORMAT, *tools, _base_name(source, pinned), pinned.digest)
 
 
-def _base(kit: Kit, found: Found, pinned: Pinned, folder: Path, wanted: Wanted, aside: Aside) -> bases.ComingBase:  # noqa: PLR0917
+def _base(kit: Kit, found: Found, pinned: Pinned, folder: Path, wanted: Wanted, aside: Aside, meter: Meter) -> bases.ComingBase:  # noqa: PLR0917
     source = found.source
     named, key = _base_name(source, pinned), _base_key(kit, source, pinned)
     aside.held.enter_context(kit.cache.lock(f"base-{key}", waits=kit.steps.waits))
@@ -182,6 +184,7 @@ def _base(kit: Kit, found: Found, pinned: Pinned, folder: Path, wanted: Wanted, 
         raise _not_fetched(source.text)
     place = aside.held.enter_context(temporary_folder(kit.runner.environ, wanted.tmpdir, found.room))
     given = one_image(source.path, pinned.digest, folder / "layout") if source.kind == "oci" and source.path else pinned.source
+    meter.watches(Growth(place, *kit.tool.blob_folders(kit.runner.environ)), OF_LAYERS * found.size if source.kind in LAYERED else None)
     unpacked = bases.unpack(kit, given, named=named, digest=pinned.digest, folder=place, http=wanted.http_registry)
     return _coming(kit, unpacked, key, aside, size=found.size if source.kind in {*LAYERED, "sif"} else 0)
 

@@ -64,7 +64,7 @@ CMD ["mlflow", "models", "serve", "-m", "/model", "-h", "0.0.0.0", "-p", "1234",
 
 @dataclass(frozen=True)
 class Recipe:
-    """What both recipes say. `python`: the exact version; `torch_backend`: as uv calls the builds of PyTorch in the lock, where it has any."""
+    """What both recipes say. `python`: the exact version; `torch_backend`: as uv calls the lock's builds of PyTorch, or empty."""
 
     base: BaseSource
     pinned: Pinned

@@ -50,6 +50,10 @@ class Meter:
     def begins(self, total: int | None) -> None:
         self._begins(lambda: self._count, total)
 
+    def watches(self, size: Callable[[], int], total: int | None) -> None:
+        """`size` tells from now on how many bytes there are."""
+        self._begins(size, total)
+
     def arrived(self, count: int) -> None:
         with self._lock:
             self._count += count

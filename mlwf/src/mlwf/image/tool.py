@@ -50,6 +50,13 @@ class ContainerTool:
             extra={f"{prefix}_TMPDIR": str(tmpdir) for prefix in BUILD_PREFIXES},
         )
 
+    def blob_folders(self, environ: Mapping[str, str]) -> tuple[Path, Path]:
+        """Where it keeps the layers that it fetches: beginning ones, and whole ones."""
+        name = "apptainer" if self.kind == "apptainer" else "singularity"
+        above = environ.get(f"{name.upper()}_CACHEDIR") or str(Path(environ.get("HOME", "/"), f".{name}"))
+        blob = Path(above, "cache", "blob")
+        return blob, blob / "blobs" / "sha256"
+
     def pull(self, runner: Runner, source: str, file: Path, *, http: bool = False) -> None:
         """Fetches an image that is a SIF already (library://, oras://). Raises ProgramError."""
         options = ["--no-https"] if http else []
