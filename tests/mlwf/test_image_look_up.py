@@ -16,6 +16,7 @@ from mlwf.export.workspace import Workspace
 from mlwf.image.base_size import ARCHITECTURES, layers_size, layout_manifest
 from mlwf.image.create import _check_room
 
+from tests.image.conftest import package_files
 from tests.mlwf.test_image_parts import fake_tool, run_command
 
 
@@ -133,3 +134,19 @@ def test_cache_and_output_have_room_for_the_image(tmp_path: Path) -> None:
         _check_room(kit, output, 1, copy=True)  # type: ignore[arg-type]
         with pytest.raises(MlwfError, match=r"not enough space in .*MLWF_CACHE"):
             _check_room(kit, output, 1 << 60, copy=False)  # type: ignore[arg-type]
+
+
+def test_the_base_step_tells_how_many_bytes_there_will_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    (tmp_path / "apptainer").write_text(
+        '#!/bin/sh\nif [ "$1" = --version ]; then echo "apptainer version 1.4.5"; exit; fi\necho "FATAL: no build" >&2\nexit 1\n'
+    )
+    serve(manifest_of(1000, 24))
+    for name, content in package_files({"code/predict.py": None}).items():
+        (tmp_path / "package").mkdir(exist_ok=True)
+        (tmp_path / "package" / name).write_bytes(content)
+    asked = ("--model-pkg-url", str(tmp_path / "package"), "--no-https", "--base-container-url", f"docker://{address}/python:3", "--json")
+    status, _out, err = run_command(monkeypatch, tmp_path, *asked)
+    assert status == 1
+    assert "no build" in err
+    begun = [json.loads(line) for line in err.splitlines() if '"begins"' in line]
+    assert [each["bytes"] for each in begun if each["step"] == "base"] == [None, 4096]
