@@ -2,6 +2,8 @@
 MLFLOW_VERSION := 3.17.2
 ENV := var/envs/mlflow-$(MLFLOW_VERSION)
 PYTEST := .venv/bin/pytest
+# A file's tests stay in one process, for the parts that they share; files in their order, since the last ones are short.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 ROUNDS := 10
 SHELL_FILES = $(shell git ls-files -co --exclude-standard | grep -v '\.erb$$' | xargs awk 'FNR == 1 && /^\#!\/bin\/(ba)?sh/ { print FILENAME } { nextfile }')
 
@@ -14,14 +16,15 @@ help:                ## this list
 demo: envs           ## the whole product on loopback: object store, service, console; Ctrl-C stops it
 	@bin/demo up --foreground
 
-test: lint           ## every test but the heavy ones
+test: lint           ## every test but the heavy ones, in two processes
 	@$(MAKE) --no-print-directory envs
-	$(PYTEST) -m "not heavy"
+	$(PYTEST) $(PARALLEL) -m "not heavy"
 
 test-all: lint       ## every test, the heavy ones too
 	@bin/setup heavy
 	@$(MAKE) --no-print-directory envs
-	$(PYTEST)
+	$(PYTEST) $(PARALLEL) -m "not heavy"
+	$(PYTEST) -m heavy
 
 walkthrough:         ## the published walk-through, both editions, unattended: from the console's form to the model's answer in its image
 	@bin/setup heavy
