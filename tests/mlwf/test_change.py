@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from mlwf.cli_output import local_time
 
 from tests.mlwf.fake_service import FakeService
 
@@ -24,7 +25,7 @@ def test_upgrade_takes_the_first_on_offer_and_says_the_way_back(
     assert "Until 2026-12-08T09:00:00+00:00 it can go back to MLflow 3.17.2 with: mlwf server rollback g/wine" in capsys.readouterr().out
     assert _changes(service) == [("POST upgrade", {"mlflow_version": "3.18.0"})]
     assert mlwf("server", "show", "g/wine") == 0
-    assert "MLflow 3.17.2 (2026-12-08T09:00:00+00:00)" in capsys.readouterr().out
+    assert f"MLflow 3.17.2 ({local_time('2026-12-08T09:00:00+00:00')})" in capsys.readouterr().out
 
 
 def test_upgrade_to_the_version_that_is_said(service: FakeService, mlwf: Run) -> None:
