@@ -4,7 +4,7 @@ import contextlib
 import functools
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlwf.errors import MlwfError
@@ -103,7 +103,8 @@ def make_plan(kit: Kit, wanted: Wanted, found: Found, package: ModelPackage, fol
     """A base that is not in the cache is packed `aside`. Raises MlwfError."""
     source = found.source
     with kit.steps.step("base") as meter, _pinned(kit, found, folder, wanted) as pinned:
-        base = _base(kit, found, pinned, folder, wanted, aside, meter)
+        known = found if found.pinned else replace(found, size=Path(pinned.source).stat().st_size)
+        base = _base(kit, known, pinned, folder, wanted, aside, meter)
     with kit.steps.step("python"):
         wishes = PythonWishes(wanted.allow_python_minor, wanted.python_mirror, wanted.offline)
         python = find_python(package.python, base, kit, wishes=wishes)
@@ -186,7 +187,7 @@ def _base(kit: Kit, found: Found, pinned: Pinned, folder: Path, wanted: Wanted, 
     given = one_image(source.path, pinned.digest, folder / "layout") if source.kind == "oci" and source.path else pinned.source
     meter.watches(Growth(place, *kit.tool.blob_folders(kit.runner.environ)), OF_LAYERS * found.size if source.kind in LAYERED else None)
     unpacked = bases.unpack(kit, given, named=named, digest=pinned.digest, folder=place, http=wanted.http_registry)
-    return _coming(kit, unpacked, key, aside, size=found.size if source.kind in {*LAYERED, "sif"} else 0)
+    return _coming(kit, unpacked, key, aside, size=found.size if source.kind in {*LAYERED, *PULLED, "sif"} else 0)
 
 
 def _coming(kit: Kit, unpacked: bases.Unpacked, key: str, aside: Aside, *, size: int) -> bases.ComingBase:
