@@ -204,11 +204,17 @@ def _follow(argv: list[str], environ: Mapping[str, str], progress: Progress) -> 
     reader = threading.Thread(target=lambda: printed.extend(process.stdout or ()), daemon=True)
     reader.start()
     said: list[str] = []
+    failure: MlwfError | None = None
     try:
         for line in process.stderr or ():
-            if not _tell_step(line, progress):
+            told = _told(line)
+            if told is None:
                 sys.stderr.write(line)
                 said = [*said, line.strip()][-KEPT_LINES:]
+            elif told["state"] == "begins":
+                progress.detail(words(told["step"]))
+            elif told["state"] == "failed":
+                failure = MlwfError(told["what"], told["why"], told["cure"])
         status = process.wait()
     except BaseException:
         process.terminate()
@@ -216,17 +222,15 @@ def _follow(argv: list[str], environ: Mapping[str, str], progress: Progress) -> 
         raise
     reader.join()
     if status != 0:
-        raise MlwfError(_("The image was not created"), " ".join(said), _("The job's output has all of it."))
+        raise failure or MlwfError(_("The image was not created"), " ".join(said), _("The job's output has all of it."))
     found: dict[str, Any] = json.loads("".join(printed))
     return found
 
 
-def _tell_step(line: str, progress: Progress) -> bool:
-    """Whether the line is a step of the program's, which then is told."""
+def _told(line: str) -> dict[str, Any] | None:
+    """What the program tells in that line; None: it is no line for machines."""
     try:
         told = json.loads(line)
-        if told["state"] == "begins":
-            progress.detail(words(told["step"]))
-    except (ValueError, TypeError, KeyError):
-        return False
-    return True
+    except ValueError:
+        return None
+    return told if isinstance(told, dict) and "state" in told else None
