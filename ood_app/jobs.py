@@ -29,8 +29,8 @@ MOST_RUNNING: Final = 4
 KEPT_DAYS: Final = 7
 SILENT_SECONDS: Final = 60.0
 _LARGEST: Final = 1 << 20
-_children: Final[list[subprocess.Popen[bytes]]] = []
-"""Those that this process started: asked now and then, so that one that has ended is no zombie."""
+_children: Final[dict[str, subprocess.Popen[bytes]]] = {}
+"""Those that this process started, by the job's id: asked now and then, so that one that has ended is no zombie."""
 _ID: Final = re.compile(r"job_[0-9a-f]{16}")
 
 
@@ -58,7 +58,7 @@ def start(body: dict[str, Any], settings: Settings) -> dict[str, Any]:
             stderr=output,
             start_new_session=True,
         )
-    _children.append(child)
+    _children[job_id] = child
     return _shown(job_id, folder, {"task": request.task, "state": "running"})
 
 
@@ -69,7 +69,9 @@ def is_job(identifier: str) -> bool:
 
 def view(job_id: str) -> dict[str, Any] | None:
     """A job as the page shows operations; None for one that is not there any more."""
-    _children[:] = [each for each in _children if each.poll() is None]
+    for name, child in list(_children.items()):
+        if child.poll() is not None:
+            _children.pop(name, None)
     folder = _place() / job_id
     if not is_job(job_id) or not folder.is_dir():
         return None
@@ -77,6 +79,8 @@ def view(job_id: str) -> dict[str, Any] | None:
         told = json.loads((folder / "progress.json").read_text(encoding="utf-8")[:_LARGEST])
     except FileNotFoundError:
         told = {"state": "running"}
+    if told["state"] == "failed" and job_id in _children:
+        told |= {"state": "running", "error": None}  # it is about to say why in its log, and a page asks no more for one that has failed
     if told["state"] == "running" and _age(folder) > SILENT_SECONDS:
         told |= {"state": "failed", "error": {"detail": _("The job gave no sign of life for a minute."), "cure": _("Start it again.")}}
     return _shown(job_id, folder, told)
