@@ -130,6 +130,7 @@ class Opener:
         page = context.new_page()
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("console", lambda message: self.complaints.append(message.text) if message.type == "error" else None)
+        page.on("requestfailed", lambda request: print(f"{request.url} failed: {request.failure}"))  # pytest shows it when the test failed
         page.goto(self.address)
         return page
 
@@ -138,6 +139,7 @@ class Opener:
 def open_page(browser: Browser, address: str) -> Iterator[Opener]:
     opener = Opener(browser, address, [], [])
     yield opener
+    print(f"the browser complained: {opener.complaints}")
     for context in opener.contexts:
         context.close()
 

@@ -46,7 +46,11 @@ def walk(browser: Browser, tmp_path: Path) -> Iterator[Walk]:
     with new_demo() as demo, in_foreground(demo) as process:
         context = browser.new_context(locale="en-US", viewport={"width": 1280, "height": 900})
         context.set_default_timeout(30_000)
-        yield Walk(demo, process, ConsolePage(context.new_page()), tmp_path)
+        page = context.new_page()
+        page.on("console", lambda message: print(f"the browser says: {message.text}"))  # pytest shows it when the test failed
+        page.on("pageerror", lambda error: print(f"the page failed: {error}"))
+        page.on("requestfailed", lambda request: print(f"{request.url} failed: {request.failure}"))
+        yield Walk(demo, process, ConsolePage(page), tmp_path)
         context.close()
 
 
