@@ -38,6 +38,13 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+def pytest_keyboard_interrupt() -> None:
+    """An interrupt may come while a test has given root's rights away; what cleans up needs them."""
+    if os.getuid() == 0:
+        os.seteuid(0)
+        os.setegid(0)
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """One Chromium for the whole run (Playwright cannot be started twice in a process); open a context of your own."""
