@@ -17,7 +17,7 @@ from tests.support.docker_proxy import docker_proxy
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
 WITH_CERTIFICATES = f"FROM base:1\nCOPY ca-certificates.crt {CERTIFICATES}\nENV SSL_CERT_FILE={CERTIFICATES}\n"
-# All packages with their versions, and which Python runs.
+# All packages with their versions, and which Python runs. With -I: where the checkout lies in /tmp, a container sees the tests' PYTHONPATH.
 LIST = (
     "import sys; from importlib.metadata import distributions as all; "
     "print(sys.version, sys.prefix, sorted((each.name, each.version) for each in all()))"
@@ -51,7 +51,7 @@ def test_the_dockerfile_builds_an_equivalent_image_of_a_base_in_the_daemon(
 ) -> None:
     made = answer_of(create(ground, models.tiny(), "--no-test", "--json", base=f"docker-daemon:{base}", DOCKER_HOST=daemon))
     folder, named = Path(str(made["folder"])), f"built-{base}"
-    inside = ground.run(["apptainer", "exec", folder / "container.simg", "python", "-c", LIST])
+    inside = ground.run(["apptainer", "exec", folder / "container.simg", "python", "-I", "-c", LIST])
     assert inside.returncode == 0, inside.stderr
     assert inside.stdout.startswith(f"{base_python()} ")
     assert " /mlwf/env [('six', '1.17.0')]" in inside.stdout
@@ -65,7 +65,7 @@ def test_the_dockerfile_builds_an_equivalent_image_of_a_base_in_the_daemon(
     shutil.copy2(uv, folder / "uv")
     try:
         docker.run("build", "--quiet", "--network", "host", "--tag", named, str(folder), seconds=600)
-        assert docker.run("run", "--rm", "--network", "none", named, "python", "-c", LIST) == inside.stdout.strip()
+        assert docker.run("run", "--rm", "--network", "none", named, "python", "-I", "-c", LIST) == inside.stdout.strip()
         assert (
             docker.run("run", "--rm", "--network", "none", named, "cat", "/model/MLmodel") == (folder / "model/MLmodel").read_text().strip()
         )
