@@ -44,7 +44,8 @@ GROUP, LOGIN = "root", ("alice", "correct horse battery staple")
 TOGETHER = 10
 AWAKE = 10
 IDLE_SECONDS = 5
-WAIT = 900.0
+WAIT = 3600.0  # several hundred creates on two cores
+NETWORKS = {"gate_network": "10.214.8.0/22", "mlflow_network": "10.214.12.0/22"}  # a thousand servers' addresses, as in the settings' own
 GB16 = 16 << 30
 Parts = dict[str, set[int]]
 
@@ -78,7 +79,7 @@ class Bench:
 @contextlib.contextmanager
 def on_docker(docker: Docker, store: S3Store, ports: int) -> Iterator[Bench]:
     first = free_range(ports)
-    with docker_service(docker, store, port_first=first, port_last=first + ports - 1, idle_seconds=IDLE_SECONDS) as live:
+    with docker_service(docker, store, port_first=first, port_last=first + ports - 1, idle_seconds=IDLE_SECONDS, **NETWORKS) as live:
         yield Bench(live, store, lambda: _of_containers(docker))
 
 
