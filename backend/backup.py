@@ -20,6 +20,7 @@ from sqlalchemy import select
 
 from backend.atomic import ensure_space, full_disk_is_ours, make_private, remove_tree, replace_file, sync_folder
 from backend.errors import ServiceError
+from backend.i18n import _
 from backend.ports import Keeper
 from backend.registry.database import Registry
 from backend.registry.models import Server, now
@@ -49,9 +50,9 @@ def backup(registry: Registry, settings: Settings, directory: Path, keeper: Keep
     server that is deleted meanwhile is taken from its kept copy. Errors: ``backup_failed``, ``disk_full``, ``snapshot_failed``.
     """
     if directory.exists():
-        raise ServiceError("backup_failed", why=f"{directory} exists already")
+        raise ServiceError("backup_failed", why=_("{path} exists already", path=directory))
     if registry.path is None:
-        raise ServiceError("backup_failed", why="the registry is not an SQLite file: back it up with that database's own tools")
+        raise ServiceError("backup_failed", why=_("the registry is not an SQLite file: back it up with that database's own tools"))
     part = directory.with_name(f".{directory.name}.part")
     try:
         with full_disk_is_ours("making the backup"):
@@ -62,7 +63,8 @@ def backup(registry: Registry, settings: Settings, directory: Path, keeper: Keep
             part.rename(directory)
             sync_folder(directory.parent)
     except OSError as error:
-        raise ServiceError("backup_failed", why=f"{error.strerror or 'a file could not be copied'} ({error.filename})") from error
+        why = error.strerror or _("a file could not be copied")
+        raise ServiceError("backup_failed", why=f"{why} ({error.filename})") from error
     finally:
         remove_tree(part)
     return manifest
@@ -76,7 +78,7 @@ def restore_backup(directory: Path, settings: Settings) -> dict[str, Any]:
     """
     state, registry = settings.state_dir, Registry(settings.database_url)
     if registry.path is None:
-        raise ServiceError("backup_failed", why="the registry of these settings is not an SQLite file")
+        raise ServiceError("backup_failed", why=_("the registry of these settings is not an SQLite file"))
     if registry.path.exists():
         raise ServiceError("state_not_empty", path=registry.path)
     manifest = _checked(directory)
@@ -183,9 +185,10 @@ def _checked(directory: Path) -> dict[str, Any]:
 
 def _check_form(manifest: dict[str, Any]) -> None:
     if manifest.get("format") != FORMAT:
-        raise ServiceError("snapshot_damaged", why=f"its format is {manifest.get('format')}, and this version reads {FORMAT}")
+        why = _("its format is {format}, and this version reads {known}", format=manifest.get("format"), known=FORMAT)
+        raise ServiceError("snapshot_damaged", why=why)
     if any(".." in Path(name).parts or Path(name).is_absolute() for name in manifest["files"]):
-        raise ServiceError("snapshot_damaged", why="its manifest names files outside of it")
+        raise ServiceError("snapshot_damaged", why=_("its manifest names files outside of it"))
 
 
 def _places(manifest: dict[str, Any], settings: Settings) -> Iterator[tuple[str, Path]]:

@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from backend import audit, disk, listeners, networks, portpool, service, versions, wiring
 from backend.domain import Caller, Status
+from backend.i18n import _
 from backend.keyring import Keyring
 from backend.munge import Unmunge
 from backend.orphans import Orphans, find_orphans, remove_orphans
@@ -29,7 +30,7 @@ BACKLOG: Final = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One line: what was looked at, how it is, and the cure where it is not well."""
+    """One line: what was looked at (by a name that scripts know), how it is, and the cure where it is not well."""
 
     name: str
     state: State
@@ -45,17 +46,18 @@ def state_folder(settings: Settings) -> Iterator[Finding]:
     status = settings.state_dir.stat()
     mode = stat.S_IMODE(status.st_mode)
     if mode & 0o077:
-        yield Finding(name="state", state="failure", detail=f"{settings.state_dir} is open to others ({mode:04o})", cure="chmod 0700 it")
+        detail = _("{path} is open to others ({mode})", path=settings.state_dir, mode=f"{mode:04o}")
+        yield Finding(name="state", state="failure", detail=detail, cure=_("chmod 0700 it"))
     else:
-        yield Finding(name="state", state="ok", detail=f"{settings.state_dir}, owner uid {status.st_uid}")
+        yield Finding(name="state", state="ok", detail=_("{path}, owner uid {uid}", path=settings.state_dir, uid=status.st_uid))
     yield from _strangers(settings, status)
     for place in {path.stat().st_dev: path for path in (settings.state_dir, disk.volume(settings))}.values():
         free = shutil.disk_usage(place).free
         enough = free >= settings.disk_least
-        detail = f"{free / disk.GIB:.1f} GiB free for {place}, {settings.disk_least / disk.GIB:.1f} wanted (disk_least)"
-        yield Finding(
-            name="disk", state="ok" if enough else "failure", detail=detail, cure="" if enough else f"free space, or move {place}"
-        )
+        least = f"{settings.disk_least / disk.GIB:.1f}"
+        detail = _("{free} GiB free for {path}, {least} wanted (disk_least)", free=f"{free / disk.GIB:.1f}", path=place, least=least)
+        cure = "" if enough else _("free space, or move {path}", path=place)
+        yield Finding(name="disk", state="ok" if enough else "failure", detail=detail, cure=cure)
 
 
 def _strangers(settings: Settings, state: os.stat_result) -> Iterator[Finding]:
@@ -63,20 +65,18 @@ def _strangers(settings: Settings, state: os.stat_result) -> Iterator[Finding]:
     database = wiring.open_registry(settings).path
     registry = [] if database is None else [database.with_name(database.name + end) for end in ("", "-wal", "-shm", ".lock")]
     ours = [settings.keys_file, *registry, settings.run_dir, settings.servers_dir, *settings.copies_dirs]
-    found = [str(path) for path in ours if path.exists() and path.stat().st_uid != state.st_uid]
+    found = ", ".join(str(path) for path in ours if path.exists() and path.stat().st_uid != state.st_uid)
     if found:
-        detail = f"{', '.join(found)} belongs to another account than {settings.state_dir}, so the service cannot use it"
-        yield Finding(name="owner", state="failure", detail=detail, cure=f"chown {state.st_uid}:{state.st_gid} it")
+        detail = _("{found} belongs to another account than {path}, so the service cannot use it", found=found, path=settings.state_dir)
+        yield Finding(name="owner", state="failure", detail=detail, cure=_("chown {uid}:{gid} it", uid=state.st_uid, gid=state.st_gid))
 
 
 def socket_folder(settings: Settings) -> Iterator[Finding]:
     """Users can reach the socket."""
     closed = [str(folder) for folder in settings.socket.parents if folder.exists() and not folder.stat().st_mode & stat.S_IXOTH]
     if closed and settings.socket_group is None:
-        detail, cure = (
-            f"only uid {os.geteuid()} and root reach {settings.socket}: {closed[0]} is closed",
-            "set socket: /run/aihub/service.sock",
-        )
+        detail = _("only uid {uid} and root reach {socket}: {path} is closed", uid=os.geteuid(), socket=settings.socket, path=closed[0])
+        cure = _("set socket: /run/aihub/service.sock")
         yield Finding(name="socket", state="warning", detail=detail, cure=cure)
     else:
         yield Finding(name="socket", state="ok", detail=str(settings.socket))
@@ -90,31 +90,33 @@ def keys(settings: Settings) -> Iterator[Finding]:
             keyring.decrypt(row.secret_access_key)
             keyring.decrypt(row.box_keys)
     if keyring.is_settled(registry):
-        yield Finding(name="keys", state="ok", detail=f"{settings.keys_file}, newest {keyring.newest}")
+        yield Finding(name="keys", state="ok", detail=_("{path}, newest {key}", path=settings.keys_file, key=keyring.newest))
     else:
-        detail = "some secrets are still under an older key: a rotation was cut short"
-        yield Finding(name="keys", state="warning", detail=detail, cure="run `aihub keys rotate` again, which finishes it")
+        detail = _("some secrets are still under an older key: a rotation was cut short")
+        yield Finding(name="keys", state="warning", detail=detail, cure=_("run `aihub keys rotate` again, which finishes it"))
 
 
 def registry_revision(settings: Settings) -> Iterator[Finding]:
     """The tables have the form that this version needs."""
     now, needed = wiring.open_registry(settings).revision(), Registry.newest_revision()
     if now == needed:
-        yield Finding(name="registry", state="ok", detail=f"revision {now}")
+        yield Finding(name="registry", state="ok", detail=_("revision {now}", now=now))
     else:
-        yield Finding(name="registry", state="failure", detail=f"revision {now}, {needed} is needed", cure="run `aihub init`")
+        detail = _("revision {now}, {needed} is needed", now=now, needed=needed)
+        yield Finding(name="registry", state="failure", detail=detail, cure=_("run `aihub init`"))
 
 
 def user_directory(settings: Settings) -> Iterator[Finding]:
     """NSS answers, and there is a group of admins."""
     directory = wiring.make_directory(settings)
     caller = directory.caller(uid=os.geteuid())
-    yield Finding(name="users and groups", state="ok", detail=f"NSS knows {caller.user} in {len(caller.groups)} groups")
+    known = _("NSS knows {user} in {count} groups", user=caller.user, count=len(caller.groups))
+    yield Finding(name="users and groups", state="ok", detail=known)
     if directory.group(name=settings.admin_group) is None:
-        detail, cure = f"there is no group {settings.admin_group}, so only root is an admin", "make it, or set admin_group"
-        yield Finding(name="admins", state="warning", detail=detail, cure=cure)
+        detail = _("there is no group {group}, so only root is an admin", group=settings.admin_group)
+        yield Finding(name="admins", state="warning", detail=detail, cure=_("make it, or set admin_group"))
     else:
-        yield Finding(name="admins", state="ok", detail=f"group {settings.admin_group}")
+        yield Finding(name="admins", state="ok", detail=_("group {group}", group=settings.admin_group))
 
 
 def runtime(settings: Settings) -> Iterator[Finding]:
@@ -125,15 +127,16 @@ def runtime(settings: Settings) -> Iterator[Finding]:
     if chosen.isolates:
         yield Finding(name="runtime", state="ok", detail=chosen.name)
     else:
-        detail = f"{chosen.name} keeps groups apart by nothing, which allow_unisolated accepts"
-        yield Finding(name="runtime", state="warning", detail=detail, cure="use it for one group, development or a demo only")
+        detail = _("{runtime} keeps groups apart by nothing, which allow_unisolated accepts", runtime=chosen.name)
+        yield Finding(name="runtime", state="warning", detail=detail, cure=_("use it for one group, development or a demo only"))
     if settings.runtime == "docker":  # nginx is in the image
         return
     nginx = shutil.which(settings.nginx)
-    state: State = "ok" if nginx else "failure"
-    yield Finding(
-        name="nginx", state=state, detail=nginx or f"there is no {settings.nginx}", cure="" if nginx else "install nginx, or set nginx"
-    )
+    if nginx:
+        yield Finding(name="nginx", state="ok", detail=nginx)
+    else:
+        lack = _("there is no {program}", program=settings.nginx)
+        yield Finding(name="nginx", state="failure", detail=lack, cure=_("install nginx, or set nginx"))
 
 
 def resolvers(settings: Settings) -> Iterator[Finding]:
@@ -142,34 +145,40 @@ def resolvers(settings: Settings) -> Iterator[Finding]:
         return
     found = networks.resolvers(settings)
     if found:
-        yield Finding(name="DNS", state="ok", detail=f"the servers ask {', '.join(found)}")
+        yield Finding(name="DNS", state="ok", detail=_("the servers ask {addresses}", addresses=", ".join(found)))
     elif networks.has_names(networks.allow_list(settings)):
-        detail = "there is no DNS server that containers can reach, so the servers do not find what endpoint_url and egress name"
-        yield Finding(name="DNS", state="failure", detail=detail, cure="set resolvers to the site's DNS servers")
+        detail = _("there is no DNS server that containers can reach, so the servers do not find what endpoint_url and egress name")
+        yield Finding(name="DNS", state="failure", detail=detail, cure=_("set resolvers to the site's DNS servers"))
     else:
-        yield Finding(name="DNS", state="ok", detail="none, and none is needed: endpoint_url and egress are addresses")
+        yield Finding(name="DNS", state="ok", detail=_("none, and none is needed: endpoint_url and egress are addresses"))
 
 
 def environments(settings: Settings) -> Iterator[Finding]:
     """MLflow is installed, in every version that a server has."""
     there, offered = versions.installed(settings), versions.offered(settings)
-    cure = f"run tracking_server/install VERSION {settings.envs_dir}/mlflow-VERSION"
     if settings.runtime == "docker":
-        cure = f"build the image {settings.image} of that version (tracking_server/build-image); the service sees it within seconds"
+        lack = _("no version on offer has an image")
+        cure = _(
+            "build the image {image} of that version (tracking_server/build-image); the service sees it within seconds",
+            image=settings.image,
+        )
+    else:
+        lack = _("no version on offer is installed in {path}", path=settings.envs_dir)
+        cure = _("run tracking_server/install VERSION {path}/mlflow-VERSION", path=settings.envs_dir)
     if offered:
-        yield Finding(name="MLflow", state="ok", detail=f"on offer: {', '.join(offered)}")
+        yield Finding(name="MLflow", state="ok", detail=_("on offer: {versions}", versions=", ".join(offered)))
     elif settings.runtime == "docker" and not versions.is_published(settings):
-        detail = "the service has not looked yet which images there are"
-        yield Finding(name="MLflow", state="warning", detail=detail, cure="when it runs, it looks within seconds")
+        detail = _("the service has not looked yet which images there are")
+        yield Finding(name="MLflow", state="warning", detail=detail, cure=_("when it runs, it looks within seconds"))
         return
     else:
-        lack = "has an image" if settings.runtime == "docker" else f"is installed in {settings.envs_dir}"
-        yield Finding(name="MLflow", state="failure", detail=f"no version on offer {lack}", cure=cure)
+        yield Finding(name="MLflow", state="failure", detail=lack, cure=cure)
     with wiring.open_registry(settings).reading() as session:
         used = set(session.scalars(select(Server.mlflow_version)))
-    missing = sorted(used - set(there))
+    missing = ", ".join(sorted(used - set(there)))
     if missing:
-        yield Finding(name="MLflow in use", state="failure", detail=f"servers have {', '.join(missing)}, not installed", cure=cure)
+        detail = _("servers have {versions}, not installed", versions=missing)
+        yield Finding(name="MLflow in use", state="failure", detail=detail, cure=cure)
 
 
 def ports(settings: Settings) -> Iterator[Finding]:
@@ -177,12 +186,15 @@ def ports(settings: Settings) -> Iterator[Finding]:
     with wiring.open_registry(settings).reading() as session:
         known = {row.port: row.server_id for row in session.scalars(select(Port))}
     total, given = settings.port_last - settings.port_first + 1, len([owner for owner in known.values() if owner])
-    detail = f"{settings.port_first}-{settings.port_last}: {given} of {total} given, {len(known) - given} rest"
+    bounds = f"{settings.port_first}-{settings.port_last}"
+    detail = _("{range}: {given} of {total} given, {rest} rest", range=bounds, given=given, total=total, rest=len(known) - given)
     tight = total - len(known) < max(1, total // 20)
-    yield Finding(name="ports", state="warning" if tight else "ok", detail=detail, cure="widen port_first to port_last" if tight else "")
+    cure = _("widen port_first to port_last") if tight else ""
+    yield Finding(name="ports", state="warning" if tight else "ok", detail=detail, cure=cure)
     free = next((port for port in range(settings.port_first, settings.port_last + 1) if port not in known), None)
     if free is not None and not portpool.is_bindable(settings.listen_address, free):
-        detail, cure = f"port {free} of {settings.listen_address} cannot be bound", "see who holds it, or correct listen_address"
+        detail = _("port {port} of {address} cannot be bound", port=free, address=settings.listen_address)
+        cure = _("see who holds it, or correct listen_address")
         yield Finding(name="port to give", state="warning", detail=detail, cure=cure)
     yield from _taken_ports(settings)
 
@@ -192,10 +204,10 @@ def _taken_ports(settings: Settings) -> Iterator[Finding]:
     at_rest = (Server.status == Status.STOPPED) | Server.deleted_at.is_not(None)
     with wiring.open_registry(settings).reading() as session:
         mine = session.scalars(select(Server.port).where(at_rest).order_by(Server.port)).all()
-    taken = [str(port) for port in mine if not portpool.is_bindable(settings.listen_address, port)]
+    taken = ", ".join(str(port) for port in mine if not portpool.is_bindable(settings.listen_address, port))
     if taken:
-        detail = f"another program holds {', '.join(taken)}, which servers have that are stopped or deleted"
-        yield Finding(name="ports taken", state="warning", detail=detail, cure="see who holds them: such a server cannot start")
+        detail = _("another program holds {ports}, which servers have that are stopped or deleted", ports=taken)
+        yield Finding(name="ports taken", state="warning", detail=detail, cure=_("see who holds them: such a server cannot start"))
 
 
 def backlog(_settings: Settings) -> Iterator[Finding]:
@@ -203,36 +215,39 @@ def backlog(_settings: Settings) -> Iterator[Finding]:
     most = int(SOMAXCONN.read_text(encoding="ascii"))
     enough = most >= BACKLOG
     cure = "" if enough else f"sysctl net.core.somaxconn={BACKLOG}"
-    yield Finding(name="somaxconn", state="ok" if enough else "warning", detail=f"{most} ({BACKLOG} wanted)", cure=cure)
+    yield Finding(
+        name="somaxconn", state="ok" if enough else "warning", detail=_("{most} ({least} wanted)", most=most, least=BACKLOG), cure=cure
+    )
 
 
 def orphans(settings: Settings) -> Iterator[Finding]:
     """Nothing is here that no server of the registry owns."""
     found = look_for_orphans(settings)
     if not found:
-        yield Finding(name="orphans", state="ok", detail="none")
+        yield Finding(name="orphans", state="ok", detail=_("none"))
     else:
-        yield Finding(name="orphans", state="warning", detail=str(found), cure="look at them, then run `aihub check --remove-orphans`")
+        cure = _("look at them, then run `aihub check --remove-orphans`")
+        yield Finding(name="orphans", state="warning", detail=str(found), cure=cure)
 
 
 def running(settings: Settings) -> Iterator[Finding]:
     """The service runs."""
     seen, alive = service.reconciler_seen(settings)
-    when = "never" if seen is None else seen.isoformat(timespec="seconds")
-    cure = "" if alive else "run `aihub serve`, or start its systemd unit"
-    yield Finding(name="service", state="ok" if alive else "warning", detail=f"reconciler last seen: {when}", cure=cure)
+    detail = _("reconciler last seen: {when}", when=_("never") if seen is None else seen.isoformat(timespec="seconds"))
+    cure = "" if alive else _("run `aihub serve`, or start its systemd unit")
+    yield Finding(name="service", state="ok" if alive else "warning", detail=detail, cure=cure)
 
 
 def other_hosts(settings: Settings) -> Iterator[Finding]:
     """Callers on other hosts are listened to, and can prove who they are."""
     for name, address in listeners.addresses(settings).items():
         listens = listeners.somebody_listens(address)
-        cure = "" if listens else "start the service; `aihub serve` says what it lacks"
-        detail = address if listens else f"nobody listens at {address}"
+        cure = "" if listens else _("start the service; `aihub serve` says what it lacks")
+        detail = address if listens else _("nobody listens at {address}", address=address)
         yield Finding(name=f"{name}_listen", state="ok" if listens else "warning", detail=detail, cure=cure)
     if settings.munge_listen is not None:
         Unmunge(settings.munge_socket).try_it()
-        yield Finding(name="MUNGE", state="ok", detail="munged makes and reads credentials")
+        yield Finding(name="MUNGE", state="ok", detail=_("munged makes and reads credentials"))
 
 
 CHECKS: Final[tuple[tuple[str, Check], ...]] = (

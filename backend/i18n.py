@@ -1,14 +1,39 @@
-"""Texts in the reader's language. English is the msgid; other languages are gettext catalogues, read once."""
+"""Texts in the reader's language. English is the msgid; other languages are gettext catalogues, read once.
+
+A request names its language. The command's is said once (``speak``), and ``_`` is in it; the service's own processes never say one, so that
+their logs are in English.
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Final
 
+from mlwf.i18n import parse_po
+
 LANGUAGES: Final = ("en", "ja")
 LOCALE: Final = Path(__file__).parent / "locale"
+TEXTS: Final = frozenset({"action", "kind", "what", "who", "why"})
+"""Parameters that may be texts of the catalogue themselves. Any other is shown as it is, such as a group that is called ``users``."""
+_spoken: ContextVar[str] = ContextVar("spoken", default="en")
+
+
+def speak(language: str) -> None:
+    """From now on ``_`` answers in that language."""
+    _spoken.set(language)
+
+
+def spoken() -> str:
+    """The language that ``_`` answers in."""
+    return _spoken.get()
+
+
+def _(text: str, **params: object) -> str:
+    """``text`` in the language that is spoken, its ``{names}`` filled. The text must stand in the call as it is, to be found."""
+    return fill(text, _spoken.get(), params)
 
 
 @functools.cache
@@ -16,11 +41,7 @@ def catalogue(language: str) -> Mapping[str, str]:
     """Msgid to text of a language; empty for English. Read from the ``.po`` file itself, so that nothing has to be compiled."""
     if language not in LANGUAGES or language == "en":
         return {}
-    from babel.messages.pofile import read_po
-
-    with (LOCALE / language / "LC_MESSAGES" / "aihub.po").open("rb") as file:
-        found = read_po(file, locale=language, abort_invalid=True)
-    return {str(message.id): str(message.string) for message in found if message.id and message.string and not message.fuzzy}
+    return parse_po((LOCALE / language / "LC_MESSAGES" / "aihub.po").read_text("utf-8"))
 
 
 def translate(text: str, language: str) -> str:
@@ -29,10 +50,10 @@ def translate(text: str, language: str) -> str:
 
 
 def fill(template: str, language: str, params: Mapping[str, object]) -> str:
-    """The translated template with its ``{names}`` filled. A parameter that is itself a text of the catalogue is translated too (a reason
-    why, an action); a missing one stays as it stands.
+    """The translated template with its ``{names}`` filled. A parameter of ``TEXTS`` is translated too, where the catalogue has it; a
+    missing one stays as it stands.
     """
-    shown = {name: translate(value, language) if isinstance(value, str) else value for name, value in params.items()}
+    shown = {name: translate(value, language) if name in TEXTS and isinstance(value, str) else value for name, value in params.items()}
     return translate(template, language).format_map(_Given(shown))
 
 

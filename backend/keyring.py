@@ -22,6 +22,7 @@ from cryptography.fernet import Fernet, InvalidToken
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from backend.i18n import _
 from backend.registry.database import Registry
 from backend.registry.models import Operation, Server
 from backend.secret import Secret
@@ -65,12 +66,18 @@ class Keyring:
         fernet = self._current().get(key_id)
         if fernet is None:
             raise KeyringError(
-                f"a secret was encrypted with key {key_id[:16]!r}, which is not in {self._path}: put that file back from the backup"
+                _(
+                    "a secret was encrypted with key {key!r}, which is not in {path}: put that file back from the backup",
+                    key=key_id[:16],
+                    path=self._path,
+                )
             )
         try:
             return Secret(fernet.decrypt(token.encode()).decode())
         except InvalidToken:
-            raise KeyringError(f"a secret of key {key_id} was damaged in the registry: put the registry back from the backup") from None
+            raise KeyringError(
+                _("a secret of key {key} was damaged in the registry: put the registry back from the backup", key=key_id)
+            ) from None
 
     def rotate(self) -> str:
         """Add a newer key, which encrypts from now on; the older ones still decrypt. Returns its id."""
@@ -110,13 +117,16 @@ class Keyring:
         try:
             status = self._path.stat()
         except FileNotFoundError:
-            raise KeyringError(f"there is no key file {self._path}: `aihub init` makes it, or put it back from the backup") from None
+            raise KeyringError(
+                _("there is no key file {path}: `aihub init` makes it, or put it back from the backup", path=self._path)
+            ) from None
         except OSError as error:
             raise KeyringError(
-                f"the key file {self._path} cannot be looked at ({error.strerror}): run this as the service's account"
+                _("the key file {path} cannot be looked at ({why}): run this as the service's account", path=self._path, why=error.strerror)
             ) from None
         if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise KeyringError(f"the key file {self._path} is open to others (mode {stat.S_IMODE(status.st_mode):04o}): chmod 0600 it")
+            mode = f"{stat.S_IMODE(status.st_mode):04o}"
+            raise KeyringError(_("the key file {path} is open to others (mode {mode}): chmod 0600 it", path=self._path, mode=mode))
         return status.st_ino, status.st_mtime_ns, status.st_size
 
     def _read(self) -> list[dict[str, Any]]:
@@ -124,11 +134,13 @@ class Keyring:
             keys: list[dict[str, Any]] = json.loads(self._path.read_text(encoding="ascii"))["keys"]
             whole = bool(keys) and all(Fernet(key["key"]) and key["id"] for key in keys)
         except OSError as error:
-            raise KeyringError(f"the key file {self._path} cannot be read ({error.strerror}): run this as the service's account") from None
+            raise KeyringError(
+                _("the key file {path} cannot be read ({why}): run this as the service's account", path=self._path, why=error.strerror)
+            ) from None
         except (ValueError, KeyError, TypeError):
             whole, keys = False, []
         if not whole:  # the cause is not told: it could show a key
-            raise KeyringError(f"the key file {self._path} is damaged: put it back from the backup")
+            raise KeyringError(_("the key file {path} is damaged: put it back from the backup", path=self._path))
         return keys
 
     def _write(self, keys: list[dict[str, Any]]) -> None:

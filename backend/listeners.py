@@ -14,6 +14,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Final
 
+from backend.i18n import _
 from backend.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,8 @@ def conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
     """Settings that name another one's address, each with why that cannot be."""
     for (first, one), (second, other) in combinations(addresses(settings).items(), 2):
         if one == other:
-            yield f"{second}_listen", f"is {first}_listen too, and each listener treats its callers in its own way; choose another port"
+            why = _("is {other} too, and each listener treats its callers in its own way; choose another port", other=f"{first}_listen")
+            yield f"{second}_listen", why
 
 
 def somebody_listens(address: str) -> bool:
@@ -62,7 +64,8 @@ def _tcp(setting: str, address: str) -> socket.socket:
     try:
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
-        raise CannotListenError(f"{setting}: {address} cannot be used ({error.strerror}); free that port, or name another one") from None
+        told = _("{address} cannot be used ({why}); free that port, or name another one", address=address, why=error.strerror)
+        raise CannotListenError(f"{setting}: {told}") from None
     log.info("listening on %s", address)
     return listener
 
@@ -79,11 +82,11 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         if path.exists() and not path.is_socket():
-            raise CannotListenError(f"{path} is there and no socket; remove it, or name another place in the setting socket")
+            raise CannotListenError(_("{path} is there and no socket; remove it, or name another place in the setting socket", path=path))
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise CannotListenError(
-            f"{path.parent} cannot be used ({error.strerror}); make it for the service's account, or set socket"
+            _("{path} cannot be used ({why}); make it for the service's account, or set socket", path=path.parent, why=error.strerror)
         ) from None
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     new = Path(f"/proc/self/fd/{folder}/.{path.name[:60]}.{os.getpid()}")  # short, however deep the folder lies
@@ -95,7 +98,9 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
             listener.listen(_BACKLOG)
             new.rename(new.with_name(path.name))
         except OSError as error:
-            raise CannotListenError(f"the socket {path} cannot be made ({error.strerror}); see its folder's owner and mode") from None
+            raise CannotListenError(
+                _("the socket {path} cannot be made ({why}); see its folder's owner and mode", path=path, why=error.strerror)
+            ) from None
         log.info("listening on %s", path)
         yield listener
         path.unlink(missing_ok=True)
@@ -111,6 +116,8 @@ def _open_to_users(path: Path, settings: Settings) -> None:
     try:
         gid = grp.getgrnam(settings.socket_group).gr_gid
     except KeyError:
-        raise CannotListenError(f"socket_group: there is no group {settings.socket_group}; name one that exists, or leave it out") from None
+        raise CannotListenError(
+            _("socket_group: there is no group {group}; name one that exists, or leave it out", group=settings.socket_group)
+        ) from None
     os.chown(path, -1, gid)
     path.chmod(0o660)

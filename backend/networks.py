@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from backend.i18n import _
 from backend.settings import Settings
 
 RESOLV_CONFS: Final = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
@@ -108,10 +109,16 @@ def targets(entries: Sequence[str], lookup: Lookup | None = None) -> Iterator[Ta
     for entry in entries:
         match = _ENTRY.fullmatch(entry)
         if match is None or not 0 < int(match["port"]) < 65536:
-            raise EntryError(f"egress: {entry!r} is not HOST:PORT or NETWORK/BITS:PORT; write it so")
+            raise EntryError(_("egress: {entry!r} is not HOST:PORT or NETWORK/BITS:PORT; write it so", entry=entry))
         for network in _addresses(entry, match["host"], int(match["port"]), lookup or _look_up):
             if network.is_loopback or network.is_link_local:
-                raise EntryError(f"egress: {entry} leads to {network}, which boxes must not reach; correct the name or the entry")
+                raise EntryError(
+                    _(
+                        "egress: {entry} leads to {network}, which boxes must not reach; correct the name or the entry",
+                        entry=entry,
+                        network=network,
+                    )
+                )
             yield Target(network, int(match["port"]))
 
 
@@ -120,11 +127,12 @@ def _addresses(entry: str, host: str, port: int, lookup: Lookup) -> list[ipaddre
         return [ipaddress.IPv4Network(host)]
     except ValueError as error:
         if "/" in host:
-            raise EntryError(f"egress: {entry} is no network ({error}); correct it") from None
+            raise EntryError(_("egress: {entry} is no network ({why}); correct it", entry=entry, why=str(error))) from None
     try:
         return [ipaddress.IPv4Network(address) for address in sorted(set(lookup(host, port)))]
     except OSError as error:
-        raise EntryError(f"egress: {host} has no address now ({error.strerror or error}); correct the name, or try again") from None
+        why = error.strerror or str(error)
+        raise EntryError(_("egress: {host} has no address now ({why}); correct the name, or try again", host=host, why=why)) from None
 
 
 def _look_up(host: str, port: int) -> list[str]:

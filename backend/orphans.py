@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
+from backend.i18n import _
 from backend.ports import BoxFiles, Runtime
 from backend.registry.database import Registry
 from backend.registry.models import Server
@@ -36,7 +37,8 @@ class Orphans:
         return sorted({server_id for found in vars(self).values() for server_id in found})
 
     def __str__(self) -> str:
-        return ", ".join(f"{what} {' '.join(ids)}" for what, ids in vars(self).items() if ids)
+        words = {"running": _("running"), "directories": _("directories")}
+        return ", ".join(f"{words.get(what, what)} {' '.join(ids)}" for what, ids in vars(self).items() if ids)
 
 
 def find_orphans(*, registry: Registry, runtime: Runtime, boxes: BoxFiles, copies: Mapping[str, KeptCopies]) -> Orphans:

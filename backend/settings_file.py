@@ -7,7 +7,7 @@ import ipaddress
 import re
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, Field, fields
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ import yaml
 
 from backend import listeners, sizes
 from backend.domain import SizeClass
+from backend.i18n import _
 from backend.settings import ENVIRONMENT_NAME, Settings, SettingsError, settings_file
 
 EPHEMERAL_PORTS: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -40,46 +41,18 @@ def load(path: Path | None = None) -> Settings:
     problems: list[str] = []
     for name, (line, value) in found.items():
         if name not in known:
-            problems.append(f"{path} line {line}: {name} is no setting{_did_you_mean(name, known)}")
+            problems.append(_at(path, line, f"{name} {_did_you_mean(name, known)}"))
             continue
         try:
             values[name] = _converted(known[name], types[name], value)
         except _WrongError as error:
-            problems.append(f"{path} line {line}: {name} {error}")
+            problems.append(_at(path, line, f"{name} {error}"))
     if not problems:
         settings = Settings(**values)
-        problems = [f"{path}{_line(found, name)}: {name} {why}" for name, why in _together(settings)]
+        problems = [_at(path, found[name][0] if name in found else None, f"{name} {why}") for name, why in _together(settings)]
     if problems:
         raise SettingsError(problems)
     return settings
-
-
-def rows() -> Iterator[tuple[str, str, str, str]]:
-    """The table for people: name, type, default, meaning."""
-    types = typing.get_type_hints(Settings)
-    for row in fields(Settings):
-        default = None if row.default is MISSING else row.default
-        shown = str(row.metadata["shown"]) if "shown" in row.metadata else _yaml_word(default)
-        yield row.name, _type_word(row, types[row.name]), shown, str(row.metadata["help"])
-
-
-def markdown_table() -> str:
-    """The table of docs/reference/settings.md."""
-    lines = ["| setting | type | default | meaning |", "|---|---|---|---|"]
-    lines += [f"| `{name}` | {kind} | `{default}` | {about} |" for name, kind, default, about in rows()]
-    return "\n".join(lines) + "\n"
-
-
-def in_force(settings: Settings) -> dict[str, Any]:
-    """Every setting's value, plain. A password in the registry's address is left out."""
-    found: dict[str, Any] = {}
-    for row in fields(Settings):
-        value = getattr(settings, row.name)
-        if row.name == "sizes":
-            value = sizes.plain(value)
-        found[row.name] = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
-    found["database_url"] = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:…@", settings.database_url)
-    return found
 
 
 def _parse(path: Path) -> dict[str, tuple[int, Any]]:
@@ -87,20 +60,22 @@ def _parse(path: Path) -> dict[str, tuple[int, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise SettingsError([f"{path}: there is no such file; write it, or name another one in {ENVIRONMENT_NAME}"]) from None
+        told = _("there is no such file; write it, or name another one in {variable}", variable=ENVIRONMENT_NAME)
+        raise _mistake(path, None, told) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError([f"{path}: it cannot be read ({error}); let the service's account read it, as UTF-8"]) from None
+        told = _("it cannot be read ({why}); let the service's account read it, as UTF-8", why=str(error))
+        raise _mistake(path, None, told) from None
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if node is None:
             return {}
         if not isinstance(node, yaml.MappingNode):
-            raise SettingsError([f"{path} line {node.start_mark.line + 1}: the file must be `name: value` lines; write it so"])
+            raise _mistake(path, node.start_mark.line + 1, _("the file must be `name: value` lines; write it so"))
         return _entries(path, *_part(path, node, yaml.safe_load(text)))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        raise SettingsError([f"{path}{where}: not valid YAML ({getattr(error, 'problem', error)}); correct that line"]) from None
+        told = _("not valid YAML ({why}); correct that line", why=str(getattr(error, "problem", error)))
+        raise _mistake(path, mark.line + 1 if mark else None, told) from None
 
 
 def _part(path: Path, node: yaml.MappingNode, values: Mapping[Any, Any]) -> tuple[yaml.MappingNode, Mapping[Any, Any]]:
@@ -109,12 +84,10 @@ def _part(path: Path, node: yaml.MappingNode, values: Mapping[Any, Any]) -> tupl
         return node, values
     for key, value in node.value:
         if key.value not in SITE_PARTS:
-            parts = ", ".join(SITE_PARTS)
-            raise SettingsError(
-                [f"{path} line {key.start_mark.line + 1}: {key.value} is no part of a site's file ({parts}); put it into one"]
-            )
+            told = _("{name} is no part of a site's file ({parts}); put it into one", name=key.value, parts=", ".join(SITE_PARTS))
+            raise _mistake(path, key.start_mark.line + 1, told)
         if key.value == SITE_PART and not isinstance(value, yaml.MappingNode):
-            raise SettingsError([f"{path} line {value.start_mark.line + 1}: {SITE_PART} must hold `name: value` lines; write it so"])
+            raise _mistake(path, value.start_mark.line + 1, _("{name} must hold `name: value` lines; write it so", name=SITE_PART))
     return next(value for key, value in node.value if key.value == SITE_PART), values[SITE_PART]
 
 
@@ -123,18 +96,24 @@ def _entries(path: Path, node: yaml.MappingNode, values: Mapping[Any, Any]) -> d
     for key, _value in node.value:
         name, line = str(key.value), key.start_mark.line + 1
         if name in lines:
-            raise SettingsError([f"{path} line {line}: {name} stands on line {lines[name]} already; keep one of them"])
+            told = _("{name} stands on line {line} already; keep one of them", name=name, line=lines[name])
+            raise _mistake(path, line, told)
         lines[name] = line
     return {str(name): (lines.get(str(name), 1), value) for name, value in values.items()}
 
 
 def _did_you_mean(name: str, known: Mapping[str, object]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else "; `aihub settings` lists all"
+    return _("is no setting; did you mean {name}?", name=close[0]) if close else _("is no setting; `aihub settings` lists all")
 
 
-def _line(found: Mapping[str, tuple[int, Any]], name: str) -> str:
-    return f" line {found[name][0]}" if name in found else ""
+def _at(path: Path, line: int | None, told: str) -> str:
+    """Where a mistake is, and what is told of it."""
+    return f"{path}: {told}" if line is None else _("{path} line {line}: {told}", path=path, line=line, told=told)
+
+
+def _mistake(path: Path, line: int | None, told: str) -> SettingsError:
+    return SettingsError([_at(path, line, told)])
 
 
 def _converted(row: Field[Any], kind: Any, value: Any) -> Any:
@@ -143,7 +122,7 @@ def _converted(row: Field[Any], kind: Any, value: Any) -> Any:
     if value is None:
         if type(None) in options or "shown" in row.metadata:
             return None if row.default is None else row.default
-        raise _WrongError("is null; give it a value or leave the line out")
+        raise _WrongError(_("is null; give it a value or leave the line out"))
     wanted = next((each for each in options if each is not type(None)), kind) if type(None) in options else kind
     convert = _KINDS.get(wanted) or _KINDS[typing.get_origin(wanted) or wanted]
     converted = convert(value)
@@ -153,17 +132,20 @@ def _converted(row: Field[Any], kind: Any, value: Any) -> Any:
 
 def _follow_rules(rules: Mapping[str, Any], value: Any) -> None:
     if "choices" in rules and value not in rules["choices"]:
-        raise _WrongError(f"is {value!r}; choose one of {', '.join(rules['choices'])}")
+        raise _WrongError(_("is {value!r}; choose one of {known}", value=value, known=", ".join(rules["choices"])))
     if "least" in rules and value < rules["least"]:
-        raise _WrongError(f"is {value}, which is too small; the least is {rules['least']}")
+        raise _WrongError(_("is {value}, which is too small; the least is {least}", value=value, least=rules["least"]))
     if "most" in rules and value > rules["most"]:
-        raise _WrongError(f"is {value}, which is too large; the most is {rules['most']}")
+        raise _WrongError(_("is {value}, which is too large; the most is {most}", value=value, most=rules["most"]))
     if rules.get("absolute") and not value.is_absolute():
-        raise _WrongError(f"is the relative path {value}; write it from / on")
+        raise _WrongError(_("is the relative path {value}; write it from / on", value=value))
     if rules.get("address") and not _is_address(value):
-        raise _WrongError(f"is {value!r}; write ADDRESS:PORT, such as 127.0.0.1:8441")
+        raise _WrongError(_("is {value!r}; write ADDRESS:PORT, such as 127.0.0.1:8441", value=value))
     if rules.get("url") and not _is_url(value):
-        raise _WrongError(f"is {value!r}; write http://HOST or https://HOST, with a port or path where it has one, without user and query")
+        told = _(
+            "is {value!r}; write http://HOST or https://HOST, with a port or path where it has one, without user and query", value=value
+        )
+        raise _WrongError(told)
 
 
 def _is_address(value: str) -> bool:
@@ -191,31 +173,31 @@ def _is_url(value: str) -> bool:
 
 def _whole(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise _WrongError(f"is {value!r}; write a whole number")
+        raise _WrongError(_("is {value!r}; write a whole number", value=value))
     return value
 
 
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:  # noqa: PLR0124 (only NaN differs from itself)
-        raise _WrongError(f"is {value!r}; write a number")
+        raise _WrongError(_("is {value!r}; write a number", value=value))
     return float(value)
 
 
 def _word(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise _WrongError(f"is {value!r}; write a text (in quotes where it looks like a number)")
+        raise _WrongError(_("is {value!r}; write a text (in quotes where it looks like a number)", value=value))
     return value
 
 
 def _words(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise _WrongError(f"is {value!r}; write a list, e.g. [one, two]")
+        raise _WrongError(_("is {value!r}; write a list, e.g. [one, two]", value=value))
     return tuple(_word(each) for each in value)
 
 
 def _yes_no(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise _WrongError(f"is {value!r}; write true or false")
+        raise _WrongError(_("is {value!r}; write true or false", value=value))
     return value
 
 
@@ -240,57 +222,49 @@ _KINDS: Final[dict[Any, Callable[[Any], Any]]] = {
 def _together(settings: Settings) -> Iterator[tuple[str, str]]:
     """What no setting alone can have wrong, and the names' own rules: pairs of name and why."""
     if settings.port_last < settings.port_first:
-        yield "port_last", f"is below port_first ({settings.port_first}); make it larger"
+        yield "port_last", _("is below port_first ({first}); make it larger", first=settings.port_first)
     low, high = ephemeral_range()
     if settings.port_first <= high and settings.port_last >= low:
-        why = f"to port_last ({settings.port_first}-{settings.port_last}) overlaps the kernel's ephemeral ports {low}-{high}"
-        yield "port_first", f"{why}, so any program's connection could take a server's port; choose a range outside"
+        why = _(
+            "to port_last ({range}) overlaps the kernel's ephemeral ports {ephemeral}, so any program's connection could take a server's "
+            "port; choose a range outside",
+            range=f"{settings.port_first}-{settings.port_last}",
+            ephemeral=f"{low}-{high}",
+        )
+        yield "port_first", why
     if not _PREFIX.fullmatch(settings.prefix_root):
-        yield "prefix_root", f"is {settings.prefix_root!r}; use letters, digits, . _ - and single slashes inside"
+        yield "prefix_root", _("is {value!r}; use letters, digits, . _ - and single slashes inside", value=settings.prefix_root)
     if not _HOST.fullmatch(settings.inside_host):
-        yield "inside_host", f"is {settings.inside_host!r}; write a host name or address without port"
+        yield "inside_host", _("is {value!r}; write a host name or address without port", value=settings.inside_host)
     yield from _containers(settings)
     if not settings.allowed_groups:
-        yield "allowed_groups", "is empty, so nobody could have a server; write '*' for all groups"
+        yield "allowed_groups", _("is empty, so nobody could have a server; write '*' for all groups")
     if not any(size.name == settings.default_size for size in settings.sizes):
-        yield "default_size", f"is {settings.default_size}, which is none of sizes; name one of {', '.join(sizes.names(settings.sizes))}"
+        known = ", ".join(sizes.names(settings.sizes))
+        yield "default_size", _("is {value}, which is none of sizes; name one of {known}", value=settings.default_size, known=known)
     if settings.munge_listen and not settings.munge_url:
-        yield "munge_listen", "is set without munge_url; write there by which https:// address callers reach it"
+        yield "munge_listen", _("is set without munge_url; write there by which https:// address callers reach it")
     yield from listeners.conflicts(settings)
     if settings.mlflow_versions == ():
-        yield "mlflow_versions", "is empty; leave it out to offer all that are installed"
+        yield "mlflow_versions", _("is empty; leave it out to offer all that are installed")
 
 
 def _containers(settings: Settings) -> Iterator[tuple[str, str]]:
     if settings.uid_last <= settings.uid_first:
-        yield "uid_last", f"is not above uid_first ({settings.uid_first}); a server needs two"
+        yield "uid_last", _("is not above uid_first ({first}); a server needs two", first=settings.uid_first)
     subnets = []
     for name in ("gate_network", "mlflow_network"):
         try:
             subnets.append(ipaddress.IPv4Network(getattr(settings, name)))
         except ValueError as error:
-            yield name, f"is no network ({error}); write e.g. 10.213.0.0/22"
+            yield name, _("is no network ({why}); write e.g. 10.213.0.0/22", why=str(error))
     if len(subnets) == 2 and subnets[0].overlaps(subnets[1]):
-        yield "mlflow_network", f"overlaps gate_network ({settings.gate_network}); choose another"
+        yield "mlflow_network", _("overlaps gate_network ({other}); choose another", other=settings.gate_network)
     if settings.image.replace("{version}", "") == settings.image or "{" in settings.image.replace("{version}", ""):
-        yield "image", f"is {settings.image!r}; write {{version}} once, where the MLflow version stands, and no other braces"
+        yield "image", _("is {value!r}; write {version} once, where the MLflow version stands, and no other braces", value=settings.image)
 
 
 def ephemeral_range() -> tuple[int, int]:
     """The ports from which the kernel serves outgoing connections (both inclusive)."""
     low, high = EPHEMERAL_PORTS.read_text(encoding="ascii").split()
     return int(low), int(high)
-
-
-def _yaml_word(value: object) -> str:
-    plain = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
-    return yaml.safe_dump(plain, default_flow_style=True, width=1000).removesuffix("...\n").strip()
-
-
-def _type_word(row: Field[Any], kind: Any) -> str:
-    options = [each for each in typing.get_args(kind) if each is not type(None)] if type(None) in typing.get_args(kind) else [kind]
-    words = {int: "whole number", float: "number", str: "text", bool: "true or false", Path: "path", tuple: "list of texts"}
-    word = "table" if options[0] == tuple[SizeClass, ...] else words[typing.get_origin(options[0]) or options[0]]
-    if "choices" in row.metadata:
-        word = " or ".join(f"`{each}`" for each in row.metadata["choices"])
-    return f"{word}, or null" if type(None) in typing.get_args(kind) else word

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from backend.domain import SizeClass
 from backend.errors import ServiceError
+from backend.i18n import _
 from backend.settings import Settings
 
 NAME: Final = r"^[a-z0-9][a-z0-9_-]{0,31}$"
@@ -17,12 +18,13 @@ _UNITS: Final = {"MiB": 1024**2, "GiB": 1024**3}
 _LEAST_MEMORY: Final = 512 * 1024**2
 """What one MLflow with one worker needs to answer at all."""
 _LEAST_PIDS: Final = 64
+_EXAMPLE: Final = "{memory: 1GiB, cpus: 1, pids: 256, workers: 1}"
 
 
 def parse(value: Any) -> tuple[SizeClass, ...]:
     """The setting ``sizes`` as values. Raises ValueError with what is wrong and the cure, as words that follow the setting's name."""
     if not isinstance(value, dict) or not value:
-        raise ValueError("is no table; write NAME: {memory: 1GiB, cpus: 1, pids: 256, workers: 1} for each size")
+        raise ValueError(_("is no table; write NAME: {example} for each size", example=_EXAMPLE))
     return tuple(_size(name, row) for name, row in value.items())
 
 
@@ -56,16 +58,16 @@ def _find(settings: Settings, name: str) -> SizeClass | None:
 
 def _size(name: Any, row: Any) -> SizeClass:
     if not isinstance(name, str) or not re.fullmatch(NAME, name):
-        raise ValueError(f"has the name {name!r}; use 1 to 32 of a-z, 0-9, - and _")
+        raise ValueError(_("has the name {name!r}; use 1 to 32 of a-z, 0-9, - and _", name=name))
     if not isinstance(row, dict):
-        raise ValueError(f"{name} is {row!r}; write {{memory: 1GiB, cpus: 1, pids: 256, workers: 1}}")  # noqa: TRY004 (a value of a file)
+        raise ValueError(_("{name} is {value!r}; write {example}", name=name, value=row, example=_EXAMPLE))  # noqa: TRY004 (a value of a file)
     known = {field.name for field in fields(SizeClass)} - {"name"}
     wrong = sorted({str(key) for key in row} - known) or sorted(known - {"genai_jobs"} - set(row))
     if wrong:
-        raise ValueError(f"{name} has {wrong[0]} wrong or not at all; write {', '.join(sorted(known))}")
+        raise ValueError(_("{name} has {key} wrong or not at all; write {known}", name=name, key=wrong[0], known=", ".join(sorted(known))))
     jobs = row.get("genai_jobs", False)
     if not isinstance(jobs, bool):
-        raise ValueError(f"{name}: genai_jobs is {jobs!r}; write true or false")  # noqa: TRY004 (a value of a file)
+        raise ValueError(_("{name}: {key} is {value!r}; write true or false", name=name, key="genai_jobs", value=jobs))  # noqa: TRY004 (a value of a file)
     return SizeClass(
         name=name,
         memory=_memory(name, row["memory"]),
@@ -80,12 +82,15 @@ def _memory(name: str, value: Any) -> int:
     match = _MEMORY.fullmatch(value) if isinstance(value, str) else None
     memory = int(float(match[1]) * _UNITS[match[2]]) if match else value
     if isinstance(memory, bool) or not isinstance(memory, int) or memory < _LEAST_MEMORY:
-        raise ValueError(f"{name}: memory is {value!r}; write at least 512MiB, as bytes or with MiB or GiB")
+        raise ValueError(_("{name}: memory is {value!r}; write at least 512MiB, as bytes or with MiB or GiB", name=name, value=value))
     return memory
 
 
-def _number(name: str, what: str, value: Any, *, least: float, whole: bool = False) -> float:
+def _number(name: str, key: str, value: Any, *, least: float, whole: bool = False) -> float:
     kinds = (int,) if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value < 1_000_000:
-        raise ValueError(f"{name}: {what} is {value!r}; write a {'whole ' if whole else ''}number of {least:g} at least")
+        bound = {"name": name, "key": key, "value": value, "least": f"{least:g}"}
+        if whole:
+            raise ValueError(_("{name}: {key} is {value!r}; write a whole number of {least} at least", **bound))
+        raise ValueError(_("{name}: {key} is {value!r}; write a number of {least} at least", **bound))
     return value

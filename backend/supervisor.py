@@ -23,7 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NoReturn
 
+from mlwf.i18n import current_language
+
 from backend import log as logs
+from backend.i18n import _, speak
 from backend.listeners import CannotListenError, listeners
 from backend.settings import Settings, environment
 from backend.settings_file import load
@@ -93,10 +96,12 @@ def main(argv: list[str]) -> int:
     """Supervise that part (or ``all``) by the settings of that file. Exit status 1, with a sentence, when that cannot begin."""
     settings = load(Path(argv[1]))
     logs.configure(settings.log_format)
+    if settings.log_format == "text":  # somebody may sit before it, who is told in their language why it cannot begin
+        speak(current_language())
     try:
         supervise(settings, Path(argv[1]), RUNS[argv[0]])
     except (AlreadyRunningError, CannotListenError) as error:
-        if settings.log_format == "text":  # for who sits before it
+        if settings.log_format == "text":
             sys.stderr.write(f"aihub: {error}\n")
         else:
             log.error("%s", error)  # noqa: TRY400 (a traceback says nothing here)
@@ -131,10 +136,13 @@ def alone(settings: Settings, part: str) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
-            raise AlreadyRunningError(
-                f"another aihub serve (process {holder}) runs on {settings.state_dir}; stop it first, or use another state_dir"
-            ) from None
+            holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or _("unknown")
+            told = _(
+                "another aihub serve (process {holder}) runs on {path}; stop it first, or use another state_dir",
+                holder=holder,
+                path=settings.state_dir,
+            )
+            raise AlreadyRunningError(told) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield

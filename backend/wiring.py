@@ -12,6 +12,7 @@ from backend.api_tokens import ApiTokens
 from backend.boxfiles import BoxDirectories
 from backend.domain import Caller
 from backend.errors import ServiceError
+from backend.i18n import _
 from backend.keyring import Keyring
 from backend.kick import Kick
 from backend.leases import Leases
@@ -92,9 +93,12 @@ def make_runtime(settings: Settings) -> Runtime:
 
     runtime = ProcessRuntime(servers_dir=settings.servers_dir, envs_dir=settings.envs_dir, environment=environment())
     if not runtime.isolates and not settings.allow_unisolated:
-        why = f"runtime: {runtime.name} runs every group's servers under one account, so that one group could read another's keys"
-        cure = "choose another runtime, or set allow_unisolated: true on a host of one group, for development or a demo"
-        raise SettingsError([f"{why}; {cure}"])
+        told = _(
+            "runtime: {runtime} runs every group's servers under one account, so that one group could read another's keys; choose another "
+            "runtime, or set allow_unisolated: true on a host of one group, for development or a demo",
+            runtime=runtime.name,
+        )
+        raise SettingsError([told])
     return runtime
 
 

@@ -4,31 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from backend.cli.context import acting_admin, confirm, json_option, ready_settings, show
+from backend.cli.language import _
 
 if TYPE_CHECKING:
     from backend.checks import Check, Finding
     from backend.settings import Settings
 
+_COLUMNS: Final = {"state": _("state"), "name": _("name"), "detail": _("detail"), "cure": _("cure")}
+_STATES: Final = {"ok": _("ok"), "warning": _("warning"), "failure": _("failure")}
+NAMES: Final = {
+    "state": _("state folder"),
+    "disk": _("disk"),
+    "owner": _("owner"),
+    "socket": _("socket"),
+    "registry": _("registry"),
+    "keys": _("keys"),
+    "users and groups": _("users and groups"),
+    "admins": _("admins"),
+    "runtime": _("runtime"),
+    "MLflow in use": _("MLflow in use"),
+    "ports": _("ports"),
+    "port to give": _("port to give"),
+    "ports taken": _("ports taken"),
+    "other hosts": _("other hosts"),
+    "orphans": _("orphans"),
+    "service": _("service"),
+}
+"""What people read for a finding's name; any other name (nginx, a setting) is a word of its own."""
 
-@click.command()
-@click.option("--remove-orphans", is_flag=True, help="Stop and remove what no server of the registry owns, databases included.")
-@click.option("--yes", is_flag=True, help="With --remove-orphans: do not ask.")
+
+@click.command(
+    help=_("Look whether all is well: a line for each thing, and the cure where it is not. Exit status 1 where something fails.")
+)
+@click.option("--remove-orphans", is_flag=True, help=_("Stop and remove what no server of the registry owns, databases included."))
+@click.option("--yes", is_flag=True, help=_("With --remove-orphans: do not ask."))
 @json_option
 @click.pass_context
 def check(context: click.Context, *, remove_orphans: bool, yes: bool, as_json: bool) -> None:
-    """Look whether all is well: a line for each thing, and the cure where it is not. Exit status 1 where something fails."""
     from backend.checks import CHECKS
 
     settings = ready_settings(context)  # the settings themselves are checked by being read
     if remove_orphans:
         _remove_orphans(settings, yes=yes)
     findings = [finding for name, one in CHECKS for finding in _run(name, one, settings)]
-    show([asdict(finding) for finding in findings], ("state", "name", "detail", "cure"), as_json=as_json)
+    rows = [asdict(finding) for finding in findings]
+    if not as_json:
+        rows = [{**row, "state": _STATES[row["state"]], "name": NAMES.get(row["name"], row["name"])} for row in rows]
+    show(rows, _COLUMNS, as_json=as_json)
     if any(finding.state == "failure" for finding in findings):
         context.exit(1)
 
@@ -39,7 +66,7 @@ def _remove_orphans(settings: Settings, *, yes: bool) -> None:
 
     found = look_for_orphans(settings)
     if found:
-        confirm(f"No server of the registry has these: {found}. Remove them for good, databases included", yes=yes)
+        confirm(_("No server of the registry has these: {found}. Remove them for good, databases included", found=found), yes=yes)
         clear_orphans(settings, found, acting_admin())
 
 

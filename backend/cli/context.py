@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from backend.cli.language import _
 from backend.settings import Settings, settings_file
 from backend.settings_file import load
 
@@ -41,9 +42,9 @@ def ready_settings(context: click.Context) -> Settings:
     try:
         owner = settings.state_dir.stat().st_uid
     except FileNotFoundError:
-        raise CommandError(f"there is no {settings.state_dir} yet; run `aihub init` first") from None
+        raise CommandError(_("there is no {path} yet; run `aihub init` first", path=settings.state_dir)) from None
     if os.geteuid() not in {0, owner}:
-        raise CommandError(f"{settings.state_dir} belongs to uid {owner}; run this as that account or as root")
+        raise CommandError(_("{path} belongs to uid {uid}; run this as that account or as root", path=settings.state_dir, uid=owner))
     return settings
 
 
@@ -70,18 +71,18 @@ def confirm(question: str, *, yes: bool) -> None:
     except click.Abort:
         if sys.stdin.isatty():  # Ctrl-C
             raise
-        raise click.UsageError(f"{question}? Nobody is here to answer; add --yes") from None
+        raise click.UsageError(_("{question}? Nobody is here to answer; add --yes", question=question)) from None
     if not agreed:
         raise click.Abort
 
 
 def json_option(command: F) -> F:
     """``--json`` for a listing."""
-    return click.option("--json", "as_json", is_flag=True, help="As JSON, for scripts.")(command)
+    return click.option("--json", "as_json", is_flag=True, help=_("As JSON, for scripts."))(command)
 
 
-def show(rows: Sequence[Row], columns: Sequence[str], *, as_json: bool) -> None:
-    """A table of these columns; as JSON everything that the rows hold."""
+def show(rows: Sequence[Row], columns: Mapping[str, str], *, as_json: bool) -> None:
+    """A table of these columns (a row's key: the heading); as JSON everything that the rows hold."""
     if as_json:
         click.echo(json.dumps(list(rows), ensure_ascii=False, indent=2))
         return
@@ -90,10 +91,10 @@ def show(rows: Sequence[Row], columns: Sequence[str], *, as_json: bool) -> None:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
+    for heading in columns.values():
+        table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*(Text("" if row.get(column) is None else str(row[column])) for column in columns))
     Console(width=None if sys.stdout.isatty() else _UNLIMITED).print(table)
     if not rows:
-        click.echo("none")
+        click.echo(_("none"))

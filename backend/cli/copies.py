@@ -7,38 +7,50 @@ from pathlib import Path
 import click
 
 from backend.cli.context import ready_settings, settings_of
+from backend.cli.language import _
 
 
-@click.command()
-@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
-@click.pass_context
-def backup(context: click.Context, *, directory: Path) -> None:
-    """Copy registry, keys and every server's database into DIRECTORY, which must not exist yet, while all runs.
+@click.command(
+    help=_(
+        """Copy registry, keys and every server's database into DIRECTORY, which must not exist yet, while all runs.
 
     It holds the keys, so whoever has it has the secrets: keep it as you keep those. Objects in buckets are not in it.
     """
+    )
+)
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.pass_context
+def backup(context: click.Context, *, directory: Path) -> None:
     from backend.backup import backup as make
     from backend.wiring import make_keeper, open_registry
 
     settings = ready_settings(context)
     manifest = make(open_registry(settings), settings, directory.absolute(), make_keeper(settings))
     size = sum(facts["size"] for facts in manifest["files"].values())
-    click.echo(f"{directory}: {len(manifest['files'])} files, {size} bytes")
+    click.echo(_("{path}: {count} files, {size} bytes", path=directory, count=len(manifest["files"]), size=size))
 
 
-@click.command()
-@click.argument("directory", type=click.Path(path_type=Path, file_okay=False, exists=True))
-@click.pass_context
-def restore(context: click.Context, *, directory: Path) -> None:
-    """Put the backup in DIRECTORY back into the settings' state_dir, on a machine that has none yet.
+@click.command(
+    help=_(
+        """Put the backup in DIRECTORY back into the settings' state_dir, on a machine that has none yet.
 
     Run `aihub init` and `aihub check` afterwards; `aihub serve` then starts the servers that were wanted. Run by root, all of it belongs
     to the account whose folder state_dir is.
     """
+    )
+)
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.pass_context
+def restore(context: click.Context, *, directory: Path) -> None:
     from backend.backup import restore_backup
     from backend.cli.owner import give_to_owner
 
     settings = settings_of(context)
     manifest = restore_backup(directory.absolute(), settings)
     give_to_owner(settings.state_dir)
-    click.echo(f"{settings.state_dir}: {len(manifest['files'])} files put back; run `aihub init`, `aihub check`, then `aihub serve`")
+    told = _(
+        "{path}: {count} files put back; run `aihub init`, `aihub check`, then `aihub serve`",
+        path=settings.state_dir,
+        count=len(manifest["files"]),
+    )
+    click.echo(told)

@@ -9,21 +9,25 @@ from typing import TYPE_CHECKING
 import click
 
 from backend.cli.context import settings_of
+from backend.cli.language import _
 
 if TYPE_CHECKING:
     from backend.networks import Target
 
 
-@click.command()
-@click.option("--apply", "install", is_flag=True, help="Check the rules, then put them in force in one step. Needs root and nft.")
-@click.option("--remove", is_flag=True, help="Take them out of force.")
-@click.pass_context
-def firewall(context: click.Context, *, install: bool, remove: bool) -> None:
-    """What the servers' containers may reach: prints the rules (nftables), with the names of the allow-list as they resolve now.
+@click.command(
+    help=_(
+        """What the servers' containers may reach: prints the rules (nftables), with the names of the allow-list as they resolve now.
 
     Run it with --apply at boot before Docker, and from a timer: names are looked up anew each time. Where an entry has no address, nothing
     is changed and the exit status is 1; where no rules are in force yet, --apply puts them in force without that entry.
     """
+    )
+)
+@click.option("--apply", "install", is_flag=True, help=_("Check the rules, then put them in force in one step. Needs root and nft."))
+@click.option("--remove", is_flag=True, help=_("Take them out of force."))
+@click.pass_context
+def firewall(context: click.Context, *, install: bool, remove: bool) -> None:
     from backend import networks
     from backend.cli.failures import CommandError
     from backend.runtimes.containers import install_id
@@ -44,8 +48,8 @@ def firewall(context: click.Context, *, install: bool, remove: bool) -> None:
     _nft(rules, "--check")
     _nft(rules)
     for failure in failures:  # none were in force: the containers are closed rather than open
-        click.echo(f"{failure}; until then it is closed to the containers", err=True)
-    click.echo(f"table {table}: {len(set(allowed))} addresses allowed")
+        click.echo(_("{failure}; until then it is closed to the containers", failure=failure), err=True)
+    click.echo(_("table {table}: {count} addresses allowed", table=table, count=len(set(allowed))))
 
 
 def _look_up(entries: Iterable[str]) -> tuple[list[Target], list[str]]:
@@ -67,7 +71,8 @@ def _nft(rules: str, *options: str) -> None:
 
     done = _run(*options, "-f", "-", rules=rules)
     if done.returncode:
-        raise CommandError(f"nft refuses the rules, and nothing was changed ({done.stderr.strip().splitlines()[0]}); run it as root")
+        why = done.stderr.strip().splitlines()[0]
+        raise CommandError(_("nft refuses the rules, and nothing was changed ({why}); run it as root", why=why))
 
 
 def _run(*arguments: str, rules: str = "") -> subprocess.CompletedProcess[str]:
@@ -76,4 +81,4 @@ def _run(*arguments: str, rules: str = "") -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(["nft", *arguments], input=rules, capture_output=True, text=True, timeout=60, check=False)
     except FileNotFoundError:
-        raise CommandError("there is no nft; install nftables (Debian: apt-get install nftables)") from None
+        raise CommandError(_("there is no nft; install nftables (Debian: apt-get install nftables)")) from None

@@ -5,24 +5,32 @@ from __future__ import annotations
 import click
 
 from backend.cli.context import acting_admin, ready_settings
+from backend.cli.language import _
 from backend.cli.servers import ServerName
 
 
-@click.group()
-def keys() -> None:
-    """The service's keys: those that encrypt secrets at rest (STATE_DIR/keys.json; a backup without them opens nothing), and each server's
-    ticket key.
+@click.group(
+    help=_(
+        """The service's keys: those that encrypt secrets at rest (STATE_DIR/keys.json; a backup without them opens nothing), and each
+    server's ticket key.
     """
+    )
+)
+def keys() -> None:
+    pass
 
 
-@keys.command()
-@click.pass_context
-def rotate(context: click.Context) -> None:
-    """Make a newer key and encrypt every stored secret with it. The service may run meanwhile.
+@keys.command(
+    help=_(
+        """Make a newer key and encrypt every stored secret with it. The service may run meanwhile.
 
     Cut short, it is run again: then it finishes what it began instead of making another key. The older keys stay in the file, since kept
     backups need them.
     """
+    )
+)
+@click.pass_context
+def rotate(context: click.Context) -> None:
     from backend.cli.owner import as_owner
     from backend.keyring import Keyring
     from backend.wiring import open_registry
@@ -31,24 +39,23 @@ def rotate(context: click.Context) -> None:
     with as_owner(settings.state_dir):
         keyring, registry = Keyring(settings.keys_file), open_registry(settings)
         if keyring.is_settled(registry):
-            click.echo(f"key {keyring.rotate()} made")
+            click.echo(_("key {key} made", key=keyring.rotate()))
         else:
-            click.echo(f"key {keyring.newest} is there already; what is still under an older one is encrypted anew")
+            click.echo(_("key {key} is there already; what is still under an older one is encrypted anew", key=keyring.newest))
         changed = keyring.reencrypt(registry)
-        click.echo(f"{changed} stored secrets encrypted with key {keyring.newest}")
+        click.echo(_("{count} stored secrets encrypted with key {key}", count=changed, key=keyring.newest))
 
 
-@keys.command()
+@keys.command(help=_("Give a server a new key for its sign-in tickets and session cookies. The server goes on running."))
 @click.argument("name", type=ServerName(), metavar="GROUP/ENV_NAME")
 @click.option(
-    "--at-once", is_flag=True, help="End every session of that server now; else those under the key before go on until their time."
+    "--at-once", is_flag=True, help=_("End every session of that server now; else those under the key before go on until their time.")
 )
 @click.pass_context
 def tickets(context: click.Context, *, name: tuple[str, str], at_once: bool) -> None:
-    """Give a server a new key for its sign-in tickets and session cookies. The server goes on running."""
     from backend.wiring import make_service
 
     make_service(ready_settings(context)).access.rotate_ticket_key(acting_admin(), *name, at_once=at_once)
-    click.echo("a new ticket key is made; the server has it within seconds")
+    click.echo(_("a new ticket key is made; the server has it within seconds"))
     if at_once:
-        click.echo("every session of it ends then; whoever wants in presses Open again")
+        click.echo(_("every session of it ends then; whoever wants in presses Open again"))

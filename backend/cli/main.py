@@ -9,23 +9,26 @@ from typing import Any, Final
 
 import click
 
+from backend.cli.language import _
+
 # Each command's module is imported when it is used or its own help is asked for.
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
-    "init": ("backend.cli.setup", "make the state: folder, keys, registry"),
-    "serve": ("backend.cli.setup", "run the service in the foreground"),
-    "firewall": ("backend.cli.firewall", "what the servers' containers may reach: print the rules, or put them in force"),
-    "check": ("backend.cli.checks", "look whether all is well, and say the cure where not"),
-    "servers": ("backend.cli.servers", "list, show, start, stop, upgrade, rollback, resize, delete, restore, purge"),
-    "operations": ("backend.cli.records", "what was asked for and what became of it"),
-    "audit": ("backend.cli.records", "who asked for what"),
-    "tokens": ("backend.cli.tokens", "API tokens for users on hosts without MUNGE"),
-    "keys": ("backend.cli.keys", "the keys that encrypt secrets at rest, and the servers' ticket keys"),
-    "backup": ("backend.cli.copies", "copy registry, keys and every database, while all runs"),
-    "restore": ("backend.cli.copies", "put a backup back on an empty machine"),
-    "settings": ("backend.cli.setup", "the settings in force, or the table of all"),
-    "openapi": ("backend.cli.setup", "the API's OpenAPI document"),
+    "init": ("backend.cli.setup", _("make the state: folder, keys, registry")),
+    "serve": ("backend.cli.setup", _("run the service in the foreground")),
+    "firewall": ("backend.cli.firewall", _("what the servers' containers may reach: print the rules, or put them in force")),
+    "check": ("backend.cli.checks", _("look whether all is well, and say the cure where not")),
+    "servers": ("backend.cli.servers", _("list, show, start, stop, upgrade, rollback, resize, delete, restore, purge")),
+    "operations": ("backend.cli.records", _("what was asked for and what became of it")),
+    "audit": ("backend.cli.records", _("who asked for what")),
+    "tokens": ("backend.cli.tokens", _("API tokens for users on hosts without MUNGE")),
+    "keys": ("backend.cli.keys", _("the keys that encrypt secrets at rest, and the servers' ticket keys")),
+    "backup": ("backend.cli.copies", _("copy registry, keys and every database, while all runs")),
+    "restore": ("backend.cli.copies", _("put a backup back on an empty machine")),
+    "settings": ("backend.cli.setup", _("the settings in force, or the table of all")),
+    "openapi": ("backend.cli.setup", _("the API's OpenAPI document")),
 }
-_HELP: Final = """Self-service MLflow tracking servers: the command for admins.
+_HELP: Final = _(
+    """Self-service MLflow tracking servers: the command for admins.
 
 \b
 A first start:
@@ -36,6 +39,7 @@ A first start:
 Settings are read from the file that AIHUB_SETTINGS names (default /etc/aihub/settings.yml), or --settings. Run it as the service's
 account or as root. Every listing knows --json. Exit status: 0 well, 1 a failure, 2 wrong use.
 """
+)
 
 
 class Lazy(click.Group):
@@ -54,12 +58,12 @@ class Lazy(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 (click's signature)
         """Without importing any."""
-        with formatter.section("Commands"):
+        with formatter.section(_("Commands")):
             formatter.write_dl([(name, about) for name, (_module, about) in _COMMANDS.items()])
 
 
 @click.group(cls=Lazy, help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.option("--settings", "file", type=click.Path(path_type=Path, dir_okay=False), help="The settings' file.")
+@click.option("--settings", "file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help=_("The settings' file."))
 @click.version_option(package_name="aihub")
 @click.pass_context
 def aihub(context: click.Context, file: Path | None) -> None:

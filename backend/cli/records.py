@@ -8,18 +8,36 @@ from typing import Final
 import click
 
 from backend.cli.context import Row, json_option, ready_settings, show
+from backend.cli.language import _
+from backend.i18n import spoken
 
-_OPERATIONS: Final = ("created_at", "kind", "group", "env_name", "requested_by", "state", "error")
-_AUDIT: Final = ("at", "user", "scheme", "action", "group", "env_name", "operation_id", "request_id")
+_OPERATIONS: Final = {
+    "created_at": _("created"),
+    "kind": _("operation"),
+    "group": _("group"),
+    "env_name": "env_name",
+    "requested_by": _("requested by"),
+    "state": _("state"),
+    "error": _("error"),
+}
+_AUDIT: Final = {
+    "at": _("at"),
+    "user": _("user"),
+    "scheme": _("scheme"),
+    "action": _("action"),
+    "group": _("group"),
+    "env_name": "env_name",
+    "operation_id": _("operation id"),
+    "request_id": _("request id"),
+}
 
 
-@click.command()
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000), help="How many, the latest first.")
-@click.option("--state", type=click.Choice(["pending", "running", "succeeded", "failed"]), help="Only those.")
+@click.command(help=_("Operations, the latest first."))
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000), help=_("How many, the latest first."))
+@click.option("--state", type=click.Choice(["pending", "running", "succeeded", "failed"]), help=_("Only those."))
 @json_option
 @click.pass_context
 def operations(context: click.Context, *, limit: int, state: str | None, as_json: bool) -> None:
-    """Operations, the latest first."""
     from sqlalchemy import select
 
     from backend.api.present import operation_view
@@ -30,20 +48,19 @@ def operations(context: click.Context, *, limit: int, state: str | None, as_json
     if state:
         query = query.where(Operation.state == state)
     with open_registry(ready_settings(context)).reading() as session:
-        views = [operation_view(row, "en").model_dump(mode="json") for row in session.scalars(query)]
+        views = [operation_view(row, spoken()).model_dump(mode="json") for row in session.scalars(query)]
     rows: list[Row] = views if as_json else [{**view, "error": view["error"] and view["error"]["detail"]} for view in views]
     show(rows, _OPERATIONS, as_json=as_json)
 
 
-@click.command()
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1_000_000), help="How many, the latest first.")
-@click.option("--user", help="Only what that user asked for.")
-@click.option("--group", help="Only for servers of that group.")
-@click.option("--since", type=click.DateTime(), help="Only from then on (UTC).")
+@click.command(help=_("Who asked for what, the latest first."))
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1_000_000), help=_("How many, the latest first."))
+@click.option("--user", help=_("Only what that user asked for."))
+@click.option("--group", help=_("Only for servers of that group."))
+@click.option("--since", type=click.DateTime(), help=_("Only from then on (UTC)."))
 @json_option
 @click.pass_context
 def audit(context: click.Context, *, limit: int, user: str | None, group: str | None, since: datetime | None, as_json: bool) -> None:
-    """Who asked for what, the latest first."""
     from sqlalchemy import select
 
     from backend.registry.models import AuditEntry

@@ -9,13 +9,25 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from backend.cli.context import Row, acting_admin, confirm, json_option, ready_settings, show
+from backend.cli.language import _
+from backend.i18n import spoken
 
 if TYPE_CHECKING:
     from backend.registry.models import Operation, Server
     from backend.service import Service
 
 _POLL_SECONDS: Final = 0.1
-_COLUMNS: Final = ("group", "env_name", "status", "id", "port", "mlflow_version", "bucket", "created_by", "reason")
+_COLUMNS: Final = {
+    "group": _("group"),
+    "env_name": "env_name",
+    "status": _("status"),
+    "id": "id",
+    "port": _("port"),
+    "mlflow_version": "MLflow",
+    "bucket": _("bucket"),
+    "created_by": _("created by"),
+    "reason": _("reason"),
+}
 
 
 class ServerName(click.ParamType[tuple[str, str]]):
@@ -29,26 +41,26 @@ class ServerName(click.ParamType[tuple[str, str]]):
             return value
         group, slash, env = str(value).partition("/")
         if not (group and slash and env):
-            self.fail(f"{value!r} is no server: write GROUP/ENV_NAME, as `aihub servers list` shows them", param, ctx)
+            self.fail(_("{value!r} is no server: write GROUP/ENV_NAME, as `aihub servers list` shows them", value=value), param, ctx)
         return group, env
 
 
 _NAME = click.argument("name", type=ServerName(), metavar="GROUP/ENV_NAME")
-_ID = click.option("--id", "server_id", metavar="ID", help="Which of several deleted ones (see `list --deleted`); the latest otherwise.")
-_WAIT = click.option("--wait/--no-wait", default=True, help="Wait until it is done (default), or only ask for it.")
+_ID = click.option("--id", "server_id", metavar="ID", help=_("Which of several deleted ones (see `list --deleted`); the latest otherwise."))
+_WAIT = click.option("--wait/--no-wait", default=True, help=_("Wait until it is done (default), or only ask for it."))
+_YES = click.option("--yes", is_flag=True, help=_("Do not ask."))
 
 
-@click.group()
+@click.group(help=_("The tracking servers of all groups."))
 def servers() -> None:
-    """The tracking servers of all groups."""
+    pass
 
 
-@servers.command("list")
-@click.option("--deleted", is_flag=True, help="With those that were deleted and can be restored.")
+@servers.command("list", help=_("All servers with their last seen status."))
+@click.option("--deleted", is_flag=True, help=_("With those that were deleted and can be restored."))
 @json_option
 @click.pass_context
 def list_(context: click.Context, *, deleted: bool, as_json: bool) -> None:
-    """All servers with their last seen status."""
     found = _views(_service(context), deleted=deleted)
     rows: list[Row] = [
         {**view, "bucket": view["storage"]["bucket"], "reason": (view["reason"] or {}).get("detail")} if not as_json else view
@@ -57,104 +69,100 @@ def list_(context: click.Context, *, deleted: bool, as_json: bool) -> None:
     show(rows, _COLUMNS, as_json=as_json)
 
 
-@servers.command("show")
+@servers.command("show", help=_("Everything about one server, as the API answers it (JSON)."))
 @_NAME
-@click.option("--deleted", is_flag=True, help="A deleted one of that name: the latest, or the one with --id.")
+@click.option("--deleted", is_flag=True, help=_("A deleted one of that name: the latest, or the one with --id."))
 @_ID
-@click.option("--json", is_flag=True, expose_value=False, help="As it is anyway; every listing knows it.")
+@click.option("--json", is_flag=True, expose_value=False, help=_("As it is anyway; every listing knows it."))
 @click.pass_context
 def show_(context: click.Context, *, name: tuple[str, str], deleted: bool, server_id: str | None) -> None:
-    """Everything about one server, as the API answers it (JSON)."""
     service = _service(context)
     wanted = _must_be_there(service, name, deleted=deleted, server_id=server_id)
     (view,) = (view for view in _views(service, deleted=deleted) if view["id"] == wanted)
     click.echo(json.dumps(view, ensure_ascii=False, indent=2))
 
 
-@servers.command()
+@servers.command(help=_("Start a stopped or failed server."))
 @_NAME
 @_WAIT
 @click.pass_context
 def start(context: click.Context, *, name: tuple[str, str], wait: bool) -> None:
-    """Start a stopped or failed server."""
     _ask(context, "start", name, wait=wait)
 
 
-@servers.command()
+@servers.command(help=_("Stop a server until it is started again."))
 @_NAME
 @_WAIT
 @click.pass_context
 def stop(context: click.Context, *, name: tuple[str, str], wait: bool) -> None:
-    """Stop a server until it is started again."""
     _ask(context, "stop", name, wait=wait)
 
 
-@servers.command()
+@servers.command(help=_("Delete a server. Database, settings and port are kept for a while; its bucket is never touched."))
 @_NAME
 @_WAIT
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@_YES
 @click.pass_context
 def delete(context: click.Context, *, name: tuple[str, str], wait: bool, yes: bool) -> None:
-    """Delete a server. Database, settings and port are kept for a while; its bucket is never touched."""
     _must_be_there(_service(context), name)
-    confirm(f"Delete {'/'.join(name)}, which can be restored for {ready_settings(context).restore_days} days", yes=yes)
+    days = ready_settings(context).restore_days
+    confirm(_("Delete {server}, which can be restored for {days} days", server="/".join(name), days=days), yes=yes)
     _ask(context, "delete", name, wait=wait)
 
 
-@servers.command()
+@servers.command(help=_("Undo the latest delete of that name, or that of the server with --id."))
 @_NAME
 @_ID
 @_WAIT
 @click.pass_context
 def restore(context: click.Context, *, name: tuple[str, str], server_id: str | None, wait: bool) -> None:
-    """Undo the latest delete of that name, or that of the server with --id."""
     _ask(context, "restore", name, wait=wait, server_id=server_id)
 
 
-@servers.command()
+@servers.command(
+    help=_(
+        """Forget a deleted server now: the latest of that name, or the one with --id. Its database is gone for good; its bucket is never
+    touched.
+    """
+    )
+)
 @_NAME
 @_ID
 @_WAIT
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@_YES
 @click.pass_context
 def purge(context: click.Context, *, name: tuple[str, str], server_id: str | None, wait: bool, yes: bool) -> None:
-    """Forget a deleted server now: the latest of that name, or the one with --id. Its database is gone for good; its bucket is never
-    touched.
-    """
     _must_be_there(_service(context), name, deleted=True, server_id=server_id)
-    confirm(f"Purge {'/'.join(name)}, whose runs cannot be restored afterwards", yes=yes)
+    confirm(_("Purge {server}, whose runs cannot be restored afterwards", server="/".join(name)), yes=yes)
     _ask(context, "purge", name, wait=wait, server_id=server_id)
 
 
-@servers.command()
+@servers.command(help=_("Give a server a newer MLflow, after a trial on a copy. The database from before is kept for a while."))
 @_NAME
 @click.argument("mlflow_version")
 @_WAIT
 @click.pass_context
 def upgrade(context: click.Context, *, name: tuple[str, str], mlflow_version: str, wait: bool) -> None:
-    """Give a server a newer MLflow, after a trial on a copy. The database from before is kept for a while."""
     _ask(context, "upgrade", name, mlflow_version, wait=wait)
 
 
-@servers.command()
+@servers.command(help=_("Go back to the version and the database from before the last upgrade."))
 @_NAME
 @_WAIT
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@_YES
 @click.pass_context
 def rollback(context: click.Context, *, name: tuple[str, str], wait: bool, yes: bool) -> None:
-    """Go back to the version and the database from before the last upgrade."""
     _must_be_there(_service(context), name)
-    confirm(f"Roll back {'/'.join(name)} and set aside what was written since the upgrade", yes=yes)
+    confirm(_("Roll back {server} and set aside what was written since the upgrade", server="/".join(name)), yes=yes)
     _ask(context, "rollback", name, wait=wait)
 
 
-@servers.command()
+@servers.command(help=_("Give a server another size; one that runs is restarted."))
 @_NAME
 @click.argument("size")
 @_WAIT
 @click.pass_context
 def resize(context: click.Context, *, name: tuple[str, str], size: str, wait: bool) -> None:
-    """Give a server another size; one that runs is restarted."""
     _ask(context, "resize", name, size, wait=wait)
 
 
@@ -178,7 +186,7 @@ def _views(service: Service, *, deleted: bool) -> list[Row]:
         under_way = unfinished(session, [row.id for row in rows])
     caller = acting_admin()
     groups = policy.groups_now(caller, [row.group_name for row in rows], service.directory)
-    presenter = Presenter(settings=service.settings, caller=caller, language="en", groups_now=groups, under_way=under_way)
+    presenter = Presenter(settings=service.settings, caller=caller, language=spoken(), groups_now=groups, under_way=under_way)
     return [presenter.server(row).model_dump(mode="json") for row in rows]
 
 
@@ -197,21 +205,23 @@ def _ask(context: click.Context, kind: str, name: tuple[str, str], *values: str,
     service = _service(context)
     operation: Operation = getattr(service.requests, kind)(acting_admin(), *name, *values, **more, request_id=None)
     if operation.finished_at is not None:
-        click.echo("It is so already.")
+        click.echo(_("It is so already."))
         return
-    click.echo(f"{operation.id}: asked for")
+    click.echo(_("{operation}: asked for", operation=operation.id))
     if not wait:
         return
     from backend.service import reconciler_seen
 
     if not reconciler_seen(service.settings)[1]:
-        click.echo("The service does not run; it does this when it is started.", err=True)
+        click.echo(_("The service does not run; it does this when it is started."), err=True)
         return
     _follow(service, operation.id)
 
 
 def _follow(service: Service, operation_id: str) -> None:
     """Tell each step as it begins, and how it ended. Ctrl-C ends the telling, not the operation."""
+    from mlwf.errors import with_cure
+
     from backend.api.present import operation_view
     from backend.cli.failures import CommandError
     from backend.registry.models import Operation
@@ -221,15 +231,15 @@ def _follow(service: Service, operation_id: str) -> None:
         with service.registry.reading() as session:
             row = session.get(Operation, operation_id)
         if row is None:
-            raise CommandError(f"the operation {operation_id} is gone; see `aihub operations`")
-        view = operation_view(row, "en")
+            raise CommandError(_("the operation {operation} is gone; see `aihub operations`", operation=operation_id))
+        view = operation_view(row, spoken())
         for step in view.steps:
             if step.state != "pending" and step.name not in told:
                 told.add(step.name)
                 click.echo(f"  {step.label}")
         if view.finished_at is not None:
             if view.error is not None:
-                raise CommandError(f"{view.error.detail}. {view.error.cure}")
+                raise CommandError(with_cure(view.error.detail, view.error.cure))
             click.echo(view.message)
             return
         time.sleep(_POLL_SECONDS)

@@ -9,19 +9,23 @@ from typing import TYPE_CHECKING
 import click
 
 from backend.cli.context import file_of, json_option, ready_settings, settings_of
+from backend.cli.language import _
 
 if TYPE_CHECKING:
     from backend.settings import Settings
 
 
-@click.command()
-@click.pass_context
-def init(context: click.Context) -> None:
-    """Make what the settings name: the state's folder (0700), a first encryption key, the registry in its newest form.
+@click.command(
+    help=_(
+        """Make what the settings name: the state's folder (0700), a first encryption key, the registry in its newest form.
 
     Run it as the service's account; run it again after each upgrade. What is there already is kept. Run by root, what it makes belongs to
     the account whose state it is.
     """
+    )
+)
+@click.pass_context
+def init(context: click.Context) -> None:
     from backend.cli.owner import as_owner
     from backend.wiring import make_runtime
 
@@ -45,22 +49,30 @@ def _make_state(settings: Settings) -> None:
     registry.migrate()
     after = registry.revision()
     registry.close()
-    click.echo(f"state     {settings.state_dir} (of uid {settings.state_dir.stat().st_uid})")
-    click.echo(f"keys      {settings.keys_file}{' (made)' if made else ''}")
-    click.echo(f"registry  revision {after}{'' if before == after else f' (was {before})' if before else ' (made)'}")
+    click.echo(_("state     {path} (of uid {uid})", path=settings.state_dir, uid=settings.state_dir.stat().st_uid))
+    click.echo(_("keys      {path} (made)", path=settings.keys_file) if made else _("keys      {path}", path=settings.keys_file))
+    if before == after:
+        click.echo(_("registry  revision {now}", now=after))
+    elif before:
+        click.echo(_("registry  revision {now} (was {before})", now=after, before=before))
+    else:
+        click.echo(_("registry  revision {now} (made)", now=after))
 
 
-@click.command()
-@click.option(
-    "--part", type=click.Choice(["all", "web", "reconciler"]), default="all", show_default=True, help="Only what answers, or what acts."
-)
-@click.pass_context
-def serve(context: click.Context, *, part: str) -> None:
-    """Run the service in the foreground: the API on its listeners (web), and the reconciler.
+@click.command(
+    help=_(
+        """Run the service in the foreground: the API on its listeners (web), and the reconciler.
 
     Logs go to standard error, a line each. SIGTERM or Ctrl-C ends it within seconds; tracking servers go on running. systemd: see
     deploy/systemd (Type=notify; KillMode=process, since any other would end the tracking servers of the process runtime too).
     """
+    )
+)
+@click.option(
+    "--part", type=click.Choice(["all", "web", "reconciler"]), default="all", show_default=True, help=_("Only what answers, or what acts.")
+)
+@click.pass_context
+def serve(context: click.Context, *, part: str) -> None:
     from backend.cli.failures import CommandError
     from backend.keyring import Keyring
     from backend.registry.database import Registry
@@ -70,24 +82,28 @@ def serve(context: click.Context, *, part: str) -> None:
     settings = ready_settings(context)
     owner = settings.state_dir.stat().st_uid
     if os.geteuid() != owner:
-        raise CommandError(f"{settings.state_dir} belongs to uid {owner}, not to this account; run `aihub serve` as that account")
+        raise CommandError(
+            _("{path} belongs to uid {uid}, not to this account; run `aihub serve` as that account", path=settings.state_dir, uid=owner)
+        )
     make_runtime(settings)
-    _ = Keyring(settings.keys_file).newest  # the keys can be used
+    _key = Keyring(settings.keys_file).newest  # the keys can be used
     registry = open_registry(settings)
     revision = registry.revision() if registry.path is None or registry.path.exists() else None
     registry.close()
     if revision != Registry.newest_revision():
-        raise CommandError(f"the registry has revision {revision}, and this version needs {Registry.newest_revision()}; run `aihub init`")
+        needed = Registry.newest_revision()
+        raise CommandError(
+            _("the registry has revision {now}, and this version needs {needed}; run `aihub init`", now=revision, needed=needed)
+        )
     become(file_of(context), part)
 
 
-@click.command()
-@click.option("--markdown", is_flag=True, help="The table of all settings, as docs/reference/settings.md has it.")
+@click.command(help=_("The settings in force, each with its value."))
+@click.option("--markdown", is_flag=True, help=_("The table of all settings, as docs/reference/settings.md has it."))
 @json_option
 @click.pass_context
 def settings(context: click.Context, *, markdown: bool, as_json: bool) -> None:
-    """The settings in force, with what each means."""
-    from backend.settings_file import in_force, markdown_table
+    from backend.settings_table import in_force, markdown_table
 
     if markdown:
         click.echo(markdown_table(), nl=False)
@@ -100,9 +116,8 @@ def settings(context: click.Context, *, markdown: bool, as_json: bool) -> None:
         click.echo(f"{name}: {json.dumps(value)}")
 
 
-@click.command()
+@click.command(help=_("The API's OpenAPI 3.1 document, as the service gives it at /api/v1/openapi.json."))
 def openapi() -> None:
-    """The API's OpenAPI 3.1 document, as the service gives it at /api/v1/openapi.json."""
     from backend.api.app import bare_app
 
     click.echo(json.dumps(bare_app().api_doc, ensure_ascii=False, indent=2))

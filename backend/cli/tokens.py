@@ -8,36 +8,46 @@ import click
 
 from backend.api_tokens import MOST_DAYS, ApiTokens, state_of
 from backend.cli.context import Row, acting_admin, json_option, ready_settings, show
+from backend.cli.language import _
 
-_COLUMNS: Final = ("id", "user", "state", "expires_at", "used_at", "created_by", "note")
+_COLUMNS: Final = {
+    "id": "id",
+    "user": _("user"),
+    "state": _("state"),
+    "expires_at": _("good until"),
+    "used_at": _("last used"),
+    "created_by": _("created by"),
+    "note": _("note"),
+}
 
 
-@click.group()
+@click.group(
+    help=_("API tokens for users on hosts without MUNGE. Whoever has a token is that user: hand it over by a way that others cannot read.")
+)
 def tokens() -> None:
-    """API tokens for users on hosts without MUNGE. Whoever has a token is that user: hand it over by a way that others cannot read."""
+    pass
 
 
-@tokens.command()
-@click.option("--user", required=True, help="Who its holder is.")
-@click.option("--days", default=90, show_default=True, type=click.IntRange(1, MOST_DAYS), help="How long it is good.")
-@click.option("--note", default="", help="What it is for.")
+@tokens.command(help=_("Make a token. It is written to standard output once and kept nowhere; the rest is said on standard error."))
+@click.option("--user", required=True, help=_("Who its holder is."))
+@click.option("--days", default=90, show_default=True, type=click.IntRange(1, MOST_DAYS), help=_("How long it is good."))
+@click.option("--note", default="", help=_("What it is for."))
 @click.pass_context
 def create(context: click.Context, *, user: str, days: int, note: str) -> None:
-    """Make a token. It is written to standard output once and kept nowhere; the rest is said on standard error."""
     from backend.wiring import find_user
 
     holder = find_user(ready_settings(context), user)
     row, text = _tokens(context).create(user=holder, days=days, note=note[:255], by=acting_admin())
-    click.echo(f"token {row.id} for {row.user}, good until {row.expires_at.isoformat(timespec='seconds')}", err=True)
+    until = row.expires_at.isoformat(timespec="seconds")
+    click.echo(_("token {id} for {user}, good until {until}", id=row.id, user=row.user, until=until), err=True)
     click.echo(text.reveal())
 
 
-@tokens.command("list")
-@click.option("--all", "all_", is_flag=True, help="With those that ran out or were revoked.")
+@tokens.command("list", help=_("The tokens, the newest first; never their texts."))
+@click.option("--all", "all_", is_flag=True, help=_("With those that ran out or were revoked."))
 @json_option
 @click.pass_context
 def list_(context: click.Context, *, all_: bool, as_json: bool) -> None:
-    """The tokens, the newest first; never their texts."""
     from backend.registry.models import now
 
     rows: list[Row] = [
@@ -57,13 +67,12 @@ def list_(context: click.Context, *, all_: bool, as_json: bool) -> None:
     show(rows, _COLUMNS, as_json=as_json)
 
 
-@tokens.command()
+@tokens.command(help=_("Refuse a token from its next request on."))
 @click.argument("token_id", metavar="ID")
 @click.pass_context
 def revoke(context: click.Context, *, token_id: str) -> None:
-    """Refuse a token from its next request on."""
     row = _tokens(context).revoke(token_id, by=acting_admin())
-    click.echo(f"token {row.id} of {row.user} is revoked")
+    click.echo(_("token {id} of {user} is revoked", id=row.id, user=row.user))
 
 
 def _tokens(context: click.Context) -> ApiTokens:

@@ -29,7 +29,13 @@ from mlwf.settings import environment
     )
 )
 @click.argument("request_file", metavar="REQUEST", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--progress", "progress_file", type=click.Path(path_type=Path, dir_okay=False), help=_("Where to tell how it goes, as JSON."))
+@click.option(
+    "--progress",
+    "progress_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help=_("Where to tell how it goes, as JSON."),
+)
 @click.option("--note", default="", help=_("What others see beside the lease, such as the job's number."))
 @stacktrace_option
 def job(*, request_file: Path, progress_file: Path | None, note: str) -> int:

@@ -7,6 +7,7 @@ import ast
 import contextlib
 import contextvars
 import functools
+import gettext
 from collections.abc import Iterator, Mapping
 from importlib import resources
 
@@ -35,6 +36,11 @@ def use_language(language: str | None) -> Iterator[None]:
         yield
     finally:
         _chosen.reset(token)
+
+
+def translate_click() -> None:
+    """Usage errors and the words of --help: what click says by itself it asks of the standard library's default domain."""
+    gettext.bindtextdomain("messages", str(resources.files("mlwf").joinpath("locale/click")))
 
 
 def _(text: str) -> str:

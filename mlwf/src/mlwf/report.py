@@ -1,20 +1,17 @@
 """How messages, progress and failures reach a person: rich on a terminal, plain lines elsewhere."""
 
-import gettext
 import json
 import sys
 import traceback
 import unicodedata
-from importlib import resources
 
 from rich.console import Console
 from rich.markup import escape
 
 from mlwf.errors import MlwfError
-from mlwf.i18n import _
+from mlwf.i18n import _, translate_click
 
-# What click says by itself (usage errors, the words of --help) it asks of the standard library's default domain.
-gettext.bindtextdomain("messages", str(resources.files("mlwf").joinpath("locale/click")))
+translate_click()
 
 
 def stderr() -> Console:

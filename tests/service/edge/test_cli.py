@@ -8,10 +8,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from sqlalchemy import select
 
 from backend import __version__
@@ -22,36 +21,12 @@ from backend.keyring import Keyring
 from backend.registry.models import AuditEntry, now
 from backend.secret import Secret
 from backend.tickets import read_keys
+from tests.service.edge.admin import Admin
 from tests.service.edge.live import AIHUB
 from tests.service.edge.world import World, make_world
 
 ROOT = Path(__file__).parents[3]
 NOBODY = 65534
-
-
-class Admin:
-    """Runs the command in this process, on the world's state."""
-
-    def __init__(self, world: World, home: Path) -> None:
-        self.world = world
-        settings = world.service.settings
-        self.file = home / "settings.yml"
-        names = ("state_dir", "envs_dir", "allow_unisolated", "port_first", "port_last", "inside_host")
-        self.file.write_text("".join(f"{name}: {json.dumps(getattr(settings, name), default=str)}\n" for name in names))
-
-    def run(self, *argv: str, code: int = 0, text: str = "") -> Result:
-        result = CliRunner().invoke(aihub, ["--settings", str(self.file), *argv], input=text)
-        assert result.exit_code == code, f"{result.output}{result.exception!r}"
-        return result
-
-    def json(self, *argv: str) -> Any:
-        return json.loads(self.run(*argv, "--json").stdout)
-
-
-@pytest.fixture
-def admin(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Admin:
-    monkeypatch.setattr("backend.wiring.make_directory", lambda _settings: world.directory)
-    return Admin(world, tmp_path)
 
 
 def told(*argv: str, file: Path, code: int) -> str:

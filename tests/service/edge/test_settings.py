@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from backend.settings import Settings, SettingsError, settings_file
-from backend.settings_file import in_force, load, markdown_table, rows
+from backend.settings_file import load
+from backend.settings_table import in_force, markdown_table, rows
 
 ROOT = Path(__file__).parents[3]
 
