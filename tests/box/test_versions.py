@@ -1,4 +1,6 @@
-"""The oldest and the newest server version of tracking_server/versions, by their own clients; and an old client."""
+"""The oldest and the newest server version of tracking_server/versions, by their own clients; an old client; and artifacts that go from the
+client to the object store itself.
+"""
 
 import json
 import sqlite3
@@ -10,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from tests.mlwf.exporting import arguments, members, run, the_package
 from tests.support.box import MLFLOW_VERSION, OLDEST_VERSION, ROOT, Box, environment, make_box, until, version_of
 from tests.support.s3 import S3Store
 
-pytestmark = [pytest.mark.box, pytest.mark.heavy]
+pytestmark = pytest.mark.box
 VERSIONS = ROOT / "tracking_server" / "versions"
 OLD_CLIENT = "2.14.3"
 # What a training job does. `predict` differs between the versions' own type hints, so it has none.
@@ -49,8 +52,8 @@ FOUND = {
 }  # fmt: skip
 
 
-def use(box: Box, python: Path, name: str) -> dict[str, Any]:
-    """What a client in that environment found after it did its work."""
+def use(box: Box, python: Path, name: str, **more: str) -> dict[str, Any]:
+    """What a client in that environment found after it did its work; `more`: variables of its job."""
     variables = {
         "MLFLOW_TRACKING_URI": box.url,
         "MLFLOW_TRACKING_USERNAME": box.auth[0],
@@ -59,6 +62,7 @@ def use(box: Box, python: Path, name: str) -> dict[str, Any]:
         "GIT_PYTHON_REFRESH": "quiet",
         "PATH": "/usr/bin:/bin",
         "HOME": str(box.home),
+        **more,
     }
     done = subprocess.run(
         [python, "-c", CLIENT, name], env=variables, cwd=box.home, capture_output=True, text=True, check=False, timeout=150
@@ -69,7 +73,7 @@ def use(box: Box, python: Path, name: str) -> dict[str, Any]:
     return found
 
 
-@pytest.fixture(scope="module", params=[OLDEST_VERSION, MLFLOW_VERSION])
+@pytest.fixture(scope="module", params=[pytest.param(version, marks=pytest.mark.heavy) for version in (OLDEST_VERSION, MLFLOW_VERSION)])
 def versioned(request: pytest.FixtureRequest, s3_store: S3Store, store_settings: dict[str, Any]) -> Iterator[Box]:
     """A running box of that version, with a real object store."""
     box = make_box(environment(request.param), idle_seconds=2, **store_settings)
@@ -141,3 +145,49 @@ def old_client() -> Path:
 def test_an_old_client_does_its_work_on_every_server(versioned: Box, old_client: Path) -> None:
     found = use(versioned, old_client, f"old-{version_of(versioned.environment)}")
     assert found == FOUND
+
+
+@pytest.fixture(scope="module")
+def direct(box_environment: Path, store_settings: dict[str, Any]) -> Iterator[Box]:
+    """A box whose clients go to the object store themselves. It has no good key of its own: nothing can go through it unnoticed."""
+    box = make_box(box_environment, artifact_access="direct", **store_settings)
+    box.start()
+    yield box
+    box.remove()
+
+
+@pytest.fixture(scope="module")
+def jobs_keys(s3_store: S3Store) -> dict[str, str]:
+    """What a job sets besides the login, as in the walk-through."""
+    owner = s3_store.owner
+    keys = {"AWS_ACCESS_KEY_ID": owner.access_key, "AWS_SECRET_ACCESS_KEY": owner.secret_key}
+    return {"MLFLOW_S3_ENDPOINT_URL": s3_store.endpoint_url, **keys}
+
+
+def test_a_client_that_goes_to_the_object_store_itself(direct: Box, jobs_keys: dict[str, str], s3_store: S3Store, tmp_path: Path) -> None:
+    """Run, artifacts and model by plain mlflow; then the model's export, straight, which needs the login and a key that reads."""
+    assert use(direct, direct.environment / "bin" / "python", "straight", **jobs_keys) == FOUND
+    assert {*written(direct, s3_store)} >= {"note.txt", "MLmodel", "python_model.pkl"}
+    reader = {"AWS_ACCESS_KEY_ID": s3_store.reader.access_key, "AWS_SECRET_ACCESS_KEY": s3_store.reader.secret_key}
+    environ = {"MLFLOW_TRACKING_USERNAME": direct.auth[0], "MLFLOW_TRACKING_PASSWORD": direct.auth[1], **reader}
+    done = run(tmp_path / "exported", environ, *arguments(direct.url, "straight"))
+    assert done.returncode == 0, done.stderr
+    assert "straight from the object store" in done.stderr
+    packed = members(the_package(tmp_path / "exported"))
+    assert packed["MLmodel"] == written(direct, s3_store)["MLmodel"]
+    refused = run(tmp_path / "refused", environ, *arguments(direct.url, "straight", "--through", "server"))
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert f"not read through it: they lie in s3://{direct.settings['bucket']}/{direct.settings['prefix']}/" in refused.stderr
+    assert "Leave --through server away" in refused.stderr
+
+
+@pytest.mark.heavy
+def test_an_old_client_goes_to_the_object_store_itself_too(direct: Box, old_client: Path, jobs_keys: dict[str, str]) -> None:
+    assert use(direct, old_client, "old-straight", **jobs_keys) == FOUND
+
+
+def written(box: Box, store: S3Store) -> dict[str, bytes]:
+    """The objects under the box's prefix, by their last names."""
+    client, bucket = store.client(), box.settings["bucket"]
+    found = client.list_objects_v2(Bucket=bucket, Prefix=f"{box.settings['prefix']}/")["Contents"]
+    return {each["Key"].rpartition("/")[2]: client.get_object(Bucket=bucket, Key=each["Key"])["Body"].read() for each in found}
