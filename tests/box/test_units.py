@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from tests.support.box import ROOT, users_document
-from tracking_server.guard import watch
 from tracking_server.guard.identity import Principal, parse_basic
 from tracking_server.guard.logs import LogKeeper
 from tracking_server.guard.users import UsersError, parse_users
@@ -148,10 +147,6 @@ def test_a_users_file_of_another_form_is_refused_without_a_name_in_the_message(t
 
 def test_users_are_names_and_hashes() -> None:
     assert list(parse_users(users_document({"alice": "x", "日本": "y"}))) == ["alice", "日本"]
-
-
-def test_who_is_removed_is_refused_within_two_seconds() -> None:
-    assert watch.SECONDS < 2
 
 
 def test_a_principal_is_printable_in_a_header() -> None:

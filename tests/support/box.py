@@ -27,7 +27,7 @@ DEADLINE = 120.0
 DIES_WITH_US = ["setpriv", "--pdeathsig", "KILL"]
 """Before a command: nothing is left where the test run itself is killed, or ends before its fixtures do (Ctrl-C with several processes)."""
 NOTICED = 20.0
-"""Until a changed file must be in force on a busy machine. On one that is not, two seconds: the guard looks every second (`test_units`)."""
+"""Until a changed file must be in force on a busy machine. On one that is not, two seconds: see `seconds_until`."""
 STARTERS = ["child", "spawner"]
 """Who starts MLflow: the guard itself, or another container's first process. For the fixture `own_box`, with `indirect=True`."""
 
@@ -55,6 +55,15 @@ def until(condition: Callable[[], Any], *, seconds: float = DEADLINE, what: str 
             return value
         assert time.monotonic() < deadline, f"{what} was not so after {seconds} s"
         time.sleep(0.02)
+
+
+def seconds_until(condition: Callable[[], Any], *, what: str) -> float:
+    """How long a change that was made just now took to be in force. Of several in a row the least is what the guard needs, and not what a
+    busy machine adds; but for the first, which may have come just before the guard's next look: the others came just after one.
+    """
+    began = time.monotonic()
+    until(condition, seconds=NOTICED, what=what)
+    return time.monotonic() - began
 
 
 def users_document(users: dict[str, str], *, cost: int = 4) -> str:
