@@ -4,9 +4,13 @@ import hashlib
 import json
 import re
 import secrets
+import select
+import socket
 import subprocess
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,7 @@ import requests
 
 from tests.support.box import NOTICED, PASSWORD, USER, Box, make_box, seconds_until, until
 from tests.support.tickets import KEY_ID, keys_document, signed, ticket
+from tracking_server.guard.verifier import LANE_DEPTH
 
 pytestmark = pytest.mark.box
 PORTAL = "https://portal.example.org"
@@ -309,6 +314,28 @@ def test_bearer_tokens_come_and_go(own_box: Callable[..., Box]) -> None:
     box.replace("tokens.json", tokens_document())
     until(lambda: bearer(box, "alices") is None, seconds=NOTICED, what="the revoked token refused")
     assert box.request("GET", "/-/info").status_code == 200
+
+
+def test_while_a_flood_fills_its_users_queue_a_sign_in_and_a_token_pass(own_box: Callable[..., Box]) -> None:
+    """The right password does not, from the flood's own address and before it was ever checked: it is told to come again."""
+    box = own_box(origins=[PORTAL])
+    box.write_users({USER: PASSWORD}, cost=15)  # seconds for each of those that wait, and nothing else does
+    box.replace("ticket_keys.json", keys_document((KEY_ID, KEY)))
+    box.replace("tokens.json", tokens_document(("a1", "alices", "alice", time.time() + 600)))
+    box.start()
+    with ExitStack() as stack:
+        flood = [stack.enter_context(socket.create_connection(("127.0.0.1", box.port), 60)) for _ in range(LANE_DEPTH + 4)]
+        for number, connection in enumerate(flood):
+            login = b64encode(f"{USER}:wrong {number}".encode()).decode()
+            head = f"GET /mlflow/-/info HTTP/1.1\r\nHost: {box.settings['listen']}\r\nAuthorization: Basic {login}\r\n\r\n"
+            connection.sendall(head.encode())
+        refused = until(lambda: select.select(flood, [], [], 0)[0], what="those that found no place in the queue")
+        assert refused[0].recv(65536).startswith(b"HTTP/1.1 429 ")
+        first = box.request("GET", "/-/info")
+        cookie, token = principal(box, cookie_of(sign_in(box, ticket(KEY, SERVER)))), bearer(box, "alices")
+        last = box.request("GET", "/-/info")
+        assert [(answer.status_code, int(answer.headers["Retry-After"]) > 0) for answer in (first, last)] == [(429, True)] * 2
+        assert (cookie, token) == ("portal:alice", "token:a1:alice")
 
 
 def test_before_a_user_is_registered_nobody_is_let_in_by_any_way(own_box: Callable[..., Box]) -> None:
