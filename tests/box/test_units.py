@@ -83,6 +83,12 @@ def test_the_whole_nginx_text() -> None:
     assert nginx_text(settings(max_upload_bytes=1000), user=None) == expected
 
 
+def test_the_reference_page_states_nginxs_time_outs() -> None:
+    (stated,) = re.findall(r"^\*\*Time-outs\*\* of nginx: .*\n.*\n", (ROOT / "docs" / "reference" / "box.md").read_text(), re.MULTILINE)
+    in_force = re.findall(r"^    (\w+_timeout) (\d+s);$", nginx_text(settings(), user=None), re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)` (\d+s)", stated)) == sorted(in_force)
+
+
 def test_what_changes_the_nginx_text() -> None:
     usual = nginx_text(settings(), user=None)
     with_gateway = nginx_text(settings(allow_gateway=True), user="root")
