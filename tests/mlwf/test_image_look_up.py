@@ -13,23 +13,27 @@ from typing import ClassVar
 import pytest
 from mlwf.errors import MlwfError
 from mlwf.export.workspace import Workspace
+from mlwf.image.base_registry import MAX_MANIFEST, registry_digest
 from mlwf.image.base_size import ARCHITECTURES, layers_size, layout_manifest
 from mlwf.image.create import _check_room
+from mlwf.image.docker_reference import DockerReference
 
 from tests.image.conftest import package_files
 from tests.mlwf.test_image_parts import fake_tool, run_command
 
 
 class Registry(BaseHTTPRequestHandler):
-    """Serves manifests by tag and by digest."""
+    """Serves manifests by tag and by digest. `tells`: it says the digest; `breaks`: it says more bytes than it sends."""
 
     manifests: ClassVar[dict[str, bytes]] = {}
+    tells, breaks = True, False
 
     def do_GET(self) -> None:
         manifest = self.manifests.get(self.path.rpartition("/")[2])
-        self.send_response(200 if manifest else 404)
-        self.send_header("Docker-Content-Digest", digest_of(manifest or b""))
-        self.send_header("Content-Length", str(len(manifest or b"")))
+        self.send_response(404 if manifest is None else 200)
+        if self.tells:
+            self.send_header("Docker-Content-Digest", digest_of(manifest or b""))
+        self.send_header("Content-Length", str(len(manifest or b"") + self.breaks))
         self.end_headers()
         if self.command == "GET":
             self.wfile.write(manifest or b"")
@@ -52,6 +56,7 @@ def digest_of(content: bytes) -> str:
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Registry)
+    Registry.tells, Registry.breaks = True, False
     serve(manifest_of())
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
@@ -86,6 +91,19 @@ def test_what_is_wrong_with_the_base_is_told_before_the_package_is_fetched(
 
 def manifest_of(*sizes: int) -> bytes:
     return json.dumps({"layers": [{"size": size} for size in sizes]}).encode()
+
+
+def test_a_registry_that_tells_no_digest(address: str) -> None:
+    reference = DockerReference.parse(f"docker://{address}/python:3")
+    Registry.tells = False
+    assert registry_digest(reference, {}, http=True) == digest_of(manifest_of())
+    with pytest.raises(MlwfError, match="404"):
+        registry_digest(DockerReference.parse(f"docker://{address}/python:2"), {}, http=True)
+    for content, breaks in ((manifest_of(), True), (b"", False), (b" " * (MAX_MANIFEST + 1), False)):
+        serve(content)
+        Registry.breaks = breaks
+        with pytest.raises(MlwfError, match=r"no whole manifest.*digest"):
+            registry_digest(reference, {}, http=True)
 
 
 def index_of(manifest: str, architecture: str) -> bytes:

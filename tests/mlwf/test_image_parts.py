@@ -1,21 +1,15 @@
-"""The parts of mlwf_create_image that need no container tool: SIF, addresses, registries, programs, recipes, verdicts."""
+"""The parts of mlwf_create_image that need no container tool: SIF, addresses, programs, recipes, verdicts."""
 
-import base64
 import dataclasses
 import json
 import os
 import struct
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 from click.testing import CliRunner
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.image import sif
-from mlwf.image.base_registry import registry_digest
 from mlwf.image.base_source import parse_base, pin
 from mlwf.image.create import hand_out
 from mlwf.image.docker_reference import DockerReference
@@ -125,81 +119,6 @@ def test_a_docker_daemon_that_is_not_there(tmp_path: Path) -> None:
     for address in (f"unix://{tmp_path}/docker.sock", "tcp://host:2375"):
         with pytest.raises(MlwfError, match="docker save"):
             pin(parse_base("docker-daemon:base:1"), {"DOCKER_HOST": address}, http=False, digest_of=str)
-
-
-class Registry(BaseHTTPRequestHandler):
-    """Speaks the token dance of registries, for one user."""
-
-    seen: ClassVar[list[tuple[str, str]]] = []
-    digest = DIGEST
-
-    def do_HEAD(self) -> None:
-        self.seen.append((self.path, self.headers.get("Authorization", "")))
-        if self.path.startswith("/v2/open/"):
-            self._answer(200)
-        elif self.headers.get("Authorization") == "Bearer right":
-            self._answer(200 if "/manifests/1" in self.path else 404)
-        else:
-            port = self.server.server_address[1]
-            self._answer(401, ("WWW-Authenticate", f'Bearer realm="http://127.0.0.1:{port}/token",service="s",scope="x"'))
-
-    def do_GET(self) -> None:
-        self.seen.append((self.path, self.headers.get("Authorization", "")))
-        known = self.headers.get("Authorization") == "Basic " + base64.b64encode(b"alice:right").decode()
-        body = json.dumps({"token": "right" if known else "wrong"}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def _answer(self, status: int, *headers: tuple[str, str]) -> None:
-        self.send_response(status)
-        for name, value in (("Docker-Content-Digest", self.digest), ("Content-Length", "0"), *headers):
-            self.send_header(name, value)
-        self.end_headers()
-
-    def log_message(self, *_args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def address() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Registry)
-    Registry.seen, Registry.digest = [], DIGEST
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield f"127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-def test_the_digest_behind_a_tag(address: str, tmp_path: Path) -> None:
-    def ask(name: str, **environ: str) -> str:
-        return registry_digest(DockerReference.parse(f"docker://{address}/{name}"), {"HOME": str(tmp_path), **environ}, http=True)
-
-    assert ask("open/python:3") == DIGEST
-    with pytest.raises(MlwfError, match=r"401.*docker login"):
-        ask("private/python:1")
-    assert ask("private/python:1", APPTAINER_DOCKER_USERNAME="alice", APPTAINER_DOCKER_PASSWORD="right") == DIGEST
-    (tmp_path / ".docker").mkdir()
-    auth = base64.b64encode(b"alice:right").decode()
-    (tmp_path / ".docker/config.json").write_text(json.dumps({"auths": {address: {"auth": auth}}}))
-    assert ask("private/python:1") == DIGEST
-    with pytest.raises(MlwfError, match="404"):
-        ask("private/python:2")
-    assert not any("right" in path for path, _auth in Registry.seen), "no secret in an address"
-    asked = len(Registry.seen)
-    assert ask(f"private/python@{DIGEST}") == DIGEST
-    assert len(Registry.seen) == asked
-    Registry.digest = "sha256:../../x"
-    with pytest.raises(MlwfError):
-        ask("open/python:3")
-
-
-def test_a_registry_that_does_not_answer() -> None:
-    with pytest.raises(MlwfError, match="Connection refused"):
-        registry_digest(DockerReference.parse("docker://127.0.0.1:9/a"), {}, http=True)
 
 
 def test_what_a_program_says_last_is_the_reason(tmp_path: Path) -> None:

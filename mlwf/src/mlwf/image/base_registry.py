@@ -2,10 +2,12 @@
 
 import base64
 import functools
+import hashlib
 import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 
@@ -35,19 +37,25 @@ def registry_digest(reference: DockerReference, environ: Mapping[str, str], *, h
     if reference.digest:
         return reference.digest
     answer = _ask("HEAD", reference, reference.tag, environ, http=http)
+    if not answer.ok:
+        raise _refused(reference, answer)
     digest = answer.headers.get("Docker-Content-Digest", "")
-    if answer.ok and re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+    if re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
         return digest
-    raise MlwfError(_what(reference), _("the registry answers {status}").format(status=answer.status_code), _cure(answer.status_code))
+    # A registry need not tell the digest: it is the hash of the manifest.
+    manifest = registry_manifest(reference, reference.tag, environ, http=http)
+    if not manifest:
+        raise MlwfError(
+            _what(reference), _("the registry sends no whole manifest"), _("Try again, or name the image with its digest (NAME@sha256:…).")
+        )
+    return f"sha256:{hashlib.sha256(manifest).hexdigest()}"
 
 
-def registry_manifest(reference: DockerReference, digest: str, environ: Mapping[str, str], *, http: bool = False) -> bytes:
-    """The manifest with this digest; empty where it breaks off or is longer than one may be. Raises MlwfError."""
-    with _ask("GET", reference, digest, environ, http=http) as answer:
+def registry_manifest(reference: DockerReference, named: str, environ: Mapping[str, str], *, http: bool = False) -> bytes:
+    """The manifest `named` by a tag or digest; empty where it breaks off or is longer than one may be. Raises MlwfError."""
+    with _ask("GET", reference, named, environ, http=http) as answer:
         if not answer.ok:
-            raise MlwfError(
-                _what(reference), _("the registry answers {status}").format(status=answer.status_code), _cure(answer.status_code)
-            )
+            raise _refused(reference, answer)
         content = bytearray()
         try:
             for part in answer.iter_content(1 << 16):
@@ -63,6 +71,10 @@ def _what(reference: DockerReference) -> str:
     return _("The base image {name} cannot be looked up").format(
         name=f"{reference.host}/{reference.name}" + (f":{reference.tag}" if reference.tag else f"@{reference.digest}")
     )
+
+
+def _refused(reference: DockerReference, answer: requests.Response) -> MlwfError:
+    return MlwfError(_what(reference), _("the registry answers {status}").format(status=answer.status_code), _cure(answer.status_code))
 
 
 def _ask(method: str, reference: DockerReference, named: str, environ: Mapping[str, str], *, http: bool) -> requests.Response:
@@ -110,9 +122,23 @@ def _with_credentials(
     token = session.get(realm, params=query, timeout=TIMEOUT, auth=(known[0], known[1].reveal()) if known else None)
     if not token.ok:
         return token
-    body = token.json()
-    bearer = str(body.get("token") or body.get("access_token") or "")
-    return again(headers={"Authorization": f"Bearer {bearer}"})
+    return again(headers={"Authorization": f"Bearer {_bearer(token, reference)}"})
+
+
+def _bearer(answer: requests.Response, reference: DockerReference) -> str:
+    """The token in the answer of the registry's sign-in service. Raises MlwfError."""
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    bearer = (body.get("token") or body.get("access_token")) if isinstance(body, dict) else None
+    if not isinstance(bearer, str) or not re.fullmatch(r"[!-~]+", bearer):
+        raise MlwfError(
+            _what(reference),
+            _("{host}, where the registry signs users in, sends no token").format(host=urlsplit(answer.url).netloc),
+            _("Try again; if it comes back, tell those who run the registry, or name a file (docker-archive:, SIF)."),
+        )
+    return bearer
 
 
 def _credentials(host: str, environ: Mapping[str, str]) -> tuple[str, Secret] | None:

@@ -1,0 +1,99 @@
+"""The digest behind a tag, with a registry that has its users sign in."""
+
+import base64
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from mlwf.errors import MlwfError
+from mlwf.image.base_registry import registry_digest
+from mlwf.image.docker_reference import DockerReference
+
+DIGEST = "sha256:" + "ab" * 32
+
+
+class Registry(BaseHTTPRequestHandler):
+    """Speaks the token dance of registries, for one user."""
+
+    seen: ClassVar[list[tuple[str, str]]] = []
+    digest = DIGEST
+    token = b""
+
+    def do_HEAD(self) -> None:
+        self.seen.append((self.path, self.headers.get("Authorization", "")))
+        if self.path.startswith("/v2/open/"):
+            self._answer(200)
+        elif self.headers.get("Authorization") == "Bearer right":
+            self._answer(200 if "/manifests/1" in self.path else 404)
+        else:
+            port = self.server.server_address[1]
+            self._answer(401, ("WWW-Authenticate", f'Bearer realm="http://127.0.0.1:{port}/token",service="s",scope="x"'))
+
+    def do_GET(self) -> None:
+        self.seen.append((self.path, self.headers.get("Authorization", "")))
+        known = self.headers.get("Authorization") == "Basic " + base64.b64encode(b"alice:right").decode()
+        body = self.token or json.dumps({"token": "right" if known else "wrong"}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _answer(self, status: int, *headers: tuple[str, str]) -> None:
+        self.send_response(status)
+        for name, value in (("Docker-Content-Digest", self.digest), ("Content-Length", "0"), *headers):
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Registry)
+    Registry.seen, Registry.digest, Registry.token = [], DIGEST, b""
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    yield f"127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_the_digest_behind_a_tag(address: str, tmp_path: Path) -> None:
+    def ask(name: str, **environ: str) -> str:
+        return registry_digest(DockerReference.parse(f"docker://{address}/{name}"), {"HOME": str(tmp_path), **environ}, http=True)
+
+    assert ask("open/python:3") == DIGEST
+    with pytest.raises(MlwfError, match=r"401.*docker login"):
+        ask("private/python:1")
+    assert ask("private/python:1", APPTAINER_DOCKER_USERNAME="alice", APPTAINER_DOCKER_PASSWORD="right") == DIGEST
+    (tmp_path / ".docker").mkdir()
+    auth = base64.b64encode(b"alice:right").decode()
+    (tmp_path / ".docker/config.json").write_text(json.dumps({"auths": {address: {"auth": auth}}}))
+    assert ask("private/python:1") == DIGEST
+    with pytest.raises(MlwfError, match="404"):
+        ask("private/python:2")
+    assert not any("right" in path for path, _auth in Registry.seen), "no secret in an address"
+    asked = len(Registry.seen)
+    assert ask(f"private/python@{DIGEST}") == DIGEST
+    assert len(Registry.seen) == asked
+    Registry.digest = "sha256:../../x"
+    assert re.fullmatch("sha256:[0-9a-f]{64}", ask("open/python:3")), "then the manifest is hashed"
+
+
+@pytest.mark.parametrize("token", [b"[]", b'"right"', b"<html>", b"{}", b'{"token": 7}', b'{"token": "a\\r\\nHost: b"}', b"\xff"])
+def test_an_answer_without_a_token_is_said(address: str, token: bytes) -> None:
+    Registry.token = token
+    with pytest.raises(MlwfError, match=f"{address}, where the registry signs users in, sends no token"):
+        registry_digest(DockerReference.parse(f"docker://{address}/private/python:1"), {}, http=True)
+
+
+def test_a_registry_that_does_not_answer() -> None:
+    with pytest.raises(MlwfError, match="Connection refused"):
+        registry_digest(DockerReference.parse("docker://127.0.0.1:9/a"), {}, http=True)
