@@ -29,14 +29,23 @@ class BaseSource:
     def is_remote(self) -> bool:
         return self.path is None and self.kind != "docker-daemon"
 
+    @property
+    def name(self) -> str:
+        """What follows the kind."""
+        return self.text.removeprefix(f"{self.kind}:")
+
 
 @dataclass(frozen=True)
 class Pinned:
-    """A base image whose content can be named: what the container tool is given, and the digest. `exact`: the address holds it too."""
+    """A base image whose content can be named: what the container tool is given, and the digest. `exact`: the address holds it too.
+
+    Of one in a Docker daemon, whose name may mean another one soon, the tool is given what `save_image` saves; `size`: its bytes.
+    """
 
     source: str
     digest: str
     exact: str
+    size: int = 0
 
 
 def parse_base(text: str) -> BaseSource:
@@ -73,8 +82,10 @@ def pin(base: BaseSource, environ: Mapping[str, str], *, http: bool, digest_of: 
         exact = base.reference.pinned(digest)
         return Pinned(exact, digest, exact)
     if base.kind == "docker-daemon":
-        digest = _daemon_digest(base.text.removeprefix("docker-daemon:"), environ)
-        return Pinned(base.text, digest, base.text)
+        from mlwf.image.base_daemon import find_image
+
+        digest, size = find_image(base.name, environ)
+        return Pinned(base.text, digest, base.text, size)
     assert base.path is not None  # noqa: S101  # the other kinds have a path
     if base.kind == "oci":
         return Pinned(base.text, _oci_digest(base), f"oci:{base.path}")
@@ -135,33 +146,6 @@ def one_image(layout: Path, digest: str, view: Path) -> str:
     (view / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
     (view / "blobs").symlink_to(layout / "blobs")
     return f"oci:{view}"
-
-
-def _daemon_digest(name: str, environ: Mapping[str, str]) -> str:
-    """The image's id, by the Docker daemon on this machine."""
-    import requests
-
-    from mlwf.transport import UnixAdapter
-
-    address = environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
-    session = requests.Session()
-    session.trust_env = False
-    why = _("{address} is no Unix socket").format(address=address)
-    if address.startswith("unix://"):
-        session.mount("http://", UnixAdapter(Path(address.removeprefix("unix://"))))
-        try:
-            answer = session.get(f"http://localhost/images/{name}/json", timeout=30)
-            found = answer.json().get("Id", "") if answer.ok else ""
-            if DIGEST.fullmatch(found):
-                return str(found)
-            why = _("the daemon answers {status}").format(status=answer.status_code)
-        except (requests.RequestException, ValueError) as error:
-            why = _("the Docker daemon does not answer ({kind})").format(kind=type(error).__name__)
-    raise MlwfError(
-        _("The image {name} cannot be read from the Docker daemon").format(name=name),
-        why,
-        _("Look with 'docker images', or save it: 'docker save NAME -o FILE.tar' and docker-archive:FILE.tar."),
-    )
 
 
 def file_digest(path: Path) -> str:

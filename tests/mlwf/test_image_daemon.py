@@ -1,0 +1,101 @@
+"""A base in a Docker daemon whose name moves to another image while the first one is read."""
+
+import json
+import socketserver
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from tests.image.conftest import package_files
+from tests.mlwf.test_image_parts import fake_tool, run_command
+
+ONE, OTHER = "sha256:" + "1" * 64, "sha256:" + "2" * 64
+# Keeps what it is asked to unpack.
+KEEPS = """\
+#!/bin/sh
+if [ "$1" = --version ]; then echo "apptainer version 1.4.5"; exit; fi
+for last; do :; done
+while IFS= read -r line; do echo "$line"; done < "${last#docker-archive:}" > "%s"
+echo "FATAL: no build of $last" >&2
+exit 1
+"""
+
+
+class Daemon(BaseHTTPRequestHandler):
+    """Holds two images; each time that somebody asks what the name means, it is given to the other one afterwards."""
+
+    names: ClassVar[dict[str, str]] = {}
+    contents: ClassVar[dict[str, bytes]] = {}
+    asked: ClassVar[list[str]] = []
+    size, breaks = 1, False
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        named, _slash, what = self.path.removeprefix("/images/").rpartition("/")
+        found = named if named in self.contents else self.names.get(named)
+        body = b""
+        if found and what == "json":
+            body = json.dumps({"Id": found, "Size": self.size}).encode()
+            self.names.update({named: ONE if found == OTHER else OTHER})
+        elif found:
+            body = self.contents[found]
+        self.send_response(200 if body else 404)
+        self.send_header("Content-Length", str(len(body) + (self.breaks and what == "get")))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """With a package, the tools, and the daemon's socket."""
+    Daemon.names, Daemon.contents, Daemon.asked = {"base:1": ONE}, {ONE: b"the one\n", OTHER: b"the other\n"}, []
+    Daemon.size, Daemon.breaks = 1, False
+    fake_tool(tmp_path, "apptainer", "")
+    (tmp_path / "apptainer").write_text(KEEPS % (tmp_path / "given"))
+    fake_tool(tmp_path, "mksquashfs", "mksquashfs version 4.5.1\n\tzstd")
+    (tmp_path / "package").mkdir()
+    for name, content in package_files({"code/predict.py": None}).items():
+        (tmp_path / "package" / name).write_bytes(content)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
+    with socketserver.ThreadingUnixStreamServer(str(tmp_path / "docker.sock"), Daemon) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield tmp_path
+        server.shutdown()
+        thread.join()
+
+
+def told(monkeypatch: pytest.MonkeyPatch, folder: Path, base: str = "base:1") -> str:
+    asked = ("--model-pkg-url", str(folder / "package"), "--base-container-url", f"docker-daemon:{base}")
+    status, _out, err = run_command(monkeypatch, folder, *asked)
+    assert status == 1
+    return " ".join(err.split())
+
+
+def test_a_name_that_moves_is_read_as_what_it_was_when_it_was_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "no build of docker-archive:" in told(monkeypatch, folder)
+    assert Daemon.names["base:1"] == OTHER
+    assert (folder / "given").read_text() == "the one\n"
+    assert Daemon.asked == ["/images/base:1/json", f"/images/{ONE}/get"]
+    told(monkeypatch, folder, OTHER)
+    assert (folder / "given").read_text() == "the other\n", "an id is a name, too"
+
+
+def test_what_the_daemon_does_not_give(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cannot = "cannot be read from the Docker daemon: the "
+    assert f"The image none:1 {cannot}daemon answers 404" in told(monkeypatch, folder, "none:1")
+    Daemon.breaks = True
+    assert f"The image base:1 {cannot}Docker daemon does not answer (" in told(monkeypatch, folder)
+    Daemon.names["base:1"] = "no digest"
+    assert f"The image base:1 {cannot}daemon answers 200" in told(monkeypatch, folder)
+    Daemon.names["base:1"] = "sha256:" + "3" * 64
+    assert f"The image base:1 {cannot}daemon answers 404" in told(monkeypatch, folder), "it was removed meanwhile"
+    Daemon.names["base:1"], Daemon.size = ONE, 1 << 60
+    assert "There is no place for" in told(monkeypatch, folder), "the daemon tells how large it is"
