@@ -39,6 +39,7 @@ RULES = [
     ),
     Rule(("gunicorn",), ("backend/serve.py", "backend/server.py"), "how it is served is one module's business"),
     Rule(("mlflow",), ("tracking_server/*", "samples/*"), "mlflow's import costs seconds and 200 MB; only the box and jobs have it"),
+    Rule(("uv",), ("mlwf/src/mlwf/image/uv_program.py",), "every call of uv gets named variables only"),
     Rule(("backend",), ("backend/*", "tests/*", "benchmarks/*"), "the service is reached over its API, by mlwf's client", among=("*",)),
     Rule(
         ("ood_app",), ("ood_app/*", "demo/*", "tests/*", "benchmarks/*"), "the console serves pages and is nobody's library", among=("*",)

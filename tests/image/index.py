@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import tarfile
 import threading
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -48,8 +49,15 @@ class Index:
         self.files.update([wheel(name, version, **more)])
         return self
 
-    def add_sdist(self, name: str, version: str) -> "Index":
-        self.files[f"{name}-{version}.tar.gz"] = b"no wheel of it"
+    def add_sdist(self, name: str, version: str, files: Mapping[str, str] | None = None) -> "Index":
+        """A source package; without files, one that nobody unpacks."""
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w:gz") as tar:
+            for path, text in (files or {}).items():
+                entry = tarfile.TarInfo(f"{name}-{version}/{path}")
+                entry.size = len(text.encode())
+                tar.addfile(entry, io.BytesIO(text.encode()))
+        self.files[f"{name}-{version}.tar.gz"] = out.getvalue()
         return self
 
     @property

@@ -13,10 +13,11 @@ from mlwf.image.cache import remove_tree
 from mlwf.image.compiled import Compiler
 from mlwf.image.growth import Growth
 from mlwf.image.kit import Kit
-from mlwf.image.lock import BasePlatform, Lock, uv_program
+from mlwf.image.lock import BasePlatform, Lock
 from mlwf.image.process import ProgramError
 from mlwf.image.pythons import Python
 from mlwf.image.steps import Meter
+from mlwf.image.uv_program import run_uv
 
 ENV = "env"
 # The Python that uv is run with, as folders are called.
@@ -48,9 +49,10 @@ class Environments:
             # uv unpacks what it fetches at once, in a new folder, and moves that to the others of its archive. A lock tells no sizes.
             meter.watches(Growth(self.wheels, self.wheels / "archive-v0"), None)
         try:
-            self.kit.runner.run(
+            run_uv(
+                self.kit.runner,
                 [
-                    uv_program(), "pip", "install", "--no-config", "--no-deps", "--require-hashes", "--quiet", "--no-compile-bytecode",
+                    "pip", "install", "--no-config", "--no-deps", "--require-hashes", "--quiet", "--no-compile-bytecode",
                     "--cache-dir", self.wheels, "--target", target, *self._for_the_base(), *(["--offline"] if offline else []),
                     "--requirements", listed,
                 ],
@@ -70,11 +72,12 @@ class Environments:
         listed.write_text(lock.text)
         what = _("The model's packages cannot be installed")
         options: list[str | Path] = ["--no-config", "--quiet", "--cache-dir", self.wheels]
-        self.kit.runner.run([uv_program(), "venv", *options, "--relocatable", "--no-project", "--python", sys.executable, env], what)
+        run_uv(self.kit.runner, ["venv", *options, "--relocatable", "--no-project", "--python", sys.executable, env], what)
         links = self._link_places(env)
-        self.kit.runner.run(
+        run_uv(
+            self.kit.runner,
             [
-                uv_program(), "pip", "sync", *options, "--offline", "--require-hashes", "--link-mode", "hardlink", "--no-compile-bytecode",
+                "pip", "sync", *options, "--offline", "--require-hashes", "--link-mode", "hardlink", "--no-compile-bytecode",
                 *self._for_the_base(), "--python", env, listed,
             ],
             what,

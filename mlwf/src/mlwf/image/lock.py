@@ -3,7 +3,6 @@
 import hashlib
 import re
 import shutil
-import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from mlwf.image.package import ModelPackage
 from mlwf.image.process import ProgramError, Runner
 from mlwf.image.requirements import STRICT, Policy, RefusedRequirementError, Requirements, check_variables
 from mlwf.image.uv_lock import UvLock, read_uv_lock
+from mlwf.image.uv_program import run_uv
 
 NAMED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;\\]+)")
 # What uv has names for: wheels for a version run on every later one.
@@ -81,16 +81,6 @@ class BasePlatform:
         return f"{machine}-manylinux_2_{known[-1]}"
 
 
-def uv_program() -> Path:
-    """uv, which comes with this package. Raises MlwfError where it was taken away."""
-    import uv
-
-    found = Path(uv.find_uv_bin())
-    if not found.is_file():
-        raise MlwfError(_("uv is missing in {folder}").format(folder=sysconfig.get_path("scripts")), cure=_("Install mlwf again."))
-    return found
-
-
 def torch_backend(requirements: Requirements) -> str:
     """What uv calls the builds of PyTorch that the model recorded, such as cu128; empty where it recorded none. Raises MlwfError."""
     tags = {match[1] for line in (*requirements.packages, *requirements.constraints) if (match := TORCH.match(line))}
@@ -127,9 +117,10 @@ def make_lock(
     options = ["--only-binary", ":all:"] if only_wheels else []
     options += ["--offline"] if offline else []
     try:
-        runner.run(
+        run_uv(
+            runner,
             [
-                uv_program(), "pip", "compile", "--generate-hashes", "--no-header", "--no-annotate", "--no-config", "--quiet",
+                "pip", "compile", "--generate-hashes", "--no-header", "--no-annotate", "--no-config", "--quiet",
                 "--python-version", python, "--python-platform", platform.as_uv(), "--cache-dir", cache, *options,
                 "--constraints", bounds, "--output-file", locked, wanted,
             ],
@@ -182,9 +173,10 @@ def _exported(own: UvLock, python: str, runner: Runner, cache: Path, folder: Pat
     for name in ("uv.lock", "pyproject.toml"):
         shutil.copyfile(own.file.parent / name, project / name)
     try:
-        text = runner.run(
+        text = run_uv(
+            runner,
             [
-                uv_program(), "export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate", "--no-config",
+                "export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate", "--no-config",
                 "--quiet", "--format", "requirements.txt", "--project", project,
                 "--python", python, "--no-python-downloads", "--cache-dir", cache,
                 "--offline",

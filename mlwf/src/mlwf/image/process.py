@@ -57,22 +57,33 @@ class Runner:
                     if process.poll() is None:
                         os.killpg(process.pid, signal.SIGKILL)
 
-    def run(self, argv: Sequence[str | Path], what: str, *, extra: Mapping[str, str] | None = None, timeout: float | None = None) -> str:
-        """What the program wrote to stdout. `what` says in the user's words what failed. Raises ProgramError."""
-        status, out, err = self._finish(argv, what, extra or {}, timeout)
+    def run(
+        self,
+        argv: Sequence[str | Path],
+        what: str,
+        *,
+        extra: Mapping[str, str] | None = None,
+        environ: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> str:
+        """What the program wrote to stdout. `what` says in the user's words what failed; `environ`: instead of the runner's own.
+
+        Raises ProgramError.
+        """
+        status, out, err = self._finish(argv, what, {**(self.environ if environ is None else environ), **(extra or {})}, timeout)
         if status:
             raise ProgramError(what, status, err or out)
         return out
 
     def ask(self, argv: Sequence[str | Path], what: str) -> str:
         """All that the program says, whatever its status: for `--help` and its like. Raises MlwfError when it does not end."""
-        _status, out, err = self._finish(argv, what, {}, 60.0)
+        _status, out, err = self._finish(argv, what, self.environ, 60.0)
         return out + err
 
-    def _finish(self, argv: Sequence[str | Path], what: str, extra: Mapping[str, str], timeout: float | None) -> tuple[int, str, str]:
+    def _finish(self, argv: Sequence[str | Path], what: str, environ: Mapping[str, str], timeout: float | None) -> tuple[int, str, str]:
         words = [str(word) for word in argv]
         self.note("$ " + " ".join(words))
-        process = self._started(words, {**self.environ, **extra}, what)
+        process = self._started(words, environ, what)
         try:
             out, err = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired as error:

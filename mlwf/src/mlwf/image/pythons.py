@@ -12,9 +12,9 @@ from mlwf.i18n import _
 from mlwf.image.base import ComingBase
 from mlwf.image.cache import remove_tree
 from mlwf.image.kit import Kit
-from mlwf.image.lock import uv_program
 from mlwf.image.process import ProgramError, Runner
 from mlwf.image.tool import Bind
+from mlwf.image.uv_program import run_uv
 
 INSIDE = "/mlwf/python"
 VERSION = re.compile(r"3\.[0-9]{1,2}\.[0-9]{1,2}")
@@ -136,11 +136,11 @@ def _from_site(wanted: str, into: Path, environ: Mapping[str, str]) -> bool:
 
 def _from_uv(wanted: str, into: Path, work: Path, runner: Runner, mirror: str) -> bool:
     fetched = work / "fetched"
-    argv: list[str | Path] = [uv_program(), "python", "install", "--no-config", "--no-bin", "--install-dir", fetched, "--no-cache"]
+    argv: list[str | Path] = ["python", "install", "--no-config", "--no-bin", "--install-dir", fetched, "--no-cache"]
     try:
         # As a variable, not an argument: a site's address may hold a password.
         extra = {"UV_PYTHON_INSTALL_MIRROR": mirror} if mirror else {}
-        runner.run([*argv, wanted], _("uv cannot fetch Python {version}").format(version=wanted), extra=extra)
+        run_uv(runner, [*argv, wanted], _("uv cannot fetch Python {version}").format(version=wanted), extra=extra)
     except ProgramError as error:
         runner.note(str(error))
         return False

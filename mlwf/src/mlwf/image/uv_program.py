@@ -1,0 +1,39 @@
+"""The one place that runs uv. A package that is built from source sees what uv sees: never the user's keys to other things."""
+
+import re
+import sysconfig
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mlwf.errors import MlwfError
+from mlwf.i18n import _
+from mlwf.image.process import Runner
+
+# What uv, the network, and compilers need of the user's variables. Of uv's own, those for publishing are no business of a build.
+NAMED = re.compile(
+    r"PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|LC_[A-Z]+|TZ|TMPDIR|XDG_[A-Z]+_HOME|NETRC|LD_LIBRARY_PATH"
+    r"|(?i:https?_proxy|all_proxy|no_proxy)|SSL_CERT_FILE|SSL_CERT_DIR|SSL_CLIENT_CERT"
+    r"|UV_(?!PUBLISH_|GITHUB_TOKEN)[A-Z0-9_]+"
+    r"|CC|CXX|CPP|FC|F77|F90|AR|LD|[A-Z]*FLAGS|CPATH|C_INCLUDE_PATH|CPLUS_INCLUDE_PATH|LIBRARY_PATH|PKG_CONFIG_PATH|CMAKE_[A-Z_]+"
+    r"|CUDA_HOME|CUDA_PATH|MAX_JOBS|CARGO_HOME|RUSTUP_HOME"
+)
+
+
+def run_uv(runner: Runner, arguments: Sequence[str | Path], what: str, *, extra: Mapping[str, str] | None = None) -> str:
+    """What uv says. `extra`: variables besides the named ones. Raises ProgramError, and MlwfError where uv was taken away."""
+    return runner.run([_program(), *arguments], what, extra=extra, environ=named(runner.environ))
+
+
+def named(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that uv gets."""
+    return {name: value for name, value in environ.items() if NAMED.fullmatch(name)}
+
+
+def _program() -> Path:
+    """uv, which comes with this package."""
+    import uv
+
+    found = Path(uv.find_uv_bin())
+    if not found.is_file():
+        raise MlwfError(_("uv is missing in {folder}").format(folder=sysconfig.get_path("scripts")), cure=_("Install mlwf again."))
+    return found
