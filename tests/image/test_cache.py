@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from mlwf.errors import MlwfError
-from mlwf.image import lease
+from mlwf.export import lease
 from mlwf.image.cache import CONTENT, LEASES, NOTE, Cache
 from mlwf.image.cache_space import IN_USE_SECONDS, entries, prune
 from mlwf.image.steps import Steps
@@ -228,7 +228,7 @@ def test_a_killed_job_leaves_nothing_that_counts(cache: Cache, python: Start) ->
 ALONE = """
 import os, sys
 from pathlib import Path
-from mlwf.image.lease import hold
+from mlwf.export.lease import hold
 file, inside = Path(sys.argv[1]), Path(sys.argv[2])
 for round in range(25):
     with hold(file, pause=0.001):

@@ -4,20 +4,26 @@ import datetime as dt
 import gzip
 import hashlib
 import io
+import json
+import os
 import random
 import subprocess
+import sys
 import tarfile
+import time
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlwf.errors import MlwfError
+from mlwf.export import lease
 from mlwf.export.gzip_stream import BLOCK, ParallelGzip
 from mlwf.export.paths import UnsafePathError, check_path, check_tree
 from mlwf.export.tarball import TarWriter, with_directories
-from mlwf.export.workspace import Workspace
+from mlwf.export.workspace import PREFIX, SILENT_SECONDS, Workspace
 
 TEXT = b"".join(path.read_bytes() for path in sorted(Path(subprocess.__file__).parent.glob("[a-p]*.py")))[: 6 << 20]
 WEIGHTS = random.Random(1).randbytes(3 << 20)  # noqa: S311  # the same bytes each time
@@ -164,3 +170,77 @@ def test_a_failure_removes_everything(folder: Path) -> None:
     with pytest.raises(MlwfError, match="not enough space"):
         _fail_in(folder)
     assert list(folder.iterdir()) == []
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from mlwf.export.workspace import Workspace
+with Workspace(Path(sys.argv[1]), prefix=sys.argv[2]) as space:
+    (space.path / "model").mkdir(0o750)
+    (space.path / "model" / "weights").write_text("half")
+    print(space.path, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def run_of(folder: Path) -> Iterator[Callable[[str], "subprocess.Popen[str]"]]:
+    """Starts a run that is at its work in the folder."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(prefix: str) -> "subprocess.Popen[str]":
+        argv = [sys.executable, "-c", KILLED, str(folder), prefix]
+        started.append(subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        assert started[-1].stdout
+        assert Path(started[-1].stdout.readline().strip(), "model/weights").is_file()
+        return started[-1]
+
+    yield start
+    for run in started:
+        run.kill()
+        run.communicate()
+
+
+def test_the_next_run_removes_what_a_killed_one_left(folder: Path, run_of: Callable[[str], "subprocess.Popen[str]"]) -> None:
+    killed, other, living = run_of(PREFIX), run_of("MLWFCreateImage_"), run_of("MLWFOther_")
+    for run in (killed, other):
+        run.kill()
+        run.wait()
+    left = {path.name for path in folder.iterdir()}
+    assert len(left) == 6
+    with Workspace(folder) as space:
+        own = {space.path.name, space.path.with_suffix(".lease").name}
+        assert {path.name for path in folder.iterdir()} == own | {name for name in left if not name.startswith(f".{PREFIX}")}
+    with Workspace(folder, prefix="MLWFCreateImage_"), Workspace(folder, prefix="MLWFOther_"):
+        pass
+    living.communicate("")
+    assert list(folder.iterdir()) == []
+
+
+def test_what_may_be_at_work_or_is_a_strangers_stays(folder: Path) -> None:
+    mark = json.dumps({**lease.whoami(), "host": "node-17"})
+    elsewhere, linked, bare = (folder / f".{PREFIX}2026112409000{number}.partial" for number in range(3))
+    for path in (elsewhere, bare, folder / "kept"):
+        path.mkdir()
+        (path / "file").write_text("half")
+    linked.symlink_to(folder / "kept")
+    for path in (elsewhere, linked):
+        path.with_suffix(".lease").write_text(mark)
+    hour, day = time.time() - 3600, time.time() - SILENT_SECONDS - 5
+    os.utime(elsewhere.with_suffix(".lease"), (hour, hour))
+    os.utime(linked.with_suffix(".lease"), (day, day))
+    with Workspace(folder):
+        assert (elsewhere / "file").exists(), "a suspended job is no dead one"
+    assert (folder / "kept/file").exists()
+    os.utime(elsewhere.with_suffix(".lease"), (day, day))
+    if os.geteuid() == 0:
+        os.chown(elsewhere, 65534, 65534)
+        with Workspace(folder):
+            assert (elsewhere / "file").exists(), "of another user"
+        os.chown(elsewhere, 0, 0)
+        elsewhere.with_suffix(".lease").write_text(mark)
+        os.utime(elsewhere.with_suffix(".lease"), (day, day))
+    with Workspace(folder):
+        assert not elsewhere.exists()
+    assert (bare / "file").exists(), "it has no lease"

@@ -1,19 +1,25 @@
 """The folder of an export, or of an image: made hidden, shown complete, gone when anything fails."""
 
+import contextlib
 import datetime as dt
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 from mlwf.errors import MlwfError
+from mlwf.export.lease import hold, is_over
 from mlwf.export.tarball import DIRECTORY_MODE
 from mlwf.i18n import _
 
 PREFIX = "MLWFExportModel_"
+PARTIAL, LEASE = ".partial", ".lease"
 MARGIN = 16 << 20
+# A holder on another host that is silent may only be suspended, and its work would be lost: it gets a day.
+SILENT_SECONDS = 86400.0
 
 
 def now() -> dt.datetime:
@@ -35,7 +41,8 @@ def check_space(folder: Path, needed: int, cure: str, *, shown: Path | None = No
 class Workspace:
     """A hidden folder beside the target, renamed by `publish` and removed on leaving without it.
 
-    The name is the local time; where that is taken, the next second is waited for. Raises MlwfError.
+    The name is the local time; where that is taken, the next second is waited for. A lease beside it tells the next run here whether
+    this one lives: what killed runs left is removed first. Raises MlwfError.
     """
 
     def __init__(
@@ -47,24 +54,32 @@ class Workspace:
         self._sleep = sleep
         self.target = parent
         self.path = parent
+        self._held = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
+        _sweep(self._parent, self._prefix)
         while True:
             moment = self._clock()
             self.target = self._parent / f"{self._prefix}{moment:%Y%m%d%H%M%S}"
-            self.path = self._parent / f".{self.target.name}.partial"
+            self.path = self._parent / f".{self.target.name}{PARTIAL}"
             if not os.path.lexists(self.target):
                 try:
                     self.path.mkdir(0o700)
+                    self._held.enter_context(hold(self.path.with_suffix(LEASE)))
                 except FileExistsError:
                     pass
                 except OSError as error:
+                    shutil.rmtree(self.path, ignore_errors=True)
                     raise self._unwritable(error) from error
                 else:
                     return self
             self._sleep(1.0 - moment.microsecond / 1e6)
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        with self._held:
+            self._leave(error)
+
+    def _leave(self, error: BaseException | None) -> None:
         if not self.path.name.startswith("."):
             return
         for _attempt in range(3):
@@ -102,3 +117,22 @@ class Workspace:
             error.strerror or str(error),
             _("Change to a folder of yours, or name one with --output-dir."),
         )
+
+
+def _sweep(parent: Path, prefix: str) -> None:
+    """Removes what this user's killed runs left in `parent`: hidden folders whose lease is over."""
+    for lease in parent.glob(f".{prefix}*{LEASE}"):
+        if _is_mine(lease, stat.S_ISREG) and is_over(lease, silent=SILENT_SECONDS):
+            folder = lease.with_suffix(PARTIAL)
+            if _is_mine(folder, stat.S_ISDIR):
+                shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # of two who sweep, one gets it
+                lease.unlink()
+
+
+def _is_mine(path: Path, kind: Callable[[int], bool]) -> bool:
+    try:
+        state = path.lstat()
+    except OSError:
+        return False
+    return state.st_uid == os.geteuid() and kind(state.st_mode)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlwf.errors import MlwfError
+from mlwf.export.lease import hold, is_over
 from mlwf.i18n import _
-from mlwf.image.lease import hold, is_over
 
 CONTENT, NOTE = "content", "note.json"
 LEASES, WORK = "leases", "work"

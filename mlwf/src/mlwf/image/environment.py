@@ -152,7 +152,8 @@ def make_or_fetch(environments: Environments, lock: Lock, folder: Path, *, offli
         except ProgramError as error:
             environments.kit.runner.note(str(error))
             mark.unlink(missing_ok=True)
-            remove_tree(folder / ENV) if (folder / ENV).exists() else None
+            if (folder / ENV).exists():
+                remove_tree(folder / ENV)
         else:
             return
     try:

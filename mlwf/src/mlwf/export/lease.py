@@ -1,7 +1,7 @@
 """A lease: a file that says who works on something, renewed while its holder lives. It needs no locks of the file system (NFS, Lustre).
 
 Two holders at once are possible where a file system loses an exclusive create or a holder stands still for minutes: whoever uses leases
-must bear that. Here it costs double work, since entries of the cache appear by one rename.
+must bear that. In the cache it costs double work, since entries appear by one rename.
 """
 
 import contextlib
@@ -63,8 +63,8 @@ def hold(file: Path, *, waits: Callable[[], object] = lambda: None, pause: float
                 file.unlink()
 
 
-def is_over(file: Path) -> bool:
-    """Whether its holder is known to be dead, or has not renewed it for minutes. False for one that is gone."""
+def is_over(file: Path, *, silent: float = OVER_SECONDS) -> bool:
+    """Whether its holder is known to be dead, or has not renewed it for `silent` seconds. False for one that is gone."""
     try:
         text = file.read_text()
         age = _now(file.parent) - file.stat().st_mtime
@@ -77,7 +77,7 @@ def is_over(file: Path) -> bool:
     me = whoami()
     if isinstance(held, dict) and held.get("pid") and all(held.get(name) == me[name] for name in ("host", "boot", "pids")):
         return bool(_started(int(held["pid"])) != held.get("started"))
-    return age > OVER_SECONDS
+    return age > silent
 
 
 def _take(file: Path, token: str) -> bool:
