@@ -139,6 +139,17 @@ def test_a_program_ends_with_everything_it_started(tmp_path: Path) -> None:
     until(lambda: not alive([child]), seconds=10, what="the signalled child's end")
 
 
+@pytest.mark.parametrize("stream", [1, 2])
+def test_a_program_that_writes_without_end_is_ended(tmp_path: Path, stream: int) -> None:
+    said = r"It fails: it wrote more than 64 MB\. build\.log"
+    with (tmp_path / "log").open("wb", buffering=0) as log, pytest.raises(MlwfError, match=said):
+        Runner({"PATH": os.environ["PATH"]}, log).run(["sh", "-c", f"echo $$; exec yes >&{stream}"], "It fails")
+    words = (tmp_path / "log").read_text().splitlines()
+    assert len(words) < 100_000
+    assert "y" in words, "its beginning is told"
+    until(lambda: not alive([int(words[1])]), seconds=10, what="the program's end")
+
+
 @pytest.mark.parametrize(
     ("said", "kind", "version"),
     [

@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import selectors
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -12,8 +14,10 @@ from typing import IO
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
 
-TAIL_LINES = 12
 GRACE_SECONDS = 5.0
+# More than any program has to say that we know; those of a base or a model are strangers' and may write without end.
+MAX_OUTPUT = 64 << 20
+FIRST_WORDS = 64 << 10
 
 
 class ProgramError(MlwfError):
@@ -85,7 +89,7 @@ class Runner:
         self.note("$ " + " ".join(words))
         process = self._started(words, environ, what)
         try:
-            out, err = process.communicate(timeout=timeout)
+            out, err = self._collected(process, what, timeout)
         except subprocess.TimeoutExpired as error:
             raise MlwfError(what, _("no end after {seconds:.0f} seconds").format(seconds=error.timeout)) from error
         finally:
@@ -96,6 +100,32 @@ class Runner:
             if part:
                 self._write(part.removesuffix(b"\n"))
         return process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
+
+    def _collected(self, process: "subprocess.Popen[bytes]", what: str, timeout: float | None) -> tuple[bytes, bytes]:
+        """All of stdout and stderr when the program has ended. Raises TimeoutExpired, and MlwfError for too much of it."""
+        end = time.monotonic() + timeout if timeout is not None else None
+        out, err = bytearray(), bytearray()
+        with selectors.DefaultSelector() as selector:
+            for pipe, said in ((process.stdout, out), (process.stderr, err)):
+                assert pipe  # noqa: S101  # _started has made both
+                selector.register(pipe, selectors.EVENT_READ, said)
+            while selector.get_map():
+                if end is not None and time.monotonic() >= end:
+                    raise subprocess.TimeoutExpired(process.args, timeout or 0.0)
+                for key, _events in selector.select(end - time.monotonic() if end is not None else None):
+                    part = os.read(key.fd, 1 << 16)
+                    key.data.extend(part)
+                    if not part:
+                        selector.unregister(key.fileobj)
+                if len(out) + len(err) > MAX_OUTPUT:
+                    self._write(bytes(out[:FIRST_WORDS] + err[:FIRST_WORDS]))
+                    raise MlwfError(
+                        what,
+                        _("it wrote more than {size} MB").format(size=MAX_OUTPUT >> 20),
+                        _("build.log has the beginning of it; where a program of the base image or the model does that, take another."),
+                    )
+        process.wait(max(0.0, end - time.monotonic()) if end is not None else None)
+        return bytes(out), bytes(err)
 
     def _started(self, argv: list[str], environ: Mapping[str, str], what: str) -> "subprocess.Popen[bytes]":
         with self._guard:
@@ -114,14 +144,17 @@ class Runner:
 
 
 def end_group(process: "subprocess.Popen[bytes]") -> None:
-    """Ends a program that is still running, and everything that it started."""
+    """Ends a program that is still running, and everything that it started. What it still writes nobody reads."""
+    for pipe in (process.stdout, process.stderr):
+        if pipe:
+            pipe.close()
     if process.poll() is not None:
         return
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=GRACE_SECONDS)
+            process.wait(timeout=GRACE_SECONDS)
             return
 
 
