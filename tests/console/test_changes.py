@@ -135,8 +135,8 @@ def test_the_dialogs_are_japanese_and_fit_a_phone(service: FakeService, open_pag
     service.add("gaa50000", "e" * 200, upgrades=["9.0.0"], previous=previous)
     page = open_page(width=360, height=740, locale="ja-JP")
     for name, text in (
-        ("MLflow の更新", "データベースの写しで"),
-        ("更新前に戻す", "MLflow 3.15.0 と、更新前の"),
+        ("MLflow のアップグレード", "データベースのコピーで"),
+        ("アップグレードの取り消し", "MLflow 3.15.0 と、アップグレード前の"),
         ("サイズの変更", "起動し直します"),
     ):
         dialog = choose(page, name)

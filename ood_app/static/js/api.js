@@ -14,20 +14,22 @@ export class Failure extends Error {
   }
 }
 
+/** More than the console itself waits for the service: what lasts longer hangs somewhere between page and console. */
+const ANSWER_SECONDS = 30;
+
 export async function call(method, path, body) {
+  const signal = AbortSignal.timeout(ANSWER_SECONDS * 1000);
   const headers = { Accept: "application/json" };
   if (method !== "GET") Object.assign(headers, { "Content-Type": "application/json", "X-CSRFToken": meta("csrf-token") });
   let response;
+  let answer = null;
   try {
-    response = await fetch(consolePath(`/api${path}`), { method, headers, body: body && JSON.stringify(body), redirect: "error", cache: "no-store" });
+    response = await fetch(consolePath(`/api${path}`), { method, headers, body: body && JSON.stringify(body), redirect: "error", cache: "no-store", signal });
+    answer = await response.json();
   } catch {
-    throw new Failure({
-      code: "console_unreachable",
-      detail: t("The console does not answer."),
-      cure: t("Check your connection; if your portal session has ended, log in again and reload the page."),
-    });
+    if (signal.aborted) throw neverAnswered(method);
+    if (!response) throw unreachable();
   }
-  const answer = await response.json().catch(() => null);
   if (response.ok && answer) return answer;
   throw new Failure(answer ?? {
     code: "console_unreachable",
@@ -35,5 +37,19 @@ export async function call(method, path, body) {
     cure: t("Reload the page; if it goes on, tell the admins."),
   });
 }
+
+const unreachable = () => new Failure({
+  code: "console_unreachable",
+  detail: t("The console does not answer."),
+  cure: t("Check your connection; if your portal session has ended, log in again and reload the page."),
+});
+
+const neverAnswered = (method) => new Failure({
+  code: "console_unreachable",
+  detail: t("The console does not answer: nothing came within {seconds} seconds.", { seconds: ANSWER_SECONDS }),
+  cure: method === "GET"
+    ? t("Check your connection and reload the page; if it goes on, tell the admins.")
+    : t("What you asked for may still be done: look at the list before you ask again."),
+});
 
 export const serverPath = (server) => `/servers/${encodeURIComponent(server.group)}/${encodeURIComponent(server.env_name)}`;
