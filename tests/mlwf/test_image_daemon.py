@@ -1,4 +1,4 @@
-"""A base in a Docker daemon whose name moves to another image while the first one is read."""
+"""A base in a Docker daemon whose name moves to another image as soon as it was asked for."""
 
 import json
 import socketserver
@@ -14,12 +14,11 @@ from tests.image.conftest import package_files
 from tests.mlwf.test_image_parts import fake_tool, run_command
 
 ONE, OTHER = "sha256:" + "1" * 64, "sha256:" + "2" * 64
-# Keeps what it is asked to unpack.
-KEEPS = """\
+# Tells what it is asked to unpack.
+TELLS = """\
 #!/bin/sh
 if [ "$1" = --version ]; then echo "apptainer version 1.4.5"; exit; fi
 for last; do :; done
-while IFS= read -r line; do echo "$line"; done < "${last#docker-archive:}" > "%s"
 echo "FATAL: no build of $last" >&2
 exit 1
 """
@@ -29,22 +28,16 @@ class Daemon(BaseHTTPRequestHandler):
     """Holds two images; each time that somebody asks what the name means, it is given to the other one afterwards."""
 
     names: ClassVar[dict[str, str]] = {}
-    contents: ClassVar[dict[str, bytes]] = {}
-    asked: ClassVar[list[str]] = []
-    size, breaks = 1, False
+    size, body = 1, b""
 
     def do_GET(self) -> None:
-        self.asked.append(self.path)
-        named, _slash, what = self.path.removeprefix("/images/").rpartition("/")
-        found = named if named in self.contents else self.names.get(named)
-        body = b""
-        if found and what == "json":
-            body = json.dumps({"Id": found, "Size": self.size}).encode()
+        named = self.path.removeprefix("/images/").removesuffix("/json")
+        found = named if named in {ONE, OTHER} else self.names.get(named)
+        if found:
             self.names.update({named: ONE if found == OTHER else OTHER})
-        elif found:
-            body = self.contents[found]
-        self.send_response(200 if body else 404)
-        self.send_header("Content-Length", str(len(body) + (self.breaks and what == "get")))
+        body = self.body or json.dumps({"Id": found, "Size": self.size}).encode()
+        self.send_response(200 if found else 404)
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
@@ -55,10 +48,9 @@ class Daemon(BaseHTTPRequestHandler):
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """With a package, the tools, and the daemon's socket."""
-    Daemon.names, Daemon.contents, Daemon.asked = {"base:1": ONE}, {ONE: b"the one\n", OTHER: b"the other\n"}, []
-    Daemon.size, Daemon.breaks = 1, False
+    Daemon.names, Daemon.size, Daemon.body = {"base:1": ONE}, 1, b""
     fake_tool(tmp_path, "apptainer", "")
-    (tmp_path / "apptainer").write_text(KEEPS % (tmp_path / "given"))
+    (tmp_path / "apptainer").write_text(TELLS)
     fake_tool(tmp_path, "mksquashfs", "mksquashfs version 4.5.1\n\tzstd")
     (tmp_path / "package").mkdir()
     for name, content in package_files({"code/predict.py": None}).items():
@@ -80,22 +72,19 @@ def told(monkeypatch: pytest.MonkeyPatch, folder: Path, base: str = "base:1") ->
 
 
 def test_a_name_that_moves_is_read_as_what_it_was_when_it_was_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "no build of docker-archive:" in told(monkeypatch, folder)
+    assert f"no build of docker-daemon:{ONE}" in told(monkeypatch, folder)
     assert Daemon.names["base:1"] == OTHER
-    assert (folder / "given").read_text() == "the one\n"
-    assert Daemon.asked == ["/images/base:1/json", f"/images/{ONE}/get"]
-    told(monkeypatch, folder, OTHER)
-    assert (folder / "given").read_text() == "the other\n", "an id is a name, too"
+    assert f"no build of docker-daemon:{OTHER}" in told(monkeypatch, folder)
+    assert f"no build of docker-daemon:{ONE}" in told(monkeypatch, folder, ONE), "an id is a name, too"
 
 
 def test_what_the_daemon_does_not_give(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cannot = "cannot be read from the Docker daemon: the "
     assert f"The image none:1 {cannot}daemon answers 404" in told(monkeypatch, folder, "none:1")
-    Daemon.breaks = True
-    assert f"The image base:1 {cannot}Docker daemon does not answer (" in told(monkeypatch, folder)
-    Daemon.names["base:1"] = "no digest"
+    for body in (b"<html>", b"[]", b"{}", b'{"Id": "sha256:1", "Size": "large"}'):
+        Daemon.body = body
+        assert f"The image base:1 {cannot}Docker daemon does not answer (" in told(monkeypatch, folder)
+    Daemon.body = b'{"Id": "no digest"}'
     assert f"The image base:1 {cannot}daemon answers 200" in told(monkeypatch, folder)
-    Daemon.names["base:1"] = "sha256:" + "3" * 64
-    assert f"The image base:1 {cannot}daemon answers 404" in told(monkeypatch, folder), "it was removed meanwhile"
-    Daemon.names["base:1"], Daemon.size = ONE, 1 << 60
+    Daemon.body, Daemon.size = b"", 1 << 60
     assert "There is no place for" in told(monkeypatch, folder), "the daemon tells how large it is"

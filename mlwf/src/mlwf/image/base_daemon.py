@@ -1,7 +1,4 @@
-"""A base image that the Docker daemon of this machine holds: what its name means now, and the content by that id.
-
-Container tools ask a daemon by name, which may mean something else a moment later: they get the image with the id as an archive instead.
-"""
+"""A base image that the Docker daemon of this machine holds: what its name means now."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,35 +10,24 @@ from mlwf.i18n import _
 from mlwf.image.base_source import DIGEST
 from mlwf.transport import UnixAdapter
 
-# A daemon collects all layers of a large image before it sends the first byte.
-TIMEOUT = (30.0, 600.0)
+TIMEOUT = 30.0
 
 
 def find_image(name: str, environ: Mapping[str, str]) -> tuple[str, int]:
     """The image's id, and its bytes when it is unpacked (0 where the daemon does not tell). Raises MlwfError."""
-    answer = _ask(name, f"{name}/json", environ)
+    answer = _ask(name, environ)
     try:
         told = answer.json()
         digest, size = str(told["Id"]), int(told.get("Size") or 0)
-    except (requests.RequestException, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise _silent(name, error) from error
     if not DIGEST.fullmatch(digest):
         raise _unreadable(name, _("the daemon answers {status}").format(status=answer.status_code))
     return digest, max(size, 0)
 
 
-def save_image(name: str, digest: str, file: Path, environ: Mapping[str, str]) -> None:
-    """Writes the image with this id into a new file, as `docker save` does. `name`: for the message. Raises MlwfError or OSError."""
-    try:
-        with _ask(name, f"{digest}/get", environ) as answer, file.open("xb") as archive:
-            for part in answer.iter_content(1 << 20):
-                archive.write(part)
-    except requests.RequestException as error:
-        raise _silent(name, error) from error
-
-
-def _ask(name: str, path: str, environ: Mapping[str, str]) -> requests.Response:
-    """The daemon's good answer, whose body is still to be read. Raises MlwfError."""
+def _ask(name: str, environ: Mapping[str, str]) -> requests.Response:
+    """The daemon's good answer. Raises MlwfError."""
     address = environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
     if not address.startswith("unix://"):
         raise _unreadable(name, _("{address} is no Unix socket").format(address=address))
@@ -49,11 +35,10 @@ def _ask(name: str, path: str, environ: Mapping[str, str]) -> requests.Response:
     session.trust_env = False
     session.mount("http://", UnixAdapter(Path(address.removeprefix("unix://"))))
     try:
-        answer = session.get(f"http://localhost/images/{path}", timeout=TIMEOUT, stream=True)
+        answer = session.get(f"http://localhost/images/{name}/json", timeout=TIMEOUT)
     except requests.RequestException as error:
         raise _silent(name, error) from error
     if not answer.ok:
-        answer.close()
         raise _unreadable(name, _("the daemon answers {status}").format(status=answer.status_code))
     return answer
 

@@ -29,17 +29,12 @@ class BaseSource:
     def is_remote(self) -> bool:
         return self.path is None and self.kind != "docker-daemon"
 
-    @property
-    def name(self) -> str:
-        """What follows the kind."""
-        return self.text.removeprefix(f"{self.kind}:")
-
 
 @dataclass(frozen=True)
 class Pinned:
     """A base image whose content can be named: what the container tool is given, and the digest. `exact`: the address holds it too.
 
-    Of one in a Docker daemon, whose name may mean another one soon, the tool is given what `save_image` saves; `size`: its bytes.
+    `size`: its bytes, where a Docker daemon has told them.
     """
 
     source: str
@@ -84,8 +79,9 @@ def pin(base: BaseSource, environ: Mapping[str, str], *, http: bool, digest_of: 
     if base.kind == "docker-daemon":
         from mlwf.image.base_daemon import find_image
 
-        digest, size = find_image(base.name, environ)
-        return Pinned(base.text, digest, base.text, size)
+        digest, size = find_image(base.text.removeprefix("docker-daemon:"), environ)
+        # By its id: a moment later, the name may mean another one.
+        return Pinned(f"docker-daemon:{digest}", digest, base.text, size)
     assert base.path is not None  # noqa: S101  # the other kinds have a path
     if base.kind == "oci":
         return Pinned(base.text, _oci_digest(base), f"oci:{base.path}")

@@ -184,26 +184,10 @@ def _base(kit: Kit, found: Found, pinned: Pinned, folder: Path, wanted: Wanted, 
     if wanted.offline and source.is_remote:
         raise _not_fetched(source.text)
     place = aside.held.enter_context(temporary_folder(kit.runner.environ, wanted.tmpdir, found.room))
+    given = one_image(source.path, pinned.digest, folder / "layout") if source.kind == "oci" and source.path else pinned.source
     meter.watches(Growth(place, *kit.tool.blob_folders(kit.runner.environ)), OF_LAYERS * found.size if source.kind in LAYERED else None)
-    with _given(kit, source, pinned, folder, place) as given:
-        unpacked = bases.unpack(kit, given, named=named, digest=pinned.digest, folder=place, http=wanted.http_registry)
+    unpacked = bases.unpack(kit, given, named=named, digest=pinned.digest, folder=place, http=wanted.http_registry)
     return _coming(kit, unpacked, key, aside, size=found.size if source.kind in {*LAYERED, *PULLED, "sif"} else 0)
-
-
-@contextlib.contextmanager
-def _given(kit: Kit, source: BaseSource, pinned: Pinned, folder: Path, place: Path) -> Iterator[str]:
-    """What the container tool is asked to unpack; what had to be made for that is gone afterwards where it is large."""
-    if source.kind == "oci" and source.path:
-        yield one_image(source.path, pinned.digest, folder / "layout")
-    elif source.kind == "docker-daemon":
-        from mlwf.image.base_daemon import save_image
-
-        archive = place / "saved.tar"
-        save_image(source.name, pinned.digest, archive, kit.runner.environ)
-        yield f"docker-archive:{archive}"
-        archive.unlink()
-    else:
-        yield pinned.source
 
 
 def _coming(kit: Kit, unpacked: bases.Unpacked, key: str, aside: Aside, *, size: int) -> bases.ComingBase:
