@@ -7,8 +7,9 @@ project's root, as root, on a quiet machine (`bin/setup heavy` first):
 
 The plain recipe is what users write: `Bootstrap`, `%files requirements.txt`, `%post python3 -m venv; pip install -r`. It compresses with
 every core (gzip -9), so that its time shrinks on larger nodes: quote the ratio with the core count. `cold`: every cache empty. `warm`: base
-and wheels cached, the image made anew. `again`: the identical request. The proof is timed by itself and is in no ratio. `torch` is a
-PyTorch and transformers environment; TORCH_WHEELS names a folder with a wheel for the CPU (/opt/wheels by default), where it exists.
+and wheels cached, the image made anew. `again`: the identical request. `pack`: mksquashfs alone appends the same tree to the same base.
+`write`: that many bytes are copied and synced. The proof is timed by itself and is in no ratio. `torch` is a PyTorch and
+transformers environment; TORCH_WHEELS names a folder with a wheel for the CPU (/opt/wheels by default), where it exists.
 `tiny` (one small package) only tries this script. `--ways` runs only these (what they stand on is made first, untimed).
 """
 
@@ -24,6 +25,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from mlwf.image.allocation import megabytes, processors
+from mlwf.image.process import Runner
+from mlwf.image.sif import read_partition
+from mlwf.image.squash import Squash
+from mlwf.image.tool import find_mksquashfs, find_tool
 
 from tests.mlwf.models import Models
 from tests.support.apptainer import CERTIFICATES, Ground, apptainer_ground
@@ -41,7 +48,7 @@ From: {base}
     export PATH=/env/bin:$PATH
 """
 ZSTD = ("--mksquashfs-args", "-comp zstd -Xcompression-level 1")
-WAYS = ("plain", "plain zstd 1", "cold", "warm", "again", "write", "import", "proof")
+WAYS = ("plain", "plain zstd 1", "cold", "warm", "again", "pack", "write", "import", "proof")
 IMAGE = {"plain": "plain.sif", "plain zstd 1": "plain-zstd.sif"}
 TARGETS = {"sklearn": {"cold": 4.0, "warm": 15.0}, "torch": {"warm": 8.0}, "tiny": {}}
 TORCH = ("mlflow==3.17.2", "torch==2.13.0", "transformers")
@@ -75,6 +82,8 @@ class Bench:
             shutil.rmtree(cache / "images")
         self._timed("warm", lambda: self._ours("--no-test"))
         self._timed("again", lambda: self._ours("--no-test"))
+        if "pack" in self.ways:
+            self._pack()
         self._timed("write", self._written)
 
     def proof(self) -> None:
@@ -88,6 +97,25 @@ class Bench:
             for way, image in (("import plain", IMAGE["plain zstd 1"]), ("import ours", "ours.sif")):
                 command = ["apptainer", "exec", self.ground.home / image, "python", "-c", f"import {self.module}"]
                 self._timed(way, lambda command=command: self._run(command))
+
+    def _pack(self) -> None:
+        """mksquashfs alone, with our options. The tree is taken out of the image, and what comes of it is as large as the image."""
+        image, work = self.ground.home / "ours.sif", self.ground.home / "pack"
+        work.mkdir()
+        (base,) = (self.ground.home / "cache" / "bases").glob("*/content")
+        whole, below = read_partition(image), read_partition(base)
+        unpack = ["unsquashfs", "-quiet", "-no-progress", "-offset", str(whole.offset), "-dest", work / "tree", image, "mlwf"]
+        subprocess.run(unpack, check=True)
+        with base.open("rb") as source, (work / "packed").open("wb") as target:
+            source.seek(below.offset)
+            shutil.copyfileobj(source, target, 1 << 20)
+            target.truncate(below.size)
+        environ = self.ground.environment()
+        squash = Squash(find_mksquashfs(environ, find_tool(environ)), processors(environ), megabytes())
+        sizes: list[int] = []
+        self._timed("pack", lambda: sizes.append(squash.append(Runner(environ), work / "tree" / "mlwf", work / "packed", offset=0)))
+        assert sizes == [whole.size], "the same tree, the same bytes"
+        shutil.rmtree(work)
 
     def _written(self) -> str:
         """What writing and syncing a file of the image's size takes, which no way can beat."""
@@ -148,6 +176,9 @@ def report(name: str, bench: Bench) -> None:
                 line += f"   {statistics.median(ratios):6.1f} x {base}" if ratios else ""
             target = TARGETS[name].get(way)
             line += f"   (target {target:g} x plain)" if target else ""
+            for floor in ("pack", "write") if way == "warm" else ():
+                ratios = [two / one for one, two in zip(bench.times.get(floor, []), times, strict=False)]
+                line += f"   {statistics.median(ratios):.2f} of {floor}" if ratios else ""
         print(line)
 
 

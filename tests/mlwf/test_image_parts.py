@@ -318,7 +318,8 @@ def test_whoever_runs_the_image_reads_all_of_it(tmp_path: Path) -> None:
     data.touch(mode=0o600)
     link.symlink_to("/nonexistent/elsewhere")
     data.parent.parent.chmod(0o700)
-    open_to_readers(tmp_path / "layer")
+    size = open_to_readers(tmp_path / "layer")
+    assert size == sum(path.stat().st_size for path in (program, data))
     modes = [path.stat().st_mode & 0o777 for path in (data.parent.parent, data.parent, program, data)]
     assert modes == [0o755, 0o755, 0o755, 0o644]
     assert link.is_symlink()

@@ -4,7 +4,9 @@ The base sees the packages read-only. What it writes is taken by names that were
 """
 
 import contextlib
+import functools
 import hashlib
+import io
 import os
 import shutil
 import stat
@@ -20,7 +22,7 @@ from mlwf.image.pythons import Python
 from mlwf.image.tool import Bind
 
 SOURCES, COMPILED = "/mlwf-sources", "/mlwf-compiled"
-LIST = "list"
+LIST, PYCACHE = "list", "__pycache__"
 # Each .pyc names the file where it will be in the image, and is never checked against it.
 COMPILE = """
 import concurrent.futures, py_compile, sys
@@ -56,7 +58,7 @@ class Compiler:
     base: ComingBase
     python: Python
 
-    @property
+    @functools.cached_property
     def kept(self) -> Path:
         """What programs of this base have compiled: no other base gets to run it."""
         facts = self.base.facts
@@ -67,41 +69,37 @@ class Compiler:
 
     def compile(self, packages: Path, final: str, work: Path) -> None:
         """Puts a .pyc beside every source below `packages`, which is `final` in the image. `work`: a new folder. Raises ProgramError."""
-        missing = {key: source for key, source in self._keyed(packages) if not self._take(key, self._pyc(source))}
+        missing = {key: name for key, name in self._keyed(packages) if not self._take(key, self._pyc(packages, name))}
         with contextlib.suppress(FileNotFoundError):
             os.utime(self.kept)  # when it was last used, for prune
         if missing:
             work.mkdir(0o700)
             self._run(packages, final, work, missing)
-            for key, source in missing.items():
-                self._keep(work / key, key, self._pyc(source))
+            for key, name in missing.items():
+                self._keep(work / key, key, self._pyc(packages, name))
             remove_tree(work)
 
-    def _keyed(self, packages: Path) -> Iterator[tuple[str, Path]]:
-        """The sources without a .pyc, each with the name of all that its .pyc is made of."""
-        for source in self._sources(packages):
-            name = os.fsencode(source.relative_to(packages))
-            yield hashlib.sha256(name + b"\0" + source.read_bytes()).hexdigest(), source
+    def _keyed(self, packages: Path) -> Iterator[tuple[str, str]]:
+        """The sources without a .pyc by their names below `packages`, each with the name of all that its .pyc is made of."""
+        for name in self._sources(packages):
+            with io.FileIO(f"{packages}/{name}") as source:
+                yield hashlib.sha256(os.fsencode(name) + b"\0" + source.read()).hexdigest(), name
 
-    def _place(self, key: str) -> Path:
-        return self.kept / key[:2] / key
+    def _place(self, key: str) -> str:
+        return f"{self.kept}/{key[:2]}/{key}"
 
-    def _take(self, key: str, pyc: Path) -> bool:
+    def _take(self, key: str, pyc: str) -> bool:
         """Whether it is known already what becomes of this source: a .pyc, or nothing (an empty file)."""
         kept = self._place(key)
         try:
-            if not kept.stat().st_size:
-                return True
-            pyc.parent.mkdir(exist_ok=True)
-            os.link(kept, pyc)
+            if os.lstat(kept).st_size:
+                _beside(kept, pyc)
         except FileNotFoundError:
             return False
-        except OSError:  # no hard links, or too many of them
-            shutil.copyfile(kept, pyc)
         return True
 
-    def _run(self, packages: Path, final: str, work: Path, missing: Mapping[str, Path]) -> None:
-        listed = b"".join(key.encode() + b" " + os.fsencode(source.relative_to(packages)) + b"\0" for key, source in missing.items())
+    def _run(self, packages: Path, final: str, work: Path, missing: Mapping[str, str]) -> None:
+        listed = b"".join(key.encode() + b" " + os.fsencode(name) + b"\0" for key, name in missing.items())
         (work / LIST).write_bytes(listed)
         (work / "compile.py").write_text(COMPILE)
         command = [self.python.inside, "-I", "-S", "-B", f"{COMPILED}/compile.py", SOURCES, COMPILED, final, str(self.kit.processors)]
@@ -110,32 +108,51 @@ class Compiler:
             self.kit.tool.argv(self.base.made().file, command, binds=binds, network=False), _("The model's packages cannot be compiled")
         )
 
-    def _keep(self, made: Path, key: str, pyc: Path) -> None:
+    def _keep(self, made: Path, key: str, pyc: str) -> None:
         """Moves what the base wrote to its place, and remembers it."""
-        kept = self._place(key)
+        kept = Path(self._place(key))
         kept.parent.mkdir(0o700, parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):  # another job was quicker
             if not _is_file(made):
                 kept.touch(0o600, exist_ok=False)
                 return
-            pyc.parent.mkdir(exist_ok=True)
+            Path(pyc).parent.mkdir(exist_ok=True)
             made.chmod(0o644)
             made.rename(pyc)
             with contextlib.suppress(OSError):  # no hard links: it is compiled again the next time
                 os.link(pyc, kept)
 
-    def _sources(self, packages: Path) -> Iterator[Path]:
+    def _sources(self, packages: Path) -> Iterator[str]:
         """Every source that has no .pyc, in the same order everywhere."""
         for folder, folders, names in os.walk(packages):
+            there = {each.name for each in Path(folder, PYCACHE).iterdir()} if PYCACHE in folders else set()
             # Their own tests stay as they are: nobody imports them, and they are a quarter to a half of pandas, SciPy and their like.
-            folders[:] = sorted(each for each in folders if each != "tests")
+            folders[:] = sorted(each for each in folders if each not in {"tests", PYCACHE})
+            below = folder[len(f"{packages}/") :]
             for name in sorted(names):
-                source = Path(folder, name)
-                if name.endswith(".py") and not self._pyc(source).exists():
-                    yield source
+                if name.endswith(".py") and self._named(name) not in there:
+                    yield f"{below}/{name}" if below else name
 
-    def _pyc(self, source: Path) -> Path:
-        return source.parent / "__pycache__" / f"{source.stem}.cpython-{self.python.minor.replace('.', '')}.pyc"
+    def _named(self, source: str) -> str:
+        return f"{source.removesuffix('.py')}.cpython-{self.python.minor.replace('.', '')}.pyc"
+
+    def _pyc(self, packages: Path, name: str) -> str:
+        below, _slash, source = f"{packages}/{name}".rpartition("/")
+        return f"{below}/{PYCACHE}/{self._named(source)}"
+
+
+def _beside(kept: str, pyc: str) -> None:
+    """Gives a source its .pyc: a hard link where that is possible. Raises FileNotFoundError when it is not kept any more."""
+    try:
+        os.link(kept, pyc)
+    except FileNotFoundError:
+        folder = Path(pyc).parent
+        if folder.exists():
+            raise
+        folder.mkdir()
+        _beside(kept, pyc)
+    except OSError:  # no hard links, or too many of them
+        shutil.copyfile(kept, pyc)
 
 
 def _is_file(path: Path) -> bool:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from mlwf.image import sif
 from mlwf.image.allocation import megabytes, processors
 from mlwf.image.aside import Aside
 from mlwf.image.base import INSPECT_OBJECT, canonical
-from mlwf.image.cache import Cache
+from mlwf.image.cache import Cache, remove_tree
 from mlwf.image.environment import Environments, make_or_fetch
 from mlwf.image.kit import Kit
 from mlwf.image.lock import torch_backend
@@ -112,16 +113,17 @@ def _image(kit: Kit, plan: Plan, wanted: Wanted, recipe: Recipe, work: Path, out
         with kit.steps.step("environment") as meter:
             make_or_fetch(_environments(kit, plan, wanted), plan.lock, layer, offline=wanted.offline, meter=meter)
             objects = _describe(kit, plan, recipe, layer)
-            open_to_readers(layer)
+            unpacked = open_to_readers(layer)
         made = work / IMAGE
-        unpacked = kit.runner.run(["du", "-sb", layer], _("The image cannot be packed")).split()[0]
         base = plan.base.made()
-        total = base.partition.size + int(unpacked)
+        total = base.partition.size + unpacked
         _check_room(kit, output, total, copy=wanted.copy)
         with kit.steps.step("pack", grows=made, total=total):
             pack(kit, base, layer, objects, made, identity=plan.key.encode())
             made.chmod(IMAGE_MODE)
-            return kit.cache.put("images", plan.key, made), False
+            with ThreadPoolExecutor(1) as aside:
+                aside.submit(remove_tree, layer)  # a second's work, while the image is hashed
+                return kit.cache.put("images", plan.key, made), False
 
 
 def _check_room(kit: Kit, output: Workspace, size: int, *, copy: bool) -> None:

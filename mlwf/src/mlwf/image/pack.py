@@ -23,19 +23,26 @@ def pack(kit: Kit, base: Base, layer: Path, objects: Sequence[sif.Described], ta
         sif.write_front(file.fileno(), objects, size=size, architecture=base.facts.architecture, identity=identity)
 
 
-def open_to_readers(folder: Path) -> None:
-    """Whoever runs the image reads all of it, whatever the umask was here: folders and programs 0755, other files 0644."""
-    for where, _folders, names in os.walk(folder):
-        _set_mode(where, 0o755)
-        for name in names:
-            path = os.path.join(where, name)  # noqa: PTH118  # tens of thousands
-            status = os.lstat(path)
-            if stat.S_ISREG(status.st_mode):
-                _set_mode(path, 0o755 if status.st_mode & stat.S_IXUSR else 0o644)
+def open_to_readers(folder: str | Path) -> int:
+    """Whoever runs the image reads all of it, whatever the umask was here: folders and programs 0755, other files 0644.
+
+    Answers how many bytes the files have.
+    """
+    total = 0
+    _set_mode(folder, os.lstat(folder), 0o755)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                total += open_to_readers(entry.path)
+            elif entry.is_file(follow_symlinks=False):
+                status = entry.stat(follow_symlinks=False)
+                _set_mode(entry, status, 0o755 if status.st_mode & stat.S_IXUSR else 0o644)
+                total += status.st_size
+    return total
 
 
-def _set_mode(path: str, mode: int) -> None:
-    if stat.S_IMODE(os.lstat(path).st_mode) != mode:
+def _set_mode(path: "str | Path | os.DirEntry[str]", status: os.stat_result, mode: int) -> None:
+    if stat.S_IMODE(status.st_mode) != mode:
         Path(path).chmod(mode)
 
 
