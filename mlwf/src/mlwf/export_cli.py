@@ -74,6 +74,7 @@ class TerminalReporter:
 @click.option(
     "--output-dir",
     "output",
+    metavar="DIRECTORY",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path(),
     help=_("Where to make the folder; here by default."),

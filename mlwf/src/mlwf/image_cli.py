@@ -119,12 +119,14 @@ class _Watching(Progress):
 @click.option(
     "--output-dir",
     "output",
+    metavar="DIRECTORY",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path(),
     help=_("Where to make the folder; here by default."),
 )
 @click.option(
     "--tmpdir",
+    metavar="DIRECTORY",
     type=click.Path(file_okay=False, exists=True, path_type=Path),
     help=_("Where a base image is unpacked; a local disk with three times its size."),
 )
