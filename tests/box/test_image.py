@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from tests.support.box import MLFLOW_VERSION, PASSWORD, USER, Box, environment, make_box, until, users_document
-from tests.support.docker import Docker, DockerError
+from tests.support.docker import BUILD_BEHIND, Docker, DockerError
 from tests.support.s3 import S3Store
 
 pytestmark = [pytest.mark.box, pytest.mark.heavy, pytest.mark.timeout(1200)]
@@ -117,6 +117,13 @@ def test_the_image_says_what_is_in_it_and_holds_nothing_of_the_build(docker: Doc
     assert docker.run("run", "--rm", "--entrypoint", "sh", image, "-c", "command -v uv pip gcc apt-key; ls /uv 2>/dev/null; true") == ""
     with pytest.raises(DockerError, match="usage: gate"):
         docker.run("run", "--rm", image)
+
+
+def test_the_proxy_and_the_index_of_the_build_stay_out_of_the_image(docker: Docker, image: str) -> None:
+    told = docker.run("history", "--no-trunc", image) + docker.run("image", "inspect", image)
+    assert "apt-get" in told, "what ran is in it"
+    values = [value for name, value in {**BUILD_BEHIND, **os.environ}.items() if name in BUILD_BEHIND and name != "no_proxy" and value]
+    assert [word for word in ("_proxy", "_PROXY", "INDEX_URL", *values) if word in told] == []
 
 
 def test_two_user_ids_without_any_right_and_nothing_secret_to_see(pod: Pod, s3_store: S3Store) -> None:

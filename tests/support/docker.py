@@ -15,6 +15,12 @@ from pathlib import Path
 
 BASE_IMAGE = "aihub-base:bookworm"
 ROOT = Path(__file__).resolve().parents[2]
+BUILD_BEHIND = {
+    **dict.fromkeys(("http_proxy", "https_proxy"), "http://not-in-the-image.invalid:3128"),
+    "no_proxy": "org",  # where Debian's packages and PyPI's are
+    "PIP_INDEX_URL": "https://pypi.org/simple",
+}
+"""What a site may set while an image is built; nobody asks that proxy. Not where this machine has its own."""
 DOCKERD = ROOT / "bin" / "dockerd"
 SECONDS = 300.0
 
@@ -54,7 +60,8 @@ class Docker:
         if os.environ.get("AIHUB_IMAGE_AS_IS"):  # for who changes nothing in the image meanwhile
             return f"aihub-box:{version}"
         base = {"BASE": self.base_image(), "SITE_CA": ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"}
-        _run(str(ROOT / "tracking_server" / "build-image"), version, environment={**self.environment, **base}, seconds=900)
+        behind = {} if BUILD_BEHIND.keys() & os.environ.keys() else BUILD_BEHIND
+        _run(str(ROOT / "tracking_server" / "build-image"), version, environment={**self.environment, **base, **behind}, seconds=900)
         return f"aihub-box:{version}"
 
 
