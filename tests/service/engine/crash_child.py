@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from backend.errors import ServiceError
 from backend.runtimes.process import ProcessRuntime
@@ -57,11 +57,16 @@ def open_site(home: Path, settings: dict[str, Any]) -> Site:
 
 
 def run(home: Path, settings: dict[str, Any], crash: Crash) -> None:
-    """Ends with status 3 when the moment never came."""
+    """A site of plain processes, once."""
     unfit = settings.pop("unfit", False)
     site = open_site(home, settings)
     if unfit:
         site.trial.look_error = ServiceError("version_unfit", version="10.0.0", why="GET / is answered by 500")
+    run_once(site, crash)
+
+
+def run_once(site: Site, crash: Crash) -> NoReturn:
+    """Ends with status 3 when the moment never came."""
 
     def at(point: str) -> None:
         if point == crash.where:

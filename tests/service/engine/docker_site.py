@@ -6,7 +6,9 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -21,11 +23,12 @@ from backend.secret import Secret
 from backend.trial import HttpTrial
 from backend.wishes import CreateWish
 from demo.ports import free_range
+from tests.service.engine.crash_child import Crash, run_once
 from tests.service.engine.real_site import PASSWORD, RealSite
 from tests.service.engine.support import ALICE, GROUP, FakeStore
 from tests.support.account import ACCOUNT, service_account
 from tests.support.box import MLFLOW_VERSION
-from tests.support.docker import DOCKERD, Docker, DockerError, with_programs
+from tests.support.docker import DOCKERD, ROOT, Docker, DockerError, with_programs
 
 GATE_NETWORK, MLFLOW_NETWORK = "10.214.2.0/24", "10.214.3.0/24"
 PORTS = 4
@@ -66,6 +69,14 @@ class DockerSite(RealSite):
         """When each container was started, and its first process."""
         found = {role: json.loads(self.docker.run("inspect", name))[0]["State"] for role, name in self.containers().items()}
         return {role: (state["StartedAt"], state["Pid"]) for role, state in found.items()}
+
+    def run_and_die(self, where: str, call: int) -> None:
+        """One run of the reconciler in a process of its own, killed after that call (`crash_child.Crash`)."""
+        code = "import sys; from tests.service.engine.docker_site import run_and_die; run_and_die(*sys.argv[1:])"
+        about = (self.docker.home, self.settings.state_dir, self.settings.port_first, where, call)
+        argv = [sys.executable, "-c", code, *map(str, about)]
+        done = subprocess.run(argv, cwd=ROOT, user=0, group=0, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == -signal.SIGKILL, f"{where} was not passed: {done.returncode} {done.stderr}"
 
     def is_back(self) -> bool:
         return self.answers() and self.one().status in {"running", "sleeping"}
@@ -123,6 +134,14 @@ def docker_site(
                     docker.run("network", "rm", name)
             site.engine.close()
             site.registry.close()
+
+
+def run_and_die(docker_home: str, home: str, port_first: str, where: str, call: str) -> None:
+    """What `DockerSite.run_and_die` starts, as root."""
+    docker = Docker(Path(docker_home))
+    site = _site(docker, Path(home), {"port_first": int(port_first)})
+    with service_account((docker.home / "docker.sock").stat().st_gid):
+        run_once(site, Crash(where, int(call), after=True))
 
 
 def _site(docker: Docker, home: Path, choices: dict[str, Any]) -> DockerSite:

@@ -259,6 +259,29 @@ def test_stopped_it_has_no_container_and_started_it_is_the_same(site: DockerSite
     assert "first" in site.experiments()
 
 
+@pytest.mark.parametrize(
+    ("call", "number", "states"),
+    [("create", 2, {"gate": "created", "mlflow": "created"}), ("start", 1, {"mlflow": "running", "gate": "created"})],
+    ids=["both made, none started", "one started"],
+)
+def test_a_service_that_is_killed_between_making_and_starting_leaves_it_to_the_next(
+    site: DockerSite, call: str, number: int, states: dict[str, str]
+):
+    site.ask_and_wait(site.ask("stop"))
+    site.stop_service()
+    try:
+        asked = site.ask("start")
+        site.run_and_die(f"backend.runtimes.docker:Engine.{call}", number)
+        assert {role: found.state for role, found in site.engine.of(site.one().id, fresh=True).items()} == states
+    finally:
+        site.start_service()
+    until(lambda: site.operation(asked).finished_at is not None, 120)
+    assert site.operation(asked).state == "succeeded", site.operation(asked).error
+    assert "first" in site.experiments()
+    assert [found.state for found in site.engine.containers(fresh=True)] == ["running"] * 2
+    until(site.is_back, 60)
+
+
 def test_deleted_and_restored_with_what_was_in_it(site: DockerSite):
     uid = site.one().uid
     site.ask_and_wait(site.ask("delete"))
