@@ -51,6 +51,8 @@ def test_from_the_package_to_an_image_that_has_answered(ground: Ground, models: 
     assert "mlflow, version 3.17.2" in inside.stdout
     assert inside.stdout.splitlines()[-1] == "kept"
     assert "mlflow models serve" in ground.run(["apptainer", "run", image]).stdout
+    with_gpu = 'echo "python -V" | apptainer shell --nv "$0" && apptainer exec --nv "$0" python -V'
+    assert ground.run(["sh", "-c", with_gpu, image]).stdout.splitlines() == [f"Python {base_python()}"] * 2
     labels = json.loads(ground.run(["apptainer", "inspect", "--json", image]).stdout)["data"]["attributes"]["labels"]
     assert labels["mlwf.python"] == base_python()
     assert "uv pip sync" in ground.run(["apptainer", "inspect", "--deffile", image]).stdout
