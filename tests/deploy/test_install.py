@@ -69,6 +69,8 @@ def test_only_the_reconciler_may_use_docker() -> None:
     assert "InaccessiblePaths=-/run/docker.sock" in web
     assert "SupplementaryGroups" not in reconciler
     assert "SupplementaryGroups=docker\n" in (DEPLOY / "systemd" / "docker.conf").read_text()
+    assert "-/run/aihub-podman.sock" in web
+    assert "SocketGroup=aihub-reconciler\n" in (DEPLOY / "systemd" / "podman-socket.conf").read_text()
     groups = [re.search(r"^Group=(.*)$", unit, re.MULTILINE) for unit in (web, reconciler)]
     assert all(groups)
     assert len({group[1] for group in groups if group}) == 2
