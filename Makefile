@@ -8,7 +8,7 @@ ROUNDS := 10
 SHELL_FILES = $(shell git ls-files -co --exclude-standard | grep -v '\.erb$$' | xargs awk 'FNR == 1 && /^\#!\/bin\/(ba)?sh/ { print FILENAME } { nextfile }')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint bench envs image clean walkthrough
+.PHONY: help demo test test-all test-containers lint bench envs image clean walkthrough
 
 help:                ## this list
 	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' Makefile | expand -t 20
@@ -25,6 +25,11 @@ test-all: lint       ## every test, the heavy ones too
 	@$(MAKE) --no-print-directory envs
 	$(PYTEST) $(PARALLEL) -m "not heavy"
 	$(PYTEST) -m heavy
+
+test-containers:     ## every test with tracking servers in containers: the suites of both runtimes, and Docker's own
+	@bin/setup heavy
+	@$(MAKE) --no-print-directory envs
+	$(PYTEST) -m containers
 
 walkthrough:         ## the published walk-through, both editions, unattended: from the console's form to the model's answer in its image
 	@bin/setup heavy

@@ -36,7 +36,7 @@ def installed(settings: Settings) -> dict[str, str]:
 def publish(settings: Settings, images: Mapping[str, str]) -> None:
     """Tell the processes that must not reach the daemon which versions its images have. Written where it is news."""
     if _published(settings) != dict(images) or not is_published(settings):
-        replace_file(settings.run_dir / IMAGES_FILE, json.dumps(images).encode(), mode=0o640)
+        replace_file(settings.run_dir / IMAGES_FILE, json.dumps(images).encode())
 
 
 def is_published(settings: Settings) -> bool:

@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from demo.ports import draw_from_share
 from tests.support.ceph import Ceph, running_ceph
 from tests.support.docker import Docker, running_docker
+from tests.support.runtimes import RUNTIMES
 from tests.support.s3 import S3Store, start_s3_store
 
 CHROMIUM = "/usr/bin/chromium"
@@ -82,3 +83,9 @@ def docker() -> Iterator[Docker]:
     """A real Docker daemon, for heavy tests. Its containers, images and networks are shared: make your own and remove them."""
     with running_docker() as running:
         yield running
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def containers(request: pytest.FixtureRequest) -> Docker | None:
+    """A suite that asks for it runs twice: its servers are processes (None), and containers of this daemon."""
+    return request.getfixturevalue("docker") if request.param == "docker" else None

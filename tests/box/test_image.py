@@ -18,7 +18,7 @@ from tests.support.box import MLFLOW_VERSION, PASSWORD, USER, Box, environment, 
 from tests.support.docker import BUILD_BEHIND, Docker, DockerError
 from tests.support.s3 import S3Store
 
-pytestmark = [pytest.mark.box, pytest.mark.heavy, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.box, pytest.mark.heavy, pytest.mark.containers, pytest.mark.timeout(1200)]
 G, M = 61001, 61002
 HARDENED = ("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--read-only", "--pids-limit", "64", "--restart", "unless-stopped")
 MEMORY = 450 << 20

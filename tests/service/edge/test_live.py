@@ -13,8 +13,9 @@ import requests
 from mlwf.client import Client, OperationFailedError, User
 from mlwf.secret import Secret
 
-from tests.service.edge.live import Live, live_service, until
-from tests.support.box import MLFLOW_VERSION, environment
+from tests.service.edge.live import Live, until
+from tests.support.docker import Docker
+from tests.support.runtimes import containers_of, is_open, server_processes, service_on
 from tests.support.s3 import S3Store
 
 pytestmark = [pytest.mark.box, pytest.mark.timeout(400), pytest.mark.skipif(os.geteuid() != 0, reason="the caller's group is root's")]
@@ -24,11 +25,8 @@ NEXT_PASSWORD = "third-password-of-alice"
 
 
 @pytest.fixture(scope="module")
-def live(s3_store: S3Store) -> Iterator[Live]:
-    with live_service(
-        envs_dir=str(environment().parent), mlflow_versions=[MLFLOW_VERSION], endpoint_url=s3_store.endpoint_url, idle_seconds=3
-    ) as service:
-        service.start()
+def live(containers: Docker | None, s3_store: S3Store) -> Iterator[Live]:
+    with service_on(containers, s3_store, idle_seconds=3) as service:
         yield service
 
 
@@ -99,7 +97,7 @@ def test_a_whole_life(live: Live, client: Client, s3_store: S3Store) -> None:
     assert check.returncode == 0, check.stdout
 
 
-def test_no_secret_is_where_none_belongs(live: Live, client: Client, s3_store: S3Store) -> None:
+def test_no_secret_is_where_none_belongs(live: Live, client: Client, s3_store: S3Store, containers: Docker | None) -> None:
     """After all that: not in a log, an argument list, the service's environment, the registry, a folder that others read, or an answer."""
     secrets = {s3_store.owner.secret_key, *PASSWORDS.values(), NEXT_PASSWORD, "not-the-secret-of-it", "nothing-at-all-here"}
     keys = (live.state / "keys.json").read_text()
@@ -110,11 +108,11 @@ def test_no_secret_is_where_none_belongs(live: Live, client: Client, s3_store: S
         allowed = {secret for secret, where in served.items() if str(path).endswith(where)}
         assert not {secret for secret in secrets - allowed if secret.encode() in content}, path
         inside = live.state in path.parents
-        assert not inside or path.stat().st_mode & 0o077 == 0, f"{path} is open to others"
+        assert not inside or not is_open(path), f"{path} is open to others"
         if path.name != "keys.json":
             assert all(part.encode() not in content for part in _key_texts(keys)), path
     assert not any(secret in live.log for secret in secrets)
-    parts, boxes = ([_told_by(process) for process in found] for found in (live.parts(), _boxes(live)))
+    parts, boxes = ([_told_by(process) for process in found] for found in (live.parts(), server_processes(containers, live.state)))
     assert all(parts)
     assert any(boxes)
     assert not any(secret in text for secret in secrets for text in (*parts, *boxes))
@@ -123,6 +121,8 @@ def test_no_secret_is_where_none_belongs(live: Live, client: Client, s3_store: S
         + live.aihub("operations", "--json").stdout
         + live.aihub("audit", "--json").stdout
     )
+    if containers is not None:
+        answers += containers.run("inspect", *containers_of(containers, live.state))
     assert not any(secret in answers for secret in secrets)
     assert "$2b$" not in answers
     assert _operations_with_payload(live.state / "registry.db") == 0
@@ -139,14 +139,6 @@ def _told_by(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.NoSuchProcess):  # a zombie is one too
         return f"{process.cmdline()} {process.environ()}"
     return ""
-
-
-def _boxes(live: Live) -> list[psutil.Process]:
-    found = []
-    for lock in live.state.glob("servers/*/run/guard.lock"):
-        guard = psutil.Process(int(lock.read_text()))
-        found += [guard, *guard.children(recursive=True)]
-    return found
 
 
 def _operations_with_payload(database: Path) -> int:

@@ -19,7 +19,7 @@ from tests.support.docker_service import docker_service
 from tests.support.genai import a_trace_and_judges
 from tests.support.s3 import S3Store
 
-pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.heavy, pytest.mark.containers, pytest.mark.timeout(900)]
 GROUP, LOGIN = "root", ("alice", "correct horse battery staple")
 JOB = """
 import mlflow

@@ -18,7 +18,7 @@ from tests.support.box import MLFLOW_VERSION
 from tests.support.docker import Docker
 from tests.support.volume import fill, make_room, small_volume
 
-pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.heavy, pytest.mark.containers, pytest.mark.timeout(600)]
 MEGABYTES, LOW = 96, 16 << 20
 OWN_IMAGE = "aihub-of-a-bad-day:{version}"
 INTEGRITY = """

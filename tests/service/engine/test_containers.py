@@ -31,7 +31,7 @@ from tests.support.box import MLFLOW_VERSION, environment
 from tests.support.docker import Docker, DockerError, in_place_of, newer_programs
 from tests.support.podman import rootless_podman, running_podman
 
-pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.heavy, pytest.mark.containers, pytest.mark.timeout(600)]
 IMAGE = "aihub-box:{version}"
 ID = "k3v9x2m7q4ab"
 

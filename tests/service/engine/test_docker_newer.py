@@ -16,7 +16,7 @@ from tests.service.engine.support import until
 from tests.support.box import MLFLOW_VERSION
 from tests.support.docker import Docker, in_place_of, newer_programs
 
-pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.heavy, pytest.mark.containers, pytest.mark.timeout(600)]
 OPTIONS = ("--live-restore", "--userland-proxy=false")
 GAP_SECONDS = 5.0
 """Of any version, while it writes its rules for addresses anew: docs/explanation/docker.md."""

@@ -22,7 +22,7 @@ from tests.service.engine.real_site import PASSWORD
 from tests.service.engine.support import SECRET, until
 from tests.support.docker import Docker
 
-pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.heavy, pytest.mark.containers, pytest.mark.timeout(600)]
 METADATA = "169.254.169.254"
 
 

@@ -19,7 +19,7 @@ from tests.support.docker import Docker
 from tests.support.docker_service import reachable
 from tests.support.s3 import S3Store
 
-pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.heavy, pytest.mark.containers, pytest.mark.timeout(900)]
 OWN_IMAGE = "aihub-upgraded:{version}"
 
 
