@@ -6,6 +6,7 @@ found a connection in that moment serves on, and the others are forked anew.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import mmap
@@ -18,6 +19,7 @@ from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1
 _REFORK_SECONDS = 1.0
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 _SLOT = struct.Struct("d")
 
 
@@ -45,13 +47,16 @@ def die_with(parent: int) -> None:
 def fork(work: Callable[[], int]) -> int:
     """The id of a new process that ends with what `work` returns, with 1 where that fails, and in any case with this one."""
     parent = os.getpid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # what comes before the child has its own rule must not be lost
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         return pid
     status = 1
     try:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _ENDING:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         die_with(parent)
         status = work()
     except Exception:
@@ -72,43 +77,52 @@ class Workers:
 
     def run(self) -> int:
         """The exit status: 0 when the workers fell asleep or were told to end, else that of the first that failed."""
-        for each in (signal.SIGTERM, signal.SIGINT):
+        for each in _ENDING:
             signal.signal(each, lambda _number, _frame: self._stop())
         for number in range(self._count):
             self._fork(number)
         while self._numbers:
             pid, status = os.waitpid(-1, 0)
-            code = os.waitstatus_to_exitcode(status)
             number = self._numbers.pop(pid)
-            if code != 0 and not self._stopping:
+            if not self._ended_well(status) or not self._serve_on(number):
                 self._stop()
                 return 1
-            self._serve_on(number)
         return 0
 
-    def _serve_on(self, number: int) -> None:
-        """The others go to sleep in the same moment; where one does not, it gets its company back."""
+    def _ended_well(self, status: int) -> bool:
+        return self._stopping or os.waitstatus_to_exitcode(status) == 0
+
+    def _serve_on(self, number: int) -> bool:
+        """The others go to sleep in the same moment; where one does not, it gets its company back. False: one of them failed."""
         deadline = time.monotonic() + _REFORK_SECONDS
         while self._numbers and not self._stopping and time.monotonic() < deadline:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid:
                 self._numbers.pop(pid)
-                if os.waitstatus_to_exitcode(status) != 0:
-                    return
+                if not self._ended_well(status):
+                    return False
             time.sleep(0.02)
         if self._numbers and not self._stopping:
             missing = set(range(self._count)) - set(self._numbers.values()) | {number}
             for each in sorted(missing):
                 self._fork(each)
+        return True
 
     def _fork(self, number: int) -> None:
+        if self._stopping:
+            return
+
         def work() -> int:
             self._serve(number)
             return 0
 
-        self._numbers[fork(work)] = number
+        pid = fork(work)
+        self._numbers[pid] = number
+        if self._stopping:  # since it was forked, so that it was not among those who were told
+            os.kill(pid, signal.SIGTERM)
 
     def _stop(self) -> None:
         self._stopping = True
         for pid in self._numbers:
-            os.kill(pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):  # waited for, and not yet noted
+                os.kill(pid, signal.SIGTERM)
