@@ -50,7 +50,9 @@ bench:               ## the measurements of docs/explanation/benchmarks.md, for 
 	.venv/bin/python -m benchmarks.access --rounds $(ROUNDS)
 	.venv/bin/python -m benchmarks.service --rounds $(ROUNDS)
 	.venv/bin/python -m benchmarks.export --rounds $(ROUNDS)
+	.venv/bin/python -m benchmarks.metrics
 	@bin/setup heavy
+	.venv/bin/python -m benchmarks.export --rounds $(ROUNDS) --arms mlwf --store ceph --models float32 text small
 	.venv/bin/python -m benchmarks.console --rounds $(ROUNDS)
 	.venv/bin/python -m benchmarks.containers --servers 50
 	.venv/bin/python -m benchmarks.image --rounds 3

@@ -15,6 +15,7 @@ import requests
 from docker import errors
 
 from backend.errors import ServiceError
+from backend.runtimes import failures
 from backend.runtimes.boxlogs import tail_of
 from backend.runtimes.docker_spec import LABEL
 
@@ -26,12 +27,6 @@ LEFT_SECONDS: Final = 900.0
 _CONNECTIONS: Final = 64
 _UNREADY: Final = 124
 _REFUSED_API: Final = re.compile(r"client version [0-9.]+ is too (old|new)")
-_SIGNS: Final = (
-    ("timed out", "no answer in time"),
-    ("No such file", "there is no socket"),
-    ("refused", "nobody listens on its socket"),
-    ("Permission", "no permission for its socket"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +179,7 @@ class Engine:
         """Run a one-off container to its end and remove it: exit status and, unless that is 0, the last lines it said. ``what``: a word
         for its label.
 
-        Errors: ``MissingError``, ``EngineConflictError``; 124 is the status of one that was not ready in time.
+        Errors: ``MissingError``, ``EngineConflictError``, ``runtime_unavailable``; 124 is the status of one that was not ready in time.
         """
         container = self.create({**arguments, "labels": {f"{LABEL}.install": self._install, f"{LABEL}.once": what}})
         try:
@@ -220,7 +215,9 @@ class Engine:
     def _wait(self, container: str, seconds: float) -> int:
         try:
             return int(self._ask(lambda client: client.api.wait(container, timeout=seconds))["StatusCode"])
-        except ServiceError:
+        except ServiceError as error:
+            if error.params.get("why") != failures.LATE:
+                raise
             return _UNREADY
 
     def _client(self) -> Any:
@@ -246,7 +243,7 @@ class Engine:
                 raise EngineConflictError(_word(error)) from error
             raise self._unavailable(_word(error)) from error
         except (errors.DockerException, requests.RequestException) as error:
-            raise self._unavailable(_kind(error)) from error
+            raise self._unavailable(failures.kind(error)) from error
         finally:
             if changes:
                 self._changed = time.monotonic()
@@ -292,9 +289,3 @@ def _is_left(row: Mapping[str, Any]) -> bool:
 
 def _word(error: errors.APIError) -> str:
     return str(error.explanation or error)[:500]
-
-
-def _kind(error: Exception) -> str:
-    """Short: the whole one names sockets and pools."""
-    text = str(error)
-    return next((word for sign, word in _SIGNS if sign in text), type(error).__name__)
