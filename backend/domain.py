@@ -227,7 +227,6 @@ class Probe:
     """What a try of the object store found, when it went well: how many *other* buckets the key opens (None: it may not list)."""
 
     other_buckets: int | None = None
-    warnings: tuple[str, ...] = field(default=())
 
 
 def new_server_id() -> str:

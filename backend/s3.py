@@ -10,6 +10,7 @@ import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -162,9 +163,12 @@ class _Trial:
 
 
 def _other_buckets(client: S3Client, bucket: str) -> int | None:
-    """How many other buckets the key may list; None where it may not even ask, which is best."""
+    """How many other buckets the key may list; None where it may not even ask, which is best, or got no answer, which is logged."""
     try:
         answer = client.list_buckets()
-    except (ClientError, BotoCoreError):
+    except (ClientError, BotoCoreError) as error:
+        said = error.response["ResponseMetadata"]["HTTPStatusCode"] if isinstance(error, ClientError) else None
+        if said != HTTPStatus.FORBIDDEN:
+            log.warning("whether the key opens other buckets than %s is not known: %s", bucket, type(error).__name__)
         return None
     return sum(1 for each in answer.get("Buckets", []) if each.get("Name") != bucket)
