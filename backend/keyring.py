@@ -86,6 +86,12 @@ class Keyring:
             self._write([key, *self._read()])
             return str(key["id"])
 
+    def check(self, registry: Registry) -> None:
+        """Read everything stored. Error: ``KeyringError`` for what cannot be read."""
+        with registry.reading() as session:
+            for row, name in _stored(session):
+                self.decrypt(getattr(row, name))
+
     def is_settled(self, registry: Registry) -> bool:
         """Whether everything stored is encrypted with the newest key."""
         newest = self.newest
