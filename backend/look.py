@@ -91,6 +91,8 @@ class Looker:
         return (lambda: self._forget_previous(server.id)) if over else None
 
     def _forget_previous(self, server_id: str) -> None:
+        if _untouched(self._world, server_id) is None:
+            return  # a roll back, perhaps, which needs it
         self._world.previous.remove(server_id)
         with self._world.registry.session() as session:
             row = session.get_one(Server, server_id)

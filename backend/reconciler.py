@@ -103,7 +103,7 @@ class Reconciler:
         log.info("the reconciler has ended")
 
     def reconcile_all(self) -> None:
-        """Look at everything and do what is to be done, until it is done; for tests and commands, while no reconciler runs."""
+        """Look at everything and do what is to be done, until it is done; for tests, while no reconciler runs."""
         for _ in range(_MANY):
             self._woken.clear()
             asked = self._unfinished()
