@@ -7,6 +7,7 @@ and a restart of the daemon touches none of it.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
 import socket
@@ -42,6 +43,11 @@ class Target:
     def __str__(self) -> str:
         address = self.network.network_address if self.network.prefixlen == 32 else self.network
         return f"{address} . {self.port}"
+
+
+def install_id(state_dir: Path) -> str:
+    """Which installation a container, network or table belongs to: several may share one daemon."""
+    return hashlib.sha256(str(state_dir.resolve()).encode()).hexdigest()[:8]
 
 
 def network_names(install: str) -> tuple[str, str]:

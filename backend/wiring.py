@@ -72,7 +72,7 @@ def make_keeper(settings: Settings) -> Keeper:
 
 def make_engine(settings: Settings) -> Engine:
     """The containers' daemon, which is asked nothing here."""
-    from backend.runtimes.containers import install_id
+    from backend.networks import install_id
     from backend.runtimes.docker import Engine
 
     return Engine(address=settings.docker_host, install=install_id(settings.state_dir), timeout=settings.docker_timeout)
@@ -112,7 +112,8 @@ def make_identity(part: str, settings: Settings, registry: Registry) -> Identity
 def _make_containers(settings: Settings) -> Runtime:
     """The daemon is asked nothing here."""
     from backend import networks
-    from backend.runtimes.containers import ContainerRuntime, Site, install_id
+    from backend.networks import install_id
+    from backend.runtimes.containers import ContainerRuntime, Site
 
     install = install_id(settings.state_dir)
     site = Site(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def firewall(context: click.Context, *, install: bool, remove: bool) -> None:
     from backend import networks
     from backend.cli.failures import CommandError
-    from backend.runtimes.containers import install_id
+    from backend.networks import install_id
 
     settings = settings_of(context)
     name = install_id(settings.state_dir)

@@ -6,7 +6,6 @@ started again by whoever has the directory, and nothing is remembered here.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -38,11 +37,6 @@ class Site:
     """Gate's and mlflow's, in this order: name to the arguments of ``networks.create``."""
     resolvers: tuple[str, ...] = ()
     ca_file: Path | None = None
-
-
-def install_id(state_dir: Path) -> str:
-    """Which installation a container belongs to: several may share one daemon."""
-    return hashlib.sha256(str(state_dir.resolve()).encode()).hexdigest()[:8]
 
 
 class ContainerRuntime:

@@ -1,7 +1,8 @@
 """What a tracking server's two containers are, as values: the arguments of the Docker SDK's ``containers.create``. Pure.
 
-One server is two containers of one image (docs/reference/box.md): ``gate`` (guard and nginx) takes the connections and never sees the
-object store's key; ``mlflow`` runs MLflow and has no file with a secret. Neither has a capability, and each has a uid of its own.
+One server is two containers of one image (docs/reference/box.md): ``gate`` (guard and nginx) takes the connections, has
+the files with secrets, and hands MLflow the object store's key; ``mlflow`` runs MLflow and has no file with a secret. Neither has a
+capability, and each has a uid of its own.
 """
 
 from __future__ import annotations

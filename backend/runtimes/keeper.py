@@ -1,5 +1,5 @@
 """Box directories whose folders belong to the box's own uids, though the service's account is not root: what needs root is done by a
-one-shot container with three rights, no network and that one directory. Implements the port ``Keeper``.
+one-shot container with four rights, no network and that one directory. Implements the port ``Keeper``.
 """
 
 from __future__ import annotations

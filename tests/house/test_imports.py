@@ -61,7 +61,15 @@ RULES = [
     ),
 ]
 # What implements a port of backend/ports.py against the world.
-ADAPTERS = ("backend.boxfiles", "backend.nss", "backend.runtimes.process", "backend.s3")
+ADAPTERS = (
+    "backend.boxfiles",
+    "backend.nss",
+    "backend.runtimes.containers",
+    "backend.runtimes.keeper",
+    "backend.runtimes.process",
+    "backend.s3",
+    "backend.trial",
+)
 READS_ENVIRONMENT = {
     "backend/settings.py": "the service's settings",
     "ood_app/settings.py": "the console's settings",

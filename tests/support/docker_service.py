@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from backend import networks
-from backend.runtimes.containers import install_id
+from backend.networks import install_id
 from tests.service.edge.live import Live, live_service
 from tests.support.box import MLFLOW_VERSION
 from tests.support.docker import Docker

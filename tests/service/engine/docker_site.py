@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from backend import networks, versions, wiring
-from backend.runtimes.containers import install_id
+from backend.networks import install_id
 from backend.runtimes.docker import Engine
 from backend.secret import Secret
 from backend.trial import HttpTrial

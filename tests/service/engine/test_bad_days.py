@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from backend.networks import install_id
 from backend.registry.models import Operation
-from backend.runtimes.containers import install_id
 from tests.service.engine.docker_site import DockerSite, docker_site, state_folder
 from tests.service.engine.support import until
 from tests.support.box import MLFLOW_VERSION

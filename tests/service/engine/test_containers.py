@@ -17,7 +17,8 @@ import pytest
 from backend import checks, networks, wiring
 from backend.boxfiles import BoxDirectories
 from backend.errors import ServiceError
-from backend.runtimes.containers import ContainerRuntime, Site, install_id
+from backend.networks import install_id
+from backend.runtimes.containers import ContainerRuntime, Site
 from backend.runtimes.docker import Engine
 from backend.runtimes.keeper import ContainerKeeper
 from backend.settings import Settings

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from backend import networks
-from backend.runtimes.containers import install_id
+from backend.networks import install_id
 from backend.runtimes.docker import Container
 from tests.service.engine.docker_site import DockerSite, docker_site, run_as_root, state_folder
 from tests.service.engine.real_site import PASSWORD
