@@ -1,0 +1,50 @@
+"""A one-off container whose end is not learned: not ready in time is one thing, a daemon that is gone another."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import requests
+
+from backend.errors import ServiceError
+from backend.runtimes.docker import Engine
+
+
+class Daemon:
+    """What ``Engine.run`` uses of the SDK's client; the wait ends with that error."""
+
+    def __init__(self, error: Exception) -> None:
+        self.removed: list[str] = []
+        self.api = SimpleNamespace(
+            start=lambda _container: None,
+            wait=lambda _container, timeout: self._fail(error, timeout),
+            logs=lambda _container, tail: b"what it said",
+            remove_container=lambda container, **_how: self.removed.append(container),
+        )
+        self.info = lambda: {"SecurityOptions": []}
+        self.containers = SimpleNamespace(create=lambda **_how: SimpleNamespace(id="once"))
+
+    @staticmethod
+    def _fail(error: Exception, timeout: float) -> dict[str, int]:
+        assert timeout == 7
+        raise error
+
+
+def run(error: Exception) -> tuple[Daemon, Any]:
+    daemon, engine = Daemon(error), Engine(address="unix:///nowhere", install="test", timeout=1)
+    engine._made = daemon  # in place of a daemon that cannot be told to go away at this very moment
+    return daemon, lambda: engine.run("test", {"image": "x"}, seconds=7)
+
+
+def test_one_that_takes_too_long_has_a_status_and_its_words() -> None:
+    daemon, begin = run(requests.ReadTimeout("UnixHTTPConnectionPool: Read timed out. (read timeout=7)"))
+    assert begin() == (124, "what it said")
+    assert daemon.removed == ["once"]
+
+
+def test_a_daemon_that_goes_away_is_the_failure() -> None:
+    daemon, begin = run(requests.ConnectionError("Connection aborted."))
+    with pytest.raises(ServiceError) as caught:
+        begin()
+    assert caught.value.code == "runtime_unavailable"
+    assert daemon.removed == ["once"]
