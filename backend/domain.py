@@ -141,9 +141,10 @@ class Storage:
 @dataclass(frozen=True, kw_only=True)
 class SizeClass:
     """How much of the host one server may take. ``memory`` in bytes, ``cpus`` in cores (fractions are fine), ``pids``: processes and
-    threads; ``workers``: MLflow's worker processes; ``genai_jobs``: whether MLflow's server-side GenAI jobs may run.
+    threads; ``workers``: MLflow's worker processes; ``genai_jobs``: whether MLflow's server-side GenAI jobs may run;
+    ``gateway``: whether MLflow's AI gateway is open; ``gateway_private``: whether its models may be at private addresses and without TLS.
 
-    A runtime holds what it can: the process runtime knows of ``workers`` and ``genai_jobs`` alone.
+    A runtime holds what it can: the process runtime knows of ``workers`` and what follows alone.
     """
 
     name: str
@@ -152,6 +153,8 @@ class SizeClass:
     pids: int
     workers: int
     genai_jobs: bool = False
+    gateway: bool = False
+    gateway_private: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

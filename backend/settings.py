@@ -127,7 +127,8 @@ class Settings:
     sizes: tuple[SizeClass, ...] = _row(
         SIZES,
         "How much of the host a server may take: names, each with `memory` (bytes, or a number with MiB or GiB), `cpus`, `pids`, `workers` "
-        "(MLflow's processes) and `genai_jobs` (whether it runs MLflow's server-side jobs; false unless said).",
+        "(MLflow's processes), and what is false unless said: `genai_jobs` (MLflow's server-side jobs), `gateway` (MLflow's AI gateway), "
+        "`gateway_private` (models at private addresses and without TLS).",
         shown="small, medium, large (below)",
     )
     default_size: str = _row(None, "Size of a server that names none, and of one whose size is no more.", shown="the first of sizes")

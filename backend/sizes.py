@@ -19,6 +19,8 @@ _LEAST_MEMORY: Final = 512 * 1024**2
 """What one MLflow with one worker needs to answer at all."""
 _LEAST_PIDS: Final = 64
 _EXAMPLE: Final = "{memory: 1GiB, cpus: 1, pids: 256, workers: 1}"
+_CHOICES: Final = ("genai_jobs", "gateway", "gateway_private")
+"""What a size has only where its row says so."""
 
 
 def parse(value: Any) -> tuple[SizeClass, ...]:
@@ -62,19 +64,20 @@ def _size(name: Any, row: Any) -> SizeClass:
     if not isinstance(row, dict):
         raise ValueError(_("{name} is {value!r}; write {example}", name=name, value=row, example=_EXAMPLE))  # noqa: TRY004 (a value of a file)
     known = {field.name for field in fields(SizeClass)} - {"name"}
-    wrong = sorted({str(key) for key in row} - known) or sorted(known - {"genai_jobs"} - set(row))
+    wrong = sorted({str(key) for key in row} - known) or sorted(known - set(_CHOICES) - set(row))
     if wrong:
         raise ValueError(_("{name} has {key} wrong or not at all; write {known}", name=name, key=wrong[0], known=", ".join(sorted(known))))
-    jobs = row.get("genai_jobs", False)
-    if not isinstance(jobs, bool):
-        raise ValueError(_("{name}: {key} is {value!r}; write true or false", name=name, key="genai_jobs", value=jobs))  # noqa: TRY004 (a value of a file)
+    choices = {choice: row.get(choice, False) for choice in _CHOICES}
+    for choice, value in choices.items():
+        if not isinstance(value, bool):
+            raise ValueError(_("{name}: {key} is {value!r}; write true or false", name=name, key=choice, value=value))  # noqa: TRY004 (a value of a file)
     return SizeClass(
         name=name,
         memory=_memory(name, row["memory"]),
         cpus=_number(name, "cpus", row["cpus"], least=0.1),
         pids=int(_number(name, "pids", row["pids"], least=_LEAST_PIDS, whole=True)),
         workers=int(_number(name, "workers", row["workers"], least=1, whole=True)),
-        genai_jobs=jobs,
+        **choices,
     )
 
 

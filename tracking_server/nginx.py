@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from tracking_server import replies
+from tracking_server.nginx_parts import AUTH, OPEN_GATEWAY, SANDBOX, SIGN_IN, TO_GUARD, TO_MLFLOW
 from tracking_server.settings import Settings
 
 CONNECTIONS = 4096  # a waiting client takes two, and a third while its login is checked
@@ -149,7 +150,7 @@ http {{
             gzip_min_length 4096;
             gzip_types application/javascript text/javascript text/css application/json image/svg+xml;
         }}
-{refused}
+{rules}
         location ~ {artifact} {{
 {auth}
             rewrite ^/mlflow(/.*)$ $aihub_artifact_prefix$1 break;
@@ -230,47 +231,13 @@ http {{
 }}
 """
 
-_AUTH = """\
-            auth_request /auth;
-            auth_request_set $aihub_principal $upstream_http_x_aihub_principal;
-            auth_request_set $aihub_server $upstream_http_x_aihub_server;
-            auth_request_set $aihub_retry_after $upstream_http_x_aihub_retry_after;
-            auth_request_set $aihub_foreign $upstream_http_x_aihub_foreign;
-            auth_request_set $aihub_why $upstream_http_x_aihub_why;"""
-
-_SIGN_IN = """\
-            client_max_body_size 8k;
-            client_body_buffer_size 8k;
-            proxy_hide_header X-Aihub-Principal;"""
-
-_TO_GUARD = """\
-            proxy_set_header Connection "";
-            proxy_set_header X-Request-Id $aihub_request_id;
-            proxy_set_header X-Real-IP $remote_addr;"""
-
-_TO_MLFLOW = """\
-            rewrite ^ $uri break;
-            proxy_pass http://mlflow;
-            proxy_set_header Host $http_host;
-            proxy_set_header Connection "";
-            proxy_set_header Authorization "";
-            proxy_set_header Proxy-Authorization "";
-            proxy_set_header Cookie "";
-            proxy_set_header X-Request-Id $aihub_request_id;
-            proxy_set_header X-Aihub-Principal $aihub_principal;
-            proxy_set_header X-Aihub-Server $aihub_server;"""
-
-_SANDBOX = """\
-            proxy_hide_header Content-Security-Policy;
-            proxy_hide_header X-Content-Type-Options;
-            add_header X-Request-Id $aihub_request_id always;
-            add_header Content-Security-Policy sandbox always;
-            add_header X-Content-Type-Options nosniff always;"""
-
 
 def nginx_text(settings: Settings, *, user: str | None) -> str:
     """The whole configuration. `user`: the account of the workers, said only where the master is root."""
-    refused = [_REFUSED_BUT_JOBS if settings.genai_jobs else _REFUSED, *([] if settings.allow_gateway else [_GATEWAY])]
+    rules = [
+        _refusing(_REFUSED_BUT_JOBS if settings.genai_jobs else _REFUSED),
+        OPEN_GATEWAY if settings.allow_gateway else _refusing(_GATEWAY),
+    ]
     return _TEMPLATE.format(
         keep=KEEP_SECONDS,
         drain=max(1, round(settings.drain_seconds)),
@@ -278,16 +245,20 @@ def nginx_text(settings: Settings, *, user: str | None) -> str:
         connections=CONNECTIONS,
         body=BODY_MEGABYTES,
         listen=settings.listen,
-        auth=_AUTH,
-        sign_in=_SIGN_IN,
-        to_guard=_TO_GUARD,
-        to_mlflow=_TO_MLFLOW,
-        sandbox=_SANDBOX,
-        refused="\n".join(f"        location ~ {_quoted(pattern)} {{\n            return 403;\n        }}" for pattern in refused),
+        auth=AUTH,
+        sign_in=SIGN_IN,
+        to_guard=TO_GUARD,
+        to_mlflow=TO_MLFLOW,
+        sandbox=SANDBOX,
+        rules="\n".join(rules),
         artifact=_quoted(_ARTIFACT),
         upload=settings.max_upload_bytes,
         **{f"reply_{name}": statement for name, statement in replies.statements().items()},
     )
+
+
+def _refusing(pattern: str) -> str:
+    return f"        location ~ {_quoted(pattern)} {{\n            return 403;\n        }}"
 
 
 def _quoted(pattern: str) -> str:

@@ -44,6 +44,7 @@ class Settings(NamedTuple):
     workers: int
     genai_jobs: bool
     allow_gateway: bool
+    gateway_private: bool
     max_upload_bytes: int
     tmp_bytes: int
     nginx: str
@@ -191,6 +192,7 @@ TABLE = (
         "run MLflow's server-side GenAI jobs (scorers, evaluation, issue detection), `workers` at once, and let `/jobs` routes through",
     ),
     Setting("allow_gateway", False, _boolean, "let `/gateway` routes through"),
+    Setting("gateway_private", False, _boolean, "let the gateway ask models at private addresses and without TLS, too"),
     Setting("max_upload_bytes", 0, _whole(0, "bytes, 0 or more"), "limit of one artifact's size, 0 for none"),
     Setting(
         "tmp_bytes",

@@ -254,6 +254,8 @@ class SizeView(Answer):
     pids: int
     workers: int = Field(description="MLflow's worker processes.")
     genai_jobs: bool = Field(description="Whether MLflow's server-side GenAI jobs may run.")
+    gateway: bool = Field(description="Whether MLflow's AI gateway is open.")
+    gateway_private: bool = Field(description="Whether its models may be at private addresses and without TLS.")
 
 
 class RuntimeView(Answer):

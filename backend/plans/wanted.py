@@ -79,6 +79,8 @@ def _settings(server: Server, settings: Settings, storage: Storage) -> dict[str,
         "drain_seconds": max(0, int(settings.stop_timeout - DRAIN_MARGIN)),
         "workers": size.workers,
         "genai_jobs": size.genai_jobs,
+        "allow_gateway": size.gateway,
+        "gateway_private": size.gateway_private,
         "nginx": settings.nginx if server.uid is None else "nginx",
     }
 

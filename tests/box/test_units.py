@@ -93,7 +93,8 @@ def test_what_changes_the_nginx_text() -> None:
     usual = nginx_text(settings(), user=None)
     with_gateway = nginx_text(settings(allow_gateway=True), user="root")
     assert "/mlflow/(?:gateway|" in usual
-    assert "gateway" not in with_gateway
+    assert "/mlflow/(?:gateway|" not in with_gateway
+    assert "location ^~ /mlflow/gateway/" in with_gateway
     assert "user root;\n" in with_gateway
     assert "client_max_body_size 0;" in usual
     assert "(?:assistant|jobs)" in usual

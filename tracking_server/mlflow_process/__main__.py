@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from tracking_server.layout import Box
 from tracking_server.mlflow_process import database, environment, job
+from tracking_server.mlflow_process.door import Door
 from tracking_server.mlflow_process.jobs import Mailbox, Runner
 from tracking_server.mlflow_process.plan import Plan, environment_directory, read_plan
 from tracking_server.mlflow_process.workers import SharedActivity, Workers, die_with
@@ -86,7 +87,7 @@ def _serve(plan: Plan) -> int:
     gc.freeze()
     gc.enable()
     settings, listener = plan.settings, socket.socket(fileno=_LISTENER)
-    activity = SharedActivity(settings.workers + 1)
+    activity, door = SharedActivity(settings.workers + 1), Door()
 
     def serve(worker: int) -> None:
         SleepyServer(
@@ -97,17 +98,20 @@ def _serve(plan: Plan) -> int:
             told=lambda state: _tell({"state": state}),
             activity=activity,
             worker=worker,
+            door=door,
         ).run_until_idle()
 
     if mailbox is not None:
-        return Workers(settings.workers + 1, _serve_or_run_jobs(plan, serve, mailbox, activity)).run()
+        return Workers(settings.workers + 1, _serve_or_run_jobs(plan, serve, mailbox, activity, door)).run()
     if settings.workers == 1:
         serve(0)
         return 0
     return Workers(settings.workers, serve).run()
 
 
-def _serve_or_run_jobs(plan: Plan, serve: Callable[[int], None], mailbox: Mailbox, activity: SharedActivity) -> Callable[[int], None]:
+def _serve_or_run_jobs(
+    plan: Plan, serve: Callable[[int], None], mailbox: Mailbox, activity: SharedActivity, door: Door
+) -> Callable[[int], None]:
     """One worker more than serve is who runs the jobs."""
     settings = plan.settings
 
@@ -117,7 +121,7 @@ def _serve_or_run_jobs(plan: Plan, serve: Callable[[int], None], mailbox: Mailbo
             return
         seconds = (settings.idle_seconds, settings.drain_seconds)
         Runner(
-            mailbox, lambda: job.prepare(plan), at_once=settings.workers, seconds=seconds, activity=activity, worker=worker
+            mailbox, lambda: job.prepare(plan, door), at_once=settings.workers, seconds=seconds, activity=activity, worker=worker
         ).run_until_idle()
 
     return work

@@ -17,6 +17,7 @@ def variables(plan: Plan) -> dict[str, str]:
     settings, box = plan.settings, plan.box
     values = {
         "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{box.database}",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{box.database}",  # the gateway asks for it by this name, and would make a database of its own
         "_MLFLOW_SERVER_ARTIFACT_ROOT": plan.artifact_root,
         "_MLFLOW_SERVER_ARTIFACT_DESTINATION": plan.own_location,
         "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
@@ -25,7 +26,6 @@ def variables(plan: Plan) -> dict[str, str]:
         "_MLFLOW_IN_JOB_EXECUTOR": "false",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": str(settings.genai_jobs).lower(),
         "MLFLOW_SERVER_ENABLE_CUSTOM_SCORERS": "false",  # a scorer's own code would run with the server's keys
-        "MLFLOW_ENABLE_AI_GATEWAY": str(settings.allow_gateway).lower(),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
         # MLflow has 40 threads for 15 connections, and takes a second one while it holds the first: a crowd would lock itself out for 30 s.
@@ -51,6 +51,15 @@ def variables(plan: Plan) -> dict[str, str]:
         values["MLFLOW_S3_ENDPOINT_URL"] = settings.endpoint_url
     if settings.s3_ca_file:
         values["AWS_CA_BUNDLE"] = settings.s3_ca_file
+    return values | _gateway(settings)
+
+
+def _gateway(settings: Settings) -> dict[str, str]:
+    """Of MLflow's AI gateway. MLflow itself refuses models at private addresses and without TLS, unless it is told otherwise."""
+    values = {"MLFLOW_ENABLE_AI_GATEWAY": str(settings.allow_gateway).lower()}
+    if settings.gateway_private:
+        values["MLFLOW_GATEWAY_API_BASE_ALLOWED_SCHEMES"] = "http,https"
+        values["MLFLOW_GATEWAY_API_BASE_ALLOW_PRIVATE_IPS"] = "true"
     return values
 
 

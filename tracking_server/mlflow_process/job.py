@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 from tracking_server.mlflow_process import environment
+from tracking_server.mlflow_process.door import Door, lead_through
 from tracking_server.mlflow_process.plan import Plan
 
 AGAIN = 75
@@ -22,8 +23,11 @@ def store_without_connections() -> Any:
         return handlers._get_job_store()  # noqa: SLF001  # MLflow's versions are pinned
 
 
-def prepare(plan: Plan) -> None:
-    """Make the MLflow of a process that was just forked ready: its client uses database and object store itself, as the server does."""
+def prepare(plan: Plan, door: Door) -> None:
+    """Make the MLflow of a process that was just forked ready: its client uses database and object store itself, as the server does.
+
+    Its judges ask their model through the server, where it has a gateway.
+    """
     from mlflow.server import handlers
     from mlflow.store.artifact import artifact_repository_registry as registry  # type: ignore[import-not-found]
     from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository  # type: ignore[import-not-found]
@@ -34,6 +38,8 @@ def prepare(plan: Plan) -> None:
     registry._artifact_repository_registry.register("mlflow-artifacts", own_storage)  # noqa: SLF001  # as above
     handlers._get_tracking_store()  # noqa: SLF001  # as above; both make their database what `mlflow.…` uses
     handlers._get_model_registry_store()  # noqa: SLF001  # as above
+    if plan.settings.allow_gateway:
+        environment.add_job({"MLFLOW_GATEWAY_URI": lead_through(door, plan.settings)})
 
 
 def run(job_id: str, own: dict[str, str]) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 
 import uvicorn  # type: ignore[import-not-found]
 
+from tracking_server.mlflow_process.door import Door
 from tracking_server.mlflow_process.workers import SharedActivity
 
 BACKLOG = 4096
@@ -26,7 +27,7 @@ _SETTLE_SECONDS = 0.05
 
 
 class SleepyServer(uvicorn.Server):  # type: ignore[misc]  # uvicorn is in the box's environment only
-    """`told` hears of `ready` and `draining`. `idle_seconds` 0: never sleeps."""
+    """`told` hears of `ready` and `draining`. `idle_seconds` 0: never sleeps. `door`: by which this server's own jobs come in."""
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class SleepyServer(uvicorn.Server):  # type: ignore[misc]  # uvicorn is in the b
         drain_seconds: float,
         told: Callable[[str], None],
         activity: SharedActivity,
+        door: Door,
         worker: int = 0,
     ) -> None:
         super().__init__(config)
@@ -46,6 +48,8 @@ class SleepyServer(uvicorn.Server):  # type: ignore[misc]  # uvicorn is in the b
         self._told = told
         self._activity = activity
         self._worker = worker
+        self._door = door
+        self._entering: set[asyncio.Task[object]] = set()
         self._requests_seen = 0
         self._closing = False
         self._active_now()
@@ -62,6 +66,7 @@ class SleepyServer(uvicorn.Server):  # type: ignore[misc]  # uvicorn is in the b
         self.config.loaded_app = self._saying_when_last(self.config.loaded_app)
         self.lifespan = self.config.lifespan_class(self.config)
         await self.startup(sockets=[self._listener.dup()])
+        loop.add_reader(self._door, self._let_in)
         self._told("ready")
         self._active_now()
         await self.main_loop()
@@ -117,16 +122,21 @@ class SleepyServer(uvicorn.Server):  # type: ignore[misc]  # uvicorn is in the b
         await asyncio.sleep(_SETTLE_SECONDS)
 
     async def _accept_again(self) -> None:
-        config, loop = self.config, asyncio.get_running_loop()
-
-        def protocol() -> asyncio.Protocol:
-            made: asyncio.Protocol = config.http_protocol_class(
-                config=config, server_state=self.server_state, app_state=self.lifespan.state
-            )
-            return made
-
         self._closing = False
-        self.servers = [await loop.create_server(protocol, sock=self._listener.dup(), backlog=BACKLOG)]
+        self.servers = [await asyncio.get_running_loop().create_server(self._protocol, sock=self._listener.dup(), backlog=BACKLOG)]
+
+    def _protocol(self) -> asyncio.Protocol:
+        made: asyncio.Protocol = self.config.http_protocol_class(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
+
+    def _let_in(self) -> None:
+        loop = asyncio.get_running_loop()
+        for newcomer in self._door.newcomers():
+            entering = loop.create_task(loop.connect_accepted_socket(self._protocol, newcomer))
+            self._entering.add(entering)
+            entering.add_done_callback(self._entering.discard)
 
     async def _drain(self) -> None:
         """Not uvicorn's own shutdown: that closes connections whose next request may be on its way."""

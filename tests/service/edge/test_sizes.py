@@ -47,6 +47,7 @@ def test_a_sites_own_sizes(tmp_path: Path) -> None:
         ("sizes: {big: {memory: 1GiB, cpus: 0, pids: 99, workers: 1}}", "big: cpus is 0; write a number of 0.1 at least"),
         ("sizes: {big: {memory: 1GiB, cpus: 1, pids: 99, workers: 1.5}}", "big: workers is 1.5; write a whole number"),
         ("sizes: {big: {memory: 1GiB, cpus: 1, pids: 99, workers: 1, genai_jobs: 'yes'}}", "big: genai_jobs is 'yes'; write true or false"),
+        ("sizes: {big: {memory: 1GiB, cpus: 1, pids: 99, workers: 1, gateway: 1}}", "big: gateway is 1; write true or false"),
         ("default_size: huge", "is huge, which is none of sizes; name one of small, medium, large"),
     ],
 )
@@ -64,11 +65,14 @@ def test_the_size_is_stored_and_reaches_the_box(world: World) -> None:
     assert world.row(world.made(env_name="two")).size == "small", "the site's default"
 
 
-def test_jobs_reach_the_box_of_a_size_that_has_them(world: World) -> None:
+@pytest.mark.parametrize(
+    ("choice", "key"), [("genai_jobs", "genai_jobs"), ("gateway", "allow_gateway"), ("gateway_private", "gateway_private")]
+)
+def test_jobs_and_gateway_reach_the_box_of_a_size_that_has_them(world: World, choice: str, key: str) -> None:
     row = world.row(world.made(size="medium"))
-    assert wanted_box(row, world.service.settings, world.service.keyring).settings["genai_jobs"] is False
-    sizes_with = tuple(replace(size, genai_jobs=size.name == "medium") for size in world.service.settings.sizes)
-    assert wanted_box(row, replace(world.service.settings, sizes=sizes_with), world.service.keyring).settings["genai_jobs"] is True
+    assert wanted_box(row, world.service.settings, world.service.keyring).settings[key] is False
+    sizes_with = tuple(replace(size, **{choice: size.name == "medium"}) for size in world.service.settings.sizes)  # type: ignore[arg-type]
+    assert wanted_box(row, replace(world.service.settings, sizes=sizes_with), world.service.keyring).settings[key] is True
 
 
 def test_a_size_that_the_site_has_no_longer_is_the_default(world: World) -> None:

@@ -1,0 +1,47 @@
+"""Pieces of nginx's configuration that several of its locations have: text as `tracking_server.nginx` puts it in."""
+
+AUTH = """\
+            auth_request /auth;
+            auth_request_set $aihub_principal $upstream_http_x_aihub_principal;
+            auth_request_set $aihub_server $upstream_http_x_aihub_server;
+            auth_request_set $aihub_retry_after $upstream_http_x_aihub_retry_after;
+            auth_request_set $aihub_foreign $upstream_http_x_aihub_foreign;
+            auth_request_set $aihub_why $upstream_http_x_aihub_why;"""
+
+SIGN_IN = """\
+            client_max_body_size 8k;
+            client_body_buffer_size 8k;
+            proxy_hide_header X-Aihub-Principal;"""
+
+TO_GUARD = """\
+            proxy_set_header Connection "";
+            proxy_set_header X-Request-Id $aihub_request_id;
+            proxy_set_header X-Real-IP $remote_addr;"""
+
+TO_MLFLOW = """\
+            rewrite ^ $uri break;
+            proxy_pass http://mlflow;
+            proxy_set_header Host $http_host;
+            proxy_set_header Connection "";
+            proxy_set_header Authorization "";
+            proxy_set_header Proxy-Authorization "";
+            proxy_set_header Cookie "";
+            proxy_set_header X-Request-Id $aihub_request_id;
+            proxy_set_header X-Aihub-Principal $aihub_principal;
+            proxy_set_header X-Aihub-Server $aihub_server;"""
+
+SANDBOX = """\
+            proxy_hide_header Content-Security-Policy;
+            proxy_hide_header X-Content-Type-Options;
+            add_header X-Request-Id $aihub_request_id always;
+            add_header Content-Security-Policy sandbox always;
+            add_header X-Content-Type-Options nosniff always;"""
+
+OPEN_GATEWAY = f"""\
+        location ^~ /mlflow/gateway/ {{
+{AUTH}
+{TO_MLFLOW}
+{SANDBOX}
+            proxy_buffering off;
+        }}"""
+"""A model's words are passed on as they come."""
