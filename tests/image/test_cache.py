@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from mlwf.ending import Terminated
 from mlwf.errors import MlwfError
 from mlwf.export import lease
-from mlwf.image.cache import CONTENT, LEASES, NOTE, Cache
+from mlwf.image.cache import CONTENT, LEASES, NOTE, Cache, remove_tree
 from mlwf.image.cache_space import IN_USE_SECONDS, entries, prune
 from mlwf.image.steps import Steps
 from mlwf.image_cli import TerminalReporter
@@ -364,3 +365,22 @@ def test_the_command(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert json.loads(capsys.readouterr().out)["bytes"] == 0
     assert cli.run(["cache", "info"]) == 0
     assert str(cache.root) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ends", [KeyboardInterrupt, Terminated])
+def test_who_is_told_to_end_while_a_tree_is_removed_removes_it_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: type[BaseException]
+) -> None:
+    tree, usual = tmp_path / "tree", os.unlink
+    tree.mkdir()
+    for name in ("a", "b", "c"):
+        (tree / name).touch()
+
+    def interrupted(*what: object, **how: object) -> None:
+        monkeypatch.setattr(os, "unlink", usual)
+        raise ends
+
+    monkeypatch.setattr(os, "unlink", interrupted)
+    with pytest.raises(ends):
+        remove_tree(tree)
+    assert not tree.exists()

@@ -3,17 +3,16 @@
 import signal
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import click
 
 from mlwf.cli_support import stacktrace_option
 from mlwf.client import Client
+from mlwf.ending import Terminated, raise_on_terminate
 from mlwf.i18n import _
 from mlwf.job.progress import Progress
 from mlwf.job.request import read_request
-from mlwf.job.tasks import Terminated, run
+from mlwf.job.tasks import run
 from mlwf.report import stderr
 from mlwf.settings import environment
 
@@ -39,7 +38,7 @@ from mlwf.settings import environment
 @click.option("--note", default="", help=_("What others see beside the lease, such as the job's number."))
 @stacktrace_option
 def job(*, request_file: Path, progress_file: Path | None, note: str) -> int:
-    signal.signal(signal.SIGTERM, _on_terminate)
+    raise_on_terminate()
     out = stderr()
     request = read_request(request_file)
     if note:
@@ -57,8 +56,3 @@ def job(*, request_file: Path, progress_file: Path | None, note: str) -> int:
         out.print(_("Terminated; nothing was kept."), markup=False)
         return 128 + signal.SIGTERM
     return 0
-
-
-def _on_terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows tidies up
-    raise Terminated

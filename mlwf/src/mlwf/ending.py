@@ -13,7 +13,7 @@ class Terminated(BaseException):
 
 
 def raise_on_terminate() -> None:
-    """From now on SIGTERM raises `Terminated`."""
+    """From now on SIGTERM raises `Terminated`, once."""
     signal.signal(signal.SIGTERM, _raise)
 
 
@@ -26,4 +26,5 @@ def end(status: int, words: str, console: Console) -> NoReturn:
 
 
 def _raise(_number: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows tidies up
     raise Terminated

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlwf.ending import Terminated
 from mlwf.errors import MlwfError
 from mlwf.export.lease import hold, is_over
 from mlwf.i18n import _
@@ -129,19 +130,23 @@ class Cache:
 
 
 def remove_tree(folder: Path) -> None:
-    """Removes a tree, read-only folders in it too. Ctrl-C ends the program after that; what was gone already is no error."""
+    """Removes a tree, read-only folders in it too. Ctrl-C or SIGTERM ends the program after that; what was gone already is no error."""
 
     def again(_function: object, path: str, _error: object) -> None:
         with contextlib.suppress(OSError):
             Path(path).parent.chmod(0o700)
-            Path(path).chmod(0o700) if not Path(path).is_symlink() else None
-            shutil.rmtree(path, ignore_errors=True) if Path(path).is_dir() else Path(path).unlink()
+            if not Path(path).is_symlink():
+                Path(path).chmod(0o700)
+            if Path(path).is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                Path(path).unlink()
 
-    interrupted: KeyboardInterrupt | None = None
+    interrupted: KeyboardInterrupt | Terminated | None = None
     for _attempt in range(3):
         try:
             shutil.rmtree(folder, onerror=again)
-        except KeyboardInterrupt as error:
+        except (KeyboardInterrupt, Terminated) as error:
             interrupted = error
         else:
             break

@@ -15,6 +15,7 @@ from mlwf.aws_profiles import key_pair
 from mlwf.cli_support import Target
 from mlwf.cli_token import make
 from mlwf.client import Client
+from mlwf.ending import Terminated
 from mlwf.errors import MlwfError, WrongUseError, with_cure
 from mlwf.export.registry import ModelVersion
 from mlwf.export.run import Wanted, export
@@ -33,10 +34,6 @@ LAST_SECONDS = 60
 """A session ends so long before the scheduler would kill it, so that its lease is ended and not left to run out."""
 KEPT_LINES = 20
 Open = Callable[[], Client]
-
-
-class Terminated(BaseException):
-    """SIGTERM, as an exception, so that everything is tidied up on the way out."""
 
 
 def run(request: JobRequest, *, environ: Mapping[str, str], open_client: Open, progress: Progress, warn: Callable[[str], None]) -> None:
