@@ -115,7 +115,9 @@ class Server(BaseApplication):  # type: ignore[misc]
             "threads": threads,
             "worker_class": FairWorker,
             "umask": 0o077,
-            "keepalive": 5,
+            # A kept connection that is closed in the moment of its next use leaves a change without an answer, and nobody knows if it was
+            # made; `murder_pending` closes those whose last answer took long.
+            "keepalive": 0,
             "timeout": 60,
             "graceful_timeout": 8,
             "limit_request_line": 4094,

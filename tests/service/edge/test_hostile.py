@@ -44,6 +44,12 @@ def test_a_crowd_of_slow_connections_keeps_nobody_waiting(live: Live, data: byte
         assert time.monotonic() - began < ARRIVAL_SECONDS, "before the crowd is cut off"
 
 
+def test_no_connection_is_kept_for_a_next_request(live: Live) -> None:
+    """One that is closed in the moment of its next use would leave a change without an answer."""
+    head, _gap, _body = live.raw(b"GET /api/v1/health HTTP/1.1\r\nHost: x\r\n\r\n").partition(b"\r\n\r\n")
+    assert b"connection: close" in head.lower()
+
+
 def test_what_does_not_arrive_is_cut_off(live: Live) -> None:
     with ExitStack() as stack:
         (slow,) = crowd(live, stack, 1, b"GET /api/v1/me HTTP/1.1\r\nX-Slow: ")
