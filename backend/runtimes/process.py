@@ -58,20 +58,20 @@ class ProcessRuntime:
         if guard_pid(directory) is not None:
             return
         python = self._python(mlflow_version)
-        self._end_all(directory)
+        self._end_all(server_id, directory)
         child = self._launch([str(python), "-P", "-m", GUARD_MODULE, str(directory)], directory)
         self._children[server_id] = child
         _wait_until(lambda: guard_pid(directory) is not None or child.poll() is not None, LOCK_SECONDS)
         # a child that ended because another guard, started by a service that was killed since, was first: that one is as good
         if guard_pid(directory) is None:
-            self._end_all(directory)
+            self._end_all(server_id, directory)
             raise ServiceError("box_failed_to_start", log=self._logs(directory, 40), why=_last_words(directory) or "it did not come up")
 
-    def migrate(self, *, server_id: str, directory: Path, mlflow_version: str, timeout: float) -> None:  # noqa: ARG002 (the port's)
+    def migrate(self, *, server_id: str, directory: Path, mlflow_version: str, timeout: float) -> None:
         """See the port. A migration that a killed service left running is ended first."""
         directory = directory.resolve()
         python = self._python(mlflow_version)
-        self._end_all(directory)
+        self._end_all(server_id, directory)
         argv = [str(python), "-P", "-m", MIGRATE_MODULE, str(directory / "data" / "mlflow.db")]
         environment = {**self._environment, "TMPDIR": str(directory / "data"), "HOME": str(directory / "data")}
         try:
@@ -96,8 +96,7 @@ class ProcessRuntime:
         """See the port."""
         directory = directory.resolve()
         _terminate(directory, timeout)
-        self._end_all(directory)
-        self._reap(server_id)
+        self._end_all(server_id, directory)
 
     def observe(self, *, server_id: str, directory: Path, address: tuple[str, int]) -> Observation:
         """See the port."""
@@ -152,8 +151,17 @@ class ProcessRuntime:
         if child is not None and child.poll() is not None:
             self._children.pop(server_id, None)
 
-    @staticmethod
-    def _end_all(directory: Path) -> None:
+    def _collect(self, server_id: str) -> None:
+        """Take note of the end of a process that has let go of all its files: it has ended or ends in a moment."""
+        child = self._children.pop(server_id, None)
+        if child is None:
+            return
+        try:
+            child.wait(KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise ServiceError("box_failed_to_stop", why=f"its process {child.pid} does not end") from None
+
+    def _end_all(self, server_id: str, directory: Path) -> None:
         """Kill what is left of the box. Error: ``box_failed_to_stop``."""
 
         def nothing_left() -> bool:
@@ -169,6 +177,7 @@ class ProcessRuntime:
         if not _wait_until(lambda: guard_pid(directory) is None, LAST_MOMENT_SECONDS):
             pid = guard_pid(directory)
             raise ServiceError("box_failed_to_stop", why=f"process {pid}, which is not ours to end, holds its lock")
+        self._collect(server_id)
 
 
 def _terminate(directory: Path, timeout: float) -> None:

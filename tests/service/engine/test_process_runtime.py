@@ -158,6 +158,16 @@ def test_one_that_does_not_listen_is_killed_after_its_time(bench: Bench):
     assert proctable.processes_of(directory) == []
 
 
+def test_no_zombie_is_left_of_a_box_that_was_ended(bench: Bench):
+    """A process that is killed lets go of its files a moment before it can be waited for."""
+    server_id, directory, _address = bench.start()
+    for _each in range(10):
+        pid = guard_of(directory)
+        bench.runtime.stop(server_id=server_id, directory=directory, timeout=0)
+        assert proctable.read_process(pid) is None
+        bench.runtime.start(server_id=server_id, directory=directory, mlflow_version=VERSION, size=SIZE)
+
+
 def test_a_guard_so_young_that_it_holds_no_lock_is_ended_too(bench: Bench, tmp_path: Path):
     _id, directory, _address = bench.box()
     slow = tmp_path / "slow"
