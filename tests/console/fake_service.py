@@ -287,7 +287,7 @@ def _reading(app: Flask, fake: FakeService) -> None:
             },
             choices=fake.choices,
             sizes=[
-                {"name": name, "memory": n * 2**30, "cpus": n, "pids": 256, "workers": n, "genai_jobs": name == "medium"}
+                {"name": name, "memory": n * 2**30, "cpus": n, "pids": 256, "workers": n, "genai_jobs": n > 1, "gateway": n > 1}
                 for n, name in ((1, "small"), (2, "medium"))
             ],
             endpoint_url_fixed=False,

@@ -19,7 +19,7 @@ from tests.support.install_pages import HOST, Installed, Page, object_store
 from tests.support.site_network import HOST as ADDRESS
 from tests.support.site_network import MACHINE, SiteNetwork, site_network
 
-pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.heavy, pytest.mark.containers, pytest.mark.timeout(900)]
 SERVICE, DOCKER = Page("install/service.md"), Page("howto/docker.md")
 TABLE = f"aihub_{install_id(Path('/var/lib/aihub'))}"
 UNITS = ("aihub-web", "aihub-reconciler")

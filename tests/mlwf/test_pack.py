@@ -244,3 +244,18 @@ def test_what_may_be_at_work_or_is_a_strangers_stays(folder: Path) -> None:
     with Workspace(folder):
         assert not elsewhere.exists()
     assert (bare / "file").exists(), "it has no lease"
+
+
+def test_what_could_not_be_removed_is_tried_again(
+    folder: Path, run_of: Callable[[str], "subprocess.Popen[str]"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = run_of(PREFIX)
+    killed.kill()
+    killed.wait()
+    left = list(folder.iterdir())
+    with monkeypatch.context() as bad_day:
+        bad_day.setattr("shutil.rmtree", lambda *_path, **_options: None)
+        with Workspace(folder, prefix="MLWFOther_"), Workspace(folder):
+            assert all(path.exists() for path in left)
+    with Workspace(folder, prefix="MLWFOther_"), Workspace(folder):
+        assert not any(path.exists() for path in left)

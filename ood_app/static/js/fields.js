@@ -61,9 +61,11 @@ function profileError(form, failure) {
 /** What a size stands for. */
 export const sizeText = (size) => {
   const values = { ...size, memory: Math.round(size.memory / 2 ** 30 * 10) / 10 };
-  return size.genai_jobs
-    ? t("{name}: {memory} GiB, {cpus} CPU, {workers} worker processes, with MLflow's GenAI jobs", values)
-    : t("{name}: {memory} GiB, {cpus} CPU, {workers} worker processes", values);
+  return [
+    t("{name}: {memory} GiB, {cpus} CPU, {workers} worker processes", values),
+    size.genai_jobs ? t(", with MLflow's GenAI jobs") : "",
+    size.gateway ? t(", with MLflow's AI gateway") : "",
+  ].join("");
 };
 
 /** `empty`: a first choice that is none, so that nothing is chosen by accident. */

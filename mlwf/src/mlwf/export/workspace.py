@@ -126,8 +126,9 @@ def _sweep(parent: Path, prefix: str) -> None:
             folder = lease.with_suffix(PARTIAL)
             if _is_mine(folder, stat.S_ISDIR):
                 shutil.rmtree(folder, ignore_errors=True)
-            with contextlib.suppress(OSError):  # of two who sweep, one gets it
-                lease.unlink()
+            if not folder.exists():  # else the next run tries again
+                with contextlib.suppress(OSError):  # of two who sweep, one gets it
+                    lease.unlink()
 
 
 def _is_mine(path: Path, kind: Callable[[int], bool]) -> bool:
