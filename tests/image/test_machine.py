@@ -2,13 +2,16 @@
 
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from mlwf.errors import MlwfError
 from mlwf.image.allocation import megabytes, processors
-from mlwf.image.tempspace import find_tempspace, temporary_folder
+from mlwf.image.tempspace import find_tempspace, sweep_tempspace, temporary_folder
 
 NOWHERE = Path("/nowhere")
 GB = 1 << 30
@@ -141,3 +144,33 @@ def test_a_folder_of_ones_own_which_goes(tmp_path: Path) -> None:
         (folder / "base" / "file").touch()
         (folder / "base").chmod(0o500)
     assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from mlwf.image.tempspace import temporary_folder
+with temporary_folder({}, Path(sys.argv[1]), 1) as folder:
+    (folder / "rootfs").mkdir(0o500)
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_next_run_removes_what_a_killed_one_left_in_the_temporary_space(tmp_path: Path) -> None:
+    for name in ("mlwf-notes", "else"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "lease").write_text("not ours" if name == "else" else "")
+    argv = [sys.executable, "-c", KILLED, str(tmp_path)]
+    with ExitStack() as stack:
+        runs = [stack.enter_context(subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)) for _each in (1, 2)]
+        killed, living = (Path(run.stdout.readline().strip()) for run in runs if run.stdout)
+        runs[0].kill()
+        runs[0].wait()
+        assert (killed / "rootfs").is_dir()
+        sweep_tempspace({}, tmp_path / "else")
+        assert killed.exists(), "another place"
+        sweep_tempspace({"TMPDIR": str(tmp_path)}, None)
+        assert sorted(tmp_path.iterdir()) == sorted([living, tmp_path / "else", tmp_path / "mlwf-notes"])
+        runs[1].communicate("")
+    assert not living.exists()

@@ -122,16 +122,17 @@ class Workspace:
 def _sweep(parent: Path, prefix: str) -> None:
     """Removes what this user's killed runs left in `parent`: hidden folders whose lease is over."""
     for lease in parent.glob(f".{prefix}*{LEASE}"):
-        if _is_mine(lease, stat.S_ISREG) and is_over(lease, silent=SILENT_SECONDS):
+        if is_mine(lease, stat.S_ISREG) and is_over(lease, silent=SILENT_SECONDS):
             folder = lease.with_suffix(PARTIAL)
-            if _is_mine(folder, stat.S_ISDIR):
+            if is_mine(folder, stat.S_ISDIR):
                 shutil.rmtree(folder, ignore_errors=True)
             if not folder.exists():  # else the next run tries again
                 with contextlib.suppress(OSError):  # of two who sweep, one gets it
                     lease.unlink()
 
 
-def _is_mine(path: Path, kind: Callable[[int], bool]) -> bool:
+def is_mine(path: Path, kind: Callable[[int], bool]) -> bool:
+    """Whether it is this user's own, and of that kind (`stat.S_ISDIR` …) itself: no link to one."""
     try:
         state = path.lstat()
     except OSError:

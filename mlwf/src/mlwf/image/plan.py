@@ -21,7 +21,7 @@ from mlwf.image.package import ModelPackage
 from mlwf.image.pythons import Python, PythonWishes, find_python
 from mlwf.image.requirements import Policy, without_passwords
 from mlwf.image.steps import Meter
-from mlwf.image.tempspace import find_tempspace, temporary_folder
+from mlwf.image.tempspace import find_tempspace, sweep_tempspace, temporary_folder
 
 # The layout of what we write: a change of it makes every cached image a stranger.
 FORMAT = "4"
@@ -95,6 +95,7 @@ def look_up(kit: Kit, wanted: Wanted) -> Found:
         if kit.cache.get("bases", _base_key(kit, source, pinned)) or (wanted.offline and source.is_remote):
             return Found(source, pinned)
         found = Found(source, pinned, _size(kit, source, pinned, wanted))
+        sweep_tempspace(kit.runner.environ, wanted.tmpdir)
         find_tempspace(kit.runner.environ, wanted.tmpdir, found.room)
     return found
 

@@ -3,11 +3,14 @@
 import contextlib
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlwf.errors import MlwfError
+from mlwf.export.lease import hold, is_over
+from mlwf.export.workspace import SILENT_SECONDS, is_mine
 from mlwf.i18n import _
 from mlwf.image.cache import remove_tree
 
@@ -20,6 +23,7 @@ NETWORK = frozenset({
 })  # fmt: skip
 MOUNTS = Path("/proc/self/mountinfo")
 MB = 1 << 20
+_PREFIX, _LEASE = "mlwf-", "lease"
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,22 @@ class Place:
 @contextlib.contextmanager
 def temporary_folder(environ: Mapping[str, str], asked: Path | None, needed: int, *, mounts: Path = MOUNTS) -> Iterator[Path]:
     """A new folder (0700) with `needed` bytes of room, gone at the end. `asked`: the user's own choice, which must do. Raises MlwfError."""
-    folder = find_tempspace(environ, asked, needed, mounts=mounts) / f"mlwf-{secrets.token_hex(8)}"
+    folder = find_tempspace(environ, asked, needed, mounts=mounts) / f"{_PREFIX}{secrets.token_hex(8)}"
     folder.mkdir(0o700)
     try:
-        yield folder
+        with hold(folder / _LEASE):
+            yield folder
     finally:
         remove_tree(folder)
+
+
+def sweep_tempspace(environ: Mapping[str, str], asked: Path | None) -> None:
+    """Remove what this user's killed runs left, in each place that `find_tempspace` may answer."""
+    for place in {asked} if asked else {*(Path(environ[name]) for name in VARIABLES if environ.get(name)), *map(Path, USUAL)}:
+        for folder in place.glob(f"{_PREFIX}*"):
+            # the lease lies in a folder that only this user may write, so that nobody else can have put it there
+            if is_mine(folder, stat.S_ISDIR) and is_over(folder / _LEASE, silent=SILENT_SECONDS):
+                remove_tree(folder)
 
 
 def find_tempspace(environ: Mapping[str, str], asked: Path | None, needed: int, *, mounts: Path = MOUNTS) -> Path:
