@@ -248,6 +248,18 @@ def test_one_holder_at_a_time_and_the_dead_give_way(tmp_path: Path, python: Star
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_lease_that_was_moved_while_its_holder_let_go_is_nobodys(tmp_path: Path) -> None:
+    """Who took it for a dead one's puts it back, when its holder has left already and still lives."""
+    file, aside = tmp_path / "lease", tmp_path / "aside"
+    with lease.hold(file):
+        file.rename(aside)
+    assert lease.is_over(aside)
+    aside.rename(file)
+    with lease.hold(file, waits=lambda: pytest.fail("for nobody")):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_who_waits_long_asks_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, pauses = tmp_path / "lease", []
     file.write_text(json.dumps({**lease.whoami(), "host": "another"}))

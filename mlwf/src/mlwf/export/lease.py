@@ -18,6 +18,8 @@ from pathlib import Path
 RENEW_SECONDS = 15.0
 OVER_SECONDS = 180.0
 LONGEST_PAUSE = 5.0
+OVER = "{}"
+"""What a lease says once its holder has let go: one that was moved meanwhile, and is put back, is known for what it is."""
 NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV})
 
 
@@ -41,7 +43,7 @@ def hold(file: Path, *, waits: Callable[[], object] = lambda: None, pause: float
     """
     token = json.dumps({**whoami(), "token": secrets.token_hex(8)})
     told = False
-    while not _take(file, token):
+    while (descriptor := _take(file, token)) is None:
         if is_over(file):
             _take_away(file)
             continue
@@ -51,7 +53,7 @@ def hold(file: Path, *, waits: Callable[[], object] = lambda: None, pause: float
         time.sleep(pause)
         pause = min(pause * 1.5, LONGEST_PAUSE)
     ended = threading.Event()
-    renewer = threading.Thread(target=_renew, args=(file, ended), name="lease", daemon=True)
+    renewer = threading.Thread(target=_renew, args=(descriptor, ended), name="lease", daemon=True)
     renewer.start()
     try:
         yield
@@ -61,6 +63,7 @@ def hold(file: Path, *, waits: Callable[[], object] = lambda: None, pause: float
         with contextlib.suppress(OSError):
             if file.read_text() == token:
                 file.unlink()
+        _let_go(descriptor)
 
 
 def is_over(file: Path, *, silent: float = OVER_SECONDS) -> bool:
@@ -74,41 +77,55 @@ def is_over(file: Path, *, silent: float = OVER_SECONDS) -> bool:
         held = json.loads(text)
     except ValueError:
         held = None  # cut short with its host: its age decides
+    if held == {}:
+        return True
     me = whoami()
     if isinstance(held, dict) and held.get("pid") and all(held.get(name) == me[name] for name in ("host", "boot", "pids")):
         return bool(_started(int(held["pid"])) != held.get("started"))
     return age > silent
 
 
-def _take(file: Path, token: str) -> bool:
-    """Makes the file with its content at once: a link either appears whole or not at all, on NFS too."""
+def _take(file: Path, token: str) -> int | None:
+    """Makes the file with its content at once: a link either appears whole or not at all, on NFS too. The open file; None: another's."""
     mine = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(mine, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    descriptor = _create(mine, token)
     try:
-        with os.fdopen(descriptor, "w") as lease:
-            lease.write(token)
-        try:
-            os.link(mine, file)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in NO_LINKS:
-                raise
-            return _create(file, token)
+        os.link(mine, file)
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, FileExistsError):
+            return None
+        if error.errno not in NO_LINKS:
+            raise
+    else:
+        return descriptor
     finally:
         mine.unlink(missing_ok=True)
-    return True
-
-
-def _create(file: Path, token: str) -> bool:
-    """For file systems without hard links. Whoever reads it before its content is there goes by its age."""
+    # For file systems without hard links. Whoever reads it before its content is there goes by its age.
     try:
-        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        return _create(file, token)
     except FileExistsError:
-        return False
-    with os.fdopen(descriptor, "w") as lease:
-        lease.write(token)
-    return True
+        return None
+
+
+def _create(file: Path, token: str) -> int:
+    descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, token.encode())
+    except BaseException:
+        os.close(descriptor)
+        file.unlink(missing_ok=True)
+        raise
+    return descriptor
+
+
+def _let_go(descriptor: int) -> None:
+    """Says so in the file itself, wherever somebody moved it; that it needs no room makes it work on a full disk."""
+    with contextlib.suppress(OSError):
+        os.pwrite(descriptor, OVER.encode(), 0)
+        os.ftruncate(descriptor, len(OVER))
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
 
 
 def _take_away(file: Path) -> None:
@@ -124,10 +141,10 @@ def _take_away(file: Path) -> None:
     aside.unlink(missing_ok=True)
 
 
-def _renew(file: Path, ended: threading.Event) -> None:
+def _renew(descriptor: int, ended: threading.Event) -> None:
     while not ended.wait(RENEW_SECONDS):
         with contextlib.suppress(OSError):  # a moment without the file server is no reason to give up
-            os.utime(file)
+            os.utime(descriptor)
 
 
 def _now(folder: Path) -> float:
