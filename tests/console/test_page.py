@@ -292,6 +292,18 @@ def test_when_the_service_goes_away_the_list_stays_and_comes_back(service: FakeS
     expect(banner).to_have_count(0)
 
 
+def test_an_update_keeps_what_was_chosen(service: FakeService, open_page: Opener) -> None:
+    page = open_page()
+    page.get_by_text("More options").click()
+    page.locator("#artifact_access").select_option("direct")
+    page.locator("#size").select_option("medium")
+    service.choices = service.choices | {"size": ["small"]}
+    page.get_by_role("button", name="Service List Update").click()
+    expect(page.get_by_text("The list was updated.")).to_be_attached()
+    expect(page.locator("#artifact_access")).to_have_value("direct")
+    expect(page.locator("#size")).to_have_value("small")
+
+
 def test_the_list_changes_by_itself_and_only_where_something_changed(service: FakeService, open_page: Opener) -> None:
     service.add("gaa50000", "other", "creating")
     service.add("gaa50000", "wine")

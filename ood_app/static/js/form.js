@@ -49,14 +49,16 @@ export function offer(me) {
   setOptions(form.elements.group_name, me.groups, chosen, me.groups.length > 1);
   form.elements.group_name.disabled = button.disabled = me.groups.length === 0;
   for (const [name, values] of Object.entries(me.choices)) {
-    if (form.elements[name]) setOptions(form.elements[name], values, me.defaults[name]);
+    const before = form.elements[name]?.value;
+    if (form.elements[name]) setOptions(form.elements[name], values, values.includes(before) ? before : me.defaults[name]);
   }
   describeSizes(me.sizes);
   for (const name of ["endpoint_url", "region", "idle_seconds"]) {
     form.elements[name].placeholder = me.defaults[name] ?? "";
   }
   form.querySelector('[data-field="endpoint_url"]').hidden = me.endpoint_url_fixed;
-  problem.replaceChildren(...(me.groups.length ? [] : [noGroup(me)]));
+  problem.querySelector("[data-no-group]")?.remove();
+  if (!me.groups.length) problem.replaceChildren(noGroup(me));
 }
 
 /** Beside each size's name what it stands for. */
@@ -68,7 +70,7 @@ function describeSizes(sizes) {
 }
 
 function noGroup(me) {
-  return h("p.alert.alert-info", {}, me.other_groups.length
+  return h("p.alert.alert-info", { "data-no-group": "" }, me.other_groups.length
     ? t("In your groups ({groups}) only others may create servers: ask the group's manager.", { groups: me.other_groups.join(", ") })
     : t("You are in no group that may have tracking servers: ask your group's manager to add you, then log in to the portal again."));
 }
