@@ -7,8 +7,8 @@ started again by whoever has the directory, and nothing is remembered here.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -90,9 +90,10 @@ class ContainerRuntime:
     def stop(self, *, server_id: str, directory: Path, timeout: float) -> None:  # noqa: ARG002 (the port's)
         """See the port. Its containers are removed: what was stopped does not come back with the host's next boot."""
         there = self._engine.of(server_id, fresh=True)
-        for role, seconds in ((GATE, timeout), (MLFLOW, min(timeout, MLFLOW_STOP_SECONDS))):
-            if role in there and there[role].runs:
-                self._engine.stop(there[role].id, seconds=seconds)
+        with _stopping():
+            for role, seconds in ((GATE, timeout), (MLFLOW, min(timeout, MLFLOW_STOP_SECONDS))):
+                if role in there and there[role].runs:
+                    self._engine.stop(there[role].id, seconds=seconds)
         self._remove(there)
 
     def observe(self, *, server_id: str, directory: Path, address: tuple[str, int]) -> Observation:  # noqa: ARG002 (the port's)
@@ -161,11 +162,9 @@ class ContainerRuntime:
 
     def _remove(self, containers: Mapping[str, Container]) -> None:
         """Error: ``box_failed_to_stop``."""
-        try:
+        with _stopping():
             for container in containers.values():
                 self._engine.remove(container.id)
-        except EngineConflictError as error:
-            raise ServiceError("box_failed_to_stop", why=str(error)) from error
 
     def _why_down(self, there: Mapping[str, Container], down: Sequence[str]) -> str | None:
         if not there:
@@ -187,6 +186,15 @@ class ContainerRuntime:
             words = self._engine.log(container.id, lines).strip()
             parts += [f"== {role}\n{words}"] if words else []
         return "\n".join(parts)
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """A container that the daemon cannot end or remove becomes ``box_failed_to_stop``, with the daemon's word."""
+    try:
+        yield
+    except EngineConflictError as error:
+        raise ServiceError("box_failed_to_stop", why=str(error)) from error
 
 
 def _port(directory: Path) -> int:

@@ -156,11 +156,11 @@ class Engine:
         self._ask(lambda client: client.api.start(container), changes=True)
 
     def stop(self, container: str, *, seconds: float) -> None:
-        """SIGTERM, then SIGKILL after ``seconds``; gone already is fine."""
+        """SIGTERM, then SIGKILL after ``seconds``; gone already is fine. Error: ``EngineConflictError``."""
         self._ask_gone(lambda client: client.api.stop(container, timeout=max(0, int(seconds))))
 
     def remove(self, container: str) -> None:
-        """Kill and remove; gone already is fine."""
+        """Kill and remove; gone already is fine. Error: ``EngineConflictError``."""
         self._ask_gone(lambda client: client.api.remove_container(container, force=True, v=True))
 
     def log(self, container: str, lines: int) -> str:
@@ -171,8 +171,13 @@ class Engine:
             return ""
 
     def tail(self, container: str, path: str, lines: int) -> list[str]:
-        """The last telling lines of a log as the container sees it: its links lead nowhere outside. Nothing where there is none."""
-        stream = self._ask_gone(lambda client: client.api.get_archive(container, path)[0])
+        """The last telling lines of a log as the container sees it: its links lead nowhere outside. Nothing where there is none, or where
+        the daemon cannot look into the container any more.
+        """
+        try:
+            stream = self._ask_gone(lambda client: client.api.get_archive(container, path)[0])
+        except EngineConflictError:
+            return []
         return [] if stream is None else tail_of(stream, lines)
 
     def run(self, what: str, arguments: Mapping[str, Any], *, seconds: float) -> tuple[int, str]:

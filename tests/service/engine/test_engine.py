@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from backend.errors import ServiceError
+from backend.runtimes.containers import ContainerRuntime, Site
 from backend.runtimes.docker import Engine
 
 ASKERS = 8
+UNSTOPPABLE = "cannot stop container: abc: tried to kill container, but did not receive an exit event"
 ROW = {
     "Id": "abc",
     "Names": ["/aihub-x-gate"],
@@ -54,6 +56,9 @@ class Answer(BaseHTTPRequestHandler):
         if "/logs?" in self.path:
             self._say(json.dumps({"message": "can not get logs from container which is dead or marked for removal"}).encode(), 409)
             return
+        if "/archive?" in self.path:
+            self._say(json.dumps({"message": "container is dead or marked for removal"}).encode(), 500)
+            return
         if self.path.endswith("/info"):
             found = self.server.about
         elif "/containers/json" in self.path:
@@ -62,6 +67,10 @@ class Answer(BaseHTTPRequestHandler):
                 self.server.ended.wait(60)
             found = self.server.rows
         self._say(json.dumps(found).encode())
+
+    def do_POST(self) -> None:
+        if "/stop?" in self.path:
+            self._say(json.dumps({"message": UNSTOPPABLE}).encode(), 500)
 
     def do_DELETE(self) -> None:
         self.server.removed.append(self.path.partition("?")[0].rpartition("/")[2])
@@ -160,3 +169,11 @@ def test_a_daemon_without_root_makes_no_container(daemon: Daemon, engine: Engine
 
 def test_a_container_that_is_being_removed_has_no_log(engine: Engine):
     assert engine.log("abc", 1) == ""
+    assert engine.tail("abc", "/box/log/guard.log", 1) == []
+
+
+def test_a_container_that_the_daemon_cannot_stop_is_said_in_the_daemons_word(engine: Engine, tmp_path: Path):
+    site = Site(install="x", image="aihub-box:{version}", listen_address="127.0.0.1", networks={})
+    with pytest.raises(ServiceError) as caught:
+        ContainerRuntime(engine=engine, site=site).stop(server_id="k3v9x2m7q4ab", directory=tmp_path, timeout=1)
+    assert (caught.value.code, caught.value.params) == ("box_failed_to_stop", {"why": UNSTOPPABLE})
