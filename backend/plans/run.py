@@ -35,11 +35,12 @@ def run_operation(world: World, operation_id: str) -> None:
 
 def _carry_out(work: Work) -> None:
     plan = PLANS[OperationKind(work.kind)]
-    error = None
+    error, has_place = None, False
     with ExitStack() as slot:
         for step in plan.steps:
-            if step.starts:
+            if step.starts and not has_place:  # one who holds a place and waits for a second would wait for others who do the same
                 slot.enter_context(work.world.slot())
+                has_place = True
             error = _run(work, step)
             if error is not None:
                 break

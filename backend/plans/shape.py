@@ -17,8 +17,8 @@ BadEnd = Callable[[Work, Session, Server, ServiceError], None]
 
 @dataclass(frozen=True)
 class Step:
-    """One step: ``do`` makes sure of something, ``undo`` of its absence. One that ``starts`` a box waits for a place to do it, and keeps
-    the place until the plan's last step.
+    """One step: ``do`` makes sure of something, ``undo`` of its absence. A plan's first step that ``starts`` a box waits for a place to
+    do it; the plan keeps that one place until its last step.
     """
 
     name: str

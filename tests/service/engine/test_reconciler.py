@@ -130,6 +130,19 @@ def test_a_start_that_hangs_keeps_nobody_else_waiting(tmp_path: Path):
         until(lambda: state(site, stuck) == "succeeded", 20)
 
 
+def test_upgrades_take_one_place_each(tmp_path: Path):
+    site = wide(tmp_path, reconciler_threads=1)
+    for env in ("one", "two", "three"):
+        site.made(env)
+    site.ask("stop", env="three")
+    site.reconciler().reconcile_all()
+    with running(site.reconciler()):
+        asked = [site.upgrade("one"), site.upgrade("two"), site.ask("start", env="three")]
+        until(lambda: {state(site, operation) for operation in asked} == {"succeeded"}, 20)
+        back = [site.ask("rollback", env=env) for env in ("one", "two")]
+        until(lambda: {state(site, operation) for operation in back} == {"succeeded"}, 20)
+
+
 def test_no_transaction_is_open_while_something_slow_is_done(site: Site):
     site.store.hang = threading.Event()
     operation = site.create()
