@@ -28,6 +28,7 @@ from backend.settings import Settings
 from backend.snapshots import (
     DATABASE,
     MANIFEST,
+    KeptCopies,
     PlainKeeper,
     check_files,
     copy_database,
@@ -46,8 +47,8 @@ _SETTINGS: Final = "settings.json"
 def backup(registry: Registry, settings: Settings, directory: Path, keeper: Keeper | None = None) -> dict[str, Any]:
     """Make a backup as ``directory``, which must not exist; it appears when it is complete. Returns its manifest.
 
-    Each database is as it was at one moment. The registry's comes first: what is made or deleted meanwhile is in the next backup, and a
-    server that is deleted meanwhile is taken from its kept copy. Errors: ``backup_failed``, ``disk_full``, ``snapshot_failed``.
+    Each database is as it was at one moment. The registry's comes first: what is made, deleted or restored meanwhile is so in the next
+    backup, and its database is taken from where it lies now. Errors: ``backup_failed``, ``disk_full``, ``snapshot_failed``.
     """
     if directory.exists():
         raise ServiceError("backup_failed", why=_("{path} exists already", path=directory))
@@ -138,28 +139,61 @@ def _servers(copy: Path) -> list[dict[str, Any]]:
 
 
 def _copy_server(part: Path, settings: Settings, server: dict[str, Any], keeper: Keeper) -> bool:
-    """Copy the server's database, or what is kept of it, and what may take its place again. False where it has none (yet)."""
-    kept = settings.kept_dir / server["id"]
+    """Copy the server's database, or what is kept of it, and what may take its place again. False where it has none (yet).
+
+    A delete or a restore may move it since the registry was copied: what the registry's copy says decides where it lies in the backup.
+    """
+    server_id = str(server["id"])
+    kept, directory = settings.kept_dir / server_id, settings.servers_dir / server_id
     for folder in (settings.previous_dir, settings.replaced_dir):
-        _copy_copy(part, folder / server["id"])
-    if server["deleted"]:
-        return _copy_copy(part, kept)
-    directory = settings.servers_dir / server["id"]
-    target = part / "servers" / server["id"] / DATABASE
+        _copy_copy(part, folder / server_id)
+    for _look in range(2):  # it may have moved between the looks at its two places
+        if server["deleted"]:
+            place, found = "kept", _copy_copy(part, kept) or _keep_copy(part, directory, server, keeper)
+        else:
+            place, found = "servers", _copy_database(part, directory, keeper) or _place_kept(part, kept)
+        if found:
+            break
+    return (part / place / server_id / DATABASE).exists()
+
+
+def _copy_database(part: Path, directory: Path, keeper: Keeper) -> bool:
+    target = part / "servers" / directory.name / DATABASE
     make_private(target.parent)
     try:
         keeper.copy_database(directory, target)
     except (FileNotFoundError, ServiceError):
         if database_of(directory).exists():
             raise
-        if not (kept / DATABASE).exists():  # not made yet
-            return False
-        place_file(kept / DATABASE, target)  # deleted since the registry was copied
+        return False
     return True
 
 
+def _place_kept(part: Path, kept: Path) -> bool:
+    """Deleted since the registry was copied: it is a server of the backup like any other."""
+    try:
+        place_file(kept / DATABASE, part / "servers" / kept.name / DATABASE)
+    except FileNotFoundError:
+        if (kept / DATABASE).exists():
+            raise
+        return False
+    return True
+
+
+def _keep_copy(part: Path, directory: Path, server: dict[str, Any], keeper: Keeper) -> bool:
+    """Restored since the registry was copied: it is a deleted server of the backup like any other."""
+    about = {"server_id": server["id"], "mlflow_version": server["mlflow_version"], "schema_revision": server["schema_revision"]}
+    copies = KeptCopies(part / "kept", keeper)
+    try:
+        copies.make(server["id"], directory, about)
+    except (FileNotFoundError, ServiceError):
+        if database_of(directory).exists():
+            raise
+    return copies.exists(server["id"])
+
+
 def _copy_copy(part: Path, copy: Path) -> bool:
-    """A kept copy, into the folder of its kind. True where it has a database."""
+    """A kept copy, into the folder of its kind. False where there is none."""
     if not copy.exists():
         return False
     target = part / copy.parent.name / copy.name
@@ -170,7 +204,8 @@ def _copy_copy(part: Path, copy: Path) -> bool:
         if (copy / MANIFEST).exists():
             raise
         remove_tree(target)  # it went since the registry was copied
-    return (target / DATABASE).exists()
+        return False
+    return True
 
 
 def _checked(directory: Path) -> dict[str, Any]:

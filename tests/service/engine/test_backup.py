@@ -2,7 +2,9 @@ import json
 import sqlite3
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -97,19 +99,61 @@ def test_databases_that_are_written_to_meanwhile_are_whole(two: Site, tmp_path: 
     assert [path.name for path in copy.parent.iterdir()] == ["mlflow.db"]
 
 
-def test_a_server_that_is_deleted_meanwhile_is_taken_from_its_kept_copy(two: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    server = two.one("one")
-    real = backup.__globals__["_servers"]
+def meanwhile(monkeypatch: pytest.MonkeyPatch, name: str, action: Callable[[], None]) -> None:
+    """The action is done once in a backup, just after its function of that name returns for the first time."""
+    real, waiting = backup.__globals__[name], [action]
 
-    def servers(copy: Path):
-        found = real(copy)
-        two.ask("delete", env="one")
-        two.reconciler().reconcile_all()
+    def with_action(*arguments: Any) -> Any:
+        found = real(*arguments)
+        while waiting:
+            waiting.pop()()
         return found
 
-    monkeypatch.setitem(backup.__globals__, "_servers", servers)
+    monkeypatch.setitem(backup.__globals__, name, with_action)
+
+
+def changed(site: Site, what: str, env: str) -> None:
+    """Asked for, done, and looked at once more: nothing is kept of what is back."""
+    site.ask(what, env=env)
+    site.reconciler().reconcile_all()
+    site.reconciler().reconcile_all()
+
+
+def test_a_server_that_is_deleted_meanwhile_is_taken_from_its_kept_copy(two: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    server = two.one("one")
+    meanwhile(monkeypatch, "_servers", lambda: changed(two, "delete", "one"))
     backup(two.registry, two.settings, tmp_path / "backup")
     assert runs_in(tmp_path / "backup" / "servers" / server.id / "mlflow.db") == ["a run of one"]
+
+
+@pytest.mark.parametrize("at", ["_servers", "_copy_copy"])
+def test_a_server_that_is_restored_meanwhile_is_taken_from_its_box(two: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str):
+    """The registry's copy has it as deleted: so it is in the backup, and can be restored from it."""
+    gone = two.one("gone")
+    meanwhile(monkeypatch, at, lambda: changed(two, "restore", "gone"))
+    manifest = backup(two.registry, two.settings, tmp_path / "backup")
+    assert not two.kept.exists(gone.id)
+    assert {(server["env_name"], server["deleted"], server["database"]) for server in manifest["servers"]} >= {("gone", True, True)}
+    other = restored(tmp_path, two, tmp_path / "backup")
+    other.ask("restore", env="gone")
+    other.reconciler().reconcile_all()
+    assert runs_in(other.database(other.one("gone"))) == ["a run of gone"]
+
+
+def test_a_server_that_is_restored_between_two_looks_is_found_by_the_next(two: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Deleted when its box is looked for, restored when its kept copy is."""
+    server = two.one("one")
+    meanwhile(monkeypatch, "_servers", lambda: changed(two, "delete", "one"))
+    meanwhile(monkeypatch, "_copy_database", lambda: changed(two, "restore", "one"))
+    backup(two.registry, two.settings, tmp_path / "backup")
+    assert runs_in(tmp_path / "backup" / "servers" / server.id / "mlflow.db") == ["a run of one"]
+
+
+def test_a_deleted_server_that_never_had_a_database_is_in_it(site: Site, tmp_path: Path):
+    site.database(site.made("one")).unlink()
+    changed(site, "delete", "one")
+    manifest = backup(site.registry, site.settings, tmp_path / "backup")
+    assert [(server["env_name"], server["deleted"], server["database"]) for server in manifest["servers"]] == [("one", True, False)]
 
 
 def test_nothing_appears_when_it_fails(two: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
