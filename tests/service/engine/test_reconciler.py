@@ -1,9 +1,8 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,25 +13,11 @@ from backend import heartbeat
 from backend.domain import Box, BoxState, new_server_id
 from backend.errors import ServiceError
 from backend.orphans import find_orphans, remove_orphans
-from backend.reconciler import Reconciler
 from backend.registry.models import Operation, Server, now
 from backend.wiring import make_copies
 from tests.service.engine.contract_boxfiles import box_of
+from tests.service.engine.running import running
 from tests.service.engine.support import ADMIN, GROUP, SECRET, SIZE, Site, make_database, until
-
-
-@contextmanager
-def running(reconciler: Reconciler) -> Iterator[threading.Event]:
-    """The reconciler in a thread of its own, ended at the end."""
-    stop = threading.Event()
-    thread = threading.Thread(target=reconciler.run, args=(stop,))
-    thread.start()
-    try:
-        yield stop
-    finally:
-        stop.set()
-        thread.join(20)
-        assert not thread.is_alive()
 
 
 def change(site: Site, action: Callable[[Server], None], env: str = "wine") -> None:
@@ -128,19 +113,6 @@ def test_a_start_that_hangs_keeps_nobody_else_waiting(tmp_path: Path):
         until(lambda: state(site, well) == "succeeded", 20)
         hang.set()
         until(lambda: state(site, stuck) == "succeeded", 20)
-
-
-def test_upgrades_take_one_place_each(tmp_path: Path):
-    site = wide(tmp_path, reconciler_threads=1)
-    for env in ("one", "two", "three"):
-        site.made(env)
-    site.ask("stop", env="three")
-    site.reconciler().reconcile_all()
-    with running(site.reconciler()):
-        asked = [site.upgrade("one"), site.upgrade("two"), site.ask("start", env="three")]
-        until(lambda: {state(site, operation) for operation in asked} == {"succeeded"}, 20)
-        back = [site.ask("rollback", env=env) for env in ("one", "two")]
-        until(lambda: {state(site, operation) for operation in back} == {"succeeded"}, 20)
 
 
 def test_no_transaction_is_open_while_something_slow_is_done(site: Site):

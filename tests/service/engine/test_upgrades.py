@@ -9,9 +9,10 @@ import pytest
 
 from backend.domain import BoxState
 from backend.errors import ServiceError
-from backend.registry.models import Server, now
+from backend.registry.models import Operation, Server, now
 from backend.snapshots import KeptCopies
-from tests.service.engine.support import ALICE, GROUP, NEWER, VERSION, Site, make_database, runs_in, schema_of
+from tests.service.engine.running import running
+from tests.service.engine.support import ALICE, GROUP, NEWER, VERSION, Site, make_database, runs_in, schema_of, until
 
 UNFIT = ServiceError("version_unfit", version=NEWER, why="GET / is answered by 500")
 BROKEN = ServiceError("migration_failed", version=NEWER, why="no such table", log="the last lines")
@@ -124,6 +125,21 @@ def test_an_upgrade_can_be_rolled_back_and_that_too(site: Site):
     assert site.one().mlflow_version == NEWER
     assert runs_in(site.database(server)) == ["first", "second"]
     assert_nothing_of_the_trial_is_left(site, previous=True)
+
+
+def test_upgrades_take_one_place_each(tmp_path: Path):
+    site = Site(tmp_path / "state", ports=9, reconciler_threads=1)
+    for env in ("one", "two", "three"):
+        site.made(env)
+    site.ask("stop", env="three")
+    site.reconciler().reconcile_all()
+
+    def all_succeed(*asked: Operation) -> None:
+        until(lambda: {site.operation(operation).state for operation in asked} == {"succeeded"}, 20)
+
+    with running(site.reconciler()):
+        all_succeed(site.upgrade("one"), site.upgrade("two"), site.ask("start", env="three"))
+        all_succeed(site.ask("rollback", env="one"), site.ask("rollback", env="two"))
 
 
 def test_what_is_refused(site: Site):
