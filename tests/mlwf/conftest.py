@@ -6,6 +6,7 @@ import pytest
 from mlwf import cli
 from tests.mlwf.fake_service import FakeService, start_fake_service
 from tests.mlwf.models import Models
+from tests.mlwf.publishing import Cli, Shell, make_package
 from tests.mlwf.tracking import PlainServer, Tracking, start_plain_server
 from tests.support.apptainer import Ground, apptainer_ground
 from tests.support.box import environment, make_box
@@ -41,6 +42,18 @@ def mlwf(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
         return cli.run(args)
 
     return run
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    return make_package(tmp_path / "MLWFExportModel_20260401120000")
+
+
+@pytest.fixture
+def sh(s3_store: S3Store, mlwf: Cli, capsys: pytest.CaptureFixture[str]) -> Shell:
+    owner = s3_store.owner
+    keys = {"AWS_ACCESS_KEY_ID": owner.access_key, "AWS_SECRET_ACCESS_KEY": owner.secret_key}
+    return Shell(s3_store, {"MLFLOW_S3_ENDPOINT_URL": s3_store.endpoint_url, **keys}, mlwf, capsys)
 
 
 @pytest.fixture(scope="session")

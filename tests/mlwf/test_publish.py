@@ -1,7 +1,5 @@
 """mlwf publish and mlwf verify against a real object store."""
 
-import hashlib
-import io
 import json
 import os
 import re
@@ -10,8 +8,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,67 +16,11 @@ import yaml
 from mlwf.publish.model_card import is_ours, model_card
 from mlwf.publish.upload import PART
 
-from mlwf import info
+from tests.mlwf.publishing import Shell, make_package
 from tests.support.box import until
 from tests.support.s3 import S3Store
 
 MLWF = Path(sys.executable).parent / "mlwf"
-Cli = Callable[..., int]
-
-
-def make_package(folder: Path, *, weights: bytes = b"w" * 1000, **changes: Any) -> Path:
-    """A package as mlwf_export_model makes it, with everything filled that a human must fill."""
-    folder.mkdir(mode=0o750)
-    with tarfile.open(folder / "model.tar.gz", "w:gz", compresslevel=1) as archive:
-        for name, content in {"MLmodel": b"flavors: {}\n", "data/weights.bin": weights}.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-    digest = hashlib.sha256((folder / "model.tar.gz").read_bytes()).hexdigest()
-    form = info.empty() | {
-        "Name": "wine",
-        "Description": "Predicts the quality of red wine from eleven measurements of it.",
-        "Version": "2",
-    }
-    form |= {
-        "Keywords": ["wine", "regression"],
-        "AdditionalInfo": f"### Package\n\n| | |\n|---|---|\n| SHA-256 of model.tar.gz | {digest} |",
-    }
-    form["Creator"] |= {"Name": "Alice", "ContactPoint": {"Email": "alice@example.org", "URL": ""}}
-    form["License"]["Name"] = "CC-BY-4.0"
-    form["UsageInfo"] = "Load it:\n\n```python\nimport mlflow\n```"
-    (folder / "info.yaml").write_text(info.dump(form | changes), "utf-8")
-    return folder
-
-
-@pytest.fixture
-def package(tmp_path: Path) -> Path:
-    return make_package(tmp_path / "MLWFExportModel_20260401120000")
-
-
-@dataclass
-class Shell:
-    """`mlwf …` in this process, with the keys of the store's owner."""
-
-    store: S3Store
-    environ: dict[str, str]
-    cli: Cli
-    capsys: pytest.CaptureFixture[str]
-    out: str = ""
-    err: str = ""
-
-    def __call__(self, *argv: str | Path, **env: str) -> int:
-        status = self.cli(*map(str, argv), env={**self.environ, **env})
-        said = self.capsys.readouterr()
-        self.out, self.err = said.out, said.err
-        return status
-
-
-@pytest.fixture
-def sh(s3_store: S3Store, mlwf: Cli, capsys: pytest.CaptureFixture[str]) -> Shell:
-    owner = s3_store.owner
-    keys = {"AWS_ACCESS_KEY_ID": owner.access_key, "AWS_SECRET_ACCESS_KEY": owner.secret_key}
-    return Shell(s3_store, {"MLFLOW_S3_ENDPOINT_URL": s3_store.endpoint_url, **keys}, mlwf, capsys)
 
 
 def loaded(package: Path) -> dict[str, Any]:

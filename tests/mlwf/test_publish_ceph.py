@@ -8,7 +8,7 @@ import pytest
 import requests
 from mlwf.publish.upload import PART
 
-from tests.mlwf.test_publish import make_package
+from tests.mlwf.publishing import make_package
 from tests.support.ceph import Ceph
 
 pytestmark = pytest.mark.heavy
