@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-import requests
 from botocore.exceptions import ClientError
 
 from mlwf.errors import MlwfError
-from mlwf.export.http import network_errors
+from mlwf.export.http import RefusedError, Request, TransientError, opened, retried
 from mlwf.export.session import plain_session
 from mlwf.i18n import _
 from mlwf.publish.place import error_code, store_errors
@@ -17,7 +17,8 @@ from mlwf.publish.upload import Store
 
 Access = Literal["private", "authenticated-read", "public-read"]
 ACCESSES: tuple[Access, ...] = ("private", "authenticated-read", "public-read")
-TIMEOUT = (10.0, 60.0)
+# The answers that mean no. A store that is busy, or elsewhere, has said nothing about it.
+UNREADABLE = frozenset({401, 403, 404})
 
 
 def set_acl(store: Store, name: str, access: Access) -> None:
@@ -50,7 +51,9 @@ def _policy(store: Store) -> dict[str, Any]:
             raise
         return {"Version": "2012-10-17", "Statement": []}
     loaded: dict[str, Any] = json.loads(text)
-    return loaded | {"Statement": list(loaded.get("Statement", ()))}
+    statements = loaded.get("Statement", ())
+    # A lone statement need not be in a list.
+    return loaded | {"Statement": [statements] if isinstance(statements, dict) else list(statements)}
 
 
 def _statement(store: Store) -> dict[str, Any]:
@@ -64,17 +67,28 @@ def _statement(store: Store) -> dict[str, Any]:
     }
 
 
-def anyone_can_read(url: str, environ: Mapping[str, str]) -> bool:
-    """Whether the first byte at this web address is given to somebody without credentials. Raises MlwfError when nobody answers."""
+def anyone_can_read(url: str, environ: Mapping[str, str], *, wait: Callable[[float], object] = time.sleep) -> bool:
+    """Whether the first byte at this web address is given to somebody without credentials. Raises MlwfError when the store does not say."""
     session = plain_session(url, environ)
     if environ.get("AWS_CA_BUNDLE"):
         session.verify = environ["AWS_CA_BUNDLE"]
     if environ.get("MLFLOW_S3_IGNORE_TLS", "").lower() in {"1", "true"}:
         session.verify = False
-    with network_errors():
-        answer = session.get(url, headers={"Range": "bytes=0-0"}, stream=True, allow_redirects=False, timeout=TIMEOUT)
-    answer.close()
-    return bool(answer.status_code in {requests.codes.ok, requests.codes.partial_content})
+
+    def ask() -> bool:
+        with opened(session, Request(url, {"Range": "bytes=0-0"})):
+            return True
+
+    try:
+        return retried(ask, wait, attempts=3)
+    except (RefusedError, TransientError) as error:
+        if isinstance(error, RefusedError) and error.status in UNREADABLE:
+            return False
+        raise MlwfError(
+            _("Who can read {url} is not known").format(url=url),
+            str(error),
+            _("Check the address of the object store and the network, and run it again: nothing is uploaded twice."),
+        ) from error
 
 
 def prove(store: Store, name: str, access: Access, environ: Mapping[str, str]) -> None:

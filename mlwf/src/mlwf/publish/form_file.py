@@ -25,7 +25,7 @@ class FormFile:
         self.text = text
         try:
             loaded = self._yaml.load(text)
-        except (YAMLError, ValueError, RecursionError) as error:
+        except (YAMLError, ValueError, TypeError, RecursionError) as error:  # TypeError: of a key that is a mapping
             raise _broken(error) from error
         if not isinstance(loaded, CommentedMap):
             raise MlwfError(_("info.yaml holds no keys"), cure=_("Take the info.yaml that mlwf_export_model wrote, and fill that."))

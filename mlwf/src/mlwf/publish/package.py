@@ -76,12 +76,17 @@ def open_package(folder: Path, on_bytes: Callable[[int], None] = lambda _count: 
 
 def parse_form(content: bytes) -> FormFile:
     """The form. Raises MlwfError for what is none."""
+    return FormFile(text_of(FORM, content))
+
+
+def text_of(name: str, content: bytes) -> str:
+    """The text of a file of which MAX_BYTES + 1 bytes were read. Raises MlwfError for what is too long, or no text."""
     if len(content) > MAX_BYTES:
-        raise MlwfError(_("info.yaml is larger than a megabyte"), cure=_("Put long texts into files of their own."))
+        raise MlwfError(_("{name} is larger than a megabyte").format(name=name), cure=_("Put long texts into files of their own."))
     try:
-        return FormFile(content.decode("utf-8"))
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise MlwfError(_("info.yaml is not UTF-8 text"), cure=_("Save it as UTF-8.")) from error
+        raise MlwfError(_("{name} is not UTF-8 text").format(name=name), cure=_("Save it as UTF-8.")) from error
 
 
 def check_form(form: FormFile) -> None:
@@ -92,7 +97,9 @@ def check_form(form: FormFile) -> None:
 
 def recorded_digest(form: FormFile) -> str | None:
     """The tarball's SHA-256 as the export wrote it into AdditionalInfo."""
-    found = RECORDED.search(str(form.info.get("AdditionalInfo") or ""))
+    text = form.info.get("AdditionalInfo")
+    # Never as a text what is none: a few lines of YAML can be gigabytes, written out.
+    found = RECORDED.search(text) if isinstance(text, str) else None
     return found[1] if found else None
 
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import boto3
 from botocore.client import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError, ProfileNotFound
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.export.store import endpoint_of
@@ -82,8 +82,12 @@ def s3_client(place: Place, environ: Mapping[str, str], profile: str | None = No
         session = boto3.session.Session(profile_name=profile)
         region = session.region_name or environ.get("AWS_REGION") or "us-east-1"
         return session.client("s3", endpoint_url=place.endpoint_url, region_name=region, config=settings, verify=verify)
-    except (ProfileNotFound, ValueError) as error:
-        raise WrongUseError(_("The object store cannot be asked"), str(error), _("Correct --profile or the endpoint's URL.")) from error
+    except (BotoCoreError, ValueError) as error:
+        raise WrongUseError(
+            _("The object store cannot be asked"),
+            str(error),
+            _("Correct the AWS settings that it names (AWS_PROFILE …), or the endpoint's URL."),
+        ) from error
 
 
 @contextlib.contextmanager

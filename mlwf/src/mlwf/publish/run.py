@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from mlwf.errors import MlwfError
+from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
 from mlwf.publish import access as reading
 from mlwf.publish import upload as up
 from mlwf.publish.access import Access
 from mlwf.publish.application import application
+from mlwf.publish.form_file import MAX_BYTES
 from mlwf.publish.model_card import is_ours, model_card
-from mlwf.publish.package import CARD, FORM, TARBALL, Package, open_package
+from mlwf.publish.package import CARD, FORM, TARBALL, Package, open_package, text_of
 from mlwf.publish.place import Place, s3_client
 
 MEDIA_TYPES = {TARBALL: "application/gzip", FORM: "application/yaml", CARD: "text/markdown; charset=utf-8"}
@@ -54,11 +55,16 @@ class Reporter(Protocol):
 
 
 def publish(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Published:
-    """Raises InvalidFormError for a form that is not complete, StoreRefusedError, MlwfError."""
+    """Raises InvalidFormError for a form that is not complete, WrongUseError, StoreRefusedError, MlwfError."""
+    if wanted.by_policy:
+        _check_bounds(wanted.place)
     tarball = wanted.folder / TARBALL
     report.begins(_("Checking {name}").format(name=TARBALL), tarball.stat().st_size if tarball.exists() else 0)
     package = open_package(wanted.folder, report.moved)
     publication = _Publication(wanted, environ, report)
+    _check_folder(wanted.folder)
+    for name in (FORM, CARD):
+        publication.check(name)
     publication.bring(TARBALL, up.Local(package.tarball, package.size, package.sha256, MEDIA_TYPES[TARBALL]))
     result = publication.result
     result.public = publication.open_up(TARBALL)
@@ -66,7 +72,7 @@ def publish(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Pub
     _fill(package, result.urls)
     _write_card(package)
     for name in (FORM, CARD):
-        publication.bring(name, _local(wanted.folder / name, MEDIA_TYPES[name]), mutable=True)
+        publication.bring(name, _local(wanted.folder / name), checked=True)
         publication.open_up(name)
     result.text = application(package.form.info, result.urls)
     return result
@@ -88,12 +94,23 @@ class _Publication:
         self._store = up.Store(s3_client(wanted.place, environ, wanted.profile), wanted.place)
         self.result = Published([], public=False, text="")
 
-    def bring(self, name: str, local: up.Local, *, mutable: bool = False) -> None:
-        """Upload unless just this lies there. What a human edits (`mutable`) may be replaced without asking."""
+    def check(self, name: str) -> None:
+        """Raises MlwfError where something else lies that was not published from here: a human may have written it there."""
+        there, local = up.published(self._store, name), self._wanted.folder / name
+        if self._wanted.replace or there is None or there[1] or (local.exists() and up.is_published(self._store, name, _local(local))):
+            return
+        raise MlwfError(
+            _("Another file lies at {url} already").format(url=self._wanted.place.s3_url(name)),
+            _("it was not put there by mlwf publish"),
+            _("Publish under another prefix, such as one that ends with the version, or add --replace."),
+        )
+
+    def bring(self, name: str, local: up.Local, *, checked: bool = False) -> None:
+        """Upload unless just this lies there. What was `checked` may be replaced, as an earlier publication's form and card."""
         if up.is_published(self._store, name, local):
             self.result.unchanged.append(name)
             return
-        if not mutable and not self._wanted.replace and up.published(self._store, name) is not None:
+        if not checked and not self._wanted.replace and up.published(self._store, name) is not None:
             raise MlwfError(
                 _("Another package lies at {url} already").format(url=self._wanted.place.s3_url(name)),
                 cure=_("Publish under another prefix, such as one that ends with the version, or add --replace."),
@@ -130,9 +147,45 @@ def _fill(package: Package, urls: list[str]) -> None:
 def _write_card(package: Package) -> None:
     """The card beside the form; one that a human wrote or edited stays."""
     path, text = package.folder / CARD, model_card(package.form.info)
-    there = path.read_text("utf-8") if path.exists() else None
+    there = _card(package.folder)
     if there is None or (there != text and is_ours(there)):
         _replace(path, text)
+
+
+def _card(folder: Path) -> str | None:
+    """The card that is there. Raises MlwfError where it is no text."""
+    if not (folder / CARD).exists():
+        return None
+    with (folder / CARD).open("rb") as file:
+        return text_of(CARD, file.read(MAX_BYTES + 1))
+
+
+def _check_folder(folder: Path) -> None:
+    """Raises MlwfError where the form or the card could not be written later: before anything is uploaded."""
+    try:
+        _card(folder)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise MlwfError(
+            _("{folder} cannot be published from").format(folder=folder),
+            error.strerror or str(error),
+            _("Copy the package to a folder of yours: info.yaml and README.md are written in it."),
+        ) from error
+
+
+def _check_bounds(place: Place) -> None:
+    """Raises WrongUseError where a policy for the prefix would open more than the package."""
+    if not place.prefix:
+        raise WrongUseError(
+            _("--by-policy would make the whole bucket {bucket} public").format(bucket=place.bucket),
+            cure=_("Give a prefix of its own: s3://BUCKET/PREFIX/."),
+        )
+    if set("*?$") & set(place.prefix):
+        raise WrongUseError(
+            _("In a bucket's policy, the prefix {prefix} means others too").format(prefix=place.prefix),
+            cure=_("Give a prefix without '*', '?' and '$'."),
+        )
 
 
 def _replace(path: Path, text: str) -> None:
@@ -147,6 +200,6 @@ def _replace(path: Path, text: str) -> None:
         raise
 
 
-def _local(path: Path, media_type: str) -> up.Local:
+def _local(path: Path) -> up.Local:
     content = path.read_bytes()
-    return up.Local(path, len(content), hashlib.sha256(content).hexdigest(), media_type)
+    return up.Local(path, len(content), hashlib.sha256(content).hexdigest(), MEDIA_TYPES[path.name])

@@ -93,13 +93,30 @@ def abort_unfinished(store: Store, name: str) -> int:
     return len(found)
 
 
-def _taken_up(store: Store, name: str) -> tuple[str, dict[int, str]]:
-    """The newest unfinished upload, with the ETags of its parts by number; nothing where there is none."""
-    for upload_id in unfinished(store, name)[:1]:
+def _taken_up(store: Store, name: str, local: Local) -> tuple[str, dict[int, str]]:
+    """The newest unfinished upload of this file, with the ETags of its parts by number; nothing where there is none.
+
+    The store does not tell of which file an upload is: the last of its parts says so, since another version may begin alike.
+    """
+    for upload_id in unfinished(store, name):
         where = {"Bucket": store.place.bucket, "Key": store.place.key(name), "UploadId": upload_id}
         pages = store.client.get_paginator("list_parts").paginate(**where)  # type: ignore[arg-type]
-        return upload_id, {each["PartNumber"]: each["ETag"] for page in pages for each in page.get("Parts", ())}
+        there = {each["PartNumber"]: each["ETag"] for page in pages for each in page.get("Parts", ())}
+        last = next((part for part in _parts(local.size) if there and part[0] == max(there)), None)
+        if last and _is_part(there[last[0]], _content(local, *last[1:])):
+            return upload_id, there
     return "", {}
+
+
+def _content(local: Local, offset: int, length: int) -> bytes:
+    with local.path.open("rb") as file:
+        file.seek(offset)
+        return file.read(length)
+
+
+def _is_part(etag: str, content: bytes) -> bool:
+    """A part's ETag is its MD5; where a store has another rule, the part is sent again."""
+    return etag.strip('"') == hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 class Upload:
@@ -126,13 +143,17 @@ class Upload:
                 self._on_bytes(self._local.size)
             else:
                 self._in_parts()
-        arrived = published(self._store, self._name)
+            arrived = published(self._store, self._name)
+            if arrived and arrived[1] not in {"", self._local.sha256}:
+                # Taken up from a file that is the same as far as it was sent: the object carries the digest of that one.
+                self._in_parts(anew=True)
+                arrived = published(self._store, self._name)
         if arrived is None or arrived[0] != self._local.size:
             cure = _("Run it again; if it stays, ask the store's administrators.")
             raise StoreRefusedError(_("{name} did not arrive whole").format(name=self._name), "", cure, lasting=False)
 
-    def _in_parts(self) -> None:
-        self._upload_id, self._there = _taken_up(self._store, self._name)
+    def _in_parts(self, *, anew: bool = False) -> None:
+        self._upload_id, self._there = ("", {}) if anew else _taken_up(self._store, self._name, self._local)
         if not self._upload_id:
             self._upload_id = self._store.client.create_multipart_upload(**self._object, **self._facts)["UploadId"]
         try:
@@ -163,12 +184,9 @@ class Upload:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _send(self, number: int, offset: int, length: int) -> tuple[int, str]:
-        with self._local.path.open("rb") as file:
-            file.seek(offset)
-            content = file.read(length)
+        content = _content(self._local, offset, length)
         etag = self._there.get(number, "")
-        # A part's ETag is its MD5; where a store has another rule, the part is sent again.
-        if etag.strip('"') != hashlib.md5(content, usedforsecurity=False).hexdigest():
+        if not _is_part(etag, content):
             where = self._object | {"UploadId": self._upload_id, "PartNumber": number}
             etag = self._store.client.upload_part(**where, Body=content, ContentMD5=_md5(content))["ETag"]
         self._on_bytes(length)

@@ -1,0 +1,177 @@
+"""What mlwf publish must not do: write over others' files, open more than was asked, believe half an answer, or fail when half is done."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from botocore.stub import Stubber
+from mlwf.errors import MlwfError
+from mlwf.publish.access import allow_by_policy, anyone_can_read
+from mlwf.publish.place import Place
+from mlwf.publish.upload import PART, Store
+
+from tests.mlwf.faults import Fault, FaultyProxy
+from tests.mlwf.publishing import Shell, make_package
+from tests.support.ordinary import GROUP, USER, write_program
+from tests.support.s3 import S3Store
+
+
+def keys_in(store: S3Store, bucket: str) -> list[str]:
+    return [each["Key"] for each in store.client().list_objects_v2(Bucket=bucket).get("Contents", ())]
+
+
+@pytest.mark.parametrize("name", ["README.md", "info.yaml"])
+def test_a_file_that_a_human_put_there_stays(name: str, package: Path, sh: Shell) -> None:
+    """Nothing is uploaded then; --replace is the way to say that it may go."""
+    bucket, client = sh.store.make_bucket(), sh.store.client()
+    client.put_object(Bucket=bucket, Key=f"m/{name}", Body=b"My own words.\n")
+    assert sh("publish", package, f"s3://{bucket}/m/") == 1
+    assert f"Another file lies at s3://{bucket}/m/{name} already" in sh.err
+    assert keys_in(sh.store, bucket) == [f"m/{name}"]
+    assert client.get_object(Bucket=bucket, Key=f"m/{name}")["Body"].read() == b"My own words.\n"
+    assert sh("publish", package, f"s3://{bucket}/m/", "--replace") == 0
+    assert client.get_object(Bucket=bucket, Key=f"m/{name}")["Body"].read() == (package / name).read_bytes()
+
+
+def test_a_package_that_was_copied_there_by_hand_is_known(package: Path, sh: Shell) -> None:
+    bucket, client = sh.store.make_bucket(), sh.store.client()
+    for file in package.iterdir():
+        client.put_object(Bucket=bucket, Key=f"m/{file.name}", Body=file.read_bytes())
+    assert sh("publish", package, f"s3://{bucket}/m/") == 0
+    assert "There already, unchanged: model.tar.gz" in sh.err
+    (package / "README.md").write_text((package / "README.md").read_text("utf-8") + "More.\n", "utf-8")
+    assert sh("publish", package, f"s3://{bucket}/m/") == 0
+    assert "Uploaded: README.md" in sh.err
+
+
+@pytest.mark.parametrize("url", ["s3://bucket", "s3://bucket/", "s3://bucket//"])
+def test_a_policy_never_opens_the_whole_bucket(url: str, package: Path, sh: Shell) -> None:
+    assert sh("publish", package, url, "--by-policy") == 2
+    assert "--by-policy would make the whole bucket bucket public" in sh.err
+
+
+def test_a_policy_never_opens_the_prefixes_of_others(package: Path, sh: Shell) -> None:
+    assert sh("publish", package, "s3://bucket/*/", "--by-policy") == 2
+    assert "means others too" in sh.err
+
+
+def test_a_policy_whose_only_statement_is_in_no_list() -> None:
+    client = boto3.client("s3", region_name="x", aws_access_key_id="a", aws_secret_access_key="b")  # asks nobody
+    lone = {"Sid": "Lone", "Effect": "Allow", "Principal": "*", "Action": "s3:ListBucket", "Resource": "arn:aws:s3:::b"}
+    written: list[str] = []
+    client.meta.events.register("provide-client-params.s3.PutBucketPolicy", lambda params, **_more: written.append(params["Policy"]))
+    with Stubber(client) as stub:
+        stub.add_response("get_bucket_policy", {"Policy": json.dumps({"Version": "2012-10-17", "Statement": lone})})
+        stub.add_response("put_bucket_policy", {})
+        assert allow_by_policy(Store(client, Place("b", "m/", "http://127.0.0.1:9")))
+    statements = json.loads(written[0])["Statement"]
+    assert statements[0] == lone
+    assert statements[1]["Resource"] == ["arn:aws:s3:::b/m/*"]
+
+
+@pytest.mark.parametrize(("answers", "readable"), [([503, 429, 403], False), ([503, 200], True), ([401], False), ([404], False)])
+def test_a_busy_store_is_asked_again_who_may_read(answers: list[int], readable: bool, s3_store: S3Store) -> None:
+    proxy = FaultyProxy(s3_store.endpoint_url, lambda _path, count: Fault(status=answers[count]))
+    try:
+        assert anyone_can_read(f"{proxy.url}/b/m/model.tar.gz", {}, wait=lambda _seconds: None) is readable
+        assert len(proxy.seen) == len(answers)
+    finally:
+        proxy.stop()
+
+
+@pytest.mark.parametrize("status", [301, 400, 429, 503])
+def test_an_answer_that_says_nothing_is_no_proof(status: int, s3_store: S3Store) -> None:
+    proxy = FaultyProxy(s3_store.endpoint_url, lambda _path, _count: Fault(status=status))
+    try:
+        with pytest.raises(MlwfError, match=f"is not known: HTTP {status}"):
+            anyone_can_read(f"{proxy.url}/b/m/model.tar.gz", {}, wait=lambda _seconds: None)
+    finally:
+        proxy.stop()
+
+
+def test_a_store_that_nobody_reaches_is_no_proof() -> None:
+    with pytest.raises(MlwfError, match=r"is not known: Connection refused"):
+        anyone_can_read("http://127.0.0.1:9/b/m/model.tar.gz", {}, wait=lambda _seconds: None)
+
+
+@pytest.fixture
+def anybodys() -> Iterator[Path]:
+    """A folder that every user may enter; the tests' own are one user's."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_uploaded(anybodys: Path, sh: Shell) -> None:
+    """A colleague's package: the group may read it."""
+    bucket, program, package = sh.store.make_bucket(), write_program(anybodys / "mlwf", "mlwf.cli"), make_package(anybodys / "package")
+    for path in (package, *package.iterdir()):
+        shutil.chown(path, group=GROUP)
+    user = ["setpriv", f"--reuid={USER.pw_uid}", f"--regid={USER.pw_gid}", "--clear-groups"]
+    environ = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "LC_ALL": "C.UTF-8", **sh.environ}
+    argv = [*user, program, "publish", package, f"s3://{bucket}/m/"]
+    done = subprocess.run(argv, cwd="/", env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, keys_in(sh.store, bucket)) == (1, []), done.stderr
+    assert "cannot be published from: Permission denied. Copy the package to a folder of yours" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [("赤ワイン".encode("shift-jis"), "is not UTF-8 text"), (b"x" * (1 << 20) + b"x", "is larger than a megabyte")]
+)
+def test_a_card_that_is_no_text_is_said_before_anything_is_uploaded(content: bytes, said: str, package: Path, sh: Shell) -> None:
+    bucket = sh.store.make_bucket()
+    (package / "README.md").write_bytes(content)
+    assert sh("publish", package, f"s3://{bucket}/m/") == 1
+    assert f"README.md {said}" in sh.err
+    assert keys_in(sh.store, bucket) == []
+
+
+def begun(sh: Shell, bucket: str, other: bytes, parts: int) -> None:
+    """An upload of another version's tarball that was interrupted after so many parts."""
+    where = {"Bucket": bucket, "Key": "m/model.tar.gz"}
+    client = sh.store.client()
+    upload = client.create_multipart_upload(**where, Metadata={"sha256": hashlib.sha256(other).hexdigest()})["UploadId"]  # type: ignore[arg-type]
+    for number in range(1, parts + 1):
+        part = other[(number - 1) * PART : number * PART]
+        client.upload_part(**where, UploadId=upload, PartNumber=number, Body=part)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("alike", [0, 1])
+def test_another_versions_upload_is_not_taken_up(alike: int, tmp_path: Path, sh: Shell) -> None:
+    """Not its digest either, where both versions begin with the same bytes."""
+    package = make_package(tmp_path / "version-3", weights=os.urandom(PART + (1 << 20)))
+    content = (package / "model.tar.gz").read_bytes()
+    assert PART < len(content) < 2 * PART
+    bucket = sh.store.make_bucket()
+    begun(sh, bucket, content[:PART] * alike + os.urandom(PART * (2 - alike)), parts=1)
+    assert sh("publish", package, f"s3://{bucket}/m/") == 0
+    found = sh.store.client().head_object(Bucket=bucket, Key="m/model.tar.gz")
+    assert found["Metadata"]["sha256"] == hashlib.sha256(content).hexdigest()
+    assert not sh.store.client().list_multipart_uploads(Bucket=bucket).get("Uploads")
+    assert sh("publish", package, f"s3://{bucket}/m/") == 0
+    assert "There already, unchanged: model.tar.gz" in sh.err
+
+
+@pytest.mark.parametrize("more", ["AdditionalInfo: *a11", "Keywords: *a11", "? [*a11]\n: 1", "? {a: b}\n: 1"])
+def test_a_form_of_a_few_lines_that_is_endless_when_written_out(more: str, package: Path, sh: Shell) -> None:
+    text = (package / "info.yaml").read_text("utf-8").replace("AdditionalInfo:", "Was:", 1).replace("Keywords:", "Were:", 1)
+    levels = "".join(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 12))
+    (package / "info.yaml").write_text(f"{text}\na0: &a0 [x, x]\n{levels}{more}\n", "utf-8")
+    assert sh("verify", package) == 1
+    assert "fault of the tool" not in sh.err
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"), [({"AWS_PROFILE": "nope"}, "nope"), ({"AWS_SECRET_ACCESS_KEY": ""}, "missing: AWS_SECRET_ACCESS_KEY")]
+)
+def test_aws_settings_that_lead_nowhere_are_wrong_use(environ: dict[str, str], said: str, package: Path, sh: Shell) -> None:
+    assert sh("publish", package, "s3://bucket/m/", **environ) == 2
+    assert said in sh.err
