@@ -223,7 +223,11 @@ FAILURES: Final[dict[str, Failure]] = {
         503, "The clocks of the service's host and of the object store differ by too much", "Tell the admins to set the clock."
     ),
     # snapshots, backups
-    "snapshot_failed": Failure(502, "The database could not be copied: {why}", "Nothing was removed; try again, or tell the admins."),
+    "snapshot_failed": Failure(
+        502,
+        "The database could not be copied: {why}",
+        "Nothing was removed; try again, or tell the admins, who can delete such a server with aihub servers delete --damaged.",
+    ),
     "backup_failed": Failure(502, "The backup could not be made: {why}", "Nothing was left behind; put that right and try again."),
     "backup_damaged": Failure(422, "The backup {path} cannot be used: {why}", "Use another backup."),
     "state_not_empty": Failure(

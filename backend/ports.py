@@ -107,6 +107,12 @@ class Keeper(Protocol):
         Errors: ``disk_full``, ``snapshot_failed``, ``FileNotFoundError``.
         """
 
+    def copy_files(self, directory: Path, folder: Path) -> None:
+        """The database's files, byte for byte and in whatever state they are, into ``folder`` by their own names.
+
+        Errors: ``disk_full``, ``snapshot_failed``.
+        """
+
     def place_database(self, directory: Path, source: Path) -> None:
         """Make a copy the database of a box that does not run. Errors: ``disk_full``, ``snapshot_failed``."""
 

@@ -111,11 +111,12 @@ class Requests:
         ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.STOP, request_id=request_id)
         return self._change(ask, change)
 
-    def delete(self, caller: Caller, group: str, env: str, *, request_id: str | None) -> Operation:
-        """Errors: as ``start``."""
+    def delete(self, caller: Caller, group: str, env: str, *, damaged: bool = False, request_id: str | None) -> Operation:
+        """``damaged``: a database that cannot be copied is kept as it is. Errors: as ``start``."""
 
-        def change(server: Server) -> None:
+        def change(server: Server) -> str | None:
             server.desired, server.status = Desired.ABSENT, Status.DELETING
+            return self._encrypted({"damaged": True}) if damaged else None
 
         ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.DELETE, request_id=request_id)
         return self._change(ask, change)

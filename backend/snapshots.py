@@ -8,7 +8,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -20,6 +20,8 @@ from backend.registry.models import now
 
 DATABASE: Final = "mlflow.db"
 MANIFEST: Final = "manifest.json"
+SIDES: Final = ("-wal", "-shm")
+"""Endings of what SQLite keeps beside a database: its last transactions may be there alone."""
 _PART: Final = ".part-"
 _SETTINGS: Final = ("settings.json", "users.json")
 
@@ -27,6 +29,11 @@ _SETTINGS: Final = ("settings.json", "users.json")
 def database_of(directory: Path) -> Path:
     """Where a box has its database."""
     return directory / "data" / DATABASE
+
+
+def files_of(database: Path) -> list[Path]:
+    """It and what lies beside it, where they are; itself last, so that who puts them somewhere has it there when all are there."""
+    return [path for path in (*(database.with_name(database.name + side) for side in SIDES), database) if path.exists()]
 
 
 def bytes_of(database: Path) -> int:
@@ -52,6 +59,16 @@ class PlainKeeper:
         """See the port."""
         copy_database(database_of(directory), target)
 
+    def copy_files(self, directory: Path, folder: Path) -> None:
+        """See the port."""
+        try:
+            with full_disk_is_ours("copying the database's files"):
+                for path in files_of(database_of(directory)):
+                    with suppress(FileNotFoundError):  # a box that runs may put away what lies beside its database
+                        place_file(path, folder / path.name)
+        except OSError as error:
+            raise ServiceError("snapshot_failed", why=f"{error.strerror} ({error.filename})") from error
+
     def place_database(self, directory: Path, source: Path) -> None:
         """See the port."""
         target = database_of(directory)
@@ -66,7 +83,8 @@ class KeptCopies:
     """What is kept of deleted servers, below one folder (``STATE/kept``): one folder each, named by the server's id.
 
     Each holds the database (none where the server never made one), settings.json and users.json as the box had them, and a manifest
-    with sizes and sha256. Keys are not in it: the registry has them, encrypted.
+    with sizes and sha256. Keys are not in it: the registry has them, encrypted. ``damaged`` in the manifest says why the database's files
+    are kept as they lay and not as a proven copy.
     """
 
     def __init__(self, root: Path, keeper: Keeper | None = None) -> None:
@@ -81,8 +99,9 @@ class KeptCopies:
         """Whether there is a whole copy."""
         return (self.folder(server_id) / MANIFEST).exists()
 
-    def make(self, server_id: str, directory: Path, about: dict[str, Any]) -> None:
-        """Copy the box of ``directory``, replacing an older copy; the copy is proven before it takes its place.
+    def make(self, server_id: str, directory: Path, about: dict[str, Any], *, damaged: bool = False) -> None:
+        """Copy the box of ``directory``, replacing an older copy; the copy is proven before it takes its place. ``damaged``: where that
+        fails, the database's files are kept as they are.
 
         Where the box is gone already, an existing copy is what was made of it and stays. Errors: ``disk_full``, ``snapshot_failed``.
         """
@@ -94,7 +113,7 @@ class KeptCopies:
                 self._root.mkdir(mode=0o700, exist_ok=True)
                 remove_tree(part)
                 part.mkdir(mode=0o700)
-                _fill(part, directory, about, self._keeper)
+                _fill(part, directory, about, self._keeper, damaged=damaged)
                 remove_tree(self.folder(server_id))
                 part.rename(self.folder(server_id))
                 sync_folder(self._root)
@@ -112,7 +131,10 @@ class KeptCopies:
             return
         check_files(folder, manifest)
         with full_disk_is_ours("putting the database back"):
-            self._keeper.place_database(directory, folder / DATABASE)
+            if manifest.get("damaged"):
+                _place_files(folder, target.parent)  # which is not there: it gets its owner with the rest of the box
+            else:
+                self._keeper.place_database(directory, folder / DATABASE)
 
     def about(self, server_id: str) -> dict[str, Any]:
         """What the copy says of itself. Error: ``snapshot_damaged``."""
@@ -212,16 +234,36 @@ def place_file(source: Path, target: Path) -> None:
     sync_folder(target.parent)
 
 
-def _fill(part: Path, directory: Path, about: dict[str, Any], keeper: Keeper) -> None:
+def _fill(part: Path, directory: Path, about: dict[str, Any], keeper: Keeper, *, damaged: bool) -> None:
     names = [name for name in _SETTINGS if (directory / "config" / name).exists()]
     for name in names:
         shutil.copyfile(directory / "config" / name, part / name)
         (part / name).chmod(0o600)
     if database_of(directory).exists():
-        keeper.copy_database(directory, part / DATABASE)
-        names.append(DATABASE)
+        about = {**about, "damaged": _copy(part, directory, keeper, damaged=damaged)}
+        names += [path.name for path in files_of(part / DATABASE)]
     manifest = {**about, "made_at": now().isoformat(), "files": describe_files(part, names)}
     replace_file(part / MANIFEST, json.dumps(manifest, indent=2).encode())
+
+
+def _place_files(folder: Path, data: Path) -> None:
+    sources = files_of(folder / DATABASE)
+    make_private(data)
+    ensure_space(data, sum(path.stat().st_size for path in sources), why="putting the database back")
+    for path in sources:
+        place_file(path, data / path.name)
+
+
+def _copy(part: Path, directory: Path, keeper: Keeper, *, damaged: bool) -> str | None:
+    """Why the files had to be taken as they are; None for a proven copy."""
+    try:
+        keeper.copy_database(directory, part / DATABASE)
+    except ServiceError as error:
+        if not damaged or error.code != "snapshot_failed":
+            raise
+        keeper.copy_files(directory, part)
+        return str(error.params["why"])
+    return None
 
 
 def _prove(database: sqlite3.Connection) -> None:

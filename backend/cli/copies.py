@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -14,7 +15,8 @@ from backend.cli.language import _
     help=_(
         """Copy registry, keys and every server's database into DIRECTORY, which must not exist yet, while all runs.
 
-    It holds the keys, so whoever has it has the secrets: keep it as you keep those. Objects in buckets are not in it.
+    It holds the keys, so whoever has it has the secrets: keep it as you keep those. Objects in buckets are not in it. Where a database
+    cannot be copied, the rest is, and the exit status is 1.
     """
     )
 )
@@ -22,12 +24,24 @@ from backend.cli.language import _
 @click.pass_context
 def backup(context: click.Context, *, directory: Path) -> None:
     from backend.backup import backup as make
+    from backend.cli.failures import CommandError
     from backend.wiring import make_keeper, open_registry
 
     settings = ready_settings(context)
     manifest = make(open_registry(settings), settings, directory.absolute(), make_keeper(settings))
     size = sum(facts["size"] for facts in manifest["files"].values())
     click.echo(_("{path}: {count} files, {size} bytes", path=directory, count=len(manifest["files"]), size=size))
+    if manifest["failures"]:
+        told = _(
+            "the backup is made, but of these databases it holds at most the files as they lay, below damaged/: {servers}; keep the last "
+            "backup that has them, and put them back from it or delete the servers with `aihub servers delete --damaged`",
+            servers=_named(manifest["failures"]),
+        )
+        raise CommandError(told)
+
+
+def _named(failures: Sequence[dict[str, str]]) -> str:
+    return ", ".join(f"{each['group']}/{each['env_name']} {each['id']} ({each['why']})" for each in failures)
 
 
 @click.command(
@@ -42,7 +56,7 @@ def backup(context: click.Context, *, directory: Path) -> None:
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False, exists=True))
 @click.pass_context
 def restore(context: click.Context, *, directory: Path) -> None:
-    from backend.backup import restore_backup
+    from backend.backup_restore import restore_backup
     from backend.cli.owner import give_to_owner
 
     settings = settings_of(context)
@@ -54,3 +68,5 @@ def restore(context: click.Context, *, directory: Path) -> None:
         count=len(manifest["files"]),
     )
     click.echo(told)
+    if manifest.get("failures"):
+        click.echo(_("their databases are as damaged as they were: {servers}", servers=_named(manifest["failures"])), err=True)

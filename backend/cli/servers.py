@@ -100,14 +100,15 @@ def stop(context: click.Context, *, name: tuple[str, str], wait: bool) -> None:
 
 @servers.command(help=_("Delete a server. Database, settings and port are kept for a while; its bucket is never touched."))
 @_NAME
+@click.option("--damaged", is_flag=True, help=_("Where its database cannot be copied, keep the files of it as they are."))
 @_WAIT
 @_YES
 @click.pass_context
-def delete(context: click.Context, *, name: tuple[str, str], wait: bool, yes: bool) -> None:
+def delete(context: click.Context, *, name: tuple[str, str], damaged: bool, wait: bool, yes: bool) -> None:
     _must_be_there(_service(context), name)
     days = ready_settings(context).restore_days
     confirm(_("Delete {server}, which can be restored for {days} days", server="/".join(name), days=days), yes=yes)
-    _ask(context, "delete", name, wait=wait)
+    _ask(context, "delete", name, wait=wait, damaged=damaged)
 
 
 @servers.command(help=_("Undo the latest delete of that name, or that of the server with --id."))
@@ -201,7 +202,7 @@ def _must_be_there(service: Service, name: tuple[str, str], *, deleted: bool = F
     return found.id
 
 
-def _ask(context: click.Context, kind: str, name: tuple[str, str], *values: str, wait: bool, **more: str | None) -> None:
+def _ask(context: click.Context, kind: str, name: tuple[str, str], *values: str, wait: bool, **more: object) -> None:
     service = _service(context)
     operation: Operation = getattr(service.requests, kind)(acting_admin(), *name, *values, **more, request_id=None)
     if operation.finished_at is not None:

@@ -47,10 +47,10 @@ def check_storage(work: Work) -> None:
 
 
 def snapshot(work: Work) -> None:
-    """A proven copy of the database is kept."""
+    """A proven copy of the database is kept; where an admin asked for that, its files as they are when no such copy can be made."""
     server = work.server()
     about = {"server_id": server.id, "mlflow_version": server.mlflow_version, "schema_revision": server.schema_revision}
-    work.world.kept.make(server.id, work.box_directory, about)
+    work.world.kept.make(server.id, work.box_directory, about, damaged=work.payload.get("damaged", False))
 
 
 def drop_snapshot(work: Work) -> None:

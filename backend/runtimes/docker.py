@@ -25,7 +25,8 @@ SEEN_SECONDS: Final = 1.0
 LEFT_SECONDS: Final = 900.0
 """After that time a one-off container that does not run is nobody's any more."""
 _CONNECTIONS: Final = 64
-_UNREADY: Final = 124
+UNREADY: Final = 124
+"""What ``Engine.run`` gives as the status of a container that was not ready in time."""
 _REFUSED_API: Final = re.compile(r"client version [0-9.]+ is too (old|new)")
 
 
@@ -184,7 +185,7 @@ class Engine:
         """Run a one-off container to its end and remove it: exit status and, unless that is 0, the last lines it said. ``what``: a word
         for its label.
 
-        Errors: ``MissingError``, ``EngineConflictError``, ``runtime_unavailable``; 124 is the status of one that was not ready in time.
+        Errors: ``MissingError``, ``EngineConflictError``, ``runtime_unavailable``. The status is ``UNREADY`` where it was not in time.
         """
         container = self.create({**arguments, "labels": {f"{LABEL}.install": self._install, f"{LABEL}.once": what}})
         try:
@@ -223,7 +224,7 @@ class Engine:
         except ServiceError as error:
             if error.params.get("why") != failures.LATE:
                 raise
-            return _UNREADY
+            return UNREADY
 
     def _client(self) -> Any:
         """Made at the first use: a service may start before the daemon does. Those who come at once do not wait for one another's try."""

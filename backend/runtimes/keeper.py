@@ -7,23 +7,25 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from backend.atomic import ensure_space, make_private, remove_tree, sync_folder
 from backend.errors import ServiceError
-from backend.runtimes.docker import Engine, EngineConflictError, MissingError
+from backend.runtimes.docker import UNREADY, Engine, EngineConflictError, MissingError
 from backend.runtimes.docker_spec import MIB, bind, one_shot
-from backend.snapshots import DATABASE, bytes_of, place_file
+from backend.snapshots import DATABASE, bytes_of, files_of, place_file
 
 PYTHON: Final = "/opt/aihub/env/bin/python"
 SECONDS: Final = 300.0
-"""For the largest of them, the copy of a database of some gigabytes."""
+BYTES_A_SECOND: Final = 4 * MIB
+"""What the slowest disk takes and proves: a large database gets the time that it needs."""
 MEMORY: Final = 256 * MIB
 PIDS: Final = 16
 _SCRIPT: Final = Path(__file__).with_name("keeper_script.py")
 _OWNERS: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
+_ON_DATABASES: Final = frozenset({"copy", "files", "place"})
 _DISK_WORDS: Final = ("No space left", "database or disk is full", "Disk quota exceeded")
 
 
@@ -55,12 +57,16 @@ class ContainerKeeper:
     def copy_database(self, directory: Path, target: Path) -> None:
         """See the port. The box's own uid reads it, in a container that has nothing else: what is in the file cannot reach the service."""
         data = directory / "data"
-        ensure_space(target.parent, bytes_of(data / DATABASE), why="copying the database")
-        with _exchange(target.parent) as out, (out / DATABASE).open("xb") as ours:
-            os.fchmod(ours.fileno(), 0o666)
-            out.chmod(0o1777)  # its parent is the service's alone; sticky: the file can be written to, not replaced
-            self._run(["copy"], user=_owner_of(data), mounts=[bind(data, "/box/data"), bind(out, "/out")])
-            _take(out / DATABASE, ours, target)
+        size = bytes_of(data / DATABASE)
+        ensure_space(target.parent, size, why="copying the database")
+        self._fetch("copy", data, {DATABASE: target}, size)
+
+    def copy_files(self, directory: Path, folder: Path) -> None:
+        """See the port. As ``copy_database``."""
+        data = directory / "data"
+        sizes = {path.name: path.stat().st_size for path in files_of(data / DATABASE)}
+        ensure_space(folder, sum(sizes.values()), why="copying the database's files")
+        self._fetch("files", data, {name: folder / name for name in sizes}, sum(sizes.values()))
 
     def place_database(self, directory: Path, source: Path) -> None:
         """See the port."""
@@ -76,10 +82,27 @@ class ContainerKeeper:
             shutil.copyfile(source, given / DATABASE)
             given.chmod(0o755)
             (given / DATABASE).chmod(0o644)
-            self._run(["place"], user=_owner_of(data), mounts=[bind(data, "/box/data"), bind(given, "/in", read_only=True)])
+            self._run(["place"], user=_owner_of(data), mounts=[bind(data, "/box/data"), bind(given, "/in", read_only=True)], size=needed)
 
-    def _run(self, arguments: Sequence[str], *, user: str, mounts: list[Mapping[str, Any]], rights: Sequence[str] = ()) -> None:
-        """Errors: ``disk_full``, ``snapshot_failed``, ``image_missing``, ``runtime_unavailable``."""
+    def _fetch(self, verb: str, data: Path, targets: Mapping[str, Path], size: int) -> None:
+        """Files of the box's own uid become the service's, each through one that was made for it; all targets are in one folder."""
+        (folder,) = {target.parent for target in targets.values()}
+        with _exchange(folder) as out, ExitStack() as opened:
+            ours = {name: opened.enter_context((out / name).open("xb")) for name in targets}
+            for file in ours.values():
+                os.fchmod(file.fileno(), 0o666)
+            out.chmod(0o1777)  # its parent is the service's alone; sticky: the files can be written to, not replaced
+            self._run([verb], user=_owner_of(data), mounts=[bind(data, "/box/data"), bind(out, "/out")], size=size)
+            for name, target in targets.items():
+                _take(out / name, ours[name], target)
+
+    def _run(
+        self, arguments: Sequence[str], *, user: str, mounts: Sequence[Mapping[str, Any]], rights: Sequence[str] = (), size: int = 0
+    ) -> None:
+        """``size``: how many bytes it has to do with. Errors: ``disk_full``, ``snapshot_failed``, ``keeper_failed``, ``image_missing``,
+        ``runtime_unavailable``.
+        """
+        seconds = SECONDS + size / BYTES_A_SECOND
         wanted = {
             **one_shot(memory=MEMORY, pids=PIDS),
             "image": self._newest_image(),
@@ -90,14 +113,15 @@ class ContainerKeeper:
             "mounts": list(mounts),
         }
         try:
-            status, words = self._engine.run(arguments[0], wanted, seconds=SECONDS)
+            status, words = self._engine.run(arguments[0], wanted, seconds=seconds)
         except (EngineConflictError, MissingError) as error:
             raise ServiceError("runtime_unavailable", runtime="docker", why=str(error)) from error
         if status:
-            why = (words.strip().splitlines() or [f"status {status}"])[-1]
+            late = f"it was not done within {seconds:.0f} seconds" if status == UNREADY else f"status {status}"
+            why = (words.strip().splitlines() or [late])[-1]
             if any(sign in words for sign in _DISK_WORDS):
                 raise ServiceError("disk_full", why=f"{arguments[0]} in the server's folder")
-            raise ServiceError("snapshot_failed" if arguments[0] in {"copy", "place"} else "keeper_failed", why=why)
+            raise ServiceError("snapshot_failed" if arguments[0] in _ON_DATABASES else "keeper_failed", why=why)
 
     def _newest_image(self) -> str:
         there = self._engine.images(self._image.format(version="*"))

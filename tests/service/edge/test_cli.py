@@ -18,7 +18,8 @@ from backend.cli.main import _COMMANDS, aihub
 from backend.domain import Status
 from backend.errors import ServiceError
 from backend.keyring import Keyring
-from backend.registry.models import AuditEntry, now
+from backend.plans.world import read_payload
+from backend.registry.models import AuditEntry, Operation, now
 from backend.secret import Secret
 from backend.tickets import read_keys
 from tests.service.edge.admin import Admin
@@ -230,6 +231,29 @@ def test_backup_and_restore_on_an_empty_machine(admin: Admin, world: World, tmp_
     assert (
         Keyring(tmp_path / "empty" / "keys.json").decrypt(world.row(server_id).secret_access_key).reveal() == "the-secret-key-of-the-test"
     )
+
+
+def test_a_backup_without_one_database_is_made_and_says_so(admin: Admin, world: World, tmp_path: Path) -> None:
+    server_id = world.made()
+    admin.run("init")
+    data = world.service.settings.servers_dir / server_id / "data"
+    data.mkdir(parents=True)
+    (data / "mlflow.db").write_bytes(b"no database" * 1000)
+    result = admin.run("backup", str(tmp_path / "copy"), code=1)
+    assert (tmp_path / "copy" / "damaged" / server_id / "mlflow.db").read_bytes() == b"no database" * 1000
+    told = f"gaa50000/wine {server_id} (file is not a database)"
+    assert told in str(result.exception)
+    empty = admin.file
+    empty.write_text(empty.read_text().replace(str(world.service.settings.state_dir), str(tmp_path / "empty")))
+    assert f"as damaged as they were: {told}" in admin.run("restore", str(tmp_path / "copy")).stderr
+
+
+def test_a_server_is_deleted_with_a_damaged_database(admin: Admin, world: World) -> None:
+    world.made()
+    admin.run("servers", "delete", "gaa50000/wine", "--damaged", "--yes", "--no-wait")
+    with world.registry.reading() as session:
+        asked = session.scalars(select(Operation).where(Operation.kind == "delete")).one()
+    assert read_payload(world.service.keyring, asked.payload)["damaged"] is True
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run it for another account")

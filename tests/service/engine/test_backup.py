@@ -1,6 +1,7 @@
 import json
 import sqlite3
 import stat
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from backend.backup import backup, restore_backup
+from backend.backup import backup
+from backend.backup_restore import restore_backup
+from backend.backup_servers import ServerCopies
 from backend.errors import ServiceError
 from backend.registry.models import Server
 from tests.service.engine.support import NEWER, SECRET, VERSION, Site, make_database, runs_in, schema_of
@@ -100,8 +103,9 @@ def test_databases_that_are_written_to_meanwhile_are_whole(two: Site, tmp_path: 
 
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, name: str, action: Callable[[], None]) -> None:
-    """The action is done once in a backup, just after its function of that name returns for the first time."""
-    real, waiting = backup.__globals__[name], [action]
+    """The action is done once in a backup, just after its function or method of that name returns for the first time."""
+    holder = ServerCopies if hasattr(ServerCopies, name) else sys.modules["backend.backup"]
+    real, waiting = getattr(holder, name), [action]
 
     def with_action(*arguments: Any) -> Any:
         found = real(*arguments)
@@ -109,7 +113,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, name: str, action: Callable[[], N
             waiting.pop()()
         return found
 
-    monkeypatch.setitem(backup.__globals__, name, with_action)
+    monkeypatch.setattr(holder, name, with_action)
 
 
 def changed(site: Site, what: str, env: str) -> None:
@@ -162,14 +166,6 @@ def test_nothing_appears_when_it_fails(two: Site, tmp_path: Path, monkeypatch: p
         backup(two.registry, two.settings, tmp_path / "backups" / "today")
     assert caught.value.code == "disk_full"
     assert list((tmp_path / "backups").iterdir()) == []
-
-
-def test_a_database_that_is_damaged_is_said(two: Site, tmp_path: Path):
-    two.database(two.one("one")).write_bytes(b"not a database" * 100)
-    with pytest.raises(ServiceError) as caught:
-        backup(two.registry, two.settings, tmp_path / "backup")
-    assert caught.value.code == "snapshot_failed"
-    assert not (tmp_path / "backup").exists()
 
 
 def test_an_existing_folder_is_not_written_to(two: Site, tmp_path: Path):

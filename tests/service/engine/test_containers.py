@@ -160,6 +160,9 @@ def test_a_database_that_is_its_boxs_alone_is_kept_and_put_back(boxes: BoxDirect
     assert database.stat().st_uid == UIDS[1]
     with pytest.raises(PermissionError):
         database.read_bytes()
+    (state / "as it is").mkdir()
+    keeper.copy_files(boxes.directory(ID), state / "as it is")
+    assert runs_in(state / "as it is" / "mlflow.db") == ["one", "two"]
     kept.make(ID, boxes.directory(ID), {"server_id": ID})
     boxes.remove(ID)
     kept.unpack(ID, boxes.directory(ID))

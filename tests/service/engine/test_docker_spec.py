@@ -127,17 +127,20 @@ def test_what_runs_once_is_as_closed_and_has_bounds():
 class OneContainer:
     """A daemon in whose one-off containers `work` is done, with the folder for the copy."""
 
-    def __init__(self, work: Callable[[Path], object]) -> None:
-        self.work = work
+    def __init__(self, work: Callable[[Path], object], status: int = 0) -> None:
+        self.work, self.status = work, status
+        self.seconds = 0.0
 
     def images(self, _name: str) -> list[SimpleNamespace]:
         return [SimpleNamespace(id="sha256:abc", created="2026")]
 
     def run(self, what: str, arguments: dict[str, Any], *, seconds: float) -> tuple[int, str]:
-        assert (what, seconds > 0) == ("copy", True)
+        assert what in {"copy", "files"}
+        self.seconds = seconds
         (out,) = (Path(mount["Source"]) for mount in arguments["mounts"] if mount["Target"] == "/out")
-        self.work(out / "mlflow.db")
-        return 0, ""
+        for found in sorted(out.iterdir()):
+            self.work(found)
+        return self.status, ""
 
 
 def keeper_of(work: Callable[[Path], object]) -> ContainerKeeper:
@@ -161,6 +164,23 @@ def test_a_copy_is_what_the_container_wrote_into_the_services_file(tmp_path: Pat
     assert (tmp_path / "taken.db").read_bytes() == b"copy"
     assert (tmp_path / "taken.db").stat().st_mode & 0o777 == 0o600
     assert sorted(path.name for path in tmp_path.iterdir()) == ["box", "taken.db"]
+
+
+def test_files_are_taken_as_they_are_each_by_one_of_the_services(tmp_path: Path):
+    box, folder = box_with_database(tmp_path), tmp_path / "taken"
+    folder.mkdir()
+    (box / "data" / "mlflow.db-wal").touch()
+    keeper_of(lambda found: found.write_text(found.name)).copy_files(box, folder)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"mlflow.db": "mlflow.db", "mlflow.db-wal": "mlflow.db-wal"}
+
+
+def test_a_large_database_gets_more_time_and_what_is_late_is_said_so(tmp_path: Path):
+    engine = OneContainer(lambda _found: None, status=124)
+    box = box_with_database(tmp_path, size=4 * 1024**3)
+    with pytest.raises(ServiceError) as caught:
+        ContainerKeeper(engine=engine, image="box:{version}").copy_database(box, tmp_path / "taken.db")  # type: ignore[arg-type]
+    assert (engine.seconds, caught.value.code) == (1324, "snapshot_failed")
+    assert caught.value.params["why"] == "it was not done within 1324 seconds"
 
 
 @pytest.mark.parametrize("other", [os.mkfifo, lambda path: path.symlink_to("/etc/passwd"), Path.mkdir, Path.touch])
