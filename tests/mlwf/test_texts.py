@@ -109,6 +109,13 @@ def test_every_variable_that_is_read_is_in_the_table() -> None:
     assert {"MLWF_SERVICE"} | read - {setting.name for setting in SETTINGS} == {"MLWF_SERVICE"}
 
 
+@pytest.mark.parametrize("program", ["mlwf", "mlwf_export_model", "mlwf_create_image"])
+def test_a_narrow_locale_shows_the_help_all_the_same(program: str) -> None:
+    environ = {**os.environ, "PYTHONIOENCODING": "latin-1", "LC_ALL": "ja_JP.UTF-8"}
+    done = subprocess.run([Path(sys.executable).parent / program, "--help"], env=environ, capture_output=True, check=False)
+    assert (done.returncode, b"Traceback" in done.stderr, program.encode() in done.stdout) == (0, False, True)
+
+
 @pytest.mark.heavy
 def test_it_installs_alone(tmp_path: Path) -> None:
     venv = tmp_path / "venv"

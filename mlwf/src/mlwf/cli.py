@@ -16,7 +16,7 @@ from mlwf.cli_publish import publish, verify
 from mlwf.cli_server import server
 from mlwf.cli_token import token
 from mlwf.i18n import _
-from mlwf.report import show_failure
+from mlwf.report import print_anything, show_failure
 
 
 @click.group(
@@ -87,8 +87,7 @@ def run(args: Sequence[str]) -> int:
 
 
 def main() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a narrow locale shows ? rather than a traceback
+    print_anything()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -16,7 +16,7 @@ from mlwf.export.memory import keep_freed_memory
 from mlwf.export.registry import ModelVersion
 from mlwf.export.run import Exported, Wanted, export
 from mlwf.i18n import _
-from mlwf.report import show_failure, stderr
+from mlwf.report import print_anything, show_failure, stderr
 from mlwf.settings import environment
 
 HELP = _(
@@ -127,5 +127,6 @@ def _summary(result: Exported, console: Console) -> None:
 
 
 def main() -> None:
+    print_anything()
     keep_freed_memory()
     command(prog_name="mlwf_export_model", windows_expand_args=False)

@@ -16,7 +16,7 @@ from mlwf.image.create import IMAGE, Created, create
 from mlwf.image.plan import Wanted
 from mlwf.image.proof import ANSWERED, LOADED, NEEDS_GPU, Verdict
 from mlwf.image.steps import words
-from mlwf.report import show_failure, stderr
+from mlwf.report import print_anything, show_failure, stderr
 from mlwf.settings import environment
 
 HELP = _(
@@ -211,4 +211,5 @@ def _as_json(created: Created) -> dict[str, object]:
 
 
 def main() -> None:
+    print_anything()
     command(prog_name="mlwf_create_image", windows_expand_args=False)

@@ -18,6 +18,12 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def print_anything() -> None:
+    """From now on a narrow locale shows ? for what it has no sign for, rather than a traceback: of a help page too."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a program's own streams are text
+
+
 def show_failure(error: BaseException, *, stacktrace: bool, as_json: bool = False) -> int:
     """Prints what, why and the cure (and the traceback where asked for), and answers the exit status. `as_json`: as one line of JSON."""
     if stacktrace:
