@@ -259,3 +259,14 @@ def test_what_could_not_be_removed_is_tried_again(
             assert all(path.exists() for path in left)
     with Workspace(folder, prefix="MLWFOther_"), Workspace(folder):
         assert not any(path.exists() for path in left)
+
+
+def test_what_it_could_not_remove_of_its_own_is_found_by_the_next_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as bad_day:
+        bad_day.setattr("shutil.rmtree", lambda *_path, **_options: None)
+        with Workspace(folder) as space:
+            (space.path / "file").write_text("x")
+    assert {path.suffix for path in folder.iterdir()} == {".partial", ".lease"}
+    with Workspace(folder):
+        assert not (space.path / "file").exists()
+    assert list(folder.iterdir()) == []

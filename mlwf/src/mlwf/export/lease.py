@@ -36,8 +36,12 @@ def whoami() -> dict[str, str | int]:
 
 
 @contextlib.contextmanager
-def hold(file: Path, *, waits: Callable[[], object] = lambda: None, pause: float = 0.1) -> Iterator[None]:
+def hold(
+    file: Path, *, waits: Callable[[], object] = lambda: None, pause: float = 0.1, keeps: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
     """Holds the lease `file`, whose folder exists, until the end; waits for another holder, and tells `waits` once. Raises OSError.
+
+    `keeps` is asked at the end: whether the file stays, as a lease that is over, for who looks later.
 
     A look is a dozen questions to a file server that many may ask at once: the pause between two begins with `pause` seconds and grows.
     """
@@ -61,7 +65,7 @@ def hold(file: Path, *, waits: Callable[[], object] = lambda: None, pause: float
         ended.set()
         renewer.join()
         with contextlib.suppress(OSError):
-            if file.read_text() == token:
+            if file.read_text() == token and not keeps():
                 file.unlink()
         _let_go(descriptor)
 

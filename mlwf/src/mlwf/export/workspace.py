@@ -65,7 +65,8 @@ class Workspace:
             if not os.path.lexists(self.target):
                 try:
                     self.path.mkdir(0o700)
-                    self._held.enter_context(hold(self.path.with_suffix(LEASE)))
+                    # What could not be removed is found by its lease.
+                    self._held.enter_context(hold(self.path.with_suffix(LEASE), keeps=self.path.exists))
                 except FileExistsError:
                     pass
                 except OSError as error:
