@@ -1,5 +1,6 @@
 """What a package says of the environment that it wants, and what of its wishes it gets."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlwf.errors import MlwfError
+from mlwf.image import requirements
 from mlwf.image.package import fetch_package, read_package, tree_digest
 from mlwf.image.requirements import Policy, Requirements, read_requirements
 
@@ -88,6 +90,15 @@ def test_an_old_package_with_conda_alone(make_folder: MakeFolder) -> None:
         ),
         ({"requirements.txt": None, "conda.yaml": None, "python_env.yaml": "python: 3.11.7\n"}, "does not say its requirements"),
         ({"requirements.txt": "numpy==1\xff"}, ""),
+        ({"python_env.yaml": f"python: 0x{'f' * 5000}\n"}, "it is no YAML"),
+        ({"python_env.yaml": f"python: {'1:' * 400_000}1\n"}, "it is no YAML"),
+        ({"python_env.yaml": "python: !!bool x\n"}, "it is no YAML"),
+        ({"python_env.yaml": f"a: &a {'x' * 100_000}\nb: [{'*a, ' * 100_000}]\n"}, "refers to itself too often"),
+        ({"conda.yaml": f"dependencies:\n- python={'1' * 1_000_000} x\n"}, "longer than 2000"),
+        (
+            {"requirements.txt": None, "python_env.yaml": None, "conda.yaml": f'dependencies:\n- "python{" " * 1_000_000}x\\ny"\n'},
+            "longer than 2000",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_said(make_folder: MakeFolder, changes: dict[str, str | None], words: str) -> None:
@@ -181,6 +192,21 @@ def test_includes_inside_the_package(make_folder: MakeFolder) -> None:
     assert found == Requirements(("scipy==1.17.0", "MLflow[genai] >=3, <4 ; python_version >= '3.9'"), ("numpy<3",))
     (folder / "constraints.txt").write_text("-r requirements.txt")
     with pytest.raises(MlwfError, match="in a circle"):
+        read_package(folder)
+
+
+def test_files_that_include_each_other_again_and_again(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four files of thirty lines were read 27,931 times."""
+    names = ["requirements.txt", "a.txt", "b.txt", "c.txt"]
+    chain = {name: f"-r {below}\n-c {below}\n" * 30 + f"{name[0]}==1\n" for name, below in itertools.pairwise(names)}
+    folder = make_folder({**chain, "c.txt": "c==1\n" * 30})
+    read: list[Path] = []
+    text = requirements._text
+    monkeypatch.setattr(requirements, "_text", lambda file: read.append(file) or text(file))
+    assert read_package(folder).wanted == Requirements(("c==1", "b==1", "a==1", "r==1"), ("c==1", "b==1", "a==1"))
+    assert len(read) == 7
+    (folder / "requirements.txt").write_text("-r c.txt\n" * 1001)
+    with pytest.raises(MlwfError, match="include files more than 1000 times"):
         read_package(folder)
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -71,6 +72,24 @@ def _found(**changes: Any) -> ModelVersion:
 PACKAGE = card.Package(10, "ab" * 32, 1, 5)
 
 
+LEVELS = "".join(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 12))
+# Each is YAML that could be taken for an MLmodel, and once cost the export that it came with, or the machine's memory.
+ODD = [
+    b"flavors: {python_function: null}",
+    b"flavors: {python_function: [1]}\nmlflow_version: [1]",
+    b"signature: {inputs: &a [*a]}",
+    f"a0: &a0 [x]\n{LEVELS}signature: {{inputs: *a11}}".encode(),
+    f"a: &a {'x' * 100_000}\nsignature: {{inputs: [{'*a, ' * 100_000}]}}".encode(),
+    b"signature: {inputs: {2020-01-01: x}}",
+    b"flavors: {2020-01-01: x}",
+    b"mlflow_version: 0x" + b"f" * 5000,
+    b"mlflow_version: " + b"1:" * 400_000 + b"1",
+    b"mlflow_version: " + b"1:" * 40 + b"1.5",
+    b"mlflow_version: !!bool x",
+    b"mlflow_version: !!timestamp x",
+]
+
+
 def test_hostile_registry_and_mlmodel_do_no_harm() -> None:
     tags = [{"key": HOSTILE, "value": HOSTILE}, {"key": None}, "x", {"key": "mlflow.x", "value": "y"}]
     for mlmodel in (
@@ -81,11 +100,20 @@ def test_hostile_registry_and_mlmodel_do_no_harm() -> None:
         b"!!python/name:os.system",
         b"",
         b"x" * (5 << 20),
+        *ODD,
     ):
         form = card.fill(_found(tags=tags, description=HOSTILE), PACKAGE, mlmodel)
         assert yaml.safe_load(info.dump(form)) == info.clean(form)
+        assert len(info.dump(form)) < 100_000
+        assert f"| SHA-256 of model.tar.gz | {PACKAGE.sha256} |" in form["AdditionalInfo"]
     assert form["Description"] == HOSTILE
     assert not any("mlflow.x" in word for word in form["Keywords"])
+
+
+def test_the_export_does_not_depend_on_what_nobody_foresaw(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(card, "_usage", lambda _found, described: described["a key that is not there"] if described else "")
+    form = card.fill(_found(aliases=5), PACKAGE, b"a: 1")
+    assert f"| SHA-256 of model.tar.gz | {PACKAGE.sha256} |" in form["AdditionalInfo"]
 
 
 def test_markdown_in_a_value_stays_in_its_cell() -> None:

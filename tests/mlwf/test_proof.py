@@ -41,6 +41,9 @@ def test_answers_that_cannot_be_compared_are_no_fault_of_the_tool(tmp_path: Path
     (tmp_path / "expected_output.json").write_text("{}")
     with pytest.raises(MlwfError, match="cannot be compared"):
         judge({"state": "answered", "text": "<html>"}, package, has_gpu=False)
+    (tmp_path / "expected_output.json").write_text("1" * 400)
+    with pytest.raises(MlwfError, match="cannot be compared"):
+        judge({"state": "answered", "text": "1.5"}, package, has_gpu=False)
 
 
 def test_what_only_a_gpu_can_tell_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,11 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import yaml
 from requests.auth import AuthBase
 
+from mlwf.address import split_url
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
 from mlwf.munge import MungeAuth
@@ -51,7 +51,7 @@ def connection(environ: Mapping[str, str], *, site_file: Path = SITE_FILE) -> Co
     """The connection of an environment. Raises MlwfError for settings that cannot be used."""
     values = _values(environ, site_file)
     address = (values.service or DEFAULT_ADDRESS).rstrip("/")
-    if urlsplit(address).scheme != "https":
+    if split_url(address).scheme != "https":
         return Connection(address=address)  # the Unix socket proves the caller by itself
     ca_file = _absolute("ca_file", values.ca_file)
     if ca_file and not ca_file.is_file():

@@ -14,6 +14,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from mlwf.address import split_url
 from mlwf.errors import WrongUseError
 from mlwf.i18n import _
 
@@ -89,7 +90,7 @@ SCHEMES: dict[str, Builder] = {"unix": _unix, "https": _https}
 
 def open_session(address: str) -> tuple[requests.Session, str]:
     """A session and the URL before `/api/v1` for an address. Raises WrongUseError for an address that no scheme knows."""
-    builder = SCHEMES.get(urlsplit(address).scheme)
+    builder = SCHEMES.get(split_url(address).scheme)
     if builder is None:
         known = ", ".join(f"{scheme}://…" for scheme in SCHEMES)
         raise WrongUseError(

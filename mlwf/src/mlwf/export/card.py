@@ -4,18 +4,19 @@ import datetime as dt
 import json
 import os
 import pwd
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from mlwf import info
 from mlwf.export.registry import ModelVersion
+from mlwf.plain_yaml import ODD, NotPlainError, load
 
 MAX_MLMODEL = 4 << 20
 MAX_CELL = 500
 INTERNAL = "mlflow."
+PYTHON = re.compile(r"[0-9.]{1,20}")
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,17 @@ class Package:
 
 
 def fill(found: ModelVersion, package: Package, mlmodel: bytes) -> info.Info:
-    """The form with everything that is known. `mlmodel`: the content of the model's MLmodel file, empty where it has none."""
-    described = _mlmodel(mlmodel)
+    """The form with everything that is known. `mlmodel`: the content of the model's MLmodel file, empty where it has none.
+
+    An MLmodel of which nothing can be said leaves its part empty: the export is worth more than its form.
+    """
+    try:
+        return _filled(found, package, _mlmodel(mlmodel))
+    except ODD:
+        return _filled(found, package, {})
+
+
+def _filled(found: ModelVersion, package: Package, described: Mapping[str, Any]) -> info.Info:
     tags = _tags(found.model) | _tags(found.version)
     form = info.empty()
     form["Name"] = found.name
@@ -61,8 +71,8 @@ def _mlmodel(content: bytes) -> dict[str, Any]:
     if len(content) > MAX_MLMODEL:
         return {}
     try:
-        loaded = yaml.safe_load(content)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError):
+        loaded = load(content)
+    except NotPlainError:
         return {}
     return loaded if isinstance(loaded, dict) else {}
 
@@ -102,10 +112,10 @@ def _creator(found: ModelVersion) -> str:
 
 def _usage(found: ModelVersion, described: Mapping[str, Any]) -> str:
     flavors = described.get("flavors")
-    python = flavors.get("python_function", {}).get("python_version") if isinstance(flavors, dict) else None
+    python = _text(_section(_section(described, "flavors"), "python_function").get("python_version"))
     lines = [
         "Unpack `model.tar.gz` into a folder `model`, install what its `requirements.txt` names"
-        + (f" under Python {_text(python)}" if python else "")
+        + (f" under Python {python}" if PYTHON.fullmatch(python) else "")
         + ", then:",
         "",
         "```python",
@@ -116,15 +126,15 @@ def _usage(found: ModelVersion, described: Mapping[str, Any]) -> str:
         "or serve it: `mlflow models serve -m model -p 1234 --env-manager local`.",
     ]
     if found.number and isinstance(flavors, dict) and "python_function" not in flavors:
-        lines = [f"Unpack `model.tar.gz` and load it with MLflow's flavor: {', '.join(sorted(map(str, flavors)))}."]
+        lines = [f"Unpack `model.tar.gz` and load it with MLflow's flavor: {', '.join(sorted(map(_text, flavors)))}."]
     return "\n".join(lines)
 
 
 def _additional(found: ModelVersion, package: Package, described: Mapping[str, Any]) -> str:
-    flavors = described.get("flavors")
+    flavors, aliases = described.get("flavors"), found.version.get("aliases")
     facts = {
         "Registered model": f"{found.name}, version {found.number}",
-        "Aliases": ", ".join(map(_text, found.version.get("aliases") or [])),
+        "Aliases": ", ".join(map(_text, aliases if isinstance(aliases, list) else ())),
         "Run id": _text(found.version.get("run_id")),
         "Model id": _text(_section(found.logged_model, "info").get("model_id")) or _text(found.version.get("model_id")),
         "MLflow version": _text(described.get("mlflow_version")),
@@ -161,7 +171,7 @@ def _signature(signature: Any) -> str:
         value = signature.get(name)
         if not value:
             continue
-        text = value if isinstance(value, str) else json.dumps(value, default=str)
+        text = value if isinstance(value, str) else json.dumps(value, default=str, skipkeys=True)
         parts.append(f"{name}:\n\n{_fenced(text[:20000])}")
     return "\n\n".join(parts) if len(parts) > 1 else ""
 

@@ -3,13 +3,13 @@
 import configparser
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth
 from requests.utils import get_environ_proxies
 
+from mlwf.address import split_url
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
 from mlwf.secret import Secret
@@ -36,7 +36,7 @@ class _NoAuth(AuthBase):
 
 def base_url(url: str) -> str:
     """The server's URL without a slash at the end. Raises WrongUseError for anything that is not http(s), or that carries a password."""
-    parts = urlsplit(url)
+    parts = split_url(url)
     cure = _("Give the URL that Service List shows, such as http://HOST:PORT/mlflow/.")
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise WrongUseError(_("The registry's URL is not an http or https URL"), cure=cure)

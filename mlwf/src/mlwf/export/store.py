@@ -10,13 +10,15 @@ import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import botocore.session
 import requests
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
+from botocore.exceptions import BotoCoreError, ClientError
 
+from mlwf.address import split_url
 from mlwf.errors import MlwfError
 from mlwf.export.http import RefusedError, Request, TransientError, body, opened, retried
 from mlwf.export.paths import check_path
@@ -35,22 +37,34 @@ class Signer:
     """Signs GET requests with the caller's credentials, as the AWS tools find them. Raises StoreError where there are none."""
 
     def __init__(self, region: str | None) -> None:
-        session = botocore.session.Session()
-        # Not asked: the cloud's metadata address, which on other networks only costs seconds.
-        session.get_component("credential_provider").remove("iam-role")
-        credentials = session.get_credentials()
+        with _settings_errors():
+            session = botocore.session.Session()
+            # Not asked: the cloud's metadata address, which on other networks only costs seconds.
+            session.get_component("credential_provider").remove("iam-role")
+            credentials = session.get_credentials()
+            self._region = region or session.get_config_variable("region") or "us-east-1"
         if credentials is None:
             raise StoreError(
                 _("There are no AWS credentials"),
                 cure=_("Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE for a profile of ~/.aws/credentials."),
             )
         self._credentials = credentials
-        self._region = region or session.get_config_variable("region") or "us-east-1"
 
     def headers(self, url: str, extra: Mapping[str, str]) -> dict[str, str]:
         request = AWSRequest(method="GET", url=url, headers={"X-Amz-Content-SHA256": EMPTY, **extra})
-        S3SigV4Auth(self._credentials.get_frozen_credentials(), "s3", self._region).add_auth(request)
+        with _settings_errors():
+            credentials = self._credentials.get_frozen_credentials()
+        S3SigV4Auth(credentials, "s3", self._region).add_auth(request)
         return dict(request.headers.items())
+
+
+@contextlib.contextmanager
+def _settings_errors() -> Iterator[None]:
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:  # the latter where a role is asked for
+        cure = _("Correct or unset the AWS settings that it names (AWS_PROFILE, AWS_ACCESS_KEY_ID …).")
+        raise StoreError(_("The AWS credentials cannot be used"), str(error), cure) from error
 
 
 class StoreSource:
@@ -70,7 +84,7 @@ class StoreSource:
         environ: Mapping[str, str],
         wait: Callable[[float], object] = time.sleep,
     ) -> None:
-        if urlsplit(endpoint_url).scheme not in {"http", "https"}:
+        if split_url(endpoint_url).scheme not in {"http", "https"}:
             raise StoreError(_("The object store's endpoint is not an http or https URL"), cure=_("Correct MLFLOW_S3_ENDPOINT_URL."))
         self._signer = Signer(region)
         self._session: requests.Session = plain_session(endpoint_url, environ)

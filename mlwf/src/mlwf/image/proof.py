@@ -135,7 +135,7 @@ def judge(result: dict[str, object], package: ModelPackage, *, has_gpu: bool) ->
         try:
             recorded = _bounded(expected)
             equal = same(json.loads(recorded), json.loads(text))
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError, OverflowError, RecursionError) as error:
             raise MlwfError(
                 _("The model's answer cannot be compared with the one that was recorded with it"),
                 _("one of the two is no JSON, or too large"),

@@ -5,16 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
-from mlwf.image.requirements import STRICT, Policy, Requirements, check_requirements, read_requirements
+from mlwf.image.requirements import STRICT, Policy, Requirements, check_length, check_requirements, read_requirements
+from mlwf.plain_yaml import NotPlainError, load
 
 PYTHON = re.compile(r"3\.[0-9]{1,2}\.[0-9]{1,2}")
 PINNED = re.compile(r"python\s*={1,3}\s*(?P<version>[0-9][0-9.]*)\S*")
 MAX_FILE = 8 << 20
-MAX_VALUES = 1_000_000
 # What conda itself needs there, and what the environment gets anyway.
 CONDA_OWN = re.compile(r"(?:python|pip|setuptools|wheel)(?:\s*[=<>!~\s].*)?")
 
@@ -57,45 +55,14 @@ def read_mapping(file: Path) -> dict[str, object]:
         if len(data) > MAX_FILE:
             why = _("it is larger than {size} MB").format(size=MAX_FILE >> 20)
         else:
-            loaded = _load(data)
+            loaded = load(data)
             if isinstance(loaded, dict):
                 return loaded
     except OSError as error:
         why = error.strerror or str(error)
-    except _BombError:
-        why = _("it refers to itself too often")
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        why = _("it is no YAML ({kind})").format(kind=type(error).__name__)
+    except NotPlainError as error:
+        why = _("it refers to itself too often") if error.endless else _("it is no YAML ({kind})").format(kind=error)
     raise MlwfError(_("{file} of the model package cannot be read").format(file=file.name), why, _("Make it with mlwf_export_model."))
-
-
-class _BombError(Exception):
-    """A few levels of aliases become millions of values, or values without an end."""
-
-
-def _load(data: bytes) -> object:
-    loader = yaml.SafeLoader(data)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        _weight(node, {})
-        return loader.construct_document(node)
-    finally:
-        loader.dispose()
-
-
-def _weight(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values it stands for, with each alias written out. Raises _BombError."""
-    weight = known.get(id(node))
-    if weight is None:
-        known[id(node)] = MAX_VALUES + 1  # of what contains itself
-        children = node.value if isinstance(node, yaml.CollectionNode) else ()
-        parts = [part for each in children for part in (each if isinstance(each, tuple) else (each,))]
-        weight = known[id(node)] = 1 + sum(_weight(part, known) for part in parts)
-    if weight > MAX_VALUES:
-        raise _BombError
-    return weight
 
 
 def _flavor(mlmodel: Mapping[str, object]) -> Mapping[str, object]:
@@ -154,8 +121,13 @@ def _conda_python(conda: dict[str, object] | None) -> str | None:
 
 
 def _dependencies(mapping: dict[str, object] | None) -> list[object]:
+    """What it lists; the patterns that read it take time that grows with a line's square. Raises RefusedRequirementError."""
     found = (mapping or {}).get("dependencies")
-    return found if isinstance(found, list) else []
+    listed = found if isinstance(found, list) else []
+    for each in listed:
+        if isinstance(each, str):
+            check_length(each)
+    return listed
 
 
 def _requirements(folder: Path, virtualenv: dict[str, object] | None, conda: dict[str, object] | None, policy: Policy) -> Requirements:

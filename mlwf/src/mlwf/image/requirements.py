@@ -4,14 +4,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from mlwf.address import split_url
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
 
 MAX_BYTES = 4 << 20
 MAX_LINES = 20_000
 MAX_DEPTH = 8
+MAX_INCLUDES = 1000
 # Of one requirement without its hashes; the patterns below take time that grows with its square.
 MAX_LINE = 2000
 NAMED = re.compile(r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[[A-Za-z0-9, ._-]*\])?\s*(?P<rest>.*)")
@@ -68,7 +69,7 @@ class RefusedRequirementError(MlwfError):
 
 def read_requirements(folder: Path, name: str, policy: Policy = STRICT) -> Requirements:
     """Reads `folder`/`name` and what it includes of the package itself. Raises RefusedRequirementError or MlwfError."""
-    return _gather(_expanded(folder, folder / name, "r", ()), policy)
+    return _gather(_Files(folder).lines(folder / name, "r"), policy)
 
 
 def check_requirements(lines: list[str], policy: Policy = STRICT) -> Requirements:
@@ -94,17 +95,35 @@ def _gather(lines: Iterator[tuple[str, str]], policy: Policy) -> Requirements:
     return Requirements(*(tuple(dict.fromkeys(found[kind])) for kind in "rci"))
 
 
-def _expanded(folder: Path, file: Path, kind: str, above: tuple[Path, ...]) -> Iterator[tuple[str, str]]:
-    """Lines of the file and of those that it includes; each with r for a requirement and c for a constraint."""
-    if file in above or len(above) > MAX_DEPTH:
-        raise MlwfError(_("The model's requirements include each other in a circle"), cure=_log_again())
-    for line in _logical_lines(_text(file)):
-        option = OPTION.fullmatch(line)
-        if option and option["name"] in INCLUDES:
-            inner = _included(folder, file, line, option["value"] or "")
-            yield from _expanded(folder, inner, "c" if kind == "c" else INCLUDES[option["name"]], (*above, file))
-        else:
-            yield line, kind
+class _Files:
+    """Requirements files of a package. Each is read once as requirements and once as constraints: said twice is said once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: set[tuple[Path, str]] = set()
+        self._includes = 0
+
+    def lines(self, file: Path, kind: str, above: tuple[Path, ...] = ()) -> Iterator[tuple[str, str]]:
+        """Lines of the file and of those that it includes; each with r for a requirement and c for a constraint."""
+        if file in above or len(above) > MAX_DEPTH:
+            raise MlwfError(_("The model's requirements include each other in a circle"), cure=_log_again())
+        if (file, kind) in self._read:
+            return
+        self._read.add((file, kind))
+        for line in _logical_lines(_text(file)):
+            option = OPTION.fullmatch(line)
+            if option and option["name"] in INCLUDES:
+                self._count()
+                inner = _included(self._folder, file, line, option["value"] or "")
+                yield from self.lines(inner, "c" if kind == "c" else INCLUDES[option["name"]], (*above, file))
+            else:
+                yield line, kind
+
+    def _count(self) -> None:
+        self._includes += 1
+        if self._includes > MAX_INCLUDES:
+            what = _("The model's requirements include files more than {count} times").format(count=MAX_INCLUDES)
+            raise MlwfError(what, cure=_log_again())
 
 
 def _included(folder: Path, file: Path, line: str, value: str) -> Path:
@@ -144,7 +163,7 @@ def _logical_lines(text: str) -> Iterator[str]:
 def _package(line: str, policy: Policy) -> str:
     """The line, when it names a package and nothing else. Hashes beside it are left out: the lock has its own."""
     line = re.sub(r"\s--hash[=\s]\S+", "", line).strip()
-    _check_length(line)
+    check_length(line)
     match = NAMED.fullmatch(line)
     rest = match["rest"] if match else ""
     if match and rest.startswith("@"):
@@ -159,8 +178,8 @@ def _package(line: str, policy: Policy) -> str:
 
 def _addressed(line: str, address: str, policy: Policy) -> str:
     url, _space, marker = address.partition(" ")
-    parts = _split(url)
-    if parts is None or parts.scheme != "https":
+    parts = split_url(url)
+    if not parts.hostname or parts.scheme != "https":
         raise RefusedRequirementError(line, _("only what an https address gives can be fixed by its hash"), _log_again())
     if parts.username or parts.password:
         raise _password(line)
@@ -176,7 +195,7 @@ def _addressed(line: str, address: str, policy: Policy) -> str:
 
 def _index(line: str, policy: Policy) -> str:
     """The option as uv and pip both read it; empty when it changes nothing. Raises RefusedRequirementError."""
-    _check_length(line)
+    check_length(line)
     match = OPTION.fullmatch(line)
     name = match["name"] if match else line
     value = (match["value"] or "").strip() if match else ""
@@ -186,8 +205,8 @@ def _index(line: str, policy: Policy) -> str:
         raise RefusedRequirementError(line, _("it is a source folder, which an image does not have"), _log_again())
     if name not in INDEXES:
         raise RefusedRequirementError(line, _("this option is not for a model to set"), _log_again())
-    parts = _split(value)
-    if parts is None or parts.scheme not in {"https", "http"} or re.search(r"[\s'\"\\]", value):
+    parts = split_url(value)
+    if not parts.hostname or parts.scheme not in {"https", "http"} or re.search(r"[\s'\"\\]", value):
         raise RefusedRequirementError(line, _("it is no web address"), _log_again())
     if parts.username or parts.password:
         raise _password(line)
@@ -199,7 +218,8 @@ def _index(line: str, policy: Policy) -> str:
     return f"{INDEXES[name]} {value}"
 
 
-def _check_length(line: str) -> None:
+def check_length(line: str) -> None:
+    """Raises RefusedRequirementError for a line that no requirement needs."""
     if len(line) > MAX_LINE:
         raise RefusedRequirementError(line, _("it is longer than {count} characters").format(count=MAX_LINE), _log_again())
 
@@ -208,14 +228,6 @@ def check_variables(line: str) -> None:
     """Both uv and pip put variables into an address, which would tell them to its host. Raises RefusedRequirementError."""
     if "$" in line:
         raise RefusedRequirementError(line, _("its address would take up variables of your environment"), _log_again())
-
-
-def _split(url: str):  # type: ignore[no-untyped-def]  # urllib's own type has no public name
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return None
-    return parts if parts.hostname else None
 
 
 def _password(line: str) -> RefusedRequirementError:

@@ -11,8 +11,8 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import urlsplit
 
+from mlwf.address import split_url, without_keys
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
 from mlwf.image.unpack import BadPackageError, copy_folder, unpack
@@ -130,7 +130,7 @@ def _stored(source: str, environ: Mapping[str, str]) -> tuple[StoreSource, Remot
     """The object that an s3:// address names."""
     from mlwf.export.store import StoreSource, endpoint_of
 
-    parts = urlsplit(source)
+    parts = split_url(source)
     key = parts.path.lstrip("/")
     if not parts.netloc or not key or key.endswith("/") or "@" in parts.netloc or parts.query or parts.fragment:
         raise WrongUseError(_("{source} is no address of an object").format(source=_shown(source)), cure=_forms())
@@ -256,8 +256,7 @@ def _forms() -> str:
 
 def _shown(source: str) -> str:
     """The source without a query (a signed address is a key) and without a password."""
-    parts = urlsplit(source)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl() if parts.netloc else source
+    return without_keys(source) if "://" in source else source
 
 
 def _forget(into: Path) -> None:

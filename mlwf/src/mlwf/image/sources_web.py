@@ -4,10 +4,11 @@ import contextlib
 import ipaddress
 import time
 from collections.abc import Callable, Iterator, Mapping
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import requests
 
+from mlwf.address import split_url, without_keys
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.export.http import RefusedError, Request, TransientError, body, opened, retried
 from mlwf.export.session import plain_session
@@ -44,7 +45,7 @@ class WebSource:
                 404: _("there is no such file"),
             }.get(status, str(error))
             raise MlwfError(
-                _("{source} could not be read").format(source=plain(self._url)), why, _("Check the address, or download it by hand.")
+                _("{source} could not be read").format(source=without_keys(self._url)), why, _("Check the address, or download it by hand.")
             ) from error
 
     def _look(self) -> RemoteFile:
@@ -54,7 +55,7 @@ class WebSource:
             except RefusedError as error:
                 if not (300 <= error.status < 400 and error.location):
                     raise
-                self._url = urljoin(self._url, error.location)
+                self._url = _next(self._url, error.location)
                 self._check(self._url)
                 self._session = plain_session(self._url, self._environ)
         raise RefusedError(_("it leads from address to address"))
@@ -87,25 +88,26 @@ class WebSource:
 
     def _check(self, url: str) -> None:
         """Raises WrongUseError for an address that is not to be used."""
-        parts = urlsplit(url)
+        parts = split_url(url)
         if parts.username or parts.password:
             raise WrongUseError(
                 _("The address of the model package holds a user name or password, which others could read"),
                 cure=_("Download it by hand, or use s3:// with your keys."),
             )
         if not parts.hostname or parts.scheme not in {"https", "http"}:
-            raise WrongUseError(_("{source} is no web address").format(source=plain(url)), cure=_("Write https://HOST/PATH."))
+            raise WrongUseError(_("{source} is no web address").format(source=without_keys(url)), cure=_("Write https://HOST/PATH."))
         if parts.scheme == "http" and not self._checked and not _is_loopback(parts.hostname):
             raise WrongUseError(
-                _("{source} can be changed on its way (plain http)").format(source=plain(url)),
+                _("{source} can be changed on its way (plain http)").format(source=without_keys(url)),
                 cure=_("Use https, or give the archive's SHA-256 with --model-pkg-sha256."),
             )
 
 
-def plain(url: str) -> str:
-    """The address without what may be a key: query and user."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+def _next(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        return location  # refused like any other that is no web address
 
 
 def _is_loopback(host: str) -> bool:

@@ -5,8 +5,8 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from mlwf.address import split_url
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.image.requirements import STRICT, Policy, RefusedRequirementError
@@ -47,7 +47,7 @@ class UvLock:
         kinds = self.sources.get(plain(name), {})
         line = f"{name} ({', '.join(f'{kind} = {value}' for kind, value in kinds.items())})"
         if set(kinds) == {"registry"}:
-            if urlsplit(str(kinds["registry"])).hostname not in PYPI and not policy.indexes:
+            if split_url(str(kinds["registry"])).hostname not in PYPI and not policy.indexes:
                 raise RefusedRequirementError(
                     line, _("packages would come from an index of the model's choice"), _("If you trust it, allow it with --allow-indexes.")
                 )

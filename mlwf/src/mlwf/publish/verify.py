@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
-from urllib.parse import urlsplit
 
+from mlwf.address import split_url
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.export.http import RefusedError, Request, TransientError, network_errors, opened
 from mlwf.export.session import plain_session
@@ -56,7 +56,7 @@ def _limited(file: Readable) -> bytes:
 
 
 def _reader(target: str, environ: Mapping[str, str], endpoint_url: str | None) -> Reader:
-    scheme = urlsplit(target).scheme
+    scheme = split_url(target).scheme
     if scheme in {"http", "https", "s3"}:
         for name in (TARBALL, FORM):
             target = target.removesuffix(name)
