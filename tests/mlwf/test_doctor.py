@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from mlwf.doctor.findings import Check, Failed, Noted, look
+from mlwf.doctor.server_checks import Server
 
 from demo.ports import free_ports
 from tests.mlwf.tracking import PlainServer, Tracking
@@ -89,6 +90,19 @@ def test_an_address_without_the_prefix(tracking: Tracking, doctor: Examine) -> N
 def test_a_server_that_is_not_ours(plain_server: PlainServer, doctor: Examine) -> None:
     found = doctor(plain_server.url)
     assert states(found, "address", "login", "bucket") == ["ok", "note", "note"]
+
+
+def test_a_token_that_mlflow_itself_would_not_send(tmp_path: Path) -> None:
+    server = Server("http://127.0.0.1:9/mlflow", {"HOME": str(tmp_path)}, lambda: "")
+    server.info = {"principal": "token:k3v9:alice"}
+    (login,) = (check for check in server.checks() if check.name == "login")
+    assert login.run() == "known to the server as token:k3v9:alice"
+    (tmp_path / ".mlflow").mkdir()
+    (tmp_path / ".mlflow/credentials").write_text("[mlflow]\nmlflow_tracking_username = g\nmlflow_tracking_password = p\n")
+    with pytest.raises(Noted, match=r"MLflow itself sends the user and password in .*credentials instead of the token"):
+        login.run()
+    server.info = {"principal": "basic:g"}
+    assert login.run() == "known to the server as basic:g"
 
 
 def test_nobody_listens_and_no_such_host(doctor: Examine) -> None:

@@ -5,14 +5,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from hypothesis import given
 from hypothesis import strategies as st
 from mlwf.errors import MlwfError, WrongUseError
+from mlwf.export.run import Wanted
+from mlwf.export.session import tracking_session
 from mlwf.job.progress import Progress
 from mlwf.job.request import RULES, JobRequest, read_request
 
@@ -160,3 +163,30 @@ def test_without_registered_users_an_export_has_a_token_of_its_own(
     (token,) = service.tokens
     assert (token["name"], token["state"]) == ("mlwf job", "revoked")
     assert progress_of(tmp_path)["error"]["cure"]
+
+
+@pytest.mark.parametrize("registered", [True, False])
+def test_an_export_logs_in_as_the_job_and_not_as_the_shell(
+    registered: bool, service: FakeService, mlwf: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the user's shell and credentials file hold, which may be for another server."""
+    auth = Path(service.add("gaa50000", "wine")["auth_file"])
+    if registered:
+        auth.parent.mkdir(parents=True)
+        auth.write_text("{'user_name': 'group', 'pass': 'right'}")
+    stored = Path(os.environ["HOME"]) / ".mlflow" / "credentials"
+    stored.parent.mkdir()
+    stored.write_text("[mlflow]\nmlflow_tracking_username = other\nmlflow_tracking_password = wrong\n")
+    for name in ("USERNAME", "PASSWORD", "TOKEN"):
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "wrong")
+    sent: list[str] = []
+
+    def export(wanted: Wanted, environ: Mapping[str, str], _report: object) -> None:
+        request = tracking_session(wanted.url, environ).prepare_request(requests.Request("GET", wanted.url))
+        sent.append(request.headers["Authorization"])
+        raise MlwfError("Enough")
+
+    monkeypatch.setattr("mlwf.job.tasks.export", export)
+    request = write(tmp_path, task="export", group_name="gaa50000", env_name="wine", model_name="m", model_version="1")
+    assert mlwf("job", request) == 1
+    assert sent == ["Basic Z3JvdXA6cmlnaHQ=" if registered else "Bearer aihub_token0000000_text"]

@@ -1,16 +1,21 @@
 """`mlwf token`, `mlwf server env --token`, and the client behind them."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import requests
 from mlwf.cli_support import Target
 from mlwf.cli_token import make
 from mlwf.client import Client
 from mlwf.errors import MlwfError
+from mlwf.export.session import tracking_session
 
 from tests.mlwf.fake_service import FakeService
 
 Run = Callable[..., int]
+PAIR = "mlflow_tracking_username = group\nmlflow_tracking_password = g-secret\n"
 
 
 def test_create_prints_the_token_alone_and_the_rest_beside(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,6 +64,48 @@ def test_env_with_a_token_needs_no_password(service: FakeService, mlwf: Run, cap
     assert "export MLFLOW_TRACKING_TOKEN=aihub_token0000000_text" in lines
     assert lines[-1] == "unset MLFLOW_TRACKING_USERNAME MLFLOW_TRACKING_PASSWORD"
     assert "PASSWORD=" not in " ".join(lines)
+
+
+def credentials(lines: str) -> Path:
+    """MLflow's credentials file, in the test's own home."""
+    path = Path(os.environ["HOME"]) / ".mlflow" / "credentials"
+    path.parent.mkdir()
+    path.write_text(f"[mlflow]\n{lines}")
+    return path
+
+
+@pytest.mark.parametrize(("lines", "warns"), [("mlflow_tracking_username = group\n", False), (PAIR, True)])
+def test_env_with_a_token_warns_of_a_file_that_goes_before_it(
+    lines: str, warns: bool, service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """MLflow sends the file's pair instead of the token, and has no setting against it."""
+    service.add("g", "wine")
+    path = credentials(lines)
+    assert mlwf("server", "env", "g/wine", "--token") == 0
+    told = capsys.readouterr()
+    assert "export MLFLOW_TRACKING_TOKEN=aihub_token0000000_text" in told.out.splitlines()
+    assert (f"MLflow will send the user and password in {path}, and not the token" in told.err) == warns
+    assert "g-secret" not in told.out + told.err
+
+
+@pytest.mark.parametrize(
+    ("environ", "sent"),
+    [
+        ({}, "Basic Z3JvdXA6Zy1zZWNyZXQ="),
+        ({"TOKEN": "t"}, "Bearer t"),
+        ({"TOKEN": "t", "USERNAME": "me"}, "Bearer t"),
+        ({"TOKEN": "t", "USERNAME": "me", "PASSWORD": "p"}, "Basic bWU6cA=="),
+        ({"USERNAME": "me"}, "Basic bWU6Zy1zZWNyZXQ="),
+    ],
+)
+def test_what_the_environment_says_goes_before_the_file(environ: dict[str, str], sent: str) -> None:
+    path = credentials(PAIR)
+    surroundings = {"HOME": os.environ["HOME"], **{f"MLFLOW_TRACKING_{name}": value for name, value in environ.items()}}
+    session = tracking_session("http://127.0.0.1:9", surroundings)
+    assert session.prepare_request(requests.Request("GET", "http://127.0.0.1:9")).headers["Authorization"] == sent
+    if "TOKEN" in environ or "PASSWORD" in environ:
+        path.write_text("no section")
+        tracking_session("http://127.0.0.1:9", surroundings)  # it is not even read
 
 
 def test_a_token_that_the_server_does_not_take_over_is_revoked(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,10 @@ from mlwf.cli_support import Target, follow, key_options, keys, stacktrace_optio
 from mlwf.cli_token import lifetime, lifetime_options, make
 from mlwf.client import Client
 from mlwf.errors import MlwfError, WrongUseError
+from mlwf.export.session import file_before_token
 from mlwf.i18n import _
+from mlwf.report import stderr
+from mlwf.settings import environment
 
 
 @click.command(
@@ -72,7 +75,8 @@ def _generate(console: Console, path: Path, user: str) -> None:
     help=_(
         """Print what a job's shell needs, as export lines: MLFLOW_TRACKING_URI, user name and password from basic_auth.yml.
 
-    With --token a new bearer token of yours instead of the password (MLFLOW_TRACKING_TOKEN).
+    With --token a new bearer token of yours instead of the password (MLFLOW_TRACKING_TOKEN). MLflow takes it only where
+    ~/.mlflow/credentials holds no user and password.
 
     \b
     Examples:
@@ -99,6 +103,7 @@ def env(*, target: Target, user: str | None, token: bool, hours: float | None, d
     with Client.from_environment() as client:
         found = client.server(target.group, target.env)
         if token:
+            _warn_of_file()
             _made, secret = make(client, target, seconds=seconds, name="mlwf server env", wait=True)
             login = {"MLFLOW_TRACKING_TOKEN": secret.reveal()}
         else:
@@ -110,6 +115,13 @@ def env(*, target: Target, user: str | None, token: bool, hours: float | None, d
         click.echo(f"export {name}={shlex.quote(value)}")
     if token:  # MLflow's client would prefer these
         click.echo("unset MLFLOW_TRACKING_USERNAME MLFLOW_TRACKING_PASSWORD")
+
+
+def _warn_of_file() -> None:
+    path = file_before_token(environment())
+    if path:
+        words = _("Warning: MLflow will send the user and password in {path}, and not the token. Take them out of that file.")
+        stderr().print(words.format(path=path), markup=False)
 
 
 def _password_of(path: Path, user: str | None) -> dict[str, str]:

@@ -28,7 +28,10 @@ SETTINGS = (
     Setting("MLFLOW_TRACKING_URI", "The tracking server of a `models:/…` package."),
     Setting("MLFLOW_TRACKING_USERNAME", "User of the tracking server; goes before `~/.mlflow/credentials`."),
     Setting("MLFLOW_TRACKING_PASSWORD", "The user's password; goes before `~/.mlflow/credentials`."),
-    Setting("MLFLOW_TRACKING_TOKEN", "Bearer token, where there is no user name and password."),
+    Setting(
+        "MLFLOW_TRACKING_TOKEN",
+        "Bearer token, where no user name and password are set beside it; goes before `~/.mlflow/credentials` (in MLflow itself it does not).",
+    ),
     Setting("MLFLOW_TRACKING_INSECURE_TLS", "`true`: the tracking server's certificate is not checked."),
     Setting("MLFLOW_TRACKING_SERVER_CERT_PATH", "CA bundle for the tracking server."),
     Setting("MLFLOW_S3_ENDPOINT_URL", "Address of the object store; goes before what the tracking server says."),

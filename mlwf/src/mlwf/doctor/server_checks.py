@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import requests
 
 from mlwf.doctor.findings import Check, Failed, Noted
-from mlwf.export.session import tracking_session
+from mlwf.export.session import file_before_token, tracking_session
 from mlwf.i18n import _
 from mlwf.network import system_error
 
@@ -127,7 +127,12 @@ class Server:
         raise Failed(_("there is no MLflow at this address"), f"HTTP {answer.status_code}", cure)
 
     def _login(self) -> str:
-        return _("known to the server as {principal}").format(principal=self.info.get("principal", "?"))
+        words = _("known to the server as {principal}").format(principal=self.info.get("principal", "?"))
+        if str(self.info.get("principal", "")).startswith("token:"):
+            path = file_before_token(self._environ)
+            if path:
+                raise Noted(words + _("; MLflow itself sends the user and password in {path} instead of the token").format(path=path))
+        return words
 
     def _version(self) -> str:
         server = str(self.info.get("mlflow_version") or self._get("version").text.strip())

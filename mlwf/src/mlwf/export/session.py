@@ -87,15 +87,28 @@ def _existing(path: str, variable: str) -> str:
     return path
 
 
+def file_before_token(environ: Mapping[str, str]) -> Path | None:
+    """The credentials file whose user and password MLflow's own client sends rather than a token, and cannot be told not to; None where
+    it holds no such pair. Raises MlwfError for a file that cannot be read.
+    """
+    path = _credentials_file(environ)
+    return path if all(_stored(path)) else None
+
+
 def _auth(environ: Mapping[str, str]) -> AuthBase | None:
-    stored_name, stored_password = _stored(Path(environ.get("HOME") or "~").expanduser() / ".mlflow" / "credentials")
-    name = environ.get("MLFLOW_TRACKING_USERNAME") or stored_name
-    password = environ.get("MLFLOW_TRACKING_PASSWORD") or stored_password
-    if name and password:
-        # As bytes: requests would encode as latin-1, servers expect UTF-8.
-        return HTTPBasicAuth(name.encode(), password.encode())
-    token = environ.get("MLFLOW_TRACKING_TOKEN")
-    return BearerAuth(Secret(token)) if token else None
+    """What the environment says, as a whole, else what the file adds to it. MLflow's own client lets the file go before a token."""
+    name, password, token = (environ.get(f"MLFLOW_TRACKING_{each}", "") for each in ("USERNAME", "PASSWORD", "TOKEN"))
+    if token and not (name and password):
+        return BearerAuth(Secret(token))
+    if not (name and password):
+        stored_name, stored_password = _stored(_credentials_file(environ))
+        name, password = name or stored_name, password or stored_password
+    # As bytes: requests would encode as latin-1, servers expect UTF-8.
+    return HTTPBasicAuth(name.encode(), password.encode()) if name and password else None
+
+
+def _credentials_file(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("HOME") or "~").expanduser() / ".mlflow" / "credentials"
 
 
 def _stored(path: Path) -> tuple[str, str]:

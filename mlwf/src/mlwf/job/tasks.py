@@ -33,6 +33,7 @@ TOKEN_SECONDS = 86400
 LAST_SECONDS = 60
 """A session ends so long before the scheduler would kill it, so that its lease is ended and not left to run out."""
 KEPT_LINES = 20
+LOGIN = frozenset({"MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"})
 Open = Callable[[], Client]
 
 
@@ -141,7 +142,9 @@ class _Reporter:
 def _export(request: JobRequest, server: Server, environ: Mapping[str, str], open_client: Open, progress: Progress) -> None:
     with progress.step("export", _("Export the model")), _login(server, open_client) as login:
         wanted = Wanted(server.inside_url or "", request.model_name, request.model_version, None, _output(request))
-        done = export(wanted, {**environ, **login}, _Reporter(progress))
+        # Its own login, and no other that the environment has too.
+        others = {name: value for name, value in environ.items() if name not in LOGIN}
+        done = export(wanted, {**others, **login}, _Reporter(progress))
         progress.tell(result=str(done.folder.resolve()))
 
 
