@@ -30,7 +30,7 @@ SETTINGS = (
     Setting("MLFLOW_TRACKING_PASSWORD", "The user's password; goes before `~/.mlflow/credentials`."),
     Setting(
         "MLFLOW_TRACKING_TOKEN",
-        "Bearer token, where no user name and password are set beside it; goes before `~/.mlflow/credentials` (in MLflow itself it does not).",
+        "Bearer token, where no user name and password are set beside it; goes before `~/.mlflow/credentials` (not in MLflow itself).",
     ),
     Setting("MLFLOW_TRACKING_INSECURE_TLS", "`true`: the tracking server's certificate is not checked."),
     Setting("MLFLOW_TRACKING_SERVER_CERT_PATH", "CA bundle for the tracking server."),
