@@ -1,6 +1,7 @@
 """Everything of the service in one folder, made while it runs (backend.backup_restore puts it back).
 
-``registry.db``, ``keys.json`` (the keyring: whoever has a backup has the secrets), ``settings.json`` (the settings in force, to read),
+``registry.db`` (an SQLite file, whatever database the registry is in), ``keys.json`` (the keyring: whoever has a backup has the secrets),
+``settings.json`` (the settings in force, to read),
 ``servers/ID/mlflow.db`` of every server, ``kept/ID/…`` of every deleted one that can be restored, ``previous/ID/…`` of every upgraded one
 that can be rolled back, ``replaced/ID/…`` of one whose database is being replaced, ``damaged/ID/mlflow.db*`` of one whose database could
 not be copied, and ``manifest.json`` with versions, failures, sizes and sha256. What lies in buckets is not in it.
@@ -9,6 +10,8 @@ not be copied, and ``manifest.json`` with versions, failures, sizes and sha256. 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -41,8 +44,6 @@ def backup(registry: Registry, settings: Settings, directory: Path, keeper: Keep
     """
     if directory.exists():
         raise ServiceError("backup_failed", why=_("{path} exists already", path=directory))
-    if registry.path is None:
-        raise ServiceError("backup_failed", why=_("the registry is not an SQLite file: back it up with that database's own tools"))
     part = directory.with_name(f".{directory.name}.part")
     try:
         with full_disk_is_ours("making the backup"):
@@ -61,8 +62,7 @@ def backup(registry: Registry, settings: Settings, directory: Path, keeper: Keep
 
 
 def _fill(part: Path, registry: Registry, settings: Settings, keeper: Keeper) -> dict[str, Any]:
-    if registry.path is not None:
-        copy_database(registry.path, part / REGISTRY)
+    _copy_registry(registry, part / REGISTRY)
     servers = _servers(part / REGISTRY)
     copies = ServerCopies(part, settings, keeper)
     for server in servers:
@@ -83,28 +83,49 @@ def _fill(part: Path, registry: Registry, settings: Settings, keeper: Keeper) ->
     return manifest
 
 
-def _servers(copy: Path) -> list[dict[str, Any]]:
-    """Who is in the copied registry, not in the one that goes on."""
-    registry = Registry(f"sqlite:///{copy}")
+def _copy_registry(registry: Registry, target: Path) -> None:
+    """An SQLite file, whatever database the registry is in."""
+    if registry.path is not None:
+        copy_database(registry.path, target)
+        return
+    now, needed = registry.revision(), registry.newest_revision()
+    if now != needed:
+        why = _("the registry has revision {now}, and this version needs {needed}; run `aihub init`", now=now, needed=needed)
+        raise ServiceError("backup_failed", why=why)
+    with registry_at(target) as copy:
+        copy.migrate()
+        copy.fill_from(registry)
+
+
+@contextmanager
+def registry_at(path: Path) -> Iterator[Registry]:
+    """The registry in a file that is nobody's but ours; that file alone is left at the end."""
+    registry = Registry(f"sqlite:///{path}")
     try:
-        with registry.session() as session:
-            rows = session.scalars(select(Server).order_by(Server.id)).all()
-            return [
-                {
-                    "id": row.id,
-                    "group": row.group_name,
-                    "env_name": row.env_name,
-                    "deleted": row.deleted_at is not None,
-                    "mlflow_version": row.mlflow_version,
-                    "schema_revision": row.schema_revision,
-                }
-                for row in rows
-            ]
+        yield registry
     finally:
         registry.close()
+        Path(f"{path}.lock").unlink(missing_ok=True)
 
 
-def _size(registry: Path, settings: Settings) -> int:
+def _servers(copy: Path) -> list[dict[str, Any]]:
+    """Who is in the copied registry, not in the one that goes on."""
+    with registry_at(copy) as registry, registry.session() as session:
+        rows = session.scalars(select(Server).order_by(Server.id)).all()
+        return [
+            {
+                "id": row.id,
+                "group": row.group_name,
+                "env_name": row.env_name,
+                "deleted": row.deleted_at is not None,
+                "mlflow_version": row.mlflow_version,
+                "schema_revision": row.schema_revision,
+            }
+            for row in rows
+        ]
+
+
+def _size(registry: Path | None, settings: Settings) -> int:
     copies = (path for folder in settings.copies_dirs for path in folder.glob(f"*/{DATABASE}"))
     databases = (*settings.servers_dir.glob(f"*/data/{DATABASE}*"), *copies)
-    return sum(path.stat().st_size for path in (registry, *databases) if path.exists())
+    return sum(path.stat().st_size for path in (registry, *databases) if path and path.exists())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from backend.atomic import ensure_space, full_disk_is_ours, make_private
-from backend.backup import FORMAT, KEYS, REGISTRY
+from backend.atomic import ensure_space, full_disk_is_ours, make_private, remove_tree
+from backend.backup import FORMAT, KEYS, REGISTRY, registry_at
 from backend.backup_servers import DAMAGED, SERVERS
 from backend.errors import ServiceError
 from backend.i18n import _
@@ -19,26 +20,51 @@ from backend.snapshots import check_files, database_of, place_file, read_manifes
 def restore_backup(directory: Path, settings: Settings) -> dict[str, Any]:
     """Put a backup back into ``settings.state_dir``, where no registry may be yet. The service then starts the servers by itself.
 
-    The registry comes last: a restore that was cut short is not taken for one, and can be asked for again.
-    Errors: ``backup_damaged``, ``state_not_empty``, ``disk_full``, ``backup_failed``.
+    The registry may be in another kind of database than it was in, one without a row. It comes last: a restore that was cut short is not
+    taken for one, and can be asked for again. Errors: ``backup_damaged``, ``state_not_empty``, ``disk_full``, ``backup_failed``.
     """
-    state, registry = settings.state_dir, Registry(settings.database_url)
-    if registry.path is None:
-        raise ServiceError("backup_failed", why=_("the registry of these settings is not an SQLite file"))
-    if registry.path.exists():
-        raise ServiceError("state_not_empty", path=registry.path)
-    manifest = _checked(directory)
-    with full_disk_is_ours("putting the backup back"):
-        make_private(state)
-        ensure_space(state, sum(facts["size"] for facts in manifest["files"].values()), why="putting the backup back")
-        for source, target in _places(manifest, settings):
-            make_private(target.parent)
-            place_file(directory / source, target)
-        make_private(registry.path.parent)
-        place_file(directory / REGISTRY, registry.path)
-    registry.migrate()
-    registry.close()
+    state = settings.state_dir
+    with closing(Registry(settings.database_url)) as registry:
+        _check_empty(settings, registry)
+        manifest = _checked(directory)
+        with full_disk_is_ours("putting the backup back"):
+            make_private(state)
+            ensure_space(state, sum(facts["size"] for facts in manifest["files"].values()), why="putting the backup back")
+            for source, target in _places(manifest, settings):
+                make_private(target.parent)
+                place_file(directory / source, target)
+            _place_registry(directory / REGISTRY, registry, state)
     return manifest
+
+
+def _check_empty(settings: Settings, registry: Registry) -> None:
+    """Neither a registry nor a box that a service has written to: a box may run."""
+    box = next(settings.servers_dir.glob("*/config"), None)
+    if box is not None:
+        raise ServiceError("state_not_empty", path=box)
+    if registry.path is not None:
+        if registry.path.exists():
+            raise ServiceError("state_not_empty", path=registry.path)
+    elif registry.revision() is not None and (registry.revision() != registry.newest_revision() or registry.has_rows()):
+        raise ServiceError("state_not_empty", path=registry.url.render_as_string(hide_password=True))
+
+
+def _place_registry(source: Path, registry: Registry, state: Path) -> None:
+    if registry.path is not None:
+        make_private(registry.path.parent)
+        place_file(source, registry.path)
+        registry.migrate()
+        return
+    part = state / ".registry"
+    try:
+        make_private(part)
+        place_file(source, part / REGISTRY)
+        with registry_at(part / REGISTRY) as copy:  # of an older version, perhaps
+            copy.migrate()
+            registry.migrate()
+            registry.fill_from(copy)
+    finally:
+        remove_tree(part)
 
 
 def _checked(directory: Path) -> dict[str, Any]:

@@ -14,14 +14,16 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, func, insert, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 import backend.registry.tally  # noqa: F401 (whoever has a registry counts what ends in it)
+from backend.registry.models import AuditEntry, Base
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 BUSY_SECONDS: Final = 20
+_ROWS: Final = 1000
 _READING: Final = "aihub_reading"
 # Any number that nobody else locks in this database.
 _TURN: Final = 7_207_214_418
@@ -81,6 +83,23 @@ class Registry:
         with Session(self._reading, expire_on_commit=False) as session:
             yield session
             session.expunge_all()
+
+    def has_rows(self) -> bool:
+        """Whether anything was ever written into the tables."""
+        with self.reading() as session:
+            return any(session.execute(select(table).limit(1)).first() is not None for table in Base.metadata.sorted_tables)
+
+    def fill_from(self, other: Registry) -> None:
+        """Take over all rows of another registry, as they are at one moment; both have the newest form, and this one has no rows."""
+        whole = other._reading if other.is_sqlite else other._engine.execution_options(isolation_level="REPEATABLE READ")
+        with whole.connect() as old, self._engine.begin() as new:
+            self._take_turns(new)
+            for table in Base.metadata.sorted_tables:
+                for rows in old.execution_options(yield_per=_ROWS).execute(select(table)).mappings().partitions():
+                    new.execute(insert(table), [dict(row) for row in rows])
+            if not self.is_sqlite:  # which goes on counting from the highest by itself
+                last = select(func.max(AuditEntry.id)).scalar_subquery()
+                new.execute(select(func.setval(func.pg_get_serial_sequence("audit", "id"), func.coalesce(last, 1))))
 
     def close(self) -> None:
         """Close the connections that are kept open."""

@@ -24,7 +24,7 @@ from backend.passwords import Hasher
 from backend.plans.world import nothing
 from backend.reconciler import Reconciler
 from backend.registry.database import Registry
-from backend.registry.models import Operation, Port, Server
+from backend.registry.models import Base, Operation, Port, Server
 from backend.requests import Requests
 from backend.secret import Secret
 from backend.settings import Settings
@@ -224,6 +224,14 @@ def runs_in(path: Path) -> list[str]:
         return [row[0] for row in database.execute("SELECT name FROM runs ORDER BY name")]
     finally:
         database.close()
+
+
+def rows_of(registry: Registry) -> dict[str, list[tuple[Any, ...]]]:
+    """Everything that is in it, by table."""
+    with registry.reading() as session:
+        return {
+            table.name: sorted((tuple(row) for row in session.execute(select(table))), key=str) for table in Base.metadata.sorted_tables
+        }
 
 
 def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:

@@ -14,8 +14,9 @@ from backend.backup import backup
 from backend.backup_restore import restore_backup
 from backend.backup_servers import ServerCopies
 from backend.errors import ServiceError
+from backend.registry.database import Registry
 from backend.registry.models import Server
-from tests.service.engine.support import NEWER, SECRET, VERSION, Site, make_database, runs_in, schema_of
+from tests.service.engine.support import NEWER, SECRET, VERSION, Site, make_database, rows_of, runs_in, schema_of
 
 
 @pytest.fixture
@@ -173,6 +174,41 @@ def test_an_existing_folder_is_not_written_to(two: Site, tmp_path: Path):
     with pytest.raises(ServiceError) as caught:
         backup(two.registry, two.settings, tmp_path / "backup")
     assert caught.value.code == "backup_failed"
+
+
+class Elsewhere(Registry):
+    """A registry that is no file as far as anybody can tell: what stands for another database (test_postgres.py has a real one)."""
+
+    path = None
+
+
+def test_a_registry_that_is_no_file_is_in_it_like_any_other(two: Site, tmp_path: Path):
+    manifest = backup(Elsewhere(two.settings.database_url), two.settings, tmp_path / "backup")
+    on_disk = {str(path.relative_to(tmp_path / "backup")) for path in (tmp_path / "backup").rglob("*") if path.is_file()}
+    assert on_disk == {*manifest["files"], "manifest.json"}
+    other = restored(tmp_path, two, tmp_path / "backup")
+    for registry in (two.registry, other.registry):
+        assert registry.revision() == registry.newest_revision()
+    assert rows_of(other.registry) == rows_of(two.registry)
+    other.ask("restore", env="gone")
+    other.reconciler().reconcile_all()
+    assert runs_in(other.database(other.one("gone"))) == ["a run of gone"]
+
+
+def test_a_registry_of_an_older_form_is_not_copied_row_by_row(two: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Elsewhere, "revision", lambda _self: "0001")
+    with pytest.raises(ServiceError, match="backup_failed") as caught:
+        backup(Elsewhere(two.settings.database_url), two.settings, tmp_path / "backup")
+    assert "run `aihub init`" in str(caught.value.params["why"])
+
+
+def test_a_box_that_may_run_is_not_written_to(two: Site, tmp_path: Path):
+    """The settings name another registry, which is empty; the state is that of a service."""
+    backup(two.registry, two.settings, tmp_path / "backup")
+    settings = type(two.settings)(state_dir=two.settings.state_dir, database_url=f"sqlite:///{tmp_path}/new.db", inside_host="h")
+    with pytest.raises(ServiceError) as caught:
+        restore_backup(tmp_path / "backup", settings)
+    assert (caught.value.code, str(caught.value.params["path"]).endswith("/config")) == ("state_not_empty", True)
 
 
 def test_it_is_put_back_on_an_empty_machine_only(two: Site, tmp_path: Path):

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import DatabaseError
 
+from backend.backup import backup
+from backend.backup_restore import restore_backup
 from backend.domain import BoxState
 from backend.errors import ServiceError
 from backend.metrics import collectors
 from backend.registry.database import Registry
 from backend.registry.models import Base
-from tests.service.engine.support import Site
+from tests.service.engine.support import Site, make_database, rows_of, runs_in
 from tests.support.postgres import running_postgres
 
 pytestmark = pytest.mark.heavy
@@ -29,15 +33,25 @@ def cluster() -> Iterator[str]:
         yield address
 
 
-@pytest.fixture
-def address(cluster: str) -> str:
-    """The database, empty."""
-    engine = create_engine(cluster)
+def emptied(address: str) -> str:
+    engine = create_engine(address)
     with engine.begin() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))
         connection.execute(text("CREATE SCHEMA public"))
     engine.dispose()
-    return cluster
+    return address
+
+
+@pytest.fixture
+def address(cluster: str) -> str:
+    """The database, empty."""
+    return emptied(cluster)
+
+
+@pytest.fixture
+def other_address(cluster: str) -> str:
+    """Another database of that cluster, empty."""
+    return emptied(cluster.replace("/registry?", "/postgres?"))
 
 
 def test_the_migrations_end_in_the_form_that_the_models_say(address: str):
@@ -106,6 +120,47 @@ def test_two_creates_of_one_name_at_once(address: str, tmp_path: Path):
     servers = [site.one(env) for env in ("same", "one", "two", "three")]
     assert len({server.port for server in servers}) == 4
     site.registry.close()
+
+
+def test_a_backup_holds_the_registry_and_is_put_back_into_either_kind_of_database(address: str, other_address: str, tmp_path: Path):
+    site = Site(tmp_path / "state", database_url=address)
+    make_database(site.database(site.made()), runs=["a run"])
+    site.set_users("alice")
+    site.reconciler().reconcile_all()
+    backup(site.registry, site.settings, tmp_path / "backup")
+    rows = rows_of(site.registry)
+    for name, url in (("file", None), ("again", other_address)):
+        settings = replace(site.settings, state_dir=tmp_path / name, socket=None, database_url=url)
+        restore_backup(tmp_path / "backup", settings)
+        other = Site(tmp_path / name, database_url=settings.database_url, port_first=site.settings.port_first)
+        assert rows_of(other.registry) == rows
+        assert not (tmp_path / name / ".registry").exists()
+        other.ask("stop")  # the audit goes on from its highest number
+        other.reconciler().reconcile_all()
+        assert other.one().status == "stopped"
+        assert runs_in(other.database(other.one())) == ["a run"]
+        other.registry.close()
+    with pytest.raises(ServiceError, match="state_not_empty"):
+        restore_backup(tmp_path / "backup", replace(site.settings, state_dir=tmp_path / "third", socket=None, database_url=other_address))
+    site.registry.close()
+
+
+def test_the_rows_of_a_backup_are_from_one_moment(address: str, tmp_path: Path):
+    """A server that is made while they are copied is in none of the tables."""
+    site, copy = Site(tmp_path / "state", database_url=address), Registry(f"sqlite:///{tmp_path}/copy.db")
+    copy.migrate()
+    writing = [site.create]
+
+    @event.listens_for(site.registry._engine, "after_cursor_execute")
+    def _(_connection: Any, _cursor: Any, statement: str, *_more: Any) -> None:
+        if "FROM ports" in statement and writing:
+            writing.pop()()
+
+    copy.fill_from(site.registry)
+    assert (writing, site.one().status) == ([], "creating")
+    assert {name: rows for name, rows in rows_of(copy).items() if rows} == {}
+    for registry in (site.registry, copy):
+        registry.close()
 
 
 def test_the_audit_can_only_grow(address: str, tmp_path: Path):
