@@ -35,6 +35,9 @@ class ServerCopies:
         kept, directory = self._settings.kept_dir / server_id, self._settings.servers_dir / server_id
         for folder in (self._settings.previous_dir, self._settings.replaced_dir):
             self._copy_copy(server, folder / server_id)
+        replaced = KeptCopies(self._part / self._settings.replaced_dir.name)
+        if replaced.exists(server_id):
+            replaced.note_touched(server_id)  # if it is not yet, it may be when the server's own database is copied, a moment from now
         for _look in range(2):  # it may have moved between the looks at its two places
             if server["deleted"]:
                 place, found = kept.parent.name, self._copy_copy(server, kept) or self._keep_copy(server, directory)

@@ -19,6 +19,7 @@ from backend.errors import ServiceError
 from backend.lanes import Job
 from backend.plans.box_steps import ensure_started, ensure_stopped, observe, wait_taken_over
 from backend.plans.catalogue import forget_server, reason_of
+from backend.plans.replaced import remove_copies
 from backend.plans.wanted import wanted_box
 from backend.plans.world import StoppingError, World
 from backend.registry.models import Operation, Server, now
@@ -202,8 +203,7 @@ class Looker:
 
     def _purge(self, server: Server) -> None:
         world = self._world
-        world.kept.remove(server.id)
-        world.previous.remove(server.id)
+        remove_copies(world, server.id)
         with world.registry.session() as session:
             forget_server(session, session.get_one(Server, server.id), rest_days=world.settings.port_rest_days)
         log.info("server %s: the time to restore it is over, it was purged", server.id)

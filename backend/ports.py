@@ -5,7 +5,7 @@ Every method names its errors. "Gone already" is success for stop and remove.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -113,8 +113,11 @@ class Keeper(Protocol):
         Errors: ``disk_full``, ``snapshot_failed``.
         """
 
-    def place_database(self, directory: Path, source: Path) -> None:
-        """Make a copy the database of a box that does not run. Errors: ``disk_full``, ``snapshot_failed``."""
+    def place_database(self, directory: Path, source: Path, *, touching: Callable[[], None] = lambda: None) -> None:
+        """Make a copy the database of a box that does not run. Until ``touching`` is called, the one that was there is as it was.
+
+        Errors: ``disk_full``, ``snapshot_failed``.
+        """
 
 
 class BoxFiles(Protocol):

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +23,7 @@ MANIFEST: Final = "manifest.json"
 SIDES: Final = ("-wal", "-shm")
 """Endings of what SQLite keeps beside a database: its last transactions may be there alone."""
 _PART: Final = ".part-"
+_TOUCHED: Final = "touched"
 _SETTINGS: Final = ("settings.json", "users.json")
 
 
@@ -69,14 +70,18 @@ class PlainKeeper:
         except OSError as error:
             raise ServiceError("snapshot_failed", why=f"{error.strerror} ({error.filename})") from error
 
-    def place_database(self, directory: Path, source: Path) -> None:
+    def place_database(self, directory: Path, source: Path, *, touching: Callable[[], None] = lambda: None) -> None:
         """See the port."""
         target = database_of(directory)
         make_private(target.parent)
         ensure_space(target.parent, source.stat().st_size, why="putting the database back")
-        for name in (f"{DATABASE}-wal", f"{DATABASE}-shm"):  # of the database that goes: the other would be read with it
-            (target.parent / name).unlink(missing_ok=True)
-        place_file(source, target)
+
+        def make_way() -> None:
+            touching()
+            for name in (f"{DATABASE}-wal", f"{DATABASE}-shm"):  # of the database that goes: the other would be read with it
+                (target.parent / name).unlink(missing_ok=True)
+
+        place_file(source, target, replacing=make_way)
 
 
 class KeptCopies:
@@ -140,15 +145,25 @@ class KeptCopies:
         """What the copy says of itself. Error: ``snapshot_damaged``."""
         return read_manifest(self.folder(server_id))
 
-    def put_back(self, server_id: str, directory: Path) -> None:
-        """Make the copy's database that of a box which does not run, in place of the one that is there; the copy stays.
+    def put_back(self, server_id: str, directory: Path, *, touching: Callable[[], None] = lambda: None) -> None:
+        """Make the copy's database that of a box which does not run, in place of the one that is there; the copy stays. ``touching``: as
+        the port ``Keeper`` has it.
 
         Errors: ``snapshot_damaged``, ``disk_full``.
         """
         folder = self.folder(server_id)
         check_files(folder, read_manifest(folder))
         with full_disk_is_ours("putting the database back"):
-            self._keeper.place_database(directory, folder / DATABASE)
+            self._keeper.place_database(directory, folder / DATABASE, touching=touching)
+
+    def note_touched(self, server_id: str) -> None:
+        """From now on, and after a power cut too, the copy may be the only whole one: the box's own database is about to be changed."""
+        folder = self.folder(server_id)
+        replace_file(folder / MANIFEST, json.dumps({**read_manifest(folder), _TOUCHED: True}, indent=2).encode())
+
+    def is_touched(self, server_id: str) -> bool:
+        """Whether the box's own database may not be whole any more. Error: ``snapshot_damaged``."""
+        return bool(self.about(server_id).get(_TOUCHED))
 
     def adopt(self, server_id: str, other: KeptCopies) -> None:
         """Take over the copy that another folder keeps, in place of ours; done already is fine."""
@@ -166,6 +181,7 @@ class KeptCopies:
         remove_tree(part)
         if folder.exists():  # from sight at once: no half of it is ever taken for a copy
             folder.rename(part)
+            sync_folder(self._root)
             remove_tree(part)
 
     def ids(self) -> Sequence[str]:
@@ -220,17 +236,17 @@ def check_files(folder: Path, manifest: dict[str, Any]) -> None:
             raise ServiceError("snapshot_damaged", why=f"{name} is missing or was changed")
 
 
-def place_file(source: Path, target: Path) -> None:
-    """Copy a file so that ``target`` is whole or not there, mode 0600."""
+def place_file(source: Path, target: Path, *, replacing: Callable[[], None] = lambda: None) -> None:
+    """Copy a file so that ``target`` is whole or not there, mode 0600. ``replacing`` is called when only the rename is left to do."""
     fresh = target.with_name(f".{target.name}.new")
     try:
         shutil.copyfile(source, fresh)
         fresh.chmod(0o600)
         _sync(fresh)
+        replacing()
         fresh.replace(target)
-    except OSError:
+    finally:
         fresh.unlink(missing_ok=True)
-        raise
     sync_folder(target.parent)
 
 

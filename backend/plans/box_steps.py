@@ -8,6 +8,7 @@ from typing import Final
 from backend import disk, portpool, sizes
 from backend.domain import BoxState, Observation
 from backend.errors import ServiceError
+from backend.plans.replaced import recover
 from backend.plans.wanted import users_of, wanted_box
 from backend.plans.world import Work, World
 from backend.registry.models import Port, Server
@@ -121,12 +122,15 @@ def observe(world: World, server: Server) -> Observation:
 
 
 def ensure_started(world: World, server: Server) -> None:
-    """Start the box unless it runs. Errors: ``port_taken``, ``box_failed_to_start``, ``version_missing``."""
+    """Start the box unless it runs, on its whole database. Errors: ``port_taken``, ``box_failed_to_start``, ``version_missing``, as
+    ``recover``.
+    """
     directory = world.boxes.directory(server.id)
     if observe(world, server).state is not BoxState.ABSENT:
         return
     # First what a killed guard may have left: its own nginx would look like a stranger on the port.
     world.runtime.stop(server_id=server.id, directory=directory, timeout=0)
+    recover(world, server)
     if not port_is_free(world, server):
         raise ServiceError("port_taken", port=server.port)
     try:

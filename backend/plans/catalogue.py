@@ -19,6 +19,7 @@ from backend.plans import box_steps as box
 from backend.plans import resize_steps as resize
 from backend.plans import trial_steps as trial
 from backend.plans import upgrade_steps as upgrade
+from backend.plans.replaced import recover, remove_copies
 from backend.plans.shape import Plan, Step
 from backend.plans.upgrade_state import note_whether_it_runs
 from backend.plans.wanted import wanted_box
@@ -72,8 +73,7 @@ def drop_unpacked(work: Work) -> None:
 
 def remove_copy(work: Work) -> None:
     """Nothing is kept of the server."""
-    work.world.kept.remove(work.server_id)
-    work.world.previous.remove(work.server_id)
+    remove_copies(work.world, work.server_id)
 
 
 def take_name(work: Work) -> None:
@@ -91,9 +91,10 @@ def take_name(work: Work) -> None:
 
 
 def stop_for_delete(work: Work) -> None:
-    """The box does not run, and it is known whether it did."""
+    """The box does not run, it is known whether it did, and its database is the whole one."""
     note_whether_it_runs(work)
     box.stop_box(work)
+    recover(work.world, work.server())
 
 
 def write_old_storage(work: Work) -> None:
@@ -268,8 +269,8 @@ PLANS: Final[dict[OperationKind, Plan]] = {
             Step("migrate_copy", trial.migrate_copy),
             Step("try_version", trial.try_version, starts=True),
             Step("stop_box", upgrade.stop_for_swap, upgrade.start_as_before),
-            Step("snapshot", upgrade.keep_replaced, upgrade.drop_replaced),
-            Step("migrate", upgrade.migrate_for_good, upgrade.place_replaced),
+            Step("snapshot", upgrade.keep_replaced, upgrade.put_right),
+            Step("migrate", upgrade.migrate_for_good, upgrade.put_right),
             *_TAKE_OVER,
         ),
         succeed=_has_version,
@@ -278,8 +279,8 @@ PLANS: Final[dict[OperationKind, Plan]] = {
     OperationKind.ROLLBACK: Plan(
         steps=(
             Step("stop_box", upgrade.stop_for_swap, upgrade.start_as_before),
-            Step("snapshot", upgrade.keep_replaced, upgrade.drop_replaced),
-            Step("unpack_snapshot", upgrade.place_earlier, upgrade.place_replaced),
+            Step("snapshot", upgrade.keep_replaced, upgrade.put_right),
+            Step("unpack_snapshot", upgrade.place_earlier, upgrade.put_right),
             *_TAKE_OVER,
         ),
         succeed=_has_version,

@@ -14,7 +14,7 @@ from backend import portpool, sizes
 from backend.domain import Box, BoxState, User
 from backend.errors import ServiceError
 from backend.plans import box_steps as box
-from backend.plans.upgrade_state import about, has_taken_version, is_swapping, recover
+from backend.plans.upgrade_state import about, has_taken_version, is_swapping, recover_earlier
 from backend.plans.wanted import wanted_box
 from backend.plans.world import Work
 from backend.registry.models import Port, Server
@@ -29,7 +29,7 @@ def copy_for_trial(work: Work) -> None:
     """A box beside the server's own, with a copy of its database and no user but the trial's."""
     if _is_past_trial(work):
         return
-    recover(work)
+    recover_earlier(work)
     world, server, trial = work.world, work.server(), _trial_id(work)
     port = take_trial_port(work)
     _remove_trial_box(work)

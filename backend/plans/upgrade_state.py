@@ -6,6 +6,7 @@ from typing import Any
 
 from backend.domain import BoxState, Desired
 from backend.plans import box_steps as box
+from backend.plans.replaced import recover
 from backend.plans.world import Work
 from backend.registry.models import Server
 
@@ -39,11 +40,7 @@ def about(work: Work, server: Server) -> dict[str, Any]:
     }
 
 
-def recover(work: Work) -> None:
-    """The database that an earlier operation replaced and could not put back is put back. The box does not run."""
-    world, server_id = work.world, work.server_id
-    if not world.replaced.exists(server_id) or is_swapping(work) or has_taken_version(work):
-        return
-    box.stop_box(work)
-    world.replaced.put_back(server_id, work.box_directory)
-    world.replaced.remove(server_id)
+def recover_earlier(work: Work) -> None:
+    """The database that an earlier operation replaced and could not put back is put back."""
+    if not is_swapping(work) and not has_taken_version(work):
+        recover(work.world, work.server())

@@ -10,13 +10,15 @@ the old version.
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 
 from sqlalchemy.orm import Session
 
 from backend.domain import Desired
 from backend.plans import box_steps as box
+from backend.plans.replaced import recover
 from backend.plans.trial_steps import migrate, password, remove_trial, start_aside, take_trial_port, trial_box
-from backend.plans.upgrade_state import about, has_taken_version, is_swapping, note_whether_it_runs, recover
+from backend.plans.upgrade_state import about, has_taken_version, is_swapping, note_whether_it_runs, recover_earlier
 from backend.plans.world import Work
 from backend.registry.models import Server, now
 
@@ -27,13 +29,14 @@ def stop_for_swap(work: Work) -> None:
         return
     note_whether_it_runs(work)
     box.stop_box(work)
-    recover(work)
+    recover_earlier(work)
 
 
 def start_as_before(work: Work) -> None:
-    """The server runs as it did before the operation, if it did."""
+    """The server runs as it did before the operation, if it did. Not on half a database: that is put back before the next start."""
     if has_taken_version(work):
         return
+    put_right(work)
     box.write_box(work)
     if work.payload.get("before") == Desired.RUNNING:
         box.ensure_started(work.world, work.server())
@@ -45,34 +48,31 @@ def keep_replaced(work: Work) -> None:
         work.world.replaced.make(work.server_id, work.box_directory, about(work, work.server()))
 
 
-def drop_replaced(work: Work) -> None:
-    """No copy of a database that is in use again. One that could not be put back stays, and the next try begins with it."""
-    if not has_taken_version(work) and work.notes.get("placed"):
-        work.world.replaced.remove(work.server_id)
+def put_right(work: Work) -> None:
+    """The database is as it was when the operation began, and its copy is gone."""
+    if is_swapping(work) and not has_taken_version(work):
+        recover(work.world, work.server())
 
 
 def migrate_for_good(work: Work) -> None:
     """The database has the new schema; begun anew from the copy after an interruption."""
     if has_taken_version(work):
         return
+    replaced = work.world.replaced
     box.stop_box(work)
-    work.world.replaced.put_back(work.server_id, work.box_directory)
+    if replaced.is_touched(work.server_id):
+        replaced.put_back(work.server_id, work.box_directory)
+    replaced.note_touched(work.server_id)
     migrate(work, work.server_id)
 
 
 def place_earlier(work: Work) -> None:
     """The database is the one from before the upgrade."""
-    if not has_taken_version(work):
-        box.stop_box(work)
-        work.world.previous.put_back(work.server_id, work.box_directory)
-
-
-def place_replaced(work: Work) -> None:
-    """The database is as it was when the operation began."""
-    if is_swapping(work) and not has_taken_version(work):
-        box.stop_box(work)
-        work.world.replaced.put_back(work.server_id, work.box_directory)
-        work.notes["placed"] = True
+    if has_taken_version(work):
+        return
+    box.stop_box(work)
+    touching = partial(work.world.replaced.note_touched, work.server_id)
+    work.world.previous.put_back(work.server_id, work.box_directory, touching=touching)
 
 
 def prove_version(work: Work) -> None:

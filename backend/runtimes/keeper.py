@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -68,20 +68,21 @@ class ContainerKeeper:
         ensure_space(folder, sum(sizes.values()), why="copying the database's files")
         self._fetch("files", data, {name: folder / name for name in sizes}, sum(sizes.values()))
 
-    def place_database(self, directory: Path, source: Path) -> None:
+    def place_database(self, directory: Path, source: Path, *, touching: Callable[[], None] = lambda: None) -> None:
         """See the port."""
         data = directory / "data"
         needed, doing = source.stat().st_size, "putting the database back"
         if not data.exists() or data.stat().st_uid == os.geteuid():  # not prepared yet, which gives it its owner
             make_private(data)
             ensure_space(data, needed, why=doing)
-            place_file(source, data / DATABASE)
+            place_file(source, data / DATABASE, replacing=touching)
             return
         ensure_space(directory, 2 * needed, why=doing)  # once more for the box's own uid, which cannot read ours
         with _exchange(directory) as given:
             shutil.copyfile(source, given / DATABASE)
             given.chmod(0o755)
             (given / DATABASE).chmod(0o644)
+            touching()
             self._run(["place"], user=_owner_of(data), mounts=[bind(data, "/box/data"), bind(given, "/in", read_only=True)], size=needed)
 
     def _fetch(self, verb: str, data: Path, targets: Mapping[str, Path], size: int) -> None:

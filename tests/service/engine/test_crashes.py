@@ -73,13 +73,17 @@ def mostly_heavy(crashes: list[Crash], *quick: str) -> list[Any]:
 
 UPGRADE = [
     *points("upgrade"),
-    Crash("backend.snapshots:place_file", call=2, after=True),
-    Crash("backend.snapshots:KeptCopies.put_back", after=True),
+    Crash("backend.snapshots:KeptCopies.note_touched"),
+    Crash("backend.snapshots:KeptCopies.note_touched", after=True),
     Crash("backend.runtimes.process:ProcessRuntime.migrate", call=2, after=True),
     Crash("backend.snapshots:KeptCopies.adopt"),
     Crash("backend.portpool:release"),
 ]
-ROLLBACK = points("rollback")
+ROLLBACK = [
+    *points("rollback"),
+    Crash("backend.snapshots:KeptCopies.note_touched", after=True),
+    *(Crash("backend.snapshots:place_file", after=after) for after in (False, True)),
+]
 USERS = [*points("users"), Crash("backend.boxfiles:replace_file")]
 STORAGE = [*points("storage"), Crash("backend.boxfiles:replace_file", after=True)]
 UNDO_UPGRADE = [
@@ -88,6 +92,8 @@ UNDO_UPGRADE = [
         for step in ("migrate", "snapshot", "stop_box", "copy_for_trial")
         for moment in ("undoing", "undone")
     ),
+    Crash("backend.snapshots:KeptCopies.put_back", after=True),
+    *(Crash("backend.snapshots:KeptCopies.remove", call=4, after=after) for after in (False, True)),
     Crash("upgrade.ending"),
 ]
 UNDO = [Crash(f"create.{step}.{moment}") for step in ("start_box", "write_box") for moment in ("undoing", "undone")]

@@ -199,10 +199,10 @@ def test_a_copy_without_room_is_not_begun(tmp_path: Path):
     with pytest.raises(ServiceError, match="disk_full"):
         keeper_of(unused).copy_database(box, tmp_path / "taken.db")
     with pytest.raises(ServiceError, match="disk_full"):
-        keeper_of(unused).place_database(tmp_path / "other", box / "data" / "mlflow.db")
+        keeper_of(unused).place_database(tmp_path / "other", box / "data" / "mlflow.db", touching=lambda: unused(box))
     os.chown(box / "data", 1_000_001, 1_000_001)
     with pytest.raises(ServiceError, match="disk_full"):
-        keeper_of(unused).place_database(box, box / "data" / "mlflow.db")
+        keeper_of(unused).place_database(box, box / "data" / "mlflow.db", touching=lambda: unused(box))
 
 
 @pytest.mark.parametrize("change", [{"image": "sha256:def"}, {"address": ("10.1.2.3", 21001)}, {"size": replace(SIZE, memory=2**30)}])
