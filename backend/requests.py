@@ -114,9 +114,10 @@ class Requests:
     def delete(self, caller: Caller, group: str, env: str, *, damaged: bool = False, request_id: str | None) -> Operation:
         """``damaged``: a database that cannot be copied is kept as it is. Errors: as ``start``."""
 
-        def change(server: Server) -> str | None:
+        def change(server: Server) -> str:
+            payload = self._encrypted({"before": server.desired, "damaged": damaged})  # what it is again where the delete fails
             server.desired, server.status = Desired.ABSENT, Status.DELETING
-            return self._encrypted({"damaged": True}) if damaged else None
+            return payload
 
         ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.DELETE, request_id=request_id)
         return self._change(ask, change)

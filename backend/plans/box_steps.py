@@ -6,7 +6,7 @@ import time
 from typing import Final
 
 from backend import disk, portpool, sizes
-from backend.domain import BoxState, Observation
+from backend.domain import BoxState, Desired, Observation
 from backend.errors import ServiceError
 from backend.plans.replaced import recover
 from backend.plans.wanted import users_of, wanted_box
@@ -63,6 +63,18 @@ def start_new_box(work: Work) -> None:
                 raise
             _move_port(work)
     return ensure_started(work.world, work.server())
+
+
+def start_if_wished(work: Work) -> None:
+    """A server that is to run runs: what is wished counts, since what is seen of a box may be that a daemon is away."""
+    if work.server().desired == Desired.RUNNING:
+        ensure_started(work.world, work.server())
+
+
+def wait_if_wished(work: Work) -> None:
+    """As ``wait_ready``, for a server that is to run."""
+    if work.server().desired == Desired.RUNNING:
+        wait_ready(work)
 
 
 def wait_ready(work: Work) -> None:

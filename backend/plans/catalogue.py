@@ -21,7 +21,6 @@ from backend.plans import trial_steps as trial
 from backend.plans import upgrade_steps as upgrade
 from backend.plans.replaced import recover, remove_copies
 from backend.plans.shape import Plan, Step
-from backend.plans.upgrade_state import note_whether_it_runs
 from backend.plans.wanted import wanted_box
 from backend.plans.world import Work
 from backend.registry.models import Server, now
@@ -51,7 +50,7 @@ def snapshot(work: Work) -> None:
     """A proven copy of the database is kept; where an admin asked for that, its files as they are when no such copy can be made."""
     server = work.server()
     about = {"server_id": server.id, "mlflow_version": server.mlflow_version, "schema_revision": server.schema_revision}
-    work.world.kept.make(server.id, work.box_directory, about, damaged=work.payload.get("damaged", False))
+    work.world.kept.make(server.id, work.box_directory, about, damaged=work.payload["damaged"])
 
 
 def drop_snapshot(work: Work) -> None:
@@ -91,8 +90,7 @@ def take_name(work: Work) -> None:
 
 
 def stop_for_delete(work: Work) -> None:
-    """The box does not run, it is known whether it did, and its database is the whole one."""
-    note_whether_it_runs(work)
+    """The box does not run, and its database is the whole one."""
     box.stop_box(work)
     recover(work.world, work.server())
 
@@ -138,7 +136,7 @@ def _has_users(work: Work, _session: Session, server: Server) -> None:
 
 def _has_version(work: Work, session: Session, server: Server) -> None:
     """It is as it was before, but for the version."""
-    if work.payload["before"] == Desired.RUNNING:
+    if server.desired == Desired.RUNNING:
         _is_up(work, session, server)
     else:
         _is_down(work, session, server)
@@ -164,7 +162,7 @@ def _was_not_made(work: Work, session: Session, server: Server, error: ServiceEr
 
 def _is_not_deleted(work: Work, session: Session, server: Server, error: ServiceError) -> None:
     if work.box_directory.exists():
-        server.desired = work.payload.get("before", Desired.RUNNING)
+        server.desired = work.payload["before"]
     _is_ill(work, session, server, error)
 
 
@@ -204,8 +202,8 @@ _TAKE_OVER: Final = (
     Step("prove_version", upgrade.prove_version, upgrade.stop_proof, starts=True),
     Step("take_version", upgrade.take_version),
     Step("write_box", box.write_box),
-    Step("start_box", upgrade.start_if_it_ran),
-    Step("wait_ready", upgrade.wait_if_it_ran),
+    Step("start_box", box.start_if_wished),
+    Step("wait_ready", box.wait_if_wished),
 )
 
 PLANS: Final[dict[OperationKind, Plan]] = {
@@ -255,10 +253,10 @@ PLANS: Final[dict[OperationKind, Plan]] = {
     ),
     OperationKind.RESIZE: Plan(
         steps=(
-            Step("stop_box", resize.stop_for_resize, resize.restart_as_before),
+            Step("stop_box", box.stop_box, resize.restart_as_before),
             Step("write_box", resize.write_new_size),
             Step("start_box", resize.start_resized, box.stop_box, starts=True),
-            Step("wait_ready", upgrade.wait_if_it_ran),
+            Step("wait_ready", box.wait_if_wished),
         ),
         succeed=_has_size,
         fail=_stays,

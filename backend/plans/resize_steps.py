@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from backend.domain import Desired
 from backend.plans import box_steps as box
-from backend.plans.upgrade_state import note_whether_it_runs
 from backend.plans.wanted import wanted_box
 from backend.plans.world import Work
 
@@ -15,20 +14,13 @@ def write_new_size(work: Work) -> None:
     world.boxes.install(wanted_box(work.becoming(), world.settings, world.keyring))
 
 
-def stop_for_resize(work: Work) -> None:
-    """The box does not run, and it is known whether it did."""
-    note_whether_it_runs(work)
-    box.stop_box(work)
-
-
 def restart_as_before(work: Work) -> None:
-    """The server runs with its old size, if it ran."""
+    """The server runs with its old size, if it is to run."""
     box.write_box(work)
-    if work.payload.get("before") == Desired.RUNNING:
-        box.ensure_started(work.world, work.server())
+    box.start_if_wished(work)
 
 
 def start_resized(work: Work) -> None:
-    """A server that ran runs, with the limits of the new size."""
-    if work.payload.get("before") == Desired.RUNNING:
+    """A server that is to run runs, with the limits of the new size."""
+    if work.server().desired == Desired.RUNNING:
         box.ensure_started(work.world, work.becoming())

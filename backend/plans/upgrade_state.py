@@ -4,20 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend.domain import BoxState, Desired
-from backend.plans import box_steps as box
 from backend.plans.replaced import recover
 from backend.plans.world import Work
 from backend.registry.models import Server
-
-
-def note_whether_it_runs(work: Work) -> None:
-    """What an operation that fails must go back to; noted once, before anything is touched."""
-    if "before" in work.payload:
-        return
-    runs = box.observe(work.world, work.server()).state is not BoxState.ABSENT
-    work.payload["before"] = Desired.RUNNING if runs else Desired.STOPPED
-    work.keep_payload()
 
 
 def has_taken_version(work: Work) -> bool:

@@ -14,32 +14,29 @@ from functools import partial
 
 from sqlalchemy.orm import Session
 
-from backend.domain import Desired
 from backend.plans import box_steps as box
 from backend.plans.replaced import recover
 from backend.plans.trial_steps import migrate, password, remove_trial, start_aside, take_trial_port, trial_box
-from backend.plans.upgrade_state import about, has_taken_version, is_swapping, note_whether_it_runs, recover_earlier
+from backend.plans.upgrade_state import about, has_taken_version, is_swapping, recover_earlier
 from backend.plans.world import Work
 from backend.registry.models import Server, now
 
 
 def stop_for_swap(work: Work) -> None:
-    """The box does not run, and it is known whether it did."""
+    """The box does not run."""
     if has_taken_version(work):
         return
-    note_whether_it_runs(work)
     box.stop_box(work)
     recover_earlier(work)
 
 
 def start_as_before(work: Work) -> None:
-    """The server runs as it did before the operation, if it did. Not on half a database: that is put back before the next start."""
+    """The server runs as it did before the operation, if it is to run. Not on half a database: that is put back before the next start."""
     if has_taken_version(work):
         return
     put_right(work)
     box.write_box(work)
-    if work.payload.get("before") == Desired.RUNNING:
-        box.ensure_started(work.world, work.server())
+    box.start_if_wished(work)
 
 
 def keep_replaced(work: Work) -> None:
@@ -110,15 +107,3 @@ def take_version(work: Work) -> None:
     if is_swapping(work):
         work.world.previous.adopt(work.server_id, work.world.replaced)
     remove_trial(work)
-
-
-def start_if_it_ran(work: Work) -> None:
-    """A server that ran runs."""
-    if work.payload.get("before") == Desired.RUNNING:
-        box.ensure_started(work.world, work.server())
-
-
-def wait_if_it_ran(work: Work) -> None:
-    """As ``wait_ready``, for a server that ran."""
-    if work.payload.get("before") == Desired.RUNNING:
-        box.wait_ready(work)

@@ -18,7 +18,7 @@ from backend.keyring import Keyring
 from backend.plans.wanted import key_of, storage_of
 from backend.ports import BoxFiles, Directory, ObjectStore, Runtime, Trial
 from backend.registry.database import Registry
-from backend.registry.models import Operation, Server
+from backend.registry.models import Server
 from backend.secret import Secret
 from backend.settings import Settings
 from backend.snapshots import KeptCopies
@@ -128,12 +128,6 @@ class Work:
         """Change the row, in a short transaction."""
         with self.world.registry.session() as session:
             change(session, session.get_one(Server, self.server_id))
-
-    def keep_payload(self) -> None:
-        """Store what was added to the payload, for a run that goes on after this one was cut short."""
-        stored = self.world.keyring.encrypt(Secret(json.dumps(self.payload)))
-        with self.world.registry.session() as session:
-            session.get_one(Operation, self.operation_id).payload = stored
 
     def new_storage(self, server: Server) -> tuple[Storage, StorageKey]:
         """The storage and key that the operation asks for: its payload's, else the server's own. The bucket never changes."""
