@@ -78,8 +78,8 @@ class PlainKeeper:
 
         def make_way() -> None:
             touching()
-            for name in (f"{DATABASE}-wal", f"{DATABASE}-shm"):  # of the database that goes: the other would be read with it
-                (target.parent / name).unlink(missing_ok=True)
+            for side in SIDES:  # of the database that goes: the other would be read with it
+                target.with_name(DATABASE + side).unlink(missing_ok=True)
 
         place_file(source, target, replacing=make_way)
 
@@ -146,10 +146,8 @@ class KeptCopies:
         return read_manifest(self.folder(server_id))
 
     def put_back(self, server_id: str, directory: Path, *, touching: Callable[[], None] = lambda: None) -> None:
-        """Make the copy's database that of a box which does not run, in place of the one that is there; the copy stays. ``touching``: as
-        the port ``Keeper`` has it.
-
-        Errors: ``snapshot_damaged``, ``disk_full``.
+        """Make the copy's database that of a box which does not run, in place of the one that is there; the copy stays. ``touching``: see
+        the port ``Keeper``. Errors: ``snapshot_damaged``, ``disk_full``.
         """
         folder = self.folder(server_id)
         check_files(folder, read_manifest(folder))
@@ -204,11 +202,10 @@ def copy_database(source: Path, target: Path) -> None:
                 new.execute("PRAGMA journal_mode=DELETE")
                 _prove(new)
             _sync(target)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError, ServiceError) as error:
         target.unlink(missing_ok=True)
-        raise ServiceError("snapshot_failed", why=str(error)) from error
-    except (OSError, ServiceError):
-        target.unlink(missing_ok=True)
+        if isinstance(error, sqlite3.Error):
+            raise ServiceError("snapshot_failed", why=str(error)) from error
         raise
 
 

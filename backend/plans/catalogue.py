@@ -6,6 +6,7 @@ something (done already is fine), and each undo makes sure of its absence.
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from typing import Any, Final
 
@@ -24,6 +25,8 @@ from backend.plans.shape import Plan, Step
 from backend.plans.wanted import wanted_box
 from backend.plans.world import Work
 from backend.registry.models import Server, now
+
+log = logging.getLogger(__name__)
 
 
 def reason_of(error: ServiceError) -> dict[str, Any]:
@@ -90,9 +93,14 @@ def take_name(work: Work) -> None:
 
 
 def stop_for_delete(work: Work) -> None:
-    """The box does not run, and its database is the whole one."""
+    """The box does not run, and its database is the whole one, unless an admin asked for it as it is and nothing better can be had."""
     box.stop_box(work)
-    recover(work.world, work.server())
+    try:
+        recover(work.world, work.server())
+    except ServiceError as error:
+        if error.code != "snapshot_damaged" or not work.payload["damaged"]:
+            raise
+        log.warning("server %s is deleted with half a database: %s", work.server_id, error)
 
 
 def write_old_storage(work: Work) -> None:

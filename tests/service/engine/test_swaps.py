@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from backend.backup import backup, restore_backup
+from backend.backup import backup
+from backend.backup_restore import restore_backup
 from backend.errors import ServiceError
 from backend.plans.world import StoppingError
 from backend.registry.models import Operation, Server
 from backend.settings import Settings
 from backend.snapshots import KeptCopies, PlainKeeper, database_of
-from tests.service.engine.support import ADMIN, NEWER, VERSION, Site, make_database, migrate_database, runs_in, schema_of
+from tests.service.engine.support import ADMIN, GROUP, NEWER, VERSION, Site, make_database, migrate_database, runs_in, schema_of
 
 AWAY = ServiceError("runtime_unavailable", runtime="docker", why="it does not answer")
 FULL = OSError(28, "No space left on device")
@@ -153,6 +154,20 @@ def test_a_deleted_server_keeps_its_whole_database(site: Site, server: Server):
     assert (schema_of(site.kept.folder(server.id) / "mlflow.db"), site.replaced()) == (None, [])
     assert run(site, site.ask("restore")).state == "succeeded"
     assert (runs_in(site.database(server)), schema_of(site.database(server))) == (["first"], None)
+
+
+def test_a_server_with_half_a_database_and_a_damaged_copy_can_be_deleted_all_the_same(site: Site, server: Server):
+    half_replaced(site, server)
+    (site.settings.replaced_dir / server.id / "mlflow.db").write_bytes(b"no database")
+    assert code_of(run(site, site.ask("delete", caller=ADMIN))) == "snapshot_damaged"
+    assert run(site, site.requests.delete(ADMIN, GROUP.name, "wine", damaged=True, request_id=None)).state == "succeeded"
+    assert run(site, site.ask("restore")).error == {
+        "code": "snapshot_damaged",
+        "params": {"why": "mlflow.db is missing or was changed"},
+        "log": None,
+    }
+    assert run(site, site.ask("purge", caller=ADMIN)).state == "succeeded"
+    assert (site.server(), site.kept.ids(), site.replaced()) == (None, [], [])
 
 
 def test_a_purge_forgets_what_was_replaced_too(site: Site, server: Server):
