@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import platform
 import threading
 from collections.abc import Iterator
@@ -126,6 +127,10 @@ def test_the_room_for_a_base_is_told_by_its_layers(tmp_path: Path, monkeypatch: 
     (blobs.parents[1] / "index.json").write_text(json.dumps({"manifests": [{"digest": digest_of(huge)}]}))
     assert f"There is no place for {needed} MB" in told(monkeypatch, tmp_path, f"oci:{tmp_path / 'layout'}")[1]
     assert layers_size(lambda digest: layout_manifest(blobs.parents[1], digest), digest_of(b"not there")) == 0
+    for file in (blobs / digest_of(huge).partition(":")[2], blobs.parents[1] / "index.json"):
+        os.truncate(file, 1 << 40)  # read into memory as a whole, it would be the machine's end
+    assert layers_size(lambda digest: layout_manifest(blobs.parents[1], digest), digest_of(huge)) == 0
+    assert "does not hold one image" in told(monkeypatch, tmp_path, f"oci:{tmp_path / 'layout'}")[1]
 
 
 @pytest.mark.parametrize(

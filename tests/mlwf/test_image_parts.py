@@ -215,6 +215,7 @@ def test_the_software_list(tmp_path: Path) -> None:
     info = tmp_path / "six-1.17.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.4\nName: six\nLicense-Expression: MIT\n\ntext")
+    os.truncate(info / "METADATA", 1 << 40)
     listed = software_list(LOCK, tmp_path, base="base", digest=DIGEST)
     assert listed == software_list(LOCK, tmp_path, base="base", digest=DIGEST)
     components = {each["name"]: each for each in listed["components"]}  # type: ignore[attr-defined]

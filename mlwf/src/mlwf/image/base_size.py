@@ -5,7 +5,7 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 
-from mlwf.image.base_source import DIGEST
+from mlwf.image.base_source import DIGEST, document
 
 # What unpacking takes, and packing again. Layers are packed to a third or a little more (Debian with Python: 86 MB, 222 unpacked).
 OF_LAYERS = 4
@@ -33,9 +33,9 @@ def layers_size(manifest_of: Callable[[str], bytes], digest: str) -> int:
 
 
 def layout_manifest(layout: Path, digest: str) -> bytes:
-    """A manifest in a folder of the OCI image layout; empty where it is not there."""
+    """A manifest in a folder of the OCI image layout; empty where there is none."""
     try:
-        return (layout / "blobs" / digest.replace(":", "/")).read_bytes()
+        return document(layout / "blobs" / digest.replace(":", "/"))
     except OSError:
         return b""
 

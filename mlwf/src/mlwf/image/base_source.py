@@ -14,6 +14,7 @@ from mlwf.image.docker_reference import DockerReference
 FORMS = "docker://…, docker-archive:FILE.tar, oci:FOLDER:TAG, oci-archive:FILE.tar, docker-daemon:NAME:TAG, library://…, oras://…, FILE.sif"
 PULLED = ("library", "oras", "shub")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+MAX_DOCUMENT = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _oci_digest(base: BaseSource) -> str:
     assert base.path is not None  # noqa: S101
     tag = base.text.removeprefix("oci:").removeprefix(str(_file_part(base.text.removeprefix("oci:")))).removeprefix(":")
     try:
-        manifests = json.loads((base.path / "index.json").read_bytes())["manifests"]
+        manifests = json.loads(document(base.path / "index.json"))["manifests"]
         chosen = [each for each in manifests if not tag or (each.get("annotations") or {}).get("org.opencontainers.image.ref.name") == tag]
         if len(chosen) == 1 and DIGEST.fullmatch(chosen[0]["digest"]):
             return str(chosen[0]["digest"])
@@ -134,7 +135,7 @@ def _oci_digest(base: BaseSource) -> str:
 def one_image(layout: Path, digest: str, view: Path) -> str:
     """A folder that shows one image of an OCI layout, for tools that do not know tags in it; what to give the tool. Raises OSError."""
     view.mkdir()
-    index = json.loads((layout / "index.json").read_bytes())
+    index = json.loads(document(layout / "index.json"))
     index["manifests"] = [
         {name: entry[name] for name in ("mediaType", "digest", "size")} for entry in index["manifests"] if entry["digest"] == digest
     ]
@@ -142,6 +143,13 @@ def one_image(layout: Path, digest: str, view: Path) -> str:
     (view / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
     (view / "blobs").symlink_to(layout / "blobs")
     return f"oci:{view}"
+
+
+def document(file: Path) -> bytes:
+    """An index or a manifest of a folder of the OCI image layout; empty where it is larger than any is. Raises OSError."""
+    with file.open("rb") as content:
+        data = content.read(MAX_DOCUMENT + 1)
+    return data if len(data) <= MAX_DOCUMENT else b""
 
 
 def file_digest(path: Path) -> str:

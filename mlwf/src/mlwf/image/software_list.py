@@ -7,6 +7,8 @@ from urllib.parse import quote
 
 from mlwf.image.lock import Lock
 
+MAX_HEADERS = 1 << 20
+
 
 def software_list(lock: Lock, site_packages: Path, *, base: str, digest: str) -> dict[str, object]:
     """The same lock gives the same list: no times, and a serial number of its content. `site_packages`: where licences are read."""
@@ -46,8 +48,9 @@ def _licences(site_packages: Path) -> dict[str, dict[str, object]]:
     """Package → its licence as it says itself: an SPDX expression, else a short name."""
     found: dict[str, dict[str, object]] = {}
     for file in sorted(site_packages.glob("*.dist-info/METADATA")):
-        # Only what stands before the first empty line: the text after it is long, and no header.
-        headers = email.parser.HeaderParser().parsestr(file.read_text("utf-8", "replace").partition("\n\n")[0])
+        with file.open(encoding="utf-8", errors="replace") as content:
+            # Only what stands before the first empty line: the text after it is long, and no header.
+            headers = email.parser.HeaderParser().parsestr(content.read(MAX_HEADERS).partition("\n\n")[0])
         expression, name = headers.get("License-Expression"), str(headers.get("License") or "").strip()
         if expression:
             found[_plain(str(headers.get("Name")))] = {"expression": str(expression)}
