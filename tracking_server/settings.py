@@ -45,6 +45,7 @@ class Settings(NamedTuple):
     genai_jobs: bool
     allow_gateway: bool
     gateway_private: bool
+    webhooks: bool
     max_upload_bytes: int
     tmp_bytes: int
     nginx: str
@@ -193,6 +194,7 @@ TABLE = (
     ),
     Setting("allow_gateway", False, _boolean, "let `/gateway` routes through"),
     Setting("gateway_private", False, _boolean, "let the gateway ask models at private addresses and without TLS, too"),
+    Setting("webhooks", True, _boolean, "send the webhooks that members made; `false` for a copy of a server that is only tried out"),
     Setting("max_upload_bytes", 0, _whole(0, "bytes, 0 or more"), "limit of one artifact's size, 0 for none"),
     Setting(
         "tmp_bytes",

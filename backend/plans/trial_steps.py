@@ -23,6 +23,7 @@ from backend.trial_words import FOLDER, USER
 
 MIGRATE_SECONDS: Final = 3600.0
 _LOOPBACK: Final = "127.0.0.1"
+_QUIET: Final = dict.fromkeys(("genai_jobs", "allow_gateway", "gateway_private", "webhooks"), False)
 
 
 def copy_for_trial(work: Work) -> None:
@@ -97,11 +98,13 @@ def _aside(work: Work) -> str:
 
 
 def trial_box(work: Work, server: Server, port: int) -> Box:
-    """The box of that row, on the trial's port, with the trial's user alone."""
+    """The box of that row, on the trial's port, with the trial's user alone, and without what acts by itself on what lies in the database:
+    it has the server's own keys, and a job or webhook of the copy would cost or tell as one of the server does.
+    """
     world = work.world
     wanted = wanted_box(server, world.settings, world.keyring, users=(User(name=USER, bcrypt=work.payload["trial_bcrypt"]),))
     listen = str(wanted.settings["listen"]).rpartition(":")[0] if world.runtime.isolates else _LOOPBACK
-    settings = {**wanted.settings, "listen": f"{listen}:{port}", "public_hosts": [f"{_aside(work)}:{port}"], "origins": []}
+    settings = {**wanted.settings, "listen": f"{listen}:{port}", "public_hosts": [f"{_aside(work)}:{port}"], "origins": [], **_QUIET}
     return replace(wanted, settings=settings, ticket_keys=(), tokens=(), revoked=())
 
 

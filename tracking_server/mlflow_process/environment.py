@@ -51,15 +51,17 @@ def variables(plan: Plan) -> dict[str, str]:
         values["MLFLOW_S3_ENDPOINT_URL"] = settings.endpoint_url
     if settings.s3_ca_file:
         values["AWS_CA_BUNDLE"] = settings.s3_ca_file
-    return values | _gateway(settings)
+    return values | _outwards(settings)
 
 
-def _gateway(settings: Settings) -> dict[str, str]:
-    """Of MLflow's AI gateway. MLflow itself refuses models at private addresses and without TLS, unless it is told otherwise."""
+def _outwards(settings: Settings) -> dict[str, str]:
+    """Of MLflow's AI gateway and webhooks. MLflow itself refuses models at private addresses and without TLS, unless it is told otherwise."""
     values = {"MLFLOW_ENABLE_AI_GATEWAY": str(settings.allow_gateway).lower()}
     if settings.gateway_private:
         values["MLFLOW_GATEWAY_API_BASE_ALLOWED_SCHEMES"] = "http,https"
         values["MLFLOW_GATEWAY_API_BASE_ALLOW_PRIVATE_IPS"] = "true"
+    if not settings.webhooks:
+        values["MLFLOW_WEBHOOK_ALLOWED_SCHEMES"] = "none"  # MLflow looks at each address right before it asks it
     return values
 
 

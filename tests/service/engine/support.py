@@ -175,11 +175,12 @@ class FakeRuntime:
 
 @dataclass
 class FakeTrial:
-    """Says yes, or raises ``error``; ``during`` is called while a version is tried on a copy."""
+    """Says yes, or raises ``error``; ``during`` is called while a version is tried on a copy, ``while_proven`` on the server's own."""
 
     error: ServiceError | None = None
     look_error: ServiceError | None = None
     during: Callable[[], None] | None = None
+    while_proven: Callable[[], None] | None = None
 
     def try_out(self, *, address: tuple[str, int], password: Secret, version: str, folder: str) -> None:
         if self.during is not None:
@@ -188,6 +189,8 @@ class FakeTrial:
             raise self.error
 
     def look(self, *, address: tuple[str, int], password: Secret, version: str) -> None:
+        if self.while_proven is not None:
+            self.while_proven()
         if self.look_error is not None:
             raise self.look_error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from backend.errors import ServiceError
 from backend.registry.models import Operation, Server, now
 from backend.snapshots import KeptCopies
 from tests.service.engine.running import running
-from tests.service.engine.support import ALICE, GROUP, NEWER, VERSION, Site, make_database, runs_in, schema_of, until
+from tests.service.engine.support import ALICE, GROUP, NEWER, SIZE, VERSION, Site, make_database, runs_in, schema_of, until
 
 UNFIT = ServiceError("version_unfit", version=NEWER, why="GET / is answered by 500")
 BROKEN = ServiceError("migration_failed", version=NEWER, why="no such table", log="the last lines")
@@ -68,6 +70,25 @@ def test_the_trials_box_lets_no_user_in_and_is_nobodys_orphan(site: Site):
     assert f"127.0.0.1:{server.port}" not in str(seen["settings"])
     assert not seen["orphans"]
     assert "alice" in (site.boxes.directory(server.id) / "config" / "users.json").read_text()
+
+
+def test_what_acts_by_itself_is_off_while_a_version_is_tried_and_proven(tmp_path: Path):
+    size = replace(SIZE, genai_jobs=True, gateway=True, gateway_private=True)
+    site = Site(tmp_path / "state", ports=6, sizes=(size,))
+    server = site.made()
+    names = ("genai_jobs", "allow_gateway", "gateway_private", "webhooks")
+    seen: list[dict[str, object]] = []
+
+    def note(server_id: str | None) -> None:
+        settings = json.loads((site.boxes.directory(server_id or "") / "config" / "settings.json").read_text())
+        seen.append({name: settings.get(name, True) for name in names})
+
+    site.trial.during = lambda: note(site.one().trial_id)
+    site.trial.while_proven = lambda: note(server.id)
+    site.upgrade()
+    site.reconciler().reconcile_all()
+    note(server.id)
+    assert seen == [dict.fromkeys(names, False), dict.fromkeys(names, False), dict.fromkeys(names, True)]
 
 
 @pytest.mark.parametrize("where", ["migrate_copy", "try_version", "prove_version"])
