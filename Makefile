@@ -26,7 +26,7 @@ test-all: lint       ## every test, the heavy ones too
 	$(PYTEST) $(PARALLEL) -m "not heavy"
 	$(PYTEST) -m heavy
 
-test-containers:     ## every test with tracking servers in containers: the suites of both runtimes, and Docker's own
+test-containers:     ## every test with tracking servers in containers: those of both runtimes (the whole walk, too), and Docker's own
 	@bin/setup heavy
 	@$(MAKE) --no-print-directory envs
 	$(PYTEST) -m containers
@@ -55,6 +55,8 @@ bench:               ## the measurements of docs/explanation/benchmarks.md, for 
 	.venv/bin/python -m benchmarks.export --rounds $(ROUNDS) --arms mlwf --store ceph --models float32 text small
 	.venv/bin/python -m benchmarks.console --rounds $(ROUNDS)
 	.venv/bin/python -m benchmarks.containers --servers 50
+	.venv/bin/python -m benchmarks.box --rounds $(ROUNDS) --runtime docker
+	.venv/bin/python -m benchmarks.service --rounds $(ROUNDS) --runtime docker
 	.venv/bin/python -m benchmarks.image --rounds 3
 
 envs:                ## the tracking servers' environment, from its lock

@@ -1,7 +1,10 @@
-"""What the box costs and saves, against MLflow as it comes: `python benchmarks/box.py [--rounds N] [--json FILE]`.
+"""What the box costs and saves, against MLflow as it comes: `python -m benchmarks.box [--rounds N] [--runtime docker] [--json FILE]`.
 
 Every round measures each thing once, ours and MLflow's own in turn, so that a busy moment of the machine hits both. Printed are the median
 of the rounds and the spread. Needs nginx, and the environment of `make envs`.
+
+With `--runtime docker` the box is a server's two containers, made by a service: calls and the wake (its start and its memory are
+`benchmarks.service` and `benchmarks.containers`). Needs root and Docker (`bin/setup heavy`).
 """
 
 import argparse
@@ -22,14 +25,21 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
+import requests
+from mlwf.client import User
+from mlwf.secret import Secret
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from demo.ports import LOOPBACK, free_ports
-from tests.support.box import MLFLOW_VERSION, Box, environment, make_box
+from tests.support.box import MLFLOW_VERSION, Box, environment, make_box, until
+from tests.support.docker import running_docker
+from tests.support.runtimes import service_on
+from tests.support.s3 import start_s3_store
 
 REQUESTS = 150
 BCRYPT_COST = 12
@@ -56,6 +66,7 @@ class Client:
     def __init__(self, port: int, prefix: str, auth: tuple[str, str] | None = None, unix: Path | None = None) -> None:
         self._connection = UnixConnection(unix, port) if unix else http.client.HTTPConnection(LOOPBACK, port, timeout=300)
         self._prefix = prefix
+        self.port = port
         self.headers = {"Content-Type": "application/json"}
         if auth:
             self.headers["Authorization"] = "Basic " + b64encode(":".join(auth).encode()).decode()
@@ -104,6 +115,10 @@ class Measured:
 
     def median(self, name: str) -> float:
         return statistics.median(self.rounds[name])
+
+    def those_of(self, *limits: tuple[str, float]) -> list[tuple[str, float]]:
+        """The limits of what was measured."""
+        return [each for each in limits if each[0] in self.rounds]
 
     def ratio(self, above: str, below: str) -> list[float]:
         """Round by round."""
@@ -252,17 +267,51 @@ def measure_logging(place: Path, measured: Measured) -> None:
     with scratch() as folder, alone(place, folder) as bare, new_box(place, idle_seconds=0) as box:
         box.start()
         box.wait_state("awake")
-        past = Client(box.port, "/mlflow", unix=box.home / "run" / "mlflow.sock")
-        clients = {"alone": bare, "box": Client(box.port, "/mlflow", box.auth), "socket": past}
-        sides = {side: logging_calls(client) for side, client in clients.items()}
-        for call in ("log_metric", "log_batch"):
-            times: dict[str, list[float]] = {side: [] for side in sides}
-            for step in range(REQUESTS + 10):
-                # Who comes after a call of the same process finds its caches warm: nobody may always be that one.
-                for side in random.Random(step).sample(sorted(sides), len(sides)):  # noqa: S311
-                    times[side].append(sides[side][call](step))
-            for side, values in times.items():
-                measured.add(f"{side}: {call}, ms", statistics.median(values[10:]) * 1000)
+        compare_calls(measured, bare, Client(box.port, "/mlflow", box.auth), box.home)
+
+
+def compare_calls(measured: Measured, bare: Client, through: Client, home: Path) -> None:
+    """`through`: the box, awake, whose folder is `home`."""
+    past = Client(0, "/mlflow", unix=home / "run" / "mlflow.sock")
+    sides = {side: logging_calls(client) for side, client in {"alone": bare, "box": through, "socket": past}.items()}
+    for call in ("log_metric", "log_batch"):
+        times: dict[str, list[float]] = {side: [] for side in sides}
+        for step in range(REQUESTS + 10):
+            # Who comes after a call of the same process finds its caches warm: nobody may always be that one.
+            for side in random.Random(step).sample(sorted(sides), len(sides)):  # noqa: S311
+                times[side].append(sides[side][call](step))
+        for side, values in times.items():
+            measured.add(f"{side}: {call}, ms", statistics.median(values[10:]) * 1000)
+
+
+def measure_containers(place: Path, measured: Measured, *, client: Client, home: Path) -> None:
+    """`client`: of the box whose folder is `home`."""
+    client.first_answer()
+    with scratch() as folder, alone(place, folder) as bare:
+        compare_calls(measured, bare, client, home)
+    health = f"http://{LOOPBACK}:{client.port}/mlflow/-/health"
+    until(lambda: requests.get(health, timeout=60).json()["state"] == "asleep", what="sleep")
+    client.close()
+    measured.add("box: wake to first answer, s", client.seconds(*SEARCH))
+
+
+@contextmanager
+def parts_of(runtime: str) -> Iterator[list[Callable[[Path, Measured], None]]]:
+    """What one round measures."""
+    if runtime == "process":
+        yield [measure_default, measure_box, measure_logging]
+        return
+    store, login = start_s3_store(), ("alice", "a right password")
+    try:
+        with running_docker() as docker, service_on(docker, store, idle_seconds=5) as live, live.client() as service:
+            keys = {"access_key_id": store.owner.access_key, "secret_access_key": Secret(store.owner.secret_key)}
+            service.wait(service.create(group="root", env_name="box", bucket=store.make_bucket(), **keys))  # type: ignore[arg-type]
+            service.wait(service.set_users("root", "box", [User(login[0], Secret(login[1]))]))
+            server = service.server("root", "box")
+            box = {"client": Client(server.port, "/mlflow", login), "home": live.state / "servers" / server.id}
+            yield [measure_default, partial(measure_containers, **box)]
+    finally:
+        store.remove()
 
 
 def report(measured: Measured, rounds: int) -> dict[str, object]:
@@ -274,10 +323,10 @@ def report(measured: Measured, rounds: int) -> dict[str, object]:
             added = statistics.median(box - other for box, other in pairs)
             targets[f"{call}: {side}/box >= 0.95, or < 0.5 ms added"] = (ratio >= 0.95 or added < 0.5, f"{ratio:.3f}, {added:+.2f} ms")
     cold = "mlflow server: cold start, s"
-    for name, limit in (("box: start to first answer, s", 0.5), ("box: wake to first answer, s", 0.25)):
+    for name, limit in measured.those_of(("box: start to first answer, s", 0.5), ("box: wake to first answer, s", 0.25)):
         part = statistics.median(measured.ratio(name, cold))
         targets[f"{name}: at most {limit} of `mlflow server`"] = (part <= limit, f"{part:.3f}")
-    for name, limit in (("box: asleep, MB PSS", 30), ("box: awake and idle, MB PSS", 300)):
+    for name, limit in measured.those_of(("box: asleep, MB PSS", 30), ("box: awake and idle, MB PSS", 300)):
         targets[f"{name}: at most {limit}"] = (measured.median(name) <= limit, f"{measured.median(name):.1f}")
     nginx = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=True).stderr.strip().rpartition("/")[2]
     machine = {
@@ -308,14 +357,15 @@ def show(document: dict[str, object], measured: Measured) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--runtime", choices=("process", "docker"), default="process")
     parser.add_argument("--json", type=Path, help="write every number to this file")
     options = parser.parse_args()
     place, measured = environment(), Measured()
-    parts = [measure_default, measure_box, measure_logging]
-    for number in range(options.rounds):
-        for part in parts if number % 2 == 0 else parts[::-1]:
-            part(place, measured)
-        sys.stderr.write(f"round {number + 1} of {options.rounds} done\n")
+    with parts_of(options.runtime) as parts:
+        for number in range(options.rounds):
+            for part in parts if number % 2 == 0 else parts[::-1]:
+                part(place, measured)
+            sys.stderr.write(f"round {number + 1} of {options.rounds} done\n")
     document = report(measured, options.rounds)
     show(document, measured)
     if options.json:

@@ -32,10 +32,10 @@ from playwright.sync_api import Browser, BrowserContext, sync_playwright
 from demo.ports import free_ports
 from tests.conftest import CHROMIUM, CHROMIUM_OPTIONS
 from tests.console.fake_service import FakeService
-from tests.service.edge.live import live_service
-from tests.support.box import MLFLOW_VERSION, environment, until
+from tests.support.box import until
 from tests.support.portal import SESSION, VERSIONS, Portal
 from tests.support.pun import MOUNT
+from tests.support.runtimes import service_on
 from tests.support.s3 import start_s3_store
 
 SERVERS = 200
@@ -125,11 +125,9 @@ def open_bare(browser: Browser, portal: Portal) -> float:
 def measure_sign_in(browser: Browser, rounds: int) -> dict[str, list[float]]:
     """Seconds from the click on Open to MLflow's page, and to the same page for who is signed in already."""
     store, portal = start_s3_store(), new_portal()
-    envs = {"envs_dir": str(environment().parent), "mlflow_versions": [MLFLOW_VERSION]}
     found: dict[str, list[float]] = {"Open to MLflow's page, s": [], "MLflow's page alone, s": []}
     try:
-        with live_service(endpoint_url=store.endpoint_url, portal_url=portal.origin, idle_seconds=0, **envs) as live:
-            live.start()
+        with service_on(None, store, portal_url=portal.origin, idle_seconds=0) as live:
             with live.client() as client:
                 make_server(client, store.make_bucket(), store.owner.access_key, store.owner.secret_key)
             with console(portal, f"unix://{live.socket}"):

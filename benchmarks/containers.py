@@ -32,12 +32,11 @@ import requests
 from mlwf.client import Client, User
 from mlwf.secret import Secret
 
-from backend.runtimes.proctable import processes_of
 from demo.ports import free_range
-from tests.service.edge.live import Live, live_service, until
-from tests.support.box import MLFLOW_VERSION, environment
+from tests.service.edge.live import Live, until
+from tests.support.box import MLFLOW_VERSION
 from tests.support.docker import Docker, running_docker
-from tests.support.docker_service import docker_service
+from tests.support.runtimes import server_processes, service_on
 from tests.support.s3 import S3Store, start_s3_store
 
 GROUP, LOGIN = "root", ("alice", "correct horse battery staple")
@@ -79,17 +78,15 @@ class Bench:
 @contextlib.contextmanager
 def on_docker(docker: Docker, store: S3Store, ports: int) -> Iterator[Bench]:
     first = free_range(ports)
-    with docker_service(docker, store, port_first=first, port_last=first + ports - 1, idle_seconds=IDLE_SECONDS, **NETWORKS) as live:
+    with service_on(docker, store, port_first=first, port_last=first + ports - 1, idle_seconds=IDLE_SECONDS, **NETWORKS) as live:
         yield Bench(live, store, lambda: _of_containers(docker))
 
 
 @contextlib.contextmanager
 def on_processes(store: S3Store, ports: int) -> Iterator[Bench]:
     first = free_range(ports)
-    choices = {"envs_dir": str(environment().parent), "mlflow_versions": [MLFLOW_VERSION], "idle_seconds": IDLE_SECONDS}
-    with live_service(port_first=first, port_last=first + ports - 1, endpoint_url=store.endpoint_url, **choices) as live:
-        live.start()
-        yield Bench(live, store, lambda: {"servers": _of_boxes(live)})
+    with service_on(None, store, port_first=first, port_last=first + ports - 1, idle_seconds=IDLE_SECONDS) as live:
+        yield Bench(live, store, lambda: {"servers": {process.pid for process in server_processes(None, live.state)}})
 
 
 def _of_containers(docker: Docker) -> Parts:
@@ -105,10 +102,6 @@ def _of_containers(docker: Docker) -> Parts:
 
 def _is_shim(argv: list[str], mark: str) -> bool:
     return Path(argv[0]).name.startswith("containerd-shim") and mark in argv
-
-
-def _of_boxes(live: Live) -> set[int]:
-    return {process.pid for box in (live.state / "servers").iterdir() for process in processes_of(box)}
 
 
 def _pss(pid: int) -> int:

@@ -6,12 +6,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import FrameType
 
 from demo import settings as demo_settings
 from demo.boxes import stop_boxes
+from demo.containers import choose_runtime, remove_containers
 from demo.errors import DemoError
 from demo.home import Home
 from demo.parts import Part, all_parts, console_url
@@ -53,6 +54,8 @@ def main() -> None:
 
 def _run(given: argparse.Namespace, home: Home, settings: Settings) -> int:
     if given.command == "up":
+        with home.locked():
+            choose_runtime(home, settings)
         return _foreground(home, settings) if given.foreground else _up(home, settings)
     if not home.exists():
         if given.command == "env":
@@ -93,13 +96,22 @@ def _ensure(home: Home, settings: Settings) -> bool:
 def _down(home: Home, settings: Settings) -> int:
     with home.locked():
         home.save(replace(home.state(), wanted=False))
-        for part in reversed(all_parts(home, settings)):
-            part.stop()
-            if part.name == "service":  # nobody is left to start them again
-                stop_boxes(home.service / "servers")
-        home.drop_alias()
+        with ExitStack() as end:  # the last one first, and each of them whatever became of the others
+            end.callback(home.drop_alias)
+            for part in all_parts(home, settings):
+                if part.name == "service":  # once that has ended, nobody is left to start them again
+                    end.callback(_stop_servers, home, settings)
+                end.callback(part.stop)
     print(f"The demo is stopped; its data stay in {home.path}")
     return 0
+
+
+def _stop_servers(home: Home, settings: Settings) -> None:
+    docker_host = home.state().docker_host
+    if docker_host is None:
+        stop_boxes(home.service / "servers")
+    else:
+        remove_containers(docker_host, settings, home.service)
 
 
 def _status(home: Home, settings: Settings) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from demo.errors import DemoError
 from demo.files import write_private
-from demo.ports import free_ports, free_range
+from demo.ports import LOOPBACK, free_ports, free_range
 from demo.store import Store, StoreUser, load_store, make_store, new_user
 
 # The kernel takes 107 bytes for the path of a Unix socket; this leaves some for temporary names.
@@ -23,12 +23,16 @@ PROFILE = "demo"
 
 @dataclass
 class State:
-    """What was chosen once. `wanted`: whether the demo should run. `alias`: a short path to the folder while it runs, if one is needed."""
+    """What was chosen once. `wanted`: whether the demo should run. `alias`: a short path to the folder while it runs, if one is needed.
+    `docker_host`: the daemon whose containers the tracking servers are; None: they are processes. `store_host`: where they reach the store.
+    """
 
     console_port: int
     first_server_port: int
     wanted: bool = False
     alias: str | None = None
+    docker_host: str | None = None
+    store_host: str = LOOPBACK
 
 
 @dataclass(frozen=True)
@@ -109,9 +113,11 @@ class Home:
         """The embedded object store, made at the first call: `demo` is its user with one bucket, `admin` may make others."""
         folder = self.path / "store"
         if (folder / "s3.json").exists():
-            return load_store(folder)
-        actions = [f"{action}:{BUCKET}" for action in ("Read", "Write", "List", "Tagging")]
-        return make_store(folder, [new_user(PROFILE, actions=actions), new_user("admin")])
+            store = load_store(folder)
+        else:
+            actions = [f"{action}:{BUCKET}" for action in ("Read", "Write", "List", "Tagging")]
+            store = make_store(folder, [new_user(PROFILE, actions=actions), new_user("admin")])
+        return replace(store, host=self.state().store_host)
 
     def write_credentials(self, user: StoreUser) -> None:
         """The AWS credentials file that **Read credentials** offers; profiles that the user added stay."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from demo.errors import DemoError
 
 MLFLOW_VERSION = "3.17.2"
+PROCESS, DOCKER = "process", "docker"
 ROOT = Path(__file__).resolve().parent.parent
 # nginx is there on Debian, and not in every user's PATH.
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -16,7 +17,8 @@ _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 @dataclass(frozen=True)
 class Settings:
     """`home`: everything of one demo, absolute. `python`: the demo's own interpreter. `environments`: a folder for each MLflow version.
-    `idle_seconds`: after how long without work a tracking server sleeps.
+    `idle_seconds`: after how long without work a tracking server sleeps. `runtime`: what the tracking servers shall be; None: what they
+    are, in a new demo processes. `docker_host`: the daemon's address.
     """
 
     home: Path
@@ -24,6 +26,8 @@ class Settings:
     environments: Path
     path: str
     idle_seconds: int
+    runtime: str | None
+    docker_host: str
 
     @property
     def programs(self) -> Path:
@@ -51,7 +55,7 @@ class Settings:
 
 def load() -> Settings:
     """DEMO_HOME (default `var/demo` of the project) names the folder; a relative one counts from the current directory.
-    DEMO_IDLE_SECONDS: see above. Raises DemoError.
+    DEMO_IDLE_SECONDS, DEMO_RUNTIME, DOCKER_HOST: see above. Raises DemoError.
     """
     home = os.environ.get("DEMO_HOME")
     return Settings(
@@ -60,7 +64,16 @@ def load() -> Settings:
         environments=ROOT / "var" / "envs",
         path=os.environ.get("PATH", _SYSTEM_PATH),
         idle_seconds=_seconds("DEMO_IDLE_SECONDS", 60),
+        runtime=_runtime("DEMO_RUNTIME"),
+        docker_host=os.environ.get("DOCKER_HOST") or "unix:///run/docker.sock",
     )
+
+
+def _runtime(name: str) -> str | None:
+    word = os.environ.get(name) or None
+    if word not in {None, PROCESS, DOCKER}:
+        raise DemoError(f"{name} is {word!r}, which runs no tracking servers: write {name}={PROCESS} or {name}={DOCKER}")
+    return word
 
 
 def _seconds(name: str, default: int) -> int:

@@ -7,11 +7,12 @@ import subprocess
 
 import yaml
 
+from demo.containers import check_image
 from demo.errors import DemoError
 from demo.files import write_private
 from demo.home import BUCKET, PROFILE, TRACKING_SERVER_PORTS, Home
 from demo.ports import LOOPBACK
-from demo.settings import MLFLOW_VERSION, Settings
+from demo.settings import DOCKER, MLFLOW_VERSION, PROCESS, Settings
 from demo.store import REGION
 
 
@@ -28,7 +29,7 @@ def caller_groups() -> list[str]:
 
 def prepare(home: Home, settings: Settings) -> None:
     """Make what the parts need; what is there stays. Raises DemoError."""
-    _check_machine(settings)
+    _check_machine(home, settings)
     groups = caller_groups()
     if not groups:
         raise DemoError("none of your groups has a name here, so that no server could belong to one: ask for an entry in /etc/group")
@@ -47,8 +48,11 @@ def make_bucket(home: Home) -> None:
         client.create_bucket(Bucket=BUCKET)
 
 
-def _check_machine(settings: Settings) -> None:
-    if not shutil.which("nginx", path=settings.environment()["PATH"]):
+def _check_machine(home: Home, settings: Settings) -> None:
+    docker_host = home.state().docker_host
+    if docker_host is not None:
+        check_image(docker_host, settings)
+    elif not shutil.which("nginx", path=settings.environment()["PATH"]):
         raise DemoError("nginx is not on this machine: install it (Debian, Ubuntu: apt-get install nginx), then try again")
     if not (settings.box_programs / "python").exists():
         raise DemoError(f"the tracking servers' environment is not made yet ({settings.box_programs.parent} is missing): run make envs")
@@ -67,15 +71,19 @@ def _service_settings(home: Home, settings: Settings, groups: list[str], endpoin
             "port_last": first + TRACKING_SERVER_PORTS - 1,
             "endpoint_url": endpoint_url,
             "region": REGION,
-            # Nothing is kept apart here: one person's demo on loopback.
-            "runtime": "process",
-            "allow_unisolated": True,
-            "envs_dir": str(settings.environments),
+            **_runtime_settings(home.state().docker_host, settings),
             "mlflow_versions": [MLFLOW_VERSION],
             "idle_seconds": settings.idle_seconds,
             "workers": 1,
         }
     )
+
+
+def _runtime_settings(docker_host: str | None, settings: Settings) -> dict[str, object]:
+    if docker_host is not None:
+        return {"runtime": DOCKER, "docker_host": docker_host}
+    # Nothing is kept apart here: one person's demo on loopback.
+    return {"runtime": PROCESS, "allow_unisolated": True, "envs_dir": str(settings.environments)}
 
 
 def _initialise(home: Home, settings: Settings) -> None:

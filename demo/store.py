@@ -1,7 +1,8 @@
 """The embedded object store: a real SeaweedFS in one folder, closed to everybody else on the machine.
 
-SeaweedFS trusts its network. On a machine with other users it must be told not to: every listener is on loopback, gRPC is mutual TLS with
-a CA of this folder alone, reads and writes between its parts are signed, its HTTP interfaces are off, and the folder is the owner's.
+SeaweedFS trusts its network. On a machine with other users it must be told not to: every listener is on loopback (S3's on Docker's bridge
+where containers must reach it), gRPC is mutual TLS with a CA of this folder alone, reads and writes between its parts are signed, its HTTP
+interfaces are off, and the folder is the owner's.
 """
 
 import datetime as dt
@@ -61,16 +62,17 @@ def new_user(name: str, *, actions: Iterable[str] | None = None) -> StoreUser:
 
 @dataclass(frozen=True)
 class Store:
-    """A store's folder, ports and users. Made once by `make_store`, read again by `load_store`."""
+    """A store's folder, ports and users. Made once by `make_store`, read again by `load_store`. `host`: where S3 alone is spoken."""
 
     home: Path
     ports: dict[str, int]
     users: dict[str, StoreUser]
     keeper: StoreUser
+    host: str = LOOPBACK
 
     @property
     def endpoint_url(self) -> str:
-        return f"http://{LOOPBACK}:{self.ports['s3']}"
+        return f"http://{self.host}:{self.ports['s3']}"
 
     def client(self, user: str) -> "S3Client":
         """A boto3 client that signs as this user, set up as S3-like stores need it."""
@@ -92,7 +94,7 @@ class Store:
             "-master.telemetry=false", "-master.resumeState=false",
             f"-volume.port={port['volume']}", f"-volume.port.grpc={port['volume_grpc']}", "-volume.max=0", "-volume.preStopSeconds=0",
             "-filer", f"-filer.port={port['filer']}", f"-filer.port.grpc={port['filer_grpc']}", "-filer.localSocket=filer.sock",
-            "-s3", f"-s3.port={port['s3']}", f"-s3.port.grpc={port['s3_grpc']}", f"-s3.ip.bind={LOOPBACK}", "-s3.localSocket=s3.sock",
+            "-s3", f"-s3.port={port['s3']}", f"-s3.port.grpc={port['s3_grpc']}", f"-s3.ip.bind={self.host}", "-s3.localSocket=s3.sock",
             "-s3.config=s3.json", "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false",
             "-s3.autoCreateBucket=false", "-s3.allowDeleteBucketNotEmpty=false", "-s3.defaultFileMode=0600",
         ]  # fmt: skip

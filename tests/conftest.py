@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from demo.ports import draw_from_share
 from tests.support.ceph import Ceph, running_ceph
 from tests.support.docker import Docker, running_docker
-from tests.support.runtimes import RUNTIMES
+from tests.support.runtimes import runtimes
 from tests.support.s3 import S3Store, start_s3_store
 
 CHROMIUM = "/usr/bin/chromium"
@@ -85,7 +85,7 @@ def docker() -> Iterator[Docker]:
         yield running
 
 
-@pytest.fixture(scope="module", params=RUNTIMES)
+@pytest.fixture(scope="module", params=runtimes())
 def containers(request: pytest.FixtureRequest) -> Docker | None:
     """A suite that asks for it runs twice: its servers are processes (None), and containers of this daemon."""
     return request.getfixturevalue("docker") if request.param == "docker" else None

@@ -115,6 +115,7 @@ def test_down_elsewhere_ends_the_foreground_demo() -> None:
     ("variable", "value", "said"),
     [
         ("DEMO_IDLE_SECONDS", "soon", "no whole number of seconds"),
+        ("DEMO_RUNTIME", "swarm", "write DEMO_RUNTIME=process or DEMO_RUNTIME=docker"),
         ("DEMO_HOME", "/proc/demo", "set DEMO_HOME to a folder that you may write"),
     ],
 )

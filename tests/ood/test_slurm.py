@@ -20,14 +20,17 @@ from tests.mlwf.models import Models
 from tests.mlwf.tracking import MLMODEL
 from tests.ood.rendering import EXPORT, IMAGE, ROOT, SERVER, render
 from tests.ood.staging import stage
-from tests.service.edge.live import Live, live_service
+from tests.service.edge.live import Live
 from tests.support.apptainer import CERTIFICATES, Ground, apptainer_ground
-from tests.support.box import MLFLOW_VERSION, environment, until
+from tests.support.box import environment, until
+from tests.support.docker import Docker
 from tests.support.ordinary import GROUP, USER, write_program
+from tests.support.runtimes import on_both_runtimes, service_on
 from tests.support.s3 import S3Store
 from tests.support.slurm import Slurm, slurm
 
 pytestmark = [
+    on_both_runtimes(pytest.mark.long),
     pytest.mark.heavy,
     pytest.mark.box,
     pytest.mark.timeout(400),
@@ -79,14 +82,8 @@ class Centre:
 
 
 @pytest.fixture(scope="module")
-def centre(s3_store: S3Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Centre]:
-    with (
-        slurm() as scheduler,
-        live_service(
-            envs_dir=str(environment().parent), mlflow_versions=[MLFLOW_VERSION], endpoint_url=s3_store.endpoint_url, idle_seconds=0
-        ) as live,
-    ):
-        live.start()
+def centre(containers: Docker | None, s3_store: S3Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Centre]:
+    with slurm() as scheduler, service_on(containers, s3_store, idle_seconds=0) as live:
         home = scheduler.home / "user"
         home.mkdir(mode=0o700)
         keys = home / "keys"
@@ -101,7 +98,7 @@ def centre(s3_store: S3Store, tmp_path_factory: pytest.TempPathFactory) -> Itera
         environ = {"MLWF_SERVICE": f"unix://{live.socket}", "AWS_SHARED_CREDENTIALS_FILE": str(keys), "MLWF_LEASE_SECONDS": LEASE_SECONDS}
         offer = {"mlwf": str(write_program(scheduler.home / "mlwf", "mlwf.cli")), "environment": environ}
         site = tmp_path_factory.mktemp("site") / "site.yml"
-        site.write_text(yaml.safe_dump({"service": {"endpoint_url": s3_store.endpoint_url}, "batch_connect": offer}))
+        site.write_text(yaml.safe_dump({"service": {"endpoint_url": live.settings["endpoint_url"]}, "batch_connect": offer}))
         yield Centre(live, scheduler, s3_store.make_bucket(), site)
 
 

@@ -17,11 +17,13 @@ from playwright.sync_api import Browser, BrowserContext, Page
 
 from demo.ports import LOOPBACK, free_ports
 from tests.mlwf.tracking import MLMODEL
-from tests.service.edge.live import Live, live_service
-from tests.support.box import MLFLOW_VERSION, environment, until
+from tests.service.edge.live import Live
+from tests.support.box import until
+from tests.support.docker import Docker
 from tests.support.ordinary import write_program
 from tests.support.portal import SESSION, VERSIONS, Portal
 from tests.support.pun import MOUNT
+from tests.support.runtimes import service_on
 from tests.support.s3 import S3Store
 
 # Accounts that every Debian has: the first two share a group, the third is a stranger to it.
@@ -93,17 +95,17 @@ def _console_of(user: str, port: int, program: Path, portal: Portal, live: Live)
 
 
 @contextmanager
-def open_centre(browser: Browser, store: S3Store, *, host: str = LOOPBACK, **options: Any) -> Iterator[Centre]:
-    """A centre whose console and server have that host name. `options`: of its portal."""
+def open_centre(
+    browser: Browser, store: S3Store, *, containers: Docker | None = None, host: str = LOOPBACK, **options: Any
+) -> Iterator[Centre]:
+    """A centre whose console and server have that host name. `containers`: see tests/support/runtimes.py. `options`: of its portal."""
     users = (OWNER, MEMBER, STRANGER)
     portal = Portal(VERSIONS[-1], dict(zip(users, free_ports(3), strict=True)), host=host, **options)
     portal.home.chmod(0o755)
     program = write_program(portal.home / "console", "tests.support.pun")
-    envs = {"envs_dir": str(environment().parent), "mlflow_versions": [MLFLOW_VERSION]}
     consoles: list[subprocess.Popen[bytes]] = []
-    with live_service(endpoint_url=store.endpoint_url, portal_url=portal.origin, idle_seconds=0, **envs) as live:
+    with service_on(containers, store, portal_url=portal.origin, idle_seconds=0) as live:
         try:
-            live.start()
             portal.start()
             consoles += [_console_of(user, port or 0, program, portal, live) for user, port in portal.users.items()]
             made = Centre(portal, live, browser)

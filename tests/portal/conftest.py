@@ -9,6 +9,7 @@ from playwright.sync_api import Browser
 
 from tests.portal.centre import Centre, open_centre
 from tests.support.box import Box, environment, make_box
+from tests.support.docker import Docker
 from tests.support.portal import VERSIONS, Portal
 from tests.support.s3 import S3Store
 from tests.support.tickets import KEY_ID, keys_document, ticket
@@ -86,7 +87,7 @@ def _site(version: str, portals: dict[str, Portal], box: Box) -> Site:
 
 
 @pytest.fixture(scope="module")
-def centre(browser: Browser, s3_store: S3Store) -> Iterator[Centre]:
+def centre(containers: Docker | None, browser: Browser, s3_store: S3Store) -> Iterator[Centre]:
     """One host name for everything, as most sites have it."""
-    with open_centre(browser, s3_store) as made:
+    with open_centre(browser, s3_store, containers=containers) as made:
         yield made

@@ -7,8 +7,10 @@ from playwright.sync_api import expect
 
 from tests.portal.centre import GROUP, MEMBER, OWNER, STRANGER, Centre
 from tests.support.pun import MOUNT
+from tests.support.runtimes import on_both_runtimes
 
 pytestmark = [
+    on_both_runtimes(pytest.mark.long),
     pytest.mark.heavy,
     pytest.mark.box,
     pytest.mark.browser,

@@ -12,20 +12,34 @@ from pathlib import Path
 
 import psutil
 
+from tests.support.box import MLFLOW_VERSION
+from tests.support.docker import Docker
+from tests.support.runtimes import containers_of
+
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 120
 
 
 @dataclass
 class Demo:
-    """`home` is short, for the sockets in it. `variables`: what `bin/demo env` exports, once it is up."""
+    """`home` is short, for the sockets in it. `variables`: what `bin/demo env` exports, once it is up. `containers`: the daemon whose its
+    servers are; None: they are processes.
+    """
 
     home: Path
+    containers: Docker | None = None
     variables: dict[str, str] = field(default_factory=dict)
 
     @property
     def environment(self) -> dict[str, str]:
-        return {"PATH": os.environ["PATH"], "HOME": str(self.home), "DEMO_HOME": str(self.home / "demo"), "DEMO_IDLE_SECONDS": "8"}
+        runtime = {} if self.containers is None else {"DEMO_RUNTIME": "docker", "DOCKER_HOST": self.containers.host}
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "DEMO_HOME": str(self.home / "demo"),
+            "DEMO_IDLE_SECONDS": "8",
+            **runtime,
+        }
 
     def run(self, *command: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         """`bin/demo COMMAND`, with its output."""
@@ -46,8 +60,10 @@ class Demo:
         return "\n".join(f"== {log.name}\n{log.read_text(errors='replace')[-3000:]}" for log in logs)
 
     def processes(self) -> list[str]:
-        """Every process on the machine that works in the demo's folder or names it: command lines, for the reader of a failure."""
-        found = []
+        """Every process on the machine that works in the demo's folder or names it (command lines, for the reader of a failure), and its
+        containers' names.
+        """
+        found = [] if self.containers is None else containers_of(self.containers, self.home / "demo" / "service")
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
                 words = " ".join(process.cmdline())
@@ -57,9 +73,11 @@ class Demo:
 
 
 @contextlib.contextmanager
-def new_demo() -> Iterator[Demo]:
+def new_demo(containers: Docker | None = None) -> Iterator[Demo]:
     """A demo's folder, not started; whatever runs in it is stopped at the end."""
-    demo = Demo(Path(tempfile.mkdtemp(prefix="d-", dir="/tmp")))
+    if containers is not None:
+        containers.box_image(MLFLOW_VERSION)
+    demo = Demo(Path(tempfile.mkdtemp(prefix="d-", dir="/tmp")), containers)
     try:
         yield demo
     finally:

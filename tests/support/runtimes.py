@@ -17,8 +17,15 @@ from tests.support.docker import Docker
 from tests.support.docker_service import docker_service
 from tests.support.s3 import S3Store
 
-RUNTIMES = ["process", pytest.param("docker", marks=[pytest.mark.heavy, pytest.mark.containers])]
-"""Parameters of the fixture `containers`."""
+
+def runtimes(*marks: pytest.MarkDecorator) -> list[Any]:
+    """Parameters of the fixture `containers`. `marks`: more for the half in containers (`long`: outside of CI's hour)."""
+    return ["process", pytest.param("docker", marks=[pytest.mark.heavy, pytest.mark.containers, *marks])]
+
+
+def on_both_runtimes(*marks: pytest.MarkDecorator) -> pytest.MarkDecorator:
+    """For a module's `pytestmark`, where the half in containers has more marks than usual."""
+    return pytest.mark.parametrize("containers", runtimes(*marks), indirect=True, scope="module")
 
 
 @contextlib.contextmanager

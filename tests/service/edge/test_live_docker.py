@@ -1,9 +1,6 @@
-"""The main job on containers: the same service, API, tools and client as on the process runtime; and a daemon that is slow."""
+"""What only containers have, over the API: a daemon that is slow, and sizes with jobs. Both runtimes' suite is test_live.py."""
 
-import os
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,15 +18,6 @@ from tests.support.s3 import S3Store
 
 pytestmark = [pytest.mark.heavy, pytest.mark.containers, pytest.mark.timeout(900)]
 GROUP, LOGIN = "root", ("alice", "correct horse battery staple")
-JOB = """
-import mlflow
-with mlflow.start_run():
-    mlflow.log_metric("loss", 0.5)
-    mlflow.log_text("hello from a container", "notes/hello.txt")
-print(mlflow.artifacts.load_text(mlflow.last_active_run().info.artifact_uri + "/notes/hello.txt"))
-"""
-
-
 SLOW_SECONDS = 10.0
 
 
@@ -48,31 +36,22 @@ def live(docker: Docker, s3_store: S3Store, proxy: DockerProxy) -> Iterator[Live
         yield running
 
 
-def test_create_train_stop_start_delete_restore(live: Live, s3_store: S3Store, tmp_path: Path) -> None:
-    bucket, owner = s3_store.make_bucket(), s3_store.owner
+@pytest.fixture(scope="module")
+def url(live: Live, s3_store: S3Store) -> str:
+    """Where the server `wine` is, which has one run."""
+    owner = s3_store.owner
     keys = {"access_key_id": owner.access_key, "secret_access_key": Secret(owner.secret_key)}
     with live.client() as client:
-        client.wait(client.create(group=GROUP, env_name="wine", bucket=bucket, **keys), timeout=180)  # type: ignore[arg-type]
-        url = client.server(GROUP, "wine").inside_url or ""
-        assert requests.get(f"{url}version", timeout=20).status_code == 200
-        assert experiments(url) == 401, "nobody before users are registered"
+        client.wait(client.create(group=GROUP, env_name="wine", bucket=s3_store.make_bucket(), **keys), timeout=180)  # type: ignore[arg-type]
         client.wait(client.set_users(GROUP, "wine", [User(LOGIN[0], Secret(LOGIN[1]))]), timeout=60)
-        assert "hello from a container" in train(url, tmp_path)
-        assert any(each["Key"].endswith("notes/hello.txt") for each in s3_store.client().list_objects_v2(Bucket=bucket)["Contents"])
-        for ask in (client.stop, client.start):
-            client.wait(ask(GROUP, "wine"), timeout=120)
-        assert experiments(url) == 200
-        client.wait(client.delete(GROUP, "wine"), timeout=120)
-        with pytest.raises(requests.ConnectionError):
-            experiments(url)
-        client.wait(client.restore(GROUP, "wine"), timeout=180)
-        assert runs(url) == 1
-
-
-def test_the_service_is_killed_and_started_again(live: Live) -> None:
-    """The servers answer meanwhile, and the next reconciler finds them as they are."""
-    with live.client() as client:
         url = client.server(GROUP, "wine").inside_url or ""
+    made = requests.post(f"{url}api/2.0/mlflow/runs/create", json={"experiment_id": "0"}, auth=LOGIN, timeout=60)
+    assert made.status_code == 200, made.text
+    return url
+
+
+def test_the_service_is_killed_and_started_again(live: Live, url: str) -> None:
+    """The servers answer meanwhile, and the next reconciler finds them as they are."""
     assert live.process is not None
     live.process.kill()
     live.process.wait()
@@ -83,9 +62,8 @@ def test_the_service_is_killed_and_started_again(live: Live) -> None:
     assert experiments(url) == 200
 
 
-def test_while_the_daemon_keeps_its_answers_the_service_and_the_servers_give_theirs(live: Live, proxy: DockerProxy) -> None:
+def test_while_the_daemon_keeps_its_answers_the_service_and_the_servers_give_theirs(live: Live, proxy: DockerProxy, url: str) -> None:
     with live.client() as client:
-        url = client.server(GROUP, "wine").inside_url or ""
         proxy.hold()
         try:
             asked = client.stop(GROUP, "wine")
@@ -103,47 +81,46 @@ def test_while_the_daemon_keeps_its_answers_the_service_and_the_servers_give_the
         client.wait(asked, timeout=120)
 
 
-def test_a_daemon_that_takes_ten_seconds_for_each_answer_is_only_slow(live: Live, proxy: DockerProxy) -> None:
+def test_a_daemon_that_takes_ten_seconds_for_each_answer_is_only_slow(live: Live, proxy: DockerProxy, url: str) -> None:
     """The operation ends as it should, and nothing was asked for twice."""
     asked = len(proxy.asked)
     proxy.hold(SLOW_SECONDS)
     try:
         with live.client() as client:
             client.wait(client.start(GROUP, "wine"), timeout=400)
-            server = client.server(GROUP, "wine")
+            status = client.server(GROUP, "wine").status
     finally:
         proxy.release()
-    assert server.status in {"running", "sleeping"}
-    assert runs(server.inside_url or "") == 1
+    assert status in {"running", "sleeping"}
+    assert runs(url) == 1
     changes = [each.partition("?")[0] for each in proxy.asked[asked:] if not each.startswith("GET ")]
     made = [each for each in changes if each == "POST /containers/create"]
     started = [each for each in changes if each.endswith("/start")]
     assert (len(made), len(started)) == (2, 2), changes
 
 
-def test_a_size_with_jobs_runs_them_in_mlflows_container(live: Live, s3_store: S3Store) -> None:
+def test_a_size_with_jobs_runs_them_in_mlflows_container(live: Live, s3_store: S3Store, url: str) -> None:
     """A judge reads its trace from the object store and writes its word into the database; the size without jobs refuses them."""
     bucket, owner = s3_store.make_bucket(), s3_store.owner
     keys = {"access_key_id": owner.access_key, "secret_access_key": Secret(owner.secret_key)}
     with live.client() as client:
-        plain = client.server(GROUP, "wine").inside_url or ""
         client.wait(client.create(group=GROUP, env_name="jobs", bucket=bucket, size="jobs", **keys), timeout=180)  # type: ignore[arg-type]
         client.wait(client.set_users(GROUP, "jobs", [User(LOGIN[0], Secret(LOGIN[1]))]), timeout=60)
-        url = client.server(GROUP, "jobs").inside_url or ""
-    known = a_trace_and_judges(environment(), url, LOGIN, seconds=180)
+        with_jobs = client.server(GROUP, "jobs").inside_url or ""
+    known = a_trace_and_judges(environment(), with_jobs, LOGIN, seconds=180)
     params = {"experiment_id": "0", "serialized_scorer": known["short"], "trace_ids": [known["trace"]]}
     job = {"job_name": "invoke_scorer", "params": params}
-    assert requests.post(f"{plain}ajax-api/3.0/jobs/", json=job, auth=LOGIN, timeout=60).status_code == 403
-    asked = requests.post(f"{url}ajax-api/3.0/jobs/", json=job, auth=LOGIN, timeout=60)
+    assert requests.post(f"{url}ajax-api/3.0/jobs/", json=job, auth=LOGIN, timeout=60).status_code == 403
+    asked = requests.post(f"{with_jobs}ajax-api/3.0/jobs/", json=job, auth=LOGIN, timeout=60)
     assert asked.status_code == 200, asked.text
 
     def ended() -> Any:
-        answer = requests.get(f"{url}ajax-api/3.0/jobs/{asked.json()['job_id']}", auth=LOGIN, timeout=60).json()
+        answer = requests.get(f"{with_jobs}ajax-api/3.0/jobs/{asked.json()['job_id']}", auth=LOGIN, timeout=60).json()
         return answer["status"] in {"SUCCEEDED", "FAILED"} and answer
 
     found: Any = until(ended, seconds=180, what="the job's end")
     assert found["status"] == "SUCCEEDED", found
-    trace = requests.get(f"{url}api/3.0/mlflow/traces/{known['trace']}", auth=LOGIN, timeout=60).json()["trace"]
+    trace = requests.get(f"{with_jobs}api/3.0/mlflow/traces/{known['trace']}", auth=LOGIN, timeout=60).json()["trace"]
     (word,) = trace["trace_info"]["assessments"]
     assert (word["assessment_name"], word["feedback"]["value"]) == ("short", "yes")
 
@@ -156,13 +133,3 @@ def runs(url: str) -> int:
     answer = requests.post(f"{url}api/2.0/mlflow/runs/search", json={"experiment_ids": ["0"]}, auth=LOGIN, timeout=60)
     assert answer.status_code == 200, answer.text
     return len(answer.json().get("runs", []))
-
-
-def train(url: str, folder: Path) -> str:
-    """Plain mlflow, as a job."""
-    login = {"MLFLOW_TRACKING_URI": url, "MLFLOW_TRACKING_USERNAME": LOGIN[0], "MLFLOW_TRACKING_PASSWORD": LOGIN[1]}
-    argv = [environment() / "bin" / "python", "-c", JOB]
-    surroundings = {"PATH": os.environ["PATH"], "HOME": str(folder), **login}
-    done = subprocess.run(argv, cwd=folder, env=surroundings, capture_output=True, text=True, check=False, timeout=170)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
