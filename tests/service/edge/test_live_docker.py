@@ -8,6 +8,8 @@ import requests
 from mlwf.client import User
 from mlwf.secret import Secret
 
+from ood_app.app import create_app
+from ood_app.settings import load
 from tests.service.edge.live import Live, until
 from tests.support.box import environment
 from tests.support.docker import Docker
@@ -74,6 +76,7 @@ def test_while_the_daemon_keeps_its_answers_the_service_and_the_servers_give_the
             assert [server.env_name for server in client.servers()] == ["wine"]
             assert client.server(GROUP, "wine").desired == "stopped"
             assert client.operation(asked.id).finished_at is None
+            assert shown(live) == ["wine"]
             assert experiments(url) == 200
             assert kept <= proxy.kept, "the daemon has answered none of it meanwhile"
         finally:
@@ -123,6 +126,13 @@ def test_a_size_with_jobs_runs_them_in_mlflows_container(live: Live, s3_store: S
     trace = requests.get(f"{with_jobs}api/3.0/mlflow/traces/{known['trace']}", auth=LOGIN, timeout=60).json()["trace"]
     (word,) = trace["trace_info"]["assessments"]
     assert (word["assessment_name"], word["feedback"]["value"]) == ("short", "yes")
+
+
+def shown(live: Live) -> list[str]:
+    """The servers in the console, whose page comes besides."""
+    with create_app(load({"MLWF_SERVICE": f"unix://{live.socket}", "SECRET_KEY_BASE": "k" * 64})).test_client() as console:
+        assert console.get("/").status_code == 200
+        return [each["env_name"] for each in console.get("/api/state").get_json()["servers"]]
 
 
 def experiments(url: str) -> int:
