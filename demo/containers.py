@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 
 from demo.boxes import STOP_SECONDS
@@ -11,6 +12,8 @@ from demo.home import Home
 from demo.settings import DOCKER, MLFLOW_VERSION, PROCESS, Settings
 
 IMAGE = f"aihub-box:{MLFLOW_VERSION}"
+BRIDGE = ("network", "inspect", "bridge", "--format", "{{with index .IPAM.Config 0}}{{or .Gateway .Subnet}}{{end}}")
+"""Asks for the daemon's own bridge, on which host and containers reach each other; no other machine is sent to its addresses."""
 
 
 def choose_runtime(home: Home, settings: Settings) -> None:
@@ -21,10 +24,13 @@ def choose_runtime(home: Home, settings: Settings) -> None:
             cure = "leave DEMO_RUNTIME out to go on with it, or start a new demo with DEMO_HOME=/another/folder"
             raise DemoError(f"the demo in {home.path} was made with DEMO_RUNTIME={there}: {cure}")
     elif settings.runtime == DOCKER:
-        # The daemon's own bridge: an address that the machine and every container reach, and no other machine is sent to.
-        words = ("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}")
-        bridge = _docker(settings.docker_host, settings, *words)
+        bridge = address_of(_docker(settings.docker_host, settings, *BRIDGE))
         home.save(replace(home.state(), docker_host=settings.docker_host, store_host=bridge))
+
+
+def address_of(bridge: str) -> str:
+    """The host's address on the bridge of which `BRIDGE` told: of one that the daemon has just made it names the network only."""
+    return str(next(ip_network(bridge).hosts())) if "/" in bridge else bridge
 
 
 def check_image(docker_host: str, settings: Settings) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from backend import networks
 from backend.networks import install_id
+from demo.containers import BRIDGE, address_of
 from tests.service.edge.live import Live, live_service
 from tests.support.box import MLFLOW_VERSION
 from tests.support.docker import Docker
@@ -55,7 +56,7 @@ def forwarded(address: str, port: int) -> Iterator[int]:
 @contextlib.contextmanager
 def reachable(docker: Docker, store: S3Store) -> Iterator[str]:
     """The store's address for host and containers alike: Docker's own bridge, passed on to loopback."""
-    gateway = docker.run("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}")
+    gateway = address_of(docker.run(*BRIDGE))
     with forwarded(gateway, store.store.ports["s3"]) as port:
         yield f"http://{gateway}:{port}"
 
