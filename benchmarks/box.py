@@ -272,7 +272,7 @@ def measure_logging(place: Path, measured: Measured) -> None:
 
 def compare_calls(measured: Measured, bare: Client, through: Client, home: Path) -> None:
     """`through`: the box, awake, whose folder is `home`."""
-    past = Client(0, "/mlflow", unix=home / "run" / "mlflow.sock")
+    past = Client(through.port, "/mlflow", unix=home / "run" / "mlflow.sock")
     sides = {side: logging_calls(client) for side, client in {"alone": bare, "box": through, "socket": past}.items()}
     for call in ("log_metric", "log_batch"):
         times: dict[str, list[float]] = {side: [] for side in sides}
