@@ -55,7 +55,7 @@ def variables(plan: Plan) -> dict[str, str]:
 
 
 def _outwards(settings: Settings) -> dict[str, str]:
-    """Of MLflow's AI gateway and webhooks. MLflow itself refuses models at private addresses and without TLS, unless it is told otherwise."""
+    """Of MLflow's AI gateway and webhooks. MLflow itself refuses models at private addresses and without TLS, unless told otherwise."""
     values = {"MLFLOW_ENABLE_AI_GATEWAY": str(settings.allow_gateway).lower()}
     if settings.gateway_private:
         values["MLFLOW_GATEWAY_API_BASE_ALLOWED_SCHEMES"] = "http,https"
