@@ -155,6 +155,13 @@ class Settings:
     server_disk: int = _row(
         50 * 1024**3, "Bytes of database, spool and logs at which a server is said to be too large; 0: no bound.", least=0
     )
+    tmp_bytes: int = _row(
+        10 * 1024**3,
+        "Bytes that a server's uploads and downloads may take on the servers' disk at once, and so the largest artifact that can pass "
+        "through it; one that goes straight to the object store (`artifact_access: direct`) needs none.",
+        least=1,
+    )
+    max_upload_bytes: int = _row(0, "Largest artifact that may be sent through a server, if less than `tmp_bytes`; 0: that.", least=0)
     # what is kept, and for how long
     restore_days: int = _row(14, "Days for which a deleted server can be restored.", least=0)
     previous_days: int = _row(

@@ -74,6 +74,10 @@ http {{
         "~^[A-Za-z0-9._-]{{1,64}}$" $http_x_request_id;
     }}
     map $request_method $aihub_artifact_prefix {{ default ""; DELETE /mlflow; }}
+    map $uri $aihub_artifact {{
+        default "";
+        {artifact_map} 1;
+    }}
     map $aihub_principal $aihub_who {{ default $aihub_principal; - $aihub_answered; }}
     upstream mlflow {{
         server unix:mlflow.sock;
@@ -92,6 +96,7 @@ http {{
         set $aihub_retry_after "";
         set $aihub_foreign "";
         set $aihub_why "";
+        set $aihub_largest {upload};
         add_header X-Request-Id $aihub_request_id always;
         error_page 401 = @refused;
         error_page 403 = @forbidden;
@@ -215,6 +220,9 @@ http {{
             {reply_404}
         }}
         location @too_large {{
+            if ($aihub_artifact) {{
+                {reply_413_artifact}
+            }}
             {reply_413}
         }}
         location @failed {{
@@ -252,7 +260,8 @@ def nginx_text(settings: Settings, *, user: str | None) -> str:
         sandbox=SANDBOX,
         rules="\n".join(rules),
         artifact=_quoted(_ARTIFACT),
-        upload=settings.max_upload_bytes,
+        artifact_map=_quoted(f"~{_ARTIFACT}"),
+        upload=min(settings.max_upload_bytes or settings.tmp_bytes, settings.tmp_bytes),
         **{f"reply_{name}": statement for name, statement in replies.statements().items()},
     )
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 
+TOO_LARGE = (
+    "An artifact of more than {limit} bytes cannot pass through this server: ask the admins to raise tmp_bytes or max_upload_bytes, or use "
+    "a server whose artifacts go straight to the object store (artifact_access: direct)."
+)
 # In MLflow's own error shape, so that its client shows the message.
 _REPLIES: dict[str, tuple[str, str]] = {
     "401": (
@@ -23,6 +27,7 @@ _REPLIES: dict[str, tuple[str, str]] = {
     "403_foreign": ("PERMISSION_DENIED", "The request came from a page of another site, so nothing was done: use the pages of the portal."),
     "404": ("ENDPOINT_NOT_FOUND", "Nothing is here: MLflow is under /mlflow/."),
     "413": ("INVALID_PARAMETER_VALUE", "The request is larger than this server takes: send less at once."),
+    "413_artifact": ("INVALID_PARAMETER_VALUE", TOO_LARGE.format(limit="$aihub_largest")),
     "429": ("RESOURCE_EXHAUSTED", "Too many wrong passwords for this user: wait some seconds and try again."),
     "503_own": (
         "TEMPORARILY_UNAVAILABLE",

@@ -195,12 +195,14 @@ TABLE = (
     Setting("allow_gateway", False, _boolean, "let `/gateway` routes through"),
     Setting("gateway_private", False, _boolean, "let the gateway ask models at private addresses and without TLS, too"),
     Setting("webhooks", True, _boolean, "send the webhooks that members made; `false` for a copy of a server that is only tried out"),
-    Setting("max_upload_bytes", 0, _whole(0, "bytes, 0 or more"), "limit of one artifact's size, 0 for none"),
+    Setting(
+        "max_upload_bytes", 0, _whole(0, "bytes, 0 or more"), "limit of the size of one artifact that is sent, 0 for none but `tmp_bytes`"
+    ),
     Setting(
         "tmp_bytes",
         10 * 1024**3,
         _whole(1, "bytes, 1 or more"),
-        "bound of what uploads and downloads may spool in `tmp/` at once",
+        "bound of what uploads and downloads, all workers' and jobs' together, may spool in `tmp/` at once",
     ),
     Setting("nginx", "nginx", _program, "nginx program"),
 )

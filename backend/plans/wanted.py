@@ -81,6 +81,8 @@ def _settings(server: Server, settings: Settings, storage: Storage) -> dict[str,
         "genai_jobs": size.genai_jobs,
         "allow_gateway": size.gateway,
         "gateway_private": size.gateway_private,
+        "max_upload_bytes": settings.max_upload_bytes,
+        "tmp_bytes": settings.tmp_bytes,
         "nginx": settings.nginx if server.uid is None else "nginx",
     }
 

@@ -114,19 +114,20 @@ def test_a_full_disk_is_507_and_leaves_no_part(own_box: Callable[..., Box], s3_s
 
 
 def test_a_bounded_spool_and_a_bounded_upload(own_box: Callable[..., Box], s3_store: S3Store, store_settings: dict[str, Any]) -> None:
-    box = own_box(idle_seconds=0, tmp_bytes=1_000_000, max_upload_bytes=3_000_000, **store_settings)
+    box = own_box(idle_seconds=0, tmp_bytes=1_000_000, workers=2, **store_settings)
     box.write_credentials(s3_store.owner.access_key, s3_store.owner.secret_key)
     box.start()
     _, uri = new_run(box)
-    sizes = {
-        size: box.request("PUT", f"{artifact_path(uri)}/{size}", data=b"x" * size).status_code for size in (900_000, 1_100_000, 3_100_000)
-    }
-    assert sizes == {900_000: 200, 1_100_000: 507, 3_100_000: 413}
+    assert box.request("PUT", f"{artifact_path(uri)}/900000", data=b"x" * 900_000).status_code == 200
+    refused = box.request("PUT", f"{artifact_path(uri)}/1100000", data=b"x" * 1_100_000)
+    assert (refused.status_code, refused.json()["error_code"]) == (413, "INVALID_PARAMETER_VALUE")
+    assert "more than 1000000 bytes cannot pass" in refused.json()["message"]
     key = f"{box.settings['prefix']}/{uri.removeprefix('mlflow-artifacts:/')}/big"
     s3_store.client().put_object(Bucket=box.settings["bucket"], Key=key, Body=b"x" * 1_100_000)
     run_id = uri.split("/")[-2]
     big = box.request("GET", f"{artifact_path(uri)}/big"), box.request("GET", "/get-artifact", params={"run_id": run_id, "path": "big"})
     assert [(answer.status_code, answer.json()["error_code"]) for answer in big] == [(507, "RESOURCE_EXHAUSTED")] * 2
+    assert [answer.json()["message"] for answer in big] == [refused.json()["message"]] * 2
     assert len(box.request("GET", f"{artifact_path(uri)}/900000").content) == 900_000
 
 

@@ -1,10 +1,7 @@
-"""The box's pure parts: settings, nginx text, mount table, users file, spool."""
+"""The box's pure parts: settings, nginx text, mount table, users file."""
 
-import asyncio
 import json
 import re
-from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,6 @@ from tracking_server.guard.logs import LogKeeper
 from tracking_server.guard.users import UsersError, parse_users
 from tracking_server.mlflow_process import database
 from tracking_server.mlflow_process.plan import Plan
-from tracking_server.mlflow_process.spool import NoRoomError, Spool, SpoolMiddleware, Upload
 from tracking_server.nginx import nginx_text
 from tracking_server.settings import REQUIRED, TABLE, Settings, SettingsError, from_mapping, parse
 
@@ -83,6 +79,15 @@ def test_the_whole_nginx_text() -> None:
     assert nginx_text(settings(max_upload_bytes=1000), user=None) == expected
 
 
+def test_an_upload_is_bounded_by_the_spool_too() -> None:
+    for most, changes in (
+        (5, {"tmp_bytes": 5}),
+        (5, {"tmp_bytes": 5, "max_upload_bytes": 9}),
+        (4, {"tmp_bytes": 5, "max_upload_bytes": 4}),
+    ):
+        assert f"client_max_body_size {most};" in nginx_text(settings(**changes), user=None)
+
+
 def test_the_reference_page_states_nginxs_time_outs() -> None:
     (stated,) = re.findall(r"^\*\*Time-outs\*\* of nginx: .*\n.*\n", (ROOT / "docs" / "reference" / "box.md").read_text(), re.MULTILINE)
     in_force = re.findall(r"^    (\w+_timeout) (\d+s);$", nginx_text(settings(), user=None), re.MULTILINE)
@@ -96,7 +101,6 @@ def test_what_changes_the_nginx_text() -> None:
     assert "/mlflow/(?:gateway|" not in with_gateway
     assert "location ^~ /mlflow/gateway/" in with_gateway
     assert "user root;\n" in with_gateway
-    assert "client_max_body_size 0;" in usual
     assert "(?:assistant|jobs)" in usual
     with_jobs = nginx_text(settings(genai_jobs=True), user=None)
     assert "jobs" not in with_jobs
@@ -174,73 +178,6 @@ def test_a_principal_is_printable_in_a_header() -> None:
 )
 def test_basic_credentials(blob: str, credential: tuple[str, bytes] | None) -> None:
     assert parse_basic(blob) == credential
-
-
-def _run(coroutine: Coroutine[Any, Any, Any]) -> None:
-    """On a thread of its own: Playwright keeps a loop on the tests' thread, if a browser was started before."""
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, coroutine).result()
-
-
-def _put(path: str, length: int | None) -> dict[str, Any]:
-    headers = [] if length is None else [(b"content-length", str(length).encode())]
-    return {"type": "http", "method": "PUT", "path": path, "headers": headers}
-
-
-ARTIFACT = "/api/2.0/mlflow-artifacts/artifacts/0/x"
-
-
-def test_an_upload_that_does_not_fit_is_507_before_it_is_read(tmp_path: Path) -> None:
-    (tmp_path / "other").write_bytes(b"x" * 60)
-    sent: list[Any] = []
-
-    async def app(_scope: Any, _receive: Any, _send: Any) -> None:
-        raise AssertionError("must not be called")
-
-    async def receive() -> Any:
-        raise AssertionError("must not be read")
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    _run(SpoolMiddleware(app, Spool(tmp_path, 100))(_put(ARTIFACT, 41), receive, send))
-    assert sent[0]["status"] == 507
-    assert json.loads(sent[1]["body"])["error_code"] == "RESOURCE_EXHAUSTED"
-
-
-def test_promises_count_until_they_arrive_or_end(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, 100)
-
-    async def receive() -> Any:
-        return {"type": "http.request", "body": b"x" * 30}
-
-    assert spool.promise(80)
-    upload = Upload(spool, receive, 80)
-    assert not spool.has_room(21)
-    _run(upload.receive())
-    assert spool.promised == 50
-    upload.end()
-    assert spool.promised == 0
-    assert spool.has_room(100)
-
-
-def test_an_upload_without_a_length_is_stopped_when_it_fills_the_spool(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, 20 * 1024 * 1024)
-    place = tmp_path / "spooled"
-
-    async def receive() -> Any:
-        return {"type": "http.request", "body": b"x" * 1024 * 1024}
-
-    async def transfer() -> int:
-        upload, size = Upload(spool, receive, 0), 0
-        with place.open("wb") as file:
-            while True:
-                size += file.write((await upload.receive())["body"])
-                file.flush()
-
-    with pytest.raises(NoRoomError):
-        _run(transfer())
-    assert place.stat().st_size <= 20 * 1024 * 1024
 
 
 def test_logs_are_bounded(tmp_path: Path) -> None:

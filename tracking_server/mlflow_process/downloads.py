@@ -19,7 +19,7 @@ def install(spool: Spool) -> None:
     def download_bounded(self: Any, artifact_path: str, *arguments: Any, **options: Any) -> Any:
         size = _object_size(self, artifact_path)
         if not spool.promise(size):
-            raise NoRoomError
+            raise NoRoomError(spool.words(size))
         try:
             return download(self, artifact_path, *arguments, **options)
         finally:

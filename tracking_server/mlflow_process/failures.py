@@ -17,7 +17,8 @@ Answer = tuple[int, dict[str, str]]
 def explain(error: BaseException) -> Answer | None:
     """Status and MLflow's error document; None for what is not one of these failures."""
     if isinstance(error, NoRoomError) or (isinstance(error, OSError) and error.errno in _FULL):
-        return 507, {"error_code": "RESOURCE_EXHAUSTED", "message": NO_ROOM}
+        message = str(error) if isinstance(error, NoRoomError) else NO_ROOM
+        return 507, {"error_code": "RESOURCE_EXHAUSTED", "message": message}
     code = _store_code(error)
     if code is None:
         return None

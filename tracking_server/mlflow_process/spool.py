@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
+
+from tracking_server.mlflow_process.promises import Promises
+from tracking_server.replies import TOO_LARGE
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -21,36 +23,39 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _ARTIFACT = re.compile(r"/(?:ajax-)?api/2\.0/mlflow-artifacts/artifacts/.")
 _LOOK_EVERY = 8 * 1024 * 1024
+NO_ROOM = "The server has no room for this transfer now: try again later, or send and fetch less at once."
 
 
 class NoRoomError(Exception):
-    """An upload did not fit."""
+    """A transfer did not fit; says why, and what to do."""
 
 
 class Spool:
-    """`limit` bytes may be in `folder` at once. `promised`: what transfers under way have said and not yet written."""
+    """`limit` bytes may be in `folder` at once, whoever puts them there. To be made before workers and jobs are forked."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         self._folder = folder
         self._limit = limit
-        self.promised = 0
-        self._lock = threading.Lock()  # uploads are on the event loop, downloads on other threads
+        self._promises = Promises()
 
     def promise(self, size: int) -> bool:
         """Hold room for a transfer of this size, to be let go by `keep`; False when there is none."""
-        with self._lock:
+        with self._promises.alone():
             if not self.has_room(max(1, size)):
                 return False
-            self.promised += size
+            self._promises.add(size)
             return True
 
     def keep(self, size: int) -> None:
         """So much of what was promised is written, or will not come."""
-        with self._lock:
-            self.promised -= size
+        self._promises.add(-size)
 
     def has_room(self, more: int) -> bool:
-        return self._used() + self.promised + more <= self._limit
+        return self._used() + self._promises.total() + more <= self._limit
+
+    def words(self, size: int) -> str:
+        """Why a transfer of this size does not fit: now, or ever."""
+        return TOO_LARGE.format(limit=self._limit) if size > self._limit else NO_ROOM
 
     def _used(self) -> int:
         total, folders = 0, [str(self._folder)]
@@ -74,7 +79,7 @@ class Upload:
         self._spool = spool
         self._receive = receive
         self._left = declared
-        self._unseen = 0
+        self._seen = self._unseen = 0
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -84,9 +89,10 @@ class Upload:
         self._spool.keep(taken)
         self._unseen += size - taken
         if self._unseen >= _LOOK_EVERY:
+            self._seen += self._unseen
             self._unseen = 0
             if not self._spool.has_room(_LOOK_EVERY):
-                raise NoRoomError
+                raise NoRoomError(self._spool.words(self._seen + _LOOK_EVERY))
         return message
 
     def end(self) -> None:
@@ -107,7 +113,7 @@ class SpoolMiddleware:
             return
         declared = _content_length(scope)
         if not self._spool.promise(declared):
-            await answer_no_room(send)
+            await answer_no_room(send, self._spool.words(declared))
             return
         upload = Upload(self._spool, receive, declared)
         try:
@@ -121,11 +127,10 @@ def _content_length(scope: Scope) -> int:
     return int(value) if value.isdigit() else 0
 
 
-NO_ROOM = "The server has no room for this transfer now: try again later, or send and fetch less at once."
-
-
-async def answer_no_room(send: Send) -> None:
-    body = json.dumps({"error_code": "RESOURCE_EXHAUSTED", "message": NO_ROOM}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"retry-after", b"30")]
+async def answer_no_room(send: Send, words: str) -> None:
+    body = json.dumps({"error_code": "RESOURCE_EXHAUSTED", "message": words}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if words == NO_ROOM:
+        headers.append((b"retry-after", b"30"))
     await send({"type": "http.response.start", "status": 507, "headers": headers})
     await send({"type": "http.response.body", "body": body})

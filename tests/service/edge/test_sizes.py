@@ -1,4 +1,4 @@
-"""Size classes: the settings' table, the choice, and what becomes of a server whose size the site no longer has."""
+"""Size classes: the settings' table, the choice, and what becomes of a server whose size the site no longer has; bounds of a box."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from backend.plans.wanted import wanted_box
 from backend.settings import SettingsError
 from backend.settings_file import load
 from tests.service.edge.world import World, make_settings
+from tracking_server.settings import TABLE as BOX_SETTINGS
 
 GIB = 1024**3
 TWO = "sizes:\n  tiny: {memory: 512MiB, cpus: 0.5, pids: 100, workers: 1}\n  big: {memory: 8 GiB, cpus: 8, pids: 2048, workers: 6}\n"
@@ -73,6 +74,15 @@ def test_jobs_and_gateway_reach_the_box_of_a_size_that_has_them(world: World, ch
     assert wanted_box(row, world.service.settings, world.service.keyring).settings[key] is False
     sizes_with = tuple(replace(size, **{choice: size.name == "medium"}) for size in world.service.settings.sizes)  # type: ignore[arg-type]
     assert wanted_box(row, replace(world.service.settings, sizes=sizes_with), world.service.keyring).settings[key] is True
+
+
+def test_the_bounds_of_artifacts_reach_the_box_of_every_server_that_is_there(world: World) -> None:
+    row = world.row(world.made())
+    of_box = {setting.name: setting.default for setting in BOX_SETTINGS}
+    for given in ({}, {"tmp_bytes": 50 * GIB, "max_upload_bytes": 20 * GIB}):
+        wanted = wanted_box(row, replace(world.service.settings, **given), world.service.keyring).settings
+        for name in ("tmp_bytes", "max_upload_bytes"):
+            assert wanted[name] == given.get(name, of_box[name]), "the box's own default is the site's"
 
 
 def test_a_size_that_the_site_has_no_longer_is_the_default(world: World) -> None:
