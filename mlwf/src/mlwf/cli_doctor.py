@@ -20,6 +20,7 @@ SECONDS = 5.0
 
 
 @click.command(
+    short_help=_("Look whether this node can work with a tracking server."),
     help=_(
         """Look whether this node can work with a tracking server: network, login, versions, bucket, clock, space, containers.
 
@@ -31,7 +32,7 @@ SECONDS = 5.0
       mlwf doctor
       mlwf doctor http://HOST:PORT/mlflow/ --json
     """
-    )
+    ),
 )
 @click.argument("url", metavar="[URL]", required=False)
 @click.option("--seconds", type=click.FloatRange(1, 120), default=SECONDS, show_default=True, help=_("How long to wait for all answers."))

@@ -46,6 +46,7 @@ class Bar:
 
 
 @click.command(
+    short_help=_("Put an exported package into a bucket, with a model card."),
     help=_(
         """Publish an exported package DIR under s3://BUCKET/PREFIX/: model.tar.gz, info.yaml and a model card (README.md).
 
@@ -57,7 +58,7 @@ class Bar:
       mlwf publish MLWFExportModel_20260401120000 s3://models/wine/2/
       mlwf publish MLWFExportModel_20260401120000 s3://models/wine/2/ --acl public-read
     """
-    )
+    ),
 )
 @click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("url", metavar="s3://BUCKET/PREFIX/")
@@ -107,6 +108,7 @@ def _tell(done: run.Published, console: Console) -> None:
 
 
 @click.command(
+    short_help=_("Check a published package: form, size, SHA-256, and that it is a model."),
     help=_(
         """Check a published package: its form, its size and SHA-256, and that the tarball is a model. No tracking server is asked.
 
@@ -115,7 +117,7 @@ def _tell(done: run.Published, console: Console) -> None:
       mlwf verify https://s3.example.org/models/wine/2/
       mlwf verify MLWFExportModel_20260401120000
     """
-    )
+    ),
 )
 @click.argument("target", metavar="URL|DIR")
 @endpoint_option
