@@ -148,9 +148,9 @@ def test_an_old_client_does_its_work_on_every_server(versioned: Box, old_client:
 
 
 @pytest.fixture(scope="module")
-def direct(box_environment: Path, store_settings: dict[str, Any]) -> Iterator[Box]:
+def direct(box_environment: Path, s3_store: S3Store, store_settings: dict[str, Any]) -> Iterator[Box]:
     """A box whose clients go to the object store themselves. It has no good key of its own: nothing can go through it unnoticed."""
-    box = make_box(box_environment, artifact_access="direct", **store_settings)
+    box = make_box(box_environment, artifact_access="direct", **store_settings | {"bucket": s3_store.make_bucket()})
     box.start()
     yield box
     box.remove()
