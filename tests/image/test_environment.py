@@ -33,12 +33,12 @@ class Here:
     def __init__(self) -> None:
         self.calls: list[Sequence[Bind]] = []
 
-    def argv(self, _image: Path, command: Sequence[str], *, binds: Sequence[Bind], network: bool) -> list[str]:
-        assert not network
+    def run(self, runner: Runner, _image: Path, command: Sequence[str], what: str, *, binds: Sequence[Bind]) -> str:
         self.calls.append(binds)
         places = {bind.inside: str(bind.outside) for bind in binds}
         folders = [os.fspath(place) for place in (SOURCES, COMPILED)]
-        return [next((word.replace(each, places[each]) for each in folders if word.startswith(each)), word) for word in command]
+        argv = [next((word.replace(each, places[each]) for each in folders if word.startswith(each)), word) for word in command]
+        return runner.run(argv, what)
 
 
 class Ground:

@@ -144,7 +144,9 @@ def test_a_base_that_writes_wherever_it_can_reaches_nothing_of_the_user(ground: 
         return {path: sha256(path) for path in files if ".apptainer" not in path.parts}  # the tool's own notes
 
     before = kept()
-    made = answer_of(create(ground, tiny, "--no-test", "--json", base=f"docker-archive:{evil}"))
+    # As sites' modules have it, which bind the homes into every container.
+    wishes = {"APPTAINER_BIND": str(ground.home), "SINGULARITY_BINDPATH": f"{ground.home}:/mnt", "APPTAINERENV_BASH_ENV": "/mnt/evil"}
+    made = answer_of(create(ground, tiny, "--no-test", "--json", base=f"docker-archive:{evil}", **wishes))
     after = kept()
     assert {path: after.get(path) for path in before} == before
     added = {path for path in after.keys() - before.keys() if not path.is_relative_to(str(made["folder"]))}

@@ -21,7 +21,7 @@ from mlwf.image.proof import judge, same
 from mlwf.image.recipe import Recipe
 from mlwf.image.requirements import Requirements
 from mlwf.image.software_list import software_list
-from mlwf.image.tool import find_mksquashfs, find_tool, parse_version
+from mlwf.image.tool import Bind, find_mksquashfs, find_tool, parse_version
 from mlwf.image_cli import command
 
 from tests.support.box import alive, until
@@ -186,6 +186,26 @@ def test_which_tool_is_taken(tmp_path: Path) -> None:
     fake_tool(tmp_path, "mksquashfs", "mksquashfs version 4.4\n\tgzip (default)\n\txz")
     squasher = find_mksquashfs(environ, find_tool({**environ, "MLWF_CONTAINER_TOOL": "singularity"}))
     assert (squasher.version, squasher.compressor) == ("4.4", ("-comp", "gzip", "-Xcompression-level", "1"))
+
+
+@pytest.mark.parametrize("name", ["apptainer", "singularity"])
+def test_what_a_site_wishes_for_every_container_reaches_no_strangers_program(tmp_path: Path, name: str) -> None:
+    program = tmp_path / name
+    program.write_text(f"#!/bin/sh\ncase $1 in --version) echo '{name} version 1.4.5';; *) echo \"$@\"; exec env;; esac\n")
+    program.chmod(0o755)
+    others = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": "/home/u", "APPTAINER_TMPDIR": "/local", "SINGULARITY_CACHEDIR": "/cache"}
+    wishes = ("BIND", "BINDPATH", "MOUNT", "HOME", "OVERLAY", "WRITABLE", "ENV_FILE", "NV", "CONTAINLIBS", "DOCKER_PASSWORD", "TMPDIRS")
+    asked = {f"{prefix}_{wish}": "/home" for prefix in ("APPTAINER", "SINGULARITY") for wish in wishes}
+    environ = {**others, **asked, "APPTAINERENV_TOKEN": "hunter2", "SINGULARITYENV_TOKEN": "hunter2"}
+    tool = find_tool(environ)
+    binds = [Bind(tmp_path, "/there")]
+    said = tool.run(Runner(environ), Path("/base.sif"), ["/bin/true"], "It fails", binds=binds, variables={"A": "1"})
+    options, *variables = said.splitlines()
+    contained = "--containall --no-home --cleanenv --pwd / --net --network none"
+    assert options == f"--silent exec {contained} --bind {tmp_path}:/there:ro /base.sif /bin/true"
+    given = dict(line.split("=", 1) for line in variables)
+    shells_own = {"PWD", "OLDPWD", "SHLVL", "_"}
+    assert {each: given[each] for each in given.keys() - shells_own} == {**others, f"{name.upper()}ENV_A": "1"}
 
 
 def test_recipes_name_the_content(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def canonical(value: object) -> bytes:
 
 
 def _probe(kit: Kit, root: Path, named: str, digest: str) -> BaseFacts:
-    said = kit.runner.run(kit.tool.argv(root, ["/bin/sh", "-c", PROBE], network=False), _("The base image cannot be run"), timeout=300)
+    said = kit.tool.run(kit.runner, root, ["/bin/sh", "-c", PROBE], _("The base image cannot be run"), timeout=300)
     lines = [*said.splitlines(), "", ""]
     architecture = MACHINES.get(lines[0].strip())
     libc = lines[1].removeprefix("glibc ").strip()

@@ -104,9 +104,7 @@ class Compiler:
         (work / "compile.py").write_text(COMPILE)
         command = [self.python.inside, "-I", "-S", "-B", f"{COMPILED}/compile.py", SOURCES, COMPILED, final, str(self.kit.processors)]
         binds = [Bind(packages, SOURCES), Bind(work, COMPILED, writable=True), *self.python.binds()]
-        self.kit.runner.run(
-            self.kit.tool.argv(self.base.made().file, command, binds=binds, network=False), _("The model's packages cannot be compiled")
-        )
+        self.kit.tool.run(self.kit.runner, self.base.made().file, command, _("The model's packages cannot be compiled"), binds=binds)
 
     def _keep(self, made: Path, key: str, pyc: str) -> None:
         """Moves what the base wrote to its place, and remembers it."""

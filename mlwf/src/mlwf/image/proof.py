@@ -90,13 +90,11 @@ def prove(kit: Kit, image: Path, package: ModelPackage, folder: Path) -> Verdict
     if package.input_example:
         command.append(f"/mlwf-model/{package.input_example.relative_to(package.folder)}")
     has_gpu = Path("/dev/nvidiactl").exists()
-    argv = kit.tool.argv(
-        image, command, binds=[Bind(package.folder, "/mlwf-model"), Bind(outside, "/tmp", writable=True)], network=False, nvidia=has_gpu  # noqa: S108
-    )  # fmt: skip
+    binds = [Bind(package.folder, "/mlwf-model"), Bind(outside, "/tmp", writable=True)]  # noqa: S108
     variables = {"HOME": "/tmp", "MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1"}  # noqa: S108
     what = _("The model does not work in the image")
     try:
-        kit.runner.run(argv, what, extra=kit.tool.inside(variables), timeout=2 * SECONDS)
+        kit.tool.run(kit.runner, image, command, what, binds=binds, variables=variables, nvidia=has_gpu, timeout=2 * SECONDS)
         result = read_result(outside / "result.json")
     except (OSError, ValueError, RecursionError) as error:
         raise MlwfError(what, _("the test ended without a result"), _cure()) from error

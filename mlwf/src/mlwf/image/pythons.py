@@ -108,10 +108,9 @@ def _provide(wanted: str, kept: Path, base: ComingBase, kit: Kit, wishes: Python
             [made / "bin" / name, "-I", "-S", "-c", COMPILE, made / "lib", str(kit.processors)],
             _("Python {version} does not run on this machine").format(version=wanted),
         )
-        said = kit.runner.run(
-            kit.tool.argv(base.made().file, [f"{INSIDE}/bin/{name}", "-I", "-S", "-c", TELL], binds=[Bind(made, INSIDE)], network=False),
-            _("Python {version} does not run in the base image").format(version=wanted),
-        ).strip()
+        what = _("Python {version} does not run in the base image").format(version=wanted)
+        command = [f"{INSIDE}/bin/{name}", "-I", "-S", "-c", TELL]
+        said = kit.tool.run(kit.runner, base.made().file, command, what, binds=[Bind(made, INSIDE)]).strip()
         if said != wanted:
             raise MlwfError(
                 _("What should be Python {version} is {found}").format(version=wanted, found=said[:40] or "''"),

@@ -12,6 +12,9 @@ from mlwf.image.process import Runner
 
 NAMES = ("apptainer", "singularity")
 BUILD_PREFIXES = ("APPTAINER", "SINGULARITY")
+# Of the tools' own variables a program in a container is started with these alone: where they work, and how they mount an image at all.
+# The others reach into it whatever the options say: *_BIND, *_BINDPATH and *_MOUNT add to --bind, *ENV_* goes past --cleanenv.
+KEPT_VARIABLES = ("TMPDIR", "CACHEDIR", "DISABLE_CACHE", "CONFIGDIR", "USERNS", "UNSQUASH", "TMP_SANDBOX")
 
 
 @dataclass(frozen=True)
@@ -62,23 +65,40 @@ class ContainerTool:
         options = ["--no-https"] if http else []
         runner.run([self.path, "pull", *options, file, source], _("The base image {source} cannot be fetched").format(source=source))
 
-    def argv(
-        self, image: Path, command: Sequence[str], *, binds: Sequence[Bind] = (), network: bool = True, nvidia: bool = False
-    ) -> list[str]:
-        """A command in the container that sees nothing of the user's home, environment and files but `binds`."""
-        options = ["--containall", "--no-home", "--cleanenv", "--pwd", "/"]
-        if not network:
-            options += ["--net", "--network", "none"]
+    def run(
+        self,
+        runner: Runner,
+        image: Path,
+        command: Sequence[str],
+        what: str,
+        *,
+        binds: Sequence[Bind] = (),
+        variables: Mapping[str, str] | None = None,
+        nvidia: bool = False,
+        timeout: float | None = None,
+    ) -> str:
+        """What a command in the container wrote to stdout, which has no network and sees nothing of the user's but `binds` and `variables`.
+
+        `what` says in the user's words what failed. Raises ProgramError.
+        """
+        options = ["--containall", "--no-home", "--cleanenv", "--pwd", "/", "--net", "--network", "none"]
         if nvidia:
             options.append("--nv")
         for bind in binds:
             options += ["--bind", bind.text()]
-        return [str(self.path), "--silent", "exec", *options, str(image), *command]
+        argv: list[str | Path] = [self.path, "--silent", "exec", *options, image, *command]
+        return runner.run(argv, what, environ=without_wishes(runner.environ), extra=self.inside(variables or {}), timeout=timeout)
 
     def inside(self, variables: Mapping[str, str]) -> dict[str, str]:
         """The variables as the container gets them, whichever tool it is."""
         prefix = "APPTAINERENV_" if self.kind == "apptainer" else "SINGULARITYENV_"
         return {prefix + name: value for name, value in variables.items()}
+
+
+def without_wishes(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables without those by which a user or a site's module asks the container tools for more in every container."""
+    kept = {f"{prefix}_{name}" for prefix in BUILD_PREFIXES for name in KEPT_VARIABLES}
+    return {name: value for name, value in environ.items() if name in kept or not name.startswith(BUILD_PREFIXES)}
 
 
 def find_tool(environ: Mapping[str, str]) -> ContainerTool:
