@@ -1,13 +1,15 @@
 """Artifacts through the box: to the object store, streamed, bounded, harmless."""
 
+import os
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
-from tests.support.box import Box, until
+from tests.support.box import ROOT, Box, until
 from tests.support.s3 import S3Store
 
 pytestmark = pytest.mark.box
@@ -129,6 +131,69 @@ def test_a_bounded_spool_and_a_bounded_upload(own_box: Callable[..., Box], s3_st
     assert [(answer.status_code, answer.json()["error_code"]) for answer in big] == [(507, "RESOURCE_EXHAUSTED")] * 2
     assert [answer.json()["message"] for answer in big] == [refused.json()["message"]] * 2
     assert len(box.request("GET", f"{artifact_path(uri)}/900000").content) == 900_000
+    _folders_are_refused(box, s3_store, uri)
+
+
+def _folders_are_refused(box: Box, s3_store: S3Store, uri: str) -> None:
+    """Also one that has the name of a file; nothing of them is fetched, or it would be 507."""
+    root = f"{box.settings['prefix']}/{uri.removeprefix('mlflow-artifacts:/')}"
+    for name in ("folder/one", "folder/deep/two", "both", "both/one"):
+        s3_store.client().put_object(Bucket=box.settings["bucket"], Key=f"{root}/{name}", Body=b"x" * 700_000)
+    run_id, whole = uri.split("/")[-2], artifact_path(uri).partition(uri.split("/")[-2])[0].rstrip("/")
+    asked = [
+        box.request("GET", whole),
+        *(box.request("GET", f"{artifact_path(uri)}/{name}") for name in ("folder", "both")),
+        *(box.request("GET", "/get-artifact", params={"run_id": run_id, "path": name}) for name in ("folder", "both")),
+    ]
+    assert [(answer.status_code, answer.json()["error_code"]) for answer in asked] == [(400, "INVALID_PARAMETER_VALUE")] * 5
+    assert {answer.json()["message"] for answer in asked} == {
+        "This is a folder, and a server sends files only: list it, and fetch its files one by one."
+    }
+    missing = box.request("GET", f"{artifact_path(uri)}/no")
+    assert (missing.status_code, missing.json()["error_code"]) == (404, "RESOURCE_DOES_NOT_EXIST")
+
+
+# With MLflow's interpreter, as a job's process is: a limit of 1000 bytes, a folder that fits and one that does not.
+_JOB = """
+import sys, tempfile
+from pathlib import Path
+from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository
+from tracking_server.mlflow_process import downloads
+from tracking_server.mlflow_process.spool import Spool
+
+tmp = Path(sys.argv[2])
+downloads.install(Spool(tmp, 1000))
+downloads.take_folders()
+repository = S3ArtifactRepository(sys.argv[1])
+for name in ("small", "large"):
+    with tempfile.TemporaryDirectory(dir=tmp) as place:
+        try:
+            repository.download_artifacts(name, place)
+        except Exception as error:
+            print(name, "room" in str(error))
+        else:
+            print(name, sum(each.stat().st_size for each in Path(place).rglob("*") if each.is_file()))
+"""
+
+
+def test_a_folder_that_a_job_fetches_is_bounded(
+    box_environment: Path, s3_store: S3Store, store_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    for name, size in (("small/a", 200), ("small/b/c", 200), ("large/a", 600), ("large/b/c", 600)):
+        s3_store.client().put_object(Bucket=store_settings["bucket"], Key=f"job/{name}", Body=b"x" * size)
+    variables = {
+        "PYTHONPATH": str(ROOT),
+        "AWS_ACCESS_KEY_ID": s3_store.owner.access_key,
+        "AWS_SECRET_ACCESS_KEY": s3_store.owner.secret_key,
+        "AWS_DEFAULT_REGION": store_settings["region"],
+        "MLFLOW_S3_ENDPOINT_URL": store_settings["endpoint_url"],
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+    }
+    argv = [box_environment / "bin" / "python", "-c", _JOB, f"s3://{store_settings['bucket']}/job", tmp_path / "tmp"]
+    (tmp_path / "tmp").mkdir()
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=tmp_path, env=variables)
+    assert done.stdout.splitlines() == ["small 400", "large True"], done.stderr
 
 
 def test_an_object_store_that_is_gone_is_said(own_box: Callable[..., Box], own_s3_store: S3Store) -> None:

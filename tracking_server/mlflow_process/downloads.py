@@ -1,4 +1,8 @@
-"""Downloads are bounded like uploads: MLflow fetches a whole object into a temporary file before it sends the first byte."""
+"""Downloads are bounded like uploads: MLflow fetches a whole object into a temporary file before it sends the first byte.
+
+A server sends single files: of a folder MLflow would first fetch every file below it, and then have nothing that it can send. A job may
+want a whole folder, whose files are bounded one by one, and lie where those that came before them count.
+"""
 
 from __future__ import annotations
 
@@ -8,33 +12,48 @@ from typing import Any
 
 from tracking_server.mlflow_process.spool import NoRoomError, Spool
 
+_FOLDER = "This is a folder, and a server sends files only: list it, and fetch its files one by one."
+
 
 def install(spool: Spool) -> None:
     """Into this process's MLflow. One more small request to the object store for each download buys the size beforehand."""
+    from mlflow.exceptions import MlflowException  # type: ignore[import-not-found]
     from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository  # type: ignore[import-not-found]
 
-    download = S3ArtifactRepository.download_artifacts
+    download_file = S3ArtifactRepository._download_file  # noqa: SLF001  # MLflow's versions are pinned
 
-    @functools.wraps(download)
-    def download_bounded(self: Any, artifact_path: str, *arguments: Any, **options: Any) -> Any:
-        size = _object_size(self, artifact_path)
+    @functools.wraps(download_file)
+    def download_bounded(self: Any, remote_file_path: str, local_path: Any) -> Any:
+        size = _object_size(self, remote_file_path)
         if not spool.promise(size):
             raise NoRoomError(spool.words(size))
         try:
-            return download(self, artifact_path, *arguments, **options)
+            return download_file(self, remote_file_path, local_path)
         finally:
             spool.keep(size)
 
-    S3ArtifactRepository.download_artifacts = download_bounded
+    def download_one(self: Any, artifact_path: str, dst_path: str) -> str:
+        """What MLflow's own does with a file, on this thread: what goes wrong comes out as it is, and is explained (`failures`)."""
+        if not artifact_path or self._is_directory(artifact_path):
+            raise MlflowException.invalid_parameter_value(_FOLDER)
+        place: str = self._create_download_destination(artifact_path, dst_path)
+        self._download_file(artifact_path, place)
+        return place
+
+    S3ArtifactRepository._download_file = download_bounded  # noqa: SLF001  # as above
+    S3ArtifactRepository.download_artifacts = download_one
+
+
+def take_folders() -> None:
+    """In this process, which is a job's and serves nobody."""
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository  # type: ignore[import-not-found]
+    from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository
+
+    S3ArtifactRepository.download_artifacts = ArtifactRepository.download_artifacts
 
 
 def _object_size(repository: Any, path: str) -> int:
-    """Bytes; 0 for what is no single object: MLflow itself then says what is wrong, or fetches a folder's files."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
+    """Bytes. What is wrong with the object, or with the store, is said as the download itself would say it."""
     bucket, root = repository.parse_s3_compliant_uri(repository.artifact_uri)
-    try:
-        head = repository._get_s3_client().head_object(Bucket=bucket, Key=posixpath.join(root, path))  # noqa: SLF001  # pinned
-    except (ClientError, BotoCoreError):
-        return 0
+    head = repository._get_s3_client().head_object(Bucket=bucket, Key=posixpath.join(root, path))  # noqa: SLF001  # as above
     return int(head["ContentLength"])

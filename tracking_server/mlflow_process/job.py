@@ -6,7 +6,7 @@ import json
 import logging
 from typing import Any
 
-from tracking_server.mlflow_process import environment
+from tracking_server.mlflow_process import downloads, environment
 from tracking_server.mlflow_process.door import Door, lead_through
 from tracking_server.mlflow_process.plan import Plan
 
@@ -35,6 +35,7 @@ def prepare(plan: Plan, door: Door) -> None:
     def own_storage(uri: str, **options: Any) -> Any:
         return S3ArtifactRepository(f"{plan.own_location}/{uri.removeprefix('mlflow-artifacts:').lstrip('/')}", **options)
 
+    downloads.take_folders()
     registry._artifact_repository_registry.register("mlflow-artifacts", own_storage)  # noqa: SLF001  # as above
     handlers._get_tracking_store()  # noqa: SLF001  # as above; both make their database what `mlflow.…` uses
     handlers._get_model_registry_store()  # noqa: SLF001  # as above
