@@ -16,6 +16,7 @@ import requests
 from tests.support.box import DIES_WITH_US, ROOT, Box, alive, until
 from tracking_server.guard.loop import Timer
 from tracking_server.guard.mlflow import Launch, MlflowProcess, State
+from tracking_server.guard.spawner_client import SpawnerStarter
 from tracking_server.guard.starters import Ending, Files, Running
 
 MakeBox = Callable[..., Box]
@@ -199,3 +200,55 @@ def test_words_that_no_launcher_of_ours_says_are_passed_over() -> None:
         os.close(never.status)
         mlflow._ended(Ending(0))
         assert mlflow.state is State.ASLEEP
+
+
+class TurnedLoop(QuietLoop):
+    """Timers come when it is turned, in their order."""
+
+    def __init__(self) -> None:
+        self._timers: list[Timer] = []
+
+    def later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        self._timers.append(Timer(seconds, call))
+        return self._timers[-1]
+
+    def turn(self) -> None:
+        timers, self._timers = sorted(self._timers), []
+        for timer in timers:
+            if timer.call is not None and timer.at < 1:
+                timer.call()
+            elif timer.call is not None:
+                self._timers.append(timer)
+
+
+def test_new_keys_while_the_spawner_is_away_are_those_that_mlflow_starts_with(tmp_path: Path) -> None:
+    place = tmp_path / "spawn.sock"
+    loop, plan = TurnedLoop(), {"keys": "old"}
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as spawner:
+        mlflow = MlflowProcess(
+            loop=loop,  # type: ignore[arg-type]
+            listener=listener,
+            log=lambda _text: None,
+            output=lambda: os.open(os.devnull, os.O_WRONLY),
+            launch=lambda: Launch(dict(plan), 1.0),
+            starter=SpawnerStarter(loop, str(place)),  # type: ignore[arg-type]
+        )
+        mlflow.wake()
+        loop.turn()  # nobody there
+        plan["keys"] = "new"
+        mlflow.restart()
+        assert mlflow.state is State.DRAINING
+        spawner.bind(str(place))
+        spawner.listen()
+        spawner.settimeout(10)
+        loop.turn()
+        assert mlflow.state is State.ASLEEP
+        mlflow.wake()  # who waits in the listener is noticed by the real loop
+        loop.turn()
+        line, _ = spawner.accept()
+        word, (given, *rest), _flags, _address = socket.recv_fds(line, 100, 9)
+        assert (word, json.loads(os.read(given, 1000))) == (b"start", {"keys": "new"})
+        for each in (given, *rest):
+            os.close(each)
+        line.close()
+        mlflow._running.hang_up()  # type: ignore[union-attr]

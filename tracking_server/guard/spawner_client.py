@@ -49,7 +49,7 @@ class _Line:
         self._socket: socket.socket | None = None
         self._over = False
         # Not now: who asks is told later, in every case.
-        loop.later(0, self._dial)
+        self._next = loop.later(0, self._dial)
 
     def connected(self, line: socket.socket) -> None:
         """It is there."""
@@ -72,7 +72,7 @@ class _Line:
             if time.monotonic() > self._deadline:
                 self.hang_up()
             else:
-                self._loop.later(_BETWEEN_DIALS, self._dial)
+                self._next = self._loop.later(_BETWEEN_DIALS, self._dial)
             return
         self._socket = line
         self._loop.watch(line, READ, self._read)
@@ -162,8 +162,13 @@ class _Spawned(_Line):
         self._files = []
 
     def drain(self) -> None:
-        """See Running."""
-        self.say(b"drain")
+        """See Running. Before the line is there nothing runs: the start that waits would still have the plan from before."""
+        if self._socket is not None:
+            self.say(b"drain")
+            return
+        self._ending = Ending(0)
+        self._next.cancel()
+        self._loop.later(0, self.hang_up)
 
     def kill(self) -> None:
         """See Running. Who does not hear it any more hears the end of the line, which means the same."""
