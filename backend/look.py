@@ -17,7 +17,7 @@ from backend import access, disk, membership
 from backend.domain import BoxState, Desired, Observation, OperationState, Status
 from backend.errors import ServiceError
 from backend.lanes import Job
-from backend.plans.box_steps import ensure_started, ensure_stopped, observe, wait_taken_over
+from backend.plans.box_steps import ACCESS, ensure_started, ensure_stopped, observe, wait_taken_over
 from backend.plans.catalogue import forget_server, reason_of
 from backend.plans.replaced import remove_copies
 from backend.plans.wanted import wanted_box
@@ -78,7 +78,7 @@ class Looker:
             return
         try:
             world.boxes.install(wanted_box(server, world.settings, world.keyring))
-            wait_taken_over(world, server)
+            wait_taken_over(world, server, ACCESS)
         except ServiceError as error:
             log.warning("server %s could not be told who may in: %s", server_id, error)
         except StoppingError:

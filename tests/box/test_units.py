@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from tests.support.box import ROOT, users_document
+from tracking_server import layout
+from tracking_server.guard.access import Access
 from tracking_server.guard.identity import Principal, parse_basic
 from tracking_server.guard.logs import LogKeeper
 from tracking_server.guard.users import UsersError, parse_users
+from tracking_server.guard.watch import Watch
 from tracking_server.mlflow_process import database
 from tracking_server.mlflow_process.plan import Plan
 from tracking_server.nginx import nginx_text
@@ -196,6 +199,49 @@ def test_logs_are_bounded(tmp_path: Path) -> None:
         "mlflow.log.1": 11,
         "nginx-error.log": 5,
     }
+
+
+def test_a_file_that_is_refused_is_tried_again_and_not_said_to_be_taken_over(tmp_path: Path) -> None:
+    """As new settings while the disk is full: the file is right, and so it is when there is room again."""
+    file, others = tmp_path / "settings.json", tmp_path / "users.json"
+    answers: list[str | None] = ["no room", "no room", "no room still", "no room", None]
+    said: list[str] = []
+    calls: list[str] = []
+    loop: Any = NoLoop()
+
+    def taken() -> str | None:
+        calls.append("settings")
+        return answers.pop(0)
+
+    watch = Watch(loop, {file: taken, others: lambda: None}, log=said.append)
+    watch.take_over([file])
+    assert watch.replaced_at() == {file: None, others: None}
+    file.write_text("1")
+    watch._look()
+    watch._look()
+    assert (said, watch.replaced_at()[file]) == (["no room", "no room"], None)
+    file.write_text("22")
+    watch._look()
+    assert (said, watch.replaced_at()[file]) == (["no room"] * 3, None)
+    watch._look()
+    assert watch.replaced_at()[file] == file.stat().st_mtime_ns
+    watch._look()
+    assert len(calls) == 5
+
+
+def test_users_that_cannot_be_read_are_said_to_be_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too many open files, or no JSON: the last good ones stay, and whoever waits for the new ones goes on waiting."""
+    box = layout.Box(tmp_path)
+    box.users.parent.mkdir()
+    monkeypatch.chdir(tmp_path)
+    access = Access(NoLoop(), box, settings=settings, log=lambda _text: None)  # type: ignore[arg-type]
+    call = access.files[box.users]
+    box.users.write_text(users_document({"alice": "x"}))
+    assert (call(), access.closed()) == (None, False)
+    box.users.unlink()
+    box.users.mkdir()  # an error of the system's, also for root
+    assert "the users stay as they were: " in (call() or "")
+    assert not access.closed()
 
 
 class NoLoop:

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Access:
-    """`files` are to be watched, each with the call that takes it over; `read` takes all over. Runs in `run/`."""
+    """`files` are to be watched, each with the call that takes it over or says why it cannot. Runs in `run/`."""
 
     def __init__(self, loop: Loop, box: layout.Box, *, settings: Callable[[], Settings], log: Callable[[str], None]) -> None:
         self._box = box
@@ -29,7 +29,7 @@ class Access:
         self._verifier = Verifier(loop)
         self._bearer = BearerScheme()
         self.sessions = Sessions(settings, Spent(Path(layout.SPENT), now=time.time()))
-        self.files: dict[Path, Callable[[], None]] = {
+        self.files: dict[Path, Callable[[], str | None]] = {
             box.users: self._read_users,
             box.ticket_keys: lambda: self._read(box.ticket_keys, parse_ticket_keys, self.sessions.set_keys, "ticket keys"),
             box.tokens: lambda: self._read(box.tokens, parse_tokens, self._bearer.set_tokens, "tokens"),
@@ -39,29 +39,25 @@ class Access:
         # A browser may send the portal's own password with each request: the cookie must be looked at first.
         self.schemes: tuple[Scheme, ...] = (SessionScheme(self.sessions), self._bearer, BasicScheme(self._verifier))
 
-    def read(self) -> None:
-        for call in self.files.values():
-            call()
-
     def closed(self) -> bool:
         """Whether nobody gets in, by a password, cookie, ticket or token: no user is registered."""
         return self._users == 0
 
-    def _read_users(self) -> None:
-        self._read(self._box.users, parse_users, self._set_users, "users")
+    def _read_users(self) -> str | None:
+        return self._read(self._box.users, parse_users, self._set_users, "users")
 
     def _set_users(self, users: Mapping[str, bytes]) -> None:
         self._users = len(users)
         self._verifier.set_users(users)
 
-    def _read(self, path: Path, parse: Callable[[bytes], dict[str, T]], use: Callable[[dict[str, T]], None], what: str) -> None:
-        """A file that is not there is an empty one; what cannot be used leaves the last good one in force."""
+    def _read(self, path: Path, parse: Callable[[bytes], dict[str, T]], use: Callable[[dict[str, T]], None], what: str) -> str | None:
+        """A file that is not there is an empty one; what cannot be used leaves the last good one in force, and is said."""
         try:
             found = parse(path.read_bytes())
         except FileNotFoundError:
             found = {}
         except (OSError, UsersError, AccessFileError) as error:
-            self._log(f"the {what} stay as they were: {error}")
-            return
+            return f"the {what} stay as they were: {error}"
         use(found)
         self._log(f"{len(found)} {what}")
+        return None

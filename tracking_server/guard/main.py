@@ -59,13 +59,14 @@ class Guard:
                 box.s3_credentials: lambda: self._restart_mlflow("new object store keys"),
                 box.keys: lambda: self._restart_mlflow("new keys"),
             },
+            log=self.log,
         )
         self._settings = self._first_settings()
         self._check_version()
         self._empty_folders()
         self._exit_status = 0
         self._ending = 0
-        self._access.read()
+        self._watch.take_over(self._access.files)
         self._starter = _starter(self._loop, box, spawner)
         self._mlflow = self._mlflow_process()
         answers = Answers(
@@ -172,20 +173,17 @@ class Guard:
     def _mlflow_log(self) -> int:
         return os.open(self._box.log / "mlflow.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
-    def _read_settings(self) -> None:
+    def _read_settings(self) -> str | None:
+        before = self._settings
         try:
-            settings = self._changed_settings()
-            before, self._settings = self._settings, settings
-            try:
-                self._nginx.install(settings, self._nginx_text())
-            except NginxError:
-                self._settings = before
-                raise
+            self._settings = self._changed_settings()
+            self._nginx.install(self._settings, self._nginx_text())
         except (OSError, SettingsError, NginxError) as error:
-            self.log(f"the settings stay as they were: {error}")
-            return
-        if settings != before:
+            self._settings = before
+            return f"the settings stay as they were: {error}"
+        if self._settings != before:
             self._restart_mlflow("new settings")
+        return None
 
     def _changed_settings(self) -> Settings:
         settings = parse(self._box.settings.read_bytes())
@@ -198,6 +196,7 @@ class Guard:
         return {path.relative_to(self._box.config).as_posix(): when for path, when in self._watch.replaced_at().items()}
 
     def _restart_mlflow(self, why: str) -> None:
+        """What the next MLflow reads when it starts counts as taken over: the one that runs is on its way out."""
         self.log(f"{why}: MLflow is drained and started again")
         self._mlflow.restart()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from tracking_server.guard.loop import Loop
@@ -22,22 +22,43 @@ def mark_of(path: Path) -> Mark:
 
 
 class Watch:
-    """Calls a file's function when the file is another than last time (made, replaced, removed); the first time is when this is made."""
+    """Calls a file's function when the file is another than last time (made, replaced, removed); the first time is when this is made.
 
-    def __init__(self, loop: Loop, calls: Mapping[Path, Callable[[], None]]) -> None:
+    A function returns why it could not take the file over, which is logged once, and is called again at the next look; else None.
+    """
+
+    def __init__(self, loop: Loop, calls: Mapping[Path, Callable[[], str | None]], *, log: Callable[[str], None]) -> None:
         self._loop = loop
         self._calls = dict(calls)
+        self._log = log
         self._marks = {path: mark_of(path) for path in calls}
+        self._refused: dict[Path, Mark] = {}
         self._loop.later(SECONDS, self._look)
 
+    def take_over(self, paths: Iterable[Path]) -> None:
+        """Call the functions of these files now, changed or not."""
+        for path in paths:
+            mark, self._marks[path] = mark_of(path), None
+            self._take_over(path, mark)
+
     def replaced_at(self) -> dict[Path, int | None]:
-        """The files that were taken over, each with its time (ns) of modification; None: it was not there."""
+        """The files that were taken over, each with its time (ns) of modification; None: it was not there, or could not be."""
         return {path: mark and mark[1] for path, mark in self._marks.items()}
 
     def _look(self) -> None:
         self._loop.later(SECONDS, self._look)
-        for path, call in self._calls.items():
+        for path in self._calls:
             mark = mark_of(path)
-            if mark != self._marks[path]:
-                call()
-                self._marks[path] = mark
+            if mark != self._marks[path] or path in self._refused:
+                self._take_over(path, mark)
+
+    def _take_over(self, path: Path, mark: Mark) -> None:
+        """One that is refused is not said to be taken over: who wrote it waits for that."""
+        why = self._calls[path]()
+        if why is None:
+            self._marks[path] = mark
+            self._refused.pop(path, None)
+            return
+        if path not in self._refused or self._refused[path] != mark:
+            self._log(why)
+        self._refused[path] = mark
