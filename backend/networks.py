@@ -149,7 +149,7 @@ def ruleset(install: str, allowed: Iterable[Target], dns: Sequence[str]) -> str:
     """The whole table, for ``nft -f``: one transaction that replaces what was there, so that there is never a moment without rules."""
     gate, mlflow = bridge_names(install)
     table = f"inet aihub_{install}"
-    egress = ", ".join(map(str, sorted(set(allowed))))
+    egress = ", ".join(map(str, _merged(allowed)))
     resolved = ", ".join(sorted(set(dns)))
     return f"""table {table} {{}}
 delete table {table}
@@ -184,6 +184,15 @@ table {table} {{
     }}
 }}
 """
+
+
+def _merged(allowed: Iterable[Target]) -> Iterator[Target]:
+    """The same places, none within another: nft refuses a set whose entries overlap."""
+    by_port: dict[int, list[ipaddress.IPv4Network]] = {}
+    for target in allowed:
+        by_port.setdefault(target.port, []).append(target.network)
+    for port, found in sorted(by_port.items()):
+        yield from (Target(network, port) for network in ipaddress.collapse_addresses(found))
 
 
 def _is_ipv4(address: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -19,30 +20,36 @@ if TYPE_CHECKING:
     help=_(
         """What the servers' containers may reach: prints the rules (nftables), with the names of the allow-list as they resolve now.
 
-    Run it with --apply at boot before Docker, and from a timer: names are looked up anew each time. Where an entry has no address, nothing
-    is changed and the exit status is 1; where no rules are in force yet, --apply puts them in force without that entry.
+    Run it with --ensure before Docker starts, and with --apply from a timer: names are looked up anew each time. Where an entry has no
+    address, nothing is changed and the exit status is 1; where no rules are in force yet, they are put in force without that entry.
     """
     )
 )
-@click.option("--apply", "install", is_flag=True, help=_("Check the rules, then put them in force in one step. Needs root and nft."))
+@click.option("--apply", is_flag=True, help=_("Check the rules, then put them in force in one step. Needs root and nft."))
+@click.option(
+    "--ensure", is_flag=True, help=_("The same, but the rules in force are enough (exit status 0) where an entry has no address.")
+)
 @click.option("--remove", is_flag=True, help=_("Take them out of force."))
 @click.pass_context
-def firewall(context: click.Context, *, install: bool, remove: bool) -> None:
+def firewall(context: click.Context, *, apply: bool, ensure: bool, remove: bool) -> None:
     from backend import networks
     from backend.cli.failures import CommandError
-    from backend.networks import install_id
 
     settings = settings_of(context)
-    name = install_id(settings.state_dir)
+    name = networks.install_id(settings.state_dir)
     table = f"inet aihub_{name}"
     if remove:
         _nft(f"table {table} {{}}\ndelete table {table}\n")
         return
     allowed, failures = _look_up(networks.allow_list(settings))
-    if failures and not (install and _run("list", "table", *table.split()).returncode):
-        raise CommandError(failures[0])
+    if failures and (not (apply or ensure) or _is_in_force(table)):
+        if not ensure:
+            raise CommandError(failures[0])
+        for failure in failures:  # Docker, which this start was asked for, is not to stay away because of a name
+            click.echo(_("{failure}; until then the rules in force stay", failure=failure), err=True)
+        return
     rules = networks.ruleset(name, allowed, networks.resolvers(settings))
-    if not install:
+    if not (apply or ensure):
         click.echo(rules, nl=False)
         return
     _nft(rules, "--check")
@@ -50,6 +57,10 @@ def firewall(context: click.Context, *, install: bool, remove: bool) -> None:
     for failure in failures:  # none were in force: the containers are closed rather than open
         click.echo(_("{failure}; until then it is closed to the containers", failure=failure), err=True)
     click.echo(_("table {table}: {count} addresses allowed", table=table, count=len(set(allowed))))
+
+
+def _is_in_force(table: str) -> bool:
+    return _run("list", "table", *table.split()).returncode == 0
 
 
 def _look_up(entries: Iterable[str]) -> tuple[list[Target], list[str]]:
@@ -72,7 +83,11 @@ def _nft(rules: str, *options: str) -> None:
     done = _run(*options, "-f", "-", rules=rules)
     if done.returncode:
         why = done.stderr.strip().splitlines()[0]
-        raise CommandError(_("nft refuses the rules, and nothing was changed ({why}); run it as root", why=why))
+        if os.geteuid():
+            raise CommandError(_("nft refuses the rules, and nothing was changed ({why}); run it as root", why=why))
+        raise CommandError(
+            _("nft refuses the rules, and nothing was changed ({why}); `aihub firewall` shows them: correct egress or resolvers", why=why)
+        )
 
 
 def _run(*arguments: str, rules: str = "") -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,117 @@
+"""`aihub firewall` in a network namespace of its own: the kernel's answer to the rules, and what is in force after each run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backend.networks import install_id
+from tests.service.edge.live import AIHUB
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or None in map(shutil.which, ("nft", "ip")), reason="network namespaces and nft are root's"
+)
+HERE = "192.0.2.7:5432"
+NOWHERE = "nowhere.invalid:443"
+"""Nothing is reached from the namespace: no name has an address."""
+_READ = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+NO_ROOT = ("setpriv", "--reuid=65534", "--clear-groups", *_READ)
+"""An account that reads this interpreter, wherever it is."""
+NO_RIGHT = ("setpriv", "--bounding-set=-net_admin")
+
+
+class Host:
+    def __init__(self, folder: Path) -> None:
+        self._settings = folder / "settings.yml"
+        self._folder = folder
+        self._name = f"aihub{os.getpid()}firewall"
+        self._table = f"aihub_{install_id(folder / 'state')}"
+
+    def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        surroundings = {"PATH": f"{os.environ['PATH']}:/usr/sbin", "LANG": "C.UTF-8"}
+        entered = ["ip", "netns", "exec", self._name, *argv]
+        return subprocess.run(entered, env=surroundings, capture_output=True, text=True, check=False, timeout=60)
+
+    def firewall(self, *argv: str, egress: list[str], by: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        self._settings.write_text(f"state_dir: {self._folder / 'state'}\negress: {egress}\n")
+        return self.run(*by, AIHUB, "--settings", str(self._settings), "firewall", *argv)
+
+    def in_force(self) -> str:
+        """The table, as nft lists it; empty where there is none."""
+        return self.run("nft", "list", "table", "inet", self._table).stdout
+
+    def make(self) -> None:
+        subprocess.run(["ip", "netns", "add", self._name], check=True)
+
+    def remove(self) -> None:
+        subprocess.run(["ip", "netns", "del", self._name], check=False)
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    with tempfile.TemporaryDirectory(prefix="aihub-", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        made = Host(Path(folder))
+        made.make()
+        try:
+            yield made
+        finally:
+            made.remove()
+
+
+def test_an_entry_that_another_contains_opens_no_less(host: Host) -> None:
+    """nft refuses a set whose entries overlap: no rules, and Docker would not start."""
+    egress = ["10.9.0.0/16:443", "10.9.1.5:443", "10.9.1.5:80", "0.0.0.0/0:8443", "10.9.0.0/16:8443"]
+    done = host.firewall("--apply", egress=egress)
+    assert done.returncode == 0, done.stderr
+    allowed = host.in_force()
+    assert all(one in allowed for one in ("10.9.0.0/16 . 443", "10.9.1.5 . 80", "0.0.0.0/0 . 8443"))
+
+
+@pytest.mark.parametrize("option", ["--apply", "--ensure"])
+def test_where_no_rules_are_in_force_a_name_without_an_address_is_closed(host: Host, option: str) -> None:
+    done = host.firewall(option, egress=[HERE, NOWHERE])
+    assert done.returncode == 0, done.stderr
+    assert "nowhere.invalid has no address now" in done.stderr
+    assert "closed to the containers" in done.stderr
+    assert "192.0.2.7 . 5432" in host.in_force()
+
+
+def test_what_docker_requires_is_well_with_the_rules_that_are_in_force(host: Host) -> None:
+    """Docker's restart ends Docker first: where this failed then, it would stay away. The timer's run fails, so that systemd shows it."""
+    assert host.firewall("--ensure", egress=[HERE]).returncode == 0
+    rules = host.in_force()
+    assert "192.0.2.7 . 5432" in rules
+    apply = host.firewall("--apply", egress=["192.0.2.8:5432", NOWHERE])
+    ensure = host.firewall("--ensure", egress=["192.0.2.8:5432", NOWHERE])
+    assert (apply.returncode, ensure.returncode) == (1, 0)
+    assert all("nowhere.invalid has no address now" in done.stderr for done in (apply, ensure))
+    assert "the rules in force stay" in ensure.stderr
+    assert host.in_force() == rules
+    assert host.firewall("--ensure", egress=["192.0.2.8:5432"]).returncode == 0
+    assert "192.0.2.8 . 5432" in host.in_force()
+
+
+def test_what_was_flushed_is_back_with_dockers_next_start(host: Host) -> None:
+    """Debian's /etc/nftables.conf begins with it."""
+    assert host.firewall("--ensure", egress=[HERE]).returncode == 0
+    host.run("nft", "flush", "ruleset")
+    assert host.in_force() == ""
+    assert host.firewall("--ensure", egress=[HERE]).returncode == 0
+    assert "192.0.2.7 . 5432" in host.in_force()
+
+
+@pytest.mark.parametrize(("by", "cure"), [(NO_ROOT, "run it as root"), (NO_RIGHT, "`aihub firewall` shows them")])
+def test_rules_that_are_refused_have_their_cure(host: Host, by: tuple[str, ...], cure: str) -> None:
+    """Root is told no more to be root."""
+    done = host.firewall("--apply", egress=[HERE], by=by)
+    assert done.returncode == 1
+    assert "Operation not permitted" in done.stderr
+    assert cure in done.stderr
+    assert host.in_force() == ""
