@@ -166,7 +166,9 @@ def test_a_name_without_an_address_is_closed_and_opens_nothing_else(installed: I
     host.write("/etc/aihub/settings.yml", right.replace("10.9.0.0/16:443", "nowhere.example.org:443"))
     try:
         in_force = host.run(f"nft list table inet {TABLE}").stdout
-        assert host.run("systemctl start aihub-firewall", check=False).returncode != 0
+        assert host.run("systemctl start aihub-firewall-names", check=False).returncode != 0
+        host.run("systemctl restart docker")
+        assert "the rules in force stay" in host.run("journalctl -o cat -u aihub-firewall").stdout
         assert host.run(f"nft list table inet {TABLE}").stdout == in_force
         host.run(f"nft delete table inet {TABLE}; systemctl start aihub-firewall")
         assert MACHINE in host.run(f"nft list table inet {TABLE}").stdout
@@ -175,7 +177,7 @@ def test_a_name_without_an_address_is_closed_and_opens_nothing_else(installed: I
         assert "closed to the containers" in said
     finally:
         host.write("/etc/aihub/settings.yml", right)
-    host.run("systemctl start aihub-firewall")
+    host.run("systemctl start aihub-firewall-names")
 
 
 def test_a_restart_of_docker_cuts_nobody_off(installed: Installed, site: SiteNetwork) -> None:
@@ -184,6 +186,21 @@ def test_a_restart_of_docker_cuts_nobody_off(installed: Installed, site: SiteNet
     assert answers(installed, site)
     assert containers(installed) == before
     assert installed.host.run(f"nft list table inet {TABLE}").stdout == rules
+
+
+@pytest.mark.parametrize("verb", ["start", "reload", "restart"])
+def test_the_hosts_own_rules_take_neither_ours_nor_dockers_away(installed: Installed, site: SiteNetwork, verb: str) -> None:
+    """Each load of Debian's /etc/nftables.conf begins with `flush ruleset`."""
+    host, store = installed.host, installed.store["endpoint_url"].rpartition(":")[2]
+    before, docker = containers(installed), installed.main_pid("docker")
+    host.run(f"nft add table inet other; systemctl {verb} nftables")
+    assert "table inet other\n" not in host.run("nft list tables").stdout, "it was flushed"
+    until(lambda: host.run(f"nft list table inet {TABLE}", check=False).returncode == 0, what="the containers' rules")
+    until(lambda: installed.main_pid("docker") not in {0, docker}, what="Docker's restart")
+    until(lambda: answers(installed, site), what="the published port")
+    assert containers(installed) == before
+    assert reaches(installed, "mlflow", MACHINE, store)
+    assert not reaches(installed, "gate", MACHINE, store)
 
 
 def test_docker_does_not_start_without_the_rules(installed: Installed, site: SiteNetwork) -> None:

@@ -26,7 +26,8 @@ def installed() -> Iterator[Installed]:
     with fresh_host() as host:
         began = time.monotonic()
         program = block("2. The program").replace("THIS_REPOSITORY", "/repo") + block("2. The program", number=1)
-        host.prepare("\n".join([block("1. Packages"), program, block("3. Accounts, folders, settings")]))
+        accounts = f"cd /opt/aihub/src\n{block('3. Accounts, folders, settings')}"
+        host.prepare("\n".join([block("1. Packages"), program, block("Upgrade"), accounts]))
         host.write("/etc/hosts", f"127.0.0.1 localhost {HOST}\n")
         host.boot()
         with object_store(host.in_its_network()) as store:
@@ -60,7 +61,7 @@ def test_a_restart_of_both_units_stops_no_server(installed: Installed) -> None:
     guards = "pgrep -f 'tracking_server /var/lib/aihub/servers'"
     before, units = installed.host.run(guards).stdout, [installed.main_pid(unit) for unit in ("aihub-web", "aihub-reconciler")]
     assert before
-    installed.host.run("systemctl restart aihub-reconciler aihub-web")
+    installed.host.run(block("Upgrade", number=1))
     assert [installed.main_pid(unit) for unit in ("aihub-web", "aihub-reconciler")] != units
     assert installed.host.run(guards).stdout == before
     until(lambda: "experiments" in installed.answers(check=False), what="its user's login and its answer, once the API is there again")
@@ -107,7 +108,17 @@ def test_one_request_is_found_in_the_journal_and_the_numbers_are_there(installed
 
 def test_the_firewalls_rules_are_accepted(installed: Installed) -> None:
     installed.host.run(f"cd /opt/aihub/src\n{block('5. Firewall')}")
-    assert "aihub" in installed.host.run("nft list tables").stdout
+    assert "table inet aihub\n" in installed.host.run("nft list tables").stdout
+
+
+@pytest.mark.parametrize("verb", ["start", "reload", "restart"])
+def test_the_hosts_own_rules_do_not_take_the_tables_place(installed: Installed, verb: str) -> None:
+    """Each load of Debian's /etc/nftables.conf begins with `flush ruleset`."""
+    host = installed.host
+    host.run("nft add table inet other")
+    host.run(f"systemctl {verb} nftables")
+    assert "table inet other\n" not in host.run("nft list tables").stdout, "it was flushed"
+    assert "table inet aihub\n" in host.run("nft list tables").stdout
 
 
 def test_moving_to_an_emptied_host_brings_the_server_back_by_itself(installed: Installed) -> None:
@@ -128,6 +139,7 @@ def test_after_a_restart_of_the_host_everything_is_back_by_itself(installed: Ins
     host.boot()
     until(lambda: installed.answers(check=False) == before, what="the tracking server, started by the reconciler")
     assert host.run("systemctl is-active aihub-web aihub-reconciler nginx").stdout.split() == ["active"] * 3
+    assert "table inet aihub\n" in host.run("nft list tables").stdout
 
 
 def test_what_was_installed_goes_again(installed: Installed) -> None:

@@ -97,7 +97,7 @@ class FreshHost:
 
     def inside(self, *argv: str | Path) -> list[str]:
         """That command on the host, as arguments for this machine; its network alone is entered where the program is ours."""
-        variables = ["PATH=/opt/aihub/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "HOME=/root"]
+        variables = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "HOME=/root"]
         entered = ["nsenter", "--target", str(self.leader), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup"]
         return [*entered, "--", "/usr/bin/env", "-i", *variables, *map(str, argv)]
 
