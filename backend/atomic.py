@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,6 +32,20 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     sync_folder(path.parent)
 
 
+def place_file(source: Path, target: Path, *, replacing: Callable[[], None] = lambda: None) -> None:
+    """Copy a file so that ``target`` is whole or not there, mode 0600. ``replacing`` is called when only the rename is left to do."""
+    fresh = _fresh(target)
+    try:
+        shutil.copyfile(source, fresh)
+        fresh.chmod(0o600)
+        sync_file(fresh)
+        replacing()
+        fresh.replace(target)
+    finally:
+        fresh.unlink(missing_ok=True)
+    sync_folder(target.parent)
+
+
 def discard_unfinished(path: Path) -> None:
     """Remove what a ``replace_file`` of that path, killed half-way, left beside it."""
     _fresh(path).unlink(missing_ok=True)
@@ -39,6 +53,12 @@ def discard_unfinished(path: Path) -> None:
 
 def _fresh(path: Path) -> Path:
     return path.with_name(f".{path.name}.new")
+
+
+def sync_file(path: Path) -> None:
+    """Make its content survive a power cut."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

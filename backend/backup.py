@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from sqlalchemy import select
 
-from backend.atomic import ensure_space, full_disk_is_ours, make_private, remove_tree, replace_file, sync_folder
+from backend.atomic import ensure_space, full_disk_is_ours, make_private, place_file, remove_tree, replace_file, sync_folder
 from backend.backup_servers import ServerCopies
 from backend.errors import ServiceError
 from backend.i18n import _
@@ -27,7 +27,7 @@ from backend.ports import Keeper
 from backend.registry.database import Registry
 from backend.registry.models import Server, now
 from backend.settings import Settings
-from backend.snapshots import DATABASE, MANIFEST, PlainKeeper, copy_database, describe_files, place_file
+from backend.snapshots import DATABASE, MANIFEST, PlainKeeper, copy_database, describe_files
 
 FORMAT: Final = 1
 REGISTRY: Final = "registry.db"

@@ -7,14 +7,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from backend.atomic import ensure_space, full_disk_is_ours, make_private, remove_tree
+from backend.atomic import ensure_space, full_disk_is_ours, make_private, place_file, remove_tree
 from backend.backup import FORMAT, KEYS, REGISTRY, registry_at
 from backend.backup_servers import DAMAGED, SERVERS
 from backend.errors import ServiceError
 from backend.i18n import _
 from backend.registry.database import Registry
 from backend.settings import Settings
-from backend.snapshots import check_files, database_of, place_file, read_manifest
+from backend.snapshots import DATABASE, check_files, database_of, read_manifest, remove_sides, replace_database
 
 
 def restore_backup(directory: Path, settings: Settings) -> dict[str, Any]:
@@ -30,8 +30,12 @@ def restore_backup(directory: Path, settings: Settings) -> dict[str, Any]:
         with full_disk_is_ours("putting the backup back"):
             make_private(state)
             ensure_space(state, sum(facts["size"] for facts in manifest["files"].values()), why="putting the backup back")
-            for source, target in _places(manifest, settings):
+            places = list(_places(manifest, settings))
+            for _source, target in places:
                 make_private(target.parent)
+                if target.name == DATABASE:  # a restore of another backup, cut short, may have put some there
+                    remove_sides(target)
+            for source, target in places:
                 place_file(directory / source, target)
             _place_registry(directory / REGISTRY, registry, state)
     return manifest
@@ -52,7 +56,7 @@ def _check_empty(settings: Settings, registry: Registry) -> None:
 def _place_registry(source: Path, registry: Registry, state: Path) -> None:
     if registry.path is not None:
         make_private(registry.path.parent)
-        place_file(source, registry.path)
+        replace_database(source, registry.path)  # which is not there; what its last one left beside it may be
         registry.migrate()
         return
     part = state / ".registry"

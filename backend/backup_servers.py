@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from backend.atomic import full_disk_is_ours, make_private, remove_tree
+from backend.atomic import full_disk_is_ours, make_private, place_file, remove_tree
 from backend.errors import ServiceError
 from backend.ports import Keeper
 from backend.settings import Settings
-from backend.snapshots import DATABASE, MANIFEST, KeptCopies, database_of, place_file
+from backend.snapshots import DATABASE, MANIFEST, KeptCopies, database_of
 
 SERVERS: Final = "servers"
 DAMAGED: Final = "damaged"

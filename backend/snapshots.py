@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from backend.atomic import ensure_space, full_disk_is_ours, make_private, remove_tree, replace_file, sync_folder
+from backend.atomic import ensure_space, full_disk_is_ours, make_private, place_file, remove_tree, replace_file, sync_file, sync_folder
 from backend.errors import ServiceError
 from backend.ports import Keeper
 from backend.registry.models import now
 
 DATABASE: Final = "mlflow.db"
 MANIFEST: Final = "manifest.json"
-SIDES: Final = ("-wal", "-shm")
-"""Endings of what SQLite keeps beside a database: its last transactions may be there alone."""
+SIDES: Final = ("-wal", "-shm", "-journal")
+"""Endings of what SQLite keeps beside a database: its last transactions may be there alone, or what takes back half of one. The next who
+opens the database plays them into it, whichever database that is by then.
+"""
 _PART: Final = ".part-"
 _TOUCHED: Final = "touched"
 _SETTINGS: Final = ("settings.json", "users.json")
@@ -75,13 +77,7 @@ class PlainKeeper:
         target = database_of(directory)
         make_private(target.parent)
         ensure_space(target.parent, source.stat().st_size, why="putting the database back")
-
-        def make_way() -> None:
-            touching()
-            for side in SIDES:  # of the database that goes: the other would be read with it
-                target.with_name(DATABASE + side).unlink(missing_ok=True)
-
-        place_file(source, target, replacing=make_way)
+        replace_database(source, target, touching=touching)
 
 
 class KeptCopies:
@@ -198,15 +194,32 @@ def copy_database(source: Path, target: Path) -> None:
             os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
             with closing(_open(source)) as old, closing(_open(target)) as new:
                 old.backup(new)
-                # one file, nothing beside it; the box turns its own way of writing on again
+                # one file, nothing beside it; the box turns its own way of writing on at each start
                 new.execute("PRAGMA journal_mode=DELETE")
                 _prove(new)
-            _sync(target)
+            sync_file(target)
     except (sqlite3.Error, OSError, ServiceError) as error:
         target.unlink(missing_ok=True)
         if isinstance(error, sqlite3.Error):
             raise ServiceError("snapshot_failed", why=str(error)) from error
         raise
+
+
+def remove_sides(database: Path) -> None:
+    """Nothing lies beside it, after a power cut too: it is to go, and what lies there would be played into the one that comes."""
+    for side in SIDES:
+        database.with_name(database.name + side).unlink(missing_ok=True)
+    sync_folder(database.parent)
+
+
+def replace_database(source: Path, target: Path, *, touching: Callable[[], None] = lambda: None) -> None:
+    """As ``place_file``, where a database may be. Killed after ``touching``, it must be asked for again: the old one lacks its sides."""
+
+    def make_way() -> None:
+        touching()
+        remove_sides(target)
+
+    place_file(source, target, replacing=make_way)
 
 
 def describe_files(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -231,20 +244,6 @@ def check_files(folder: Path, manifest: dict[str, Any]) -> None:
         path = folder / name
         if not path.is_file() or path.stat().st_size != facts["size"] or _sha256(path) != facts["sha256"]:
             raise ServiceError("snapshot_damaged", why=f"{name} is missing or was changed")
-
-
-def place_file(source: Path, target: Path, *, replacing: Callable[[], None] = lambda: None) -> None:
-    """Copy a file so that ``target`` is whole or not there, mode 0600. ``replacing`` is called when only the rename is left to do."""
-    fresh = target.with_name(f".{target.name}.new")
-    try:
-        shutil.copyfile(source, fresh)
-        fresh.chmod(0o600)
-        _sync(fresh)
-        replacing()
-        fresh.replace(target)
-    finally:
-        fresh.unlink(missing_ok=True)
-    sync_folder(target.parent)
 
 
 def _fill(part: Path, directory: Path, about: dict[str, Any], keeper: Keeper, *, damaged: bool) -> None:
@@ -288,11 +287,6 @@ def _prove(database: sqlite3.Connection) -> None:
 def _open(path: Path) -> sqlite3.Connection:
     """Only what exists: SQLite would make an empty database of a wrong name."""
     return sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=20)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _sha256(path: Path) -> str:

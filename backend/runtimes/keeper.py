@@ -15,7 +15,7 @@ from backend.atomic import ensure_space, make_private, remove_tree, sync_folder
 from backend.errors import ServiceError
 from backend.runtimes.docker import UNREADY, Engine, EngineConflictError, MissingError
 from backend.runtimes.docker_spec import MIB, bind, one_shot
-from backend.snapshots import DATABASE, bytes_of, files_of, place_file
+from backend.snapshots import DATABASE, bytes_of, files_of, replace_database
 
 PYTHON: Final = "/opt/aihub/env/bin/python"
 SECONDS: Final = 300.0
@@ -75,7 +75,7 @@ class ContainerKeeper:
         if not data.exists() or data.stat().st_uid == os.geteuid():  # not prepared yet, which gives it its owner
             make_private(data)
             ensure_space(data, needed, why=doing)
-            place_file(source, data / DATABASE, replacing=touching)
+            replace_database(source, data / DATABASE, touching=touching)
             return
         ensure_space(directory, 2 * needed, why=doing)  # once more for the box's own uid, which cannot read ours
         with _exchange(directory) as given:

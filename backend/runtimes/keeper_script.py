@@ -17,7 +17,9 @@ import stat
 import sys
 from pathlib import Path
 
-BOX, OUT, DATABASE = Path("/box"), Path("/out"), "mlflow.db"
+BOX, IN, OUT, DATABASE = Path("/box"), Path("/in"), Path("/out"), "mlflow.db"
+SIDES = ("-wal", "-shm", "-journal")
+"""As `backend.snapshots`, which is not here, has them."""
 CLOSED = 0o750
 INHERITED = 0o2750
 """The group goes on to each new file, so that the service's account writes without any right of root what only one uid reads."""
@@ -95,16 +97,26 @@ def files() -> None:
 
 
 def place() -> None:
-    """Whole or not there."""
+    """Whole or not there. As `replace_database` of `backend.snapshots`: what lay beside the database that goes is gone before the other
+    comes, after a power cut too, since SQLite would play it into that one.
+    """
     os.umask(0o077)
     fresh = BOX / "data" / f".{DATABASE}.new"
-    shutil.copyfile(f"/in/{DATABASE}", fresh)
-    descriptor = os.open(fresh, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
-    for name in (f"{DATABASE}-wal", f"{DATABASE}-shm"):  # of the database that goes: the other would be read with it
-        (BOX / "data" / name).unlink(missing_ok=True)
+    shutil.copyfile(IN / DATABASE, fresh)
+    _sync(fresh)
+    for side in SIDES:
+        (BOX / "data" / f"{DATABASE}{side}").unlink(missing_ok=True)
+    _sync(BOX / "data")
     fresh.replace(BOX / "data" / DATABASE)
+    _sync(BOX / "data")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def main(verb: str, *arguments: str) -> None:

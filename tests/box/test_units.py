@@ -2,12 +2,16 @@
 
 import json
 import re
+import sqlite3
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.box import ROOT, users_document
+from tests.support.half_written import ROWS, mode_of, verdict_on, write_half
 from tracking_server import layout
 from tracking_server.guard.access import Access
 from tracking_server.guard.identity import Principal, parse_basic
@@ -143,6 +147,68 @@ def test_a_database_on_a_network_file_system_is_refused(tmp_path: Path) -> None:
     plan = Plan(Box(tmp_path), settings(), {}, "")
     with pytest.raises(database.DatabaseError, match="on nfs4"):
         database.prepare(plan, tmp_path, mounts=f"server:/x {tmp_path} nfs4 rw 0 0\n")
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Plan:
+    """A box without a database, and an environment beside it that makes one of the schema "abc"."""
+    from tracking_server.layout import Box
+
+    (tmp_path / "data").mkdir()
+    with closing(sqlite3.connect(tmp_path / "template.db")) as template, template:
+        template.execute("CREATE TABLE experiments (artifact_location TEXT)")
+        template.execute("CREATE TABLE alembic_version AS SELECT 'abc' AS version_num")
+        template.execute("CREATE TABLE runs (name TEXT)")
+        template.executemany("INSERT INTO runs VALUES (?)", [(f"run {number}",) for number in range(ROWS)])
+    (tmp_path / "version.json").write_text('{"schema_revision": "abc"}')
+    return Plan(Box(tmp_path), settings(), {}, "")
+
+
+def set_mode(plan: Plan, mode: str) -> None:
+    with closing(sqlite3.connect(plan.box.database)) as connection:
+        assert connection.execute(f"PRAGMA journal_mode = {mode}").fetchone() == (mode,)
+
+
+def test_a_database_is_in_wal_mode_from_its_first_start_on_and_again_where_a_copy_took_its_place(box: Plan, tmp_path: Path) -> None:
+    for _start in range(2):
+        database.prepare(box, tmp_path)
+        assert mode_of(box.box.database) == "wal"
+        set_mode(box, "delete")  # as every copy is
+    assert [path.name for path in box.box.data.iterdir()] == ["mlflow.db"]
+
+
+def test_what_a_killed_mlflow_left_half_done_without_wal_is_taken_back(box: Plan, tmp_path: Path) -> None:
+    database.prepare(box, tmp_path)
+    write_half(box.box.database)
+    database.prepare(box, tmp_path)
+    assert (mode_of(box.box.database), verdict_on(box.box.database)) == ("wal", "ok")
+    with closing(sqlite3.connect(box.box.database)) as connection:
+        assert connection.execute("SELECT count(*) FROM runs WHERE name GLOB '*half'").fetchone() == (0,)
+
+
+def test_a_backup_that_reads_a_copy_that_was_put_back_keeps_no_server_from_its_start(
+    box: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.prepare(box, tmp_path)
+    set_mode(box, "delete")
+    with closing(sqlite3.connect(box.box.database)) as reader, monkeypatch.context() as patch:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM runs").fetchone()
+        patch.setattr(sqlite3, "connect", partial(sqlite3.connect, timeout=0.05))
+        database.prepare(box, tmp_path)
+    assert mode_of(box.box.database) == "delete"
+    database.prepare(box, tmp_path)
+    assert mode_of(box.box.database) == "wal"
+
+
+def test_a_database_that_cannot_be_read_or_is_of_another_schema_is_refused(box: Plan, tmp_path: Path) -> None:
+    database.prepare(box, tmp_path)
+    (tmp_path / "version.json").write_text('{"schema_revision": "def"}')
+    with pytest.raises(database.DatabaseError, match="has schema abc and this MLflow needs def"):
+        database.prepare(box, tmp_path)
+    box.box.database.write_bytes(b"no database" * 1000)
+    with pytest.raises(database.DatabaseError, match=r"cannot be read .* restore it from a backup"):
+        database.prepare(box, tmp_path)
 
 
 def test_where_new_experiments_go() -> None:

@@ -24,7 +24,7 @@ class DatabaseError(Exception):
 
 
 def prepare(plan: Plan, environment: Path, mounts: str | None = None) -> None:
-    """Make the database if there is none, and check it if there is one.
+    """Make the database if there is none; turn WAL on, which a copy that was put back lacks, and check the schema.
 
     Raises:
         DatabaseError: network file system, or another version's schema.
@@ -34,7 +34,13 @@ def prepare(plan: Plan, environment: Path, mounts: str | None = None) -> None:
         raise DatabaseError(f"the server's data is on {kind}, where SQLite loses data: move the service's state to a local disk")
     if not plan.box.database.exists():
         make(plan, environment / "template.db")
-    check_schema(plan.box.database, environment)
+    try:
+        # "rw": what a killed MLflow left half done is taken back by whoever may write.
+        with closing(sqlite3.connect(f"file:{plan.box.database}?mode=rw", uri=True)) as connection:
+            turn_on_wal(connection)
+            check_schema(connection, environment)
+    except sqlite3.DatabaseError as error:
+        raise DatabaseError(f"the server's database cannot be read ({error}): restore it from a backup") from None
 
 
 def file_system(path: Path, mounts: str) -> str:
@@ -56,21 +62,26 @@ def make(plan: Plan, template: Path) -> None:
     shutil.copyfile(template, part)
     part.chmod(0o600)
     with closing(sqlite3.connect(part)) as database:
+        database.execute("PRAGMA journal_mode = MEMORY")  # killed here, it leaves nothing beside the part that the next one would read
         with database:
             database.execute("UPDATE experiments SET artifact_location = ?", (plan.artifact_root.rstrip("/") + "/0",))
-        database.execute("PRAGMA journal_mode = WAL")
     with part.open("rb") as file:
         os.fsync(file.fileno())
     part.replace(plan.box.database)
 
 
-def check_schema(database: Path, environment: Path) -> None:
-    expected = json.loads((environment / "version.json").read_text())["schema_revision"]
+def turn_on_wal(connection: sqlite3.Connection) -> None:
+    """It stays on, in the file. Where a backup reads a database that has it not yet, the next start turns it on: MLflow works without."""
     try:
-        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-            found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    except sqlite3.DatabaseError as error:
-        raise DatabaseError(f"the server's database cannot be read ({error}): restore it from a backup") from None
+        connection.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+
+
+def check_schema(connection: sqlite3.Connection, environment: Path) -> None:
+    expected = json.loads((environment / "version.json").read_text())["schema_revision"]
+    found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     if not found or found[0] != expected:
         was = found[0] if found else "none"
         message = f"the server's database has schema {was} and this MLflow needs {expected}: upgrade the server (its data is left as it is)"

@@ -118,8 +118,10 @@ child = subprocess.Popen(
     [sys.executable, "-c", "import time; time.sleep(600)"], process_group=0, pass_fds=[listener.fileno()], stdout=out, stderr=out
 )
 (BOX / "run" / "child.pid").write_text(str(child.pid))
+is_new = not (BOX / "data" / "mlflow.db").exists()
 database = sqlite3.connect(BOX / "data" / "mlflow.db")
-database.execute("PRAGMA journal_mode=WAL")
+if is_new:  # a copy that was put back stays without: a real box turns it on, and until then the service must do without it, too
+    database.execute("PRAGMA journal_mode=WAL")
 with database:
     database.execute("CREATE TABLE IF NOT EXISTS runs (name TEXT)")
 database.close()

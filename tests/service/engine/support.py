@@ -211,10 +211,12 @@ def schema_of(path: Path) -> str | None:
 
 
 def make_database(path: Path, *, runs: Sequence[str] = ()) -> None:
-    """A database as a box would make it, WAL and all, unless it is there."""
+    """A database as a box would make it, WAL and all; one that is there stays as it is but for the runs."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    is_new = not path.exists()
     database = sqlite3.connect(path)
-    database.execute("PRAGMA journal_mode=WAL")
+    if is_new:
+        database.execute("PRAGMA journal_mode=WAL")
     with database:
         database.execute("CREATE TABLE IF NOT EXISTS runs (name TEXT)")
         database.executemany("INSERT INTO runs VALUES (?)", [(run,) for run in runs])

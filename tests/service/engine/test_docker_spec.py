@@ -19,6 +19,7 @@ from backend.registry.models import Server
 from backend.runtimes.docker_spec import Pod, create_arguments, one_shot
 from backend.runtimes.keeper import ContainerKeeper
 from backend.settings import Settings
+from backend.snapshots import SIDES
 from tests.service.engine.support import Site
 
 SIZE = SizeClass(name="small", memory=512 * 1024**2, cpus=0.5, pids=128, workers=1)
@@ -169,9 +170,10 @@ def test_a_copy_is_what_the_container_wrote_into_the_services_file(tmp_path: Pat
 def test_files_are_taken_as_they_are_each_by_one_of_the_services(tmp_path: Path):
     box, folder = box_with_database(tmp_path), tmp_path / "taken"
     folder.mkdir()
-    (box / "data" / "mlflow.db-wal").touch()
+    for side in SIDES:
+        (box / "data" / f"mlflow.db{side}").touch()
     keeper_of(lambda found: found.write_text(found.name)).copy_files(box, folder)
-    assert {path.name: path.read_text() for path in folder.iterdir()} == {"mlflow.db": "mlflow.db", "mlflow.db-wal": "mlflow.db-wal"}
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {f"mlflow.db{side}": f"mlflow.db{side}" for side in ("", *SIDES)}
 
 
 def test_a_large_database_gets_more_time_and_what_is_late_is_said_so(tmp_path: Path):

@@ -17,6 +17,7 @@ from backend.wishes import StorageWish
 from tests.service.engine.real_site import RealSite, running_site
 from tests.service.engine.support import ALICE, GROUP, until
 from tests.support.box import MLFLOW_VERSION, environment
+from tests.support.half_written import mode_of
 from tests.support.s3 import S3Store
 
 pytestmark = pytest.mark.box
@@ -94,3 +95,4 @@ def test_deleted_and_restored_with_what_was_in_it(real: RealSite):
     assert real.kept.exists(real.one().id)
     real.ask_and_wait(real.ask("restore"))
     assert real.experiments() == ["Default", "first", "second"]
+    assert mode_of(real.database(real.one())) == "wal", "which no copy has"
