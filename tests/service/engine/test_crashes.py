@@ -82,7 +82,7 @@ UPGRADE = [
 ROLLBACK = [
     *points("rollback"),
     Crash("backend.snapshots:KeptCopies.note_touched", after=True),
-    *(Crash("backend.snapshots:place_file", after=after) for after in (False, True)),
+    *(Crash(f"backend.snapshots:{name}", after=after) for name in ("place_file", "remove_sides") for after in (False, True)),
 ]
 USERS = [*points("users"), Crash("backend.boxfiles:replace_file")]
 STORAGE = [*points("storage"), Crash("backend.boxfiles:replace_file", after=True)]
@@ -93,6 +93,7 @@ UNDO_UPGRADE = [
         for moment in ("undoing", "undone")
     ),
     Crash("backend.snapshots:KeptCopies.put_back", after=True),
+    Crash("backend.snapshots:remove_sides", call=2, after=True),
     *(Crash("backend.snapshots:KeptCopies.remove", call=4, after=after) for after in (False, True)),
     Crash("upgrade.ending"),
 ]
