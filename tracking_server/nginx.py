@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from tracking_server import replies
-from tracking_server.nginx_parts import AUTH, OPEN_GATEWAY, SANDBOX, SIGN_IN, TO_GUARD, TO_MLFLOW
+from tracking_server.nginx_parts import AUTH, BODILESS, OPEN_GATEWAY, SANDBOX, SIGN_IN, TO_GUARD, TO_MLFLOW
 from tracking_server.settings import Settings
 
 CONNECTIONS = 4096  # a waiting client takes two, and a third while its login is checked
@@ -64,9 +64,19 @@ http {{
         ":" 'Basic realm="MLflow"';
         "expired:" 'Basic realm="MLflow"';
     }}
-    map "$request_method:$aihub_portal:$http_accept" $aihub_page {{
+    map "$http_content_length$http_transfer_encoding" $aihub_body {{
+        default with;
+        "" without;
+        0 without;
+    }}
+    map "$request_method:$aihub_portal:$aihub_body:$http_accept" $aihub_page {{
         default "";
-        "~^GET:1:.*text/html" 1;
+        "~^GET:1:without:.*text/html" 1;
+    }}
+    map "$request_method:$aihub_body" $aihub_stray {{
+        default "";
+        "~^PUT:" "";
+        "~:with$" 1;
     }}
     map $upstream_http_x_aihub_principal $aihub_answered {{ default $upstream_http_x_aihub_principal; "" -; }}
     map $http_x_request_id $aihub_request_id {{
@@ -98,6 +108,10 @@ http {{
         set $aihub_why "";
         set $aihub_largest {upload};
         add_header X-Request-Id $aihub_request_id always;
+        # To MLflow's routes a newline at the end is as good as none.
+        if ($uri ~ "[\\x01-\\x1f\\x7f]") {{
+            {reply_400_path}
+        }}
         error_page 401 = @refused;
         error_page 403 = @forbidden;
         error_page 404 = @unknown;
@@ -112,20 +126,24 @@ http {{
         }}
         location = /mlflow/health {{
             access_log off;
+{bodiless}
             proxy_pass http://guard/health;
 {to_guard}
         }}
         location = /mlflow/version {{
+{bodiless}
             proxy_pass http://guard/version;
 {to_guard}
         }}
         location = /mlflow/-/health {{
             access_log off;
+{bodiless}
             proxy_pass http://guard/-/health;
 {to_guard}
         }}
         location = /mlflow/-/info {{
 {auth}
+{bodiless}
             proxy_pass http://guard/-/info;
 {to_guard}
             proxy_set_header X-Aihub-Principal $aihub_principal;
@@ -158,6 +176,9 @@ http {{
 {rules}
         location ~ {artifact} {{
 {auth}
+            if ($aihub_stray) {{
+                {reply_400_body}
+            }}
             rewrite ^/mlflow(/.*)$ $aihub_artifact_prefix$1 break;
 {to_mlflow}
 {sandbox}
@@ -255,6 +276,7 @@ def nginx_text(settings: Settings, *, user: str | None) -> str:
         listen=settings.listen,
         auth=AUTH,
         sign_in=SIGN_IN,
+        bodiless=BODILESS,
         to_guard=TO_GUARD,
         to_mlflow=TO_MLFLOW,
         sandbox=SANDBOX,

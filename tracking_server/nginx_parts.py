@@ -8,6 +8,10 @@ AUTH = """\
             auth_request_set $aihub_foreign $upstream_http_x_aihub_foreign;
             auth_request_set $aihub_why $upstream_http_x_aihub_why;"""
 
+# Whoever asks: nothing of a stranger's body is kept, not even on the disk.
+BODILESS = """\
+            client_max_body_size 1;"""
+
 SIGN_IN = """\
             client_max_body_size 8k;
             client_body_buffer_size 8k;

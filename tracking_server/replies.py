@@ -10,6 +10,8 @@ TOO_LARGE = (
 )
 # In MLflow's own error shape, so that its client shows the message.
 _REPLIES: dict[str, tuple[str, str]] = {
+    "400_body": ("INVALID_PARAMETER_VALUE", "Only an upload (PUT) has a body here: send none with this request."),
+    "400_path": ("INVALID_PARAMETER_VALUE", "The path holds a control character, such as a line feed: give the file another name."),
     "401": (
         "UNAUTHENTICATED",
         "Unknown user, wrong password, or a token that is no longer good: use what was registered for this server, or make a new token.",

@@ -126,3 +126,30 @@ def test_a_webhook_made_before_a_sleep_works_after_it(box: Box) -> None:
     assert box.request("GET", f"/api/2.0/mlflow/webhooks/{number}").json()["webhook"]["name"] == "hook"
     assert box.request("PATCH", f"/api/2.0/mlflow/webhooks/{number}", json={"description": "again"}).status_code == 200
     box.write_settings(idle_seconds=0)
+
+
+@pytest.mark.parametrize("path", ["/mlflow/health", "/mlflow/version", "/mlflow/-/health"])
+def test_nothing_is_kept_of_a_strangers_body(box: Box, path: str) -> None:
+    assert requests.get(box.origin + path, timeout=60).status_code == 200
+    assert requests.post(box.origin + path, data=b"x" * 1000, timeout=60).status_code == 413
+    assert requests.post(box.origin + path, data=iter([b"x" * 1000]), timeout=60).status_code == 413
+    page = {"Accept": "text/html", "X-Forwarded-User": "mallory"}
+    refused = requests.get(f"{box.origin}/mlflow/", data=b"x" * 1000, headers=page, timeout=60)
+    assert (refused.status_code, refused.headers["Content-Type"]) == (401, "application/json")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PATCH", "DELETE"])
+def test_only_an_upload_has_a_body_on_the_artifact_route(box: Box, method: str) -> None:
+    url = f"{box.origin}/mlflow/api/2.0/mlflow-artifacts/artifacts/0/bodies/x"
+    for body in (b"x" * 1000, iter([b"x" * 1000])):
+        answer = requests.request(method, url, data=body, auth=box.auth, timeout=60)
+        assert (answer.status_code, answer.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+
+
+def test_a_name_with_a_line_end_is_refused_and_is_no_other_file(box: Box) -> None:
+    place = "/mlflow/api/2.0/mlflow-artifacts/artifacts/0/newlines/x"
+    assert spelled(box, place, "PUT", data=b"the one").status_code == 200
+    for other in ("%0A", "%0Ay", "%7F"):
+        assert spelled(box, place + other, "PUT", data=b"another").status_code == 400
+        assert spelled(box, place + other, "DELETE").status_code == 400
+    assert spelled(box, place).text == "the one"

@@ -376,3 +376,13 @@ def test_plain_mlflow_takes_a_token(box: Box, box_environment: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "token:m1:alice" in (box.home / "log" / "access.log").read_text()
+
+
+def test_a_form_of_many_fields_is_refused_and_ends_nothing(door: Box) -> None:
+    """Anybody may send one."""
+    assert door.process is not None
+    refused = requests.post(
+        f"{door.url}/-/sign-in", data="&" * 9, headers={"Content-Type": "application/x-www-form-urlencoded"}, timeout=30
+    )
+    assert (refused.status_code, door.process.poll()) == (400, None)
+    assert door.health()["state"] in {"asleep", "awake", "waking"}

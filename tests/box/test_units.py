@@ -2,6 +2,8 @@
 
 import json
 import re
+import signal
+import socket
 import sqlite3
 from contextlib import closing
 from functools import partial
@@ -14,8 +16,10 @@ from tests.support.box import ROOT, users_document
 from tests.support.half_written import ROWS, mode_of, verdict_on, write_half
 from tracking_server import layout
 from tracking_server.guard.access import Access
+from tracking_server.guard.http import Connection, Request, Respond, Response
 from tracking_server.guard.identity import Principal, parse_basic
 from tracking_server.guard.logs import LogKeeper
+from tracking_server.guard.loop import Loop
 from tracking_server.guard.users import UsersError, parse_users
 from tracking_server.guard.watch import Watch
 from tracking_server.mlflow_process import database
@@ -315,3 +319,32 @@ class NoLoop:
 
     def later(self, seconds: float, call: Any) -> None:
         return None
+
+
+def test_a_request_that_its_handler_cannot_take_ends_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    loop = Loop()
+    here, there = socket.socketpair()
+
+    def handler(_request: Request, respond: Respond) -> None:
+        respond(Response(200))
+        loop.stop()
+
+    def broken(_request: Request, _respond: Respond) -> None:
+        raise ValueError("a defect")
+
+    def another() -> None:
+        Connection(loop, inside, handler)
+        other.sendall(b"GET / HTTP/1.1\r\n\r\n")
+
+    other, inside = socket.socketpair()
+    with here, other:
+        Connection(loop, there, broken)
+        here.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        loop.later(0, another)
+        loop.run()
+        assert here.recv(100).startswith(b"HTTP/1.1 500 ")
+        assert other.recv(100).startswith(b"HTTP/1.1 200 ")
+    signal.set_wakeup_fd(-1)  # the loop's bell
+    there.close()
+    inside.close()
+    assert "ValueError: a defect" in capfd.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import traceback
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ _PHRASES = {
     404: "Not Found",
     405: "Method Not Allowed",
     413: "Content Too Large",
+    500: "Internal Server Error",
     503: "Service Unavailable",
     507: "Insufficient Storage",
 }
@@ -122,7 +124,15 @@ class Connection:
         elif len(rest) >= length:
             self._input = b"" if self._once else rest[length:]
             self._waiting = True
-            self._handler(request._replace(body=rest[:length]), self._respond)
+            self._handle(request._replace(body=rest[:length]))
+
+    def _handle(self, request: Request) -> None:
+        try:
+            self._handler(request, self._respond)
+        except Exception:  # noqa: BLE001
+            traceback.print_exc()  # of one request, which must not end the server for all others
+            if self._waiting:
+                self._refuse(500)
 
     def _refuse(self, status: int) -> None:
         """An answer after which nothing of this connection can be understood."""

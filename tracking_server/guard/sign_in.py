@@ -60,7 +60,10 @@ class SignIn:
     def _enter(self, request: Request) -> Response:
         if self._closed():
             raise SignInError("closed")
-        form = parse_qs(request.body.decode("latin-1"), max_num_fields=8)
+        try:
+            form = parse_qs(request.body.decode("latin-1"), max_num_fields=8)
+        except ValueError:  # more fields than that
+            raise SignInError("no_ticket") from None
         tickets = form.get("ticket", [])
         if len(tickets) != 1:
             raise SignInError("no_ticket")
