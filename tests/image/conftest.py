@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from mlwf.image.cache import Cache
 
 from tests.image.index import Index, Serving
 
@@ -78,6 +79,17 @@ def packed(files: Mapping[str, bytes], *entries: tarfile.TarInfo, prefix: str = 
         for entry in entries:
             tar.addfile(entry, io.BytesIO(b"\0" * entry.size))
     return out.getvalue()
+
+
+def file_of(folder: Path, content: str = "content", name: str = "made") -> Path:
+    made = folder / name
+    made.write_text(content)
+    return made
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache.open({"MLWF_CACHE": str(tmp_path / "cache")})
 
 
 @pytest.fixture

@@ -16,25 +16,14 @@ from mlwf.ending import Terminated
 from mlwf.errors import MlwfError
 from mlwf.export import lease
 from mlwf.image.cache import CONTENT, LEASES, NOTE, Cache, remove_tree
-from mlwf.image.cache_space import IN_USE_SECONDS, entries, prune
+from mlwf.image.cache_space import IN_USE_SECONDS, prune
 from mlwf.image.steps import Steps
 from mlwf.image_cli import TerminalReporter
 from rich.console import Console
 
-from mlwf import cli
+from tests.image.conftest import file_of
 
 DEADLINE = 60.0
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    return Cache.open({"MLWF_CACHE": str(tmp_path / "cache")})
-
-
-def file_of(folder: Path, content: str = "content", name: str = "made") -> Path:
-    made = folder / name
-    made.write_text(content)
-    return made
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -333,50 +322,6 @@ def test_who_waits_for_another_job_is_told(cache: Cache, capsys: pytest.CaptureF
     with cache.lock("image-1"), cache.lock("image-1", waits=Steps(Impatient(Console(stderr=True), as_json=as_json)).waits):
         said = capsys.readouterr().err
     assert json.loads(said) == {"state": "waits"} if as_json else "waits for it" in said
-
-
-def test_prune_takes_the_oldest_and_nothing_in_use(cache: Cache, tmp_path: Path) -> None:
-    now = time.time()
-    for number, age in enumerate([3, 5, 4, 0]):
-        kept = cache.put("images", str(number), file_of(tmp_path, "x" * 100_000))
-        os.utime(kept.parent, (now - age * IN_USE_SECONDS,) * 2)
-        os.utime(kept, (now - 9 * IN_USE_SECONDS,) * 2)
-        os.utime(kept.parent / NOTE, (now - 9 * IN_USE_SECONDS,) * 2)
-    assert [entry.path.name for entry in entries(cache)] == ["1", "2", "0", "3"]
-    assert cache.get("images", "2")  # which is a use
-    each = entries(cache)[0].size
-    assert prune(cache, 2 * each).removed == 2
-    assert sorted(path.name for path in (cache.root / "images").iterdir()) == ["2", "3"]
-    last = prune(cache, 0)
-    assert (last.removed, last.in_use) == (0, last.left)
-    assert prune(cache, 0, now=now + 2 * IN_USE_SECONDS).left == 0
-
-
-def test_a_file_that_two_entries_share_counts_once(cache: Cache, tmp_path: Path) -> None:
-    kept = cache.put("images", "a", file_of(tmp_path, "x" * 200_000))
-    os.link(kept, tmp_path / "linked")
-    cache.put("images", "b", tmp_path / "linked")
-    assert sum(entry.size for entry in entries(cache)) < 300_000
-
-
-def test_the_command(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("MLWF_CACHE", str(cache.root))
-    kept = cache.put("images", "k", file_of(tmp_path, "x" * 100_000))
-    assert cli.run(["cache", "info", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["folder"] == str(cache.root)
-    assert told["kinds"]["images"]["entries"] == 1
-    assert told["bytes"] == told["kinds"]["images"]["bytes"] >= 100_000
-    for vague in (["cache", "prune"], ["cache", "prune", "--all", "--max-gb", "1"]):
-        assert cli.run(vague) == 2
-    assert cli.run(["cache", "prune", "--all"]) == 0
-    assert "used within the last hour" in capsys.readouterr().out
-    for path in (kept.parent, *kept.parent.iterdir()):
-        os.utime(path, (1, 1))
-    assert cli.run(["cache", "prune", "--max-gb", "0", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["bytes"] == 0
-    assert cli.run(["cache", "info"]) == 0
-    assert str(cache.root) in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("ends", [KeyboardInterrupt, Terminated])

@@ -8,10 +8,15 @@ import platform
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from mlwf.errors import MlwfError
+from mlwf.image.cache import Cache
+from mlwf.image.cache_space import prune
 from mlwf.image.process import Runner
-from mlwf.image.pythons import _from_site, _from_uv
+from mlwf.image.pythons import PythonWishes, _from_site, _from_uv, find_python
 
 from tests.image.web import Web
 
@@ -91,3 +96,57 @@ def test_what_the_site_keeps(tmp_path: Path) -> None:
     assert not _from_site("3.11.8", tmp_path / "other", environ)
     assert not _from_site("../../etc", tmp_path / "other", environ)
     assert not _from_site("3.11.7", tmp_path / "other", {})
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """What MLWF_PYTHONS names: one Python, years old."""
+    program = tmp_path / "site/3.11.7/bin/python3.11"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    age(tmp_path / "site")
+    return tmp_path / "site"
+
+
+def age(folder: Path) -> None:
+    for path in (*folder.rglob("*"), folder):
+        os.utime(path, (1, 1))
+
+
+def kit_of(cache: Cache, site: Path) -> Any:
+    """As much of a build's as finding a Python takes, with a base in which every Python says that it is the right one."""
+    tool = SimpleNamespace(run=lambda *_args, **_options: "3.11.7\n")
+    environ = {"PATH": os.environ["PATH"], "MLWF_PYTHONS": str(site)}
+    steps = SimpleNamespace(waits=lambda: None)
+    return SimpleNamespace(cache=cache, runner=Runner(environ, io.BytesIO()), tool=tool, processors=1, steps=steps)
+
+
+BASE: Any = SimpleNamespace(facts=SimpleNamespace(pythons={}, architecture="x86_64"), made=lambda: SimpleNamespace(file=Path("base.sif")))
+OFFLINE = PythonWishes(offline=True)
+
+
+def test_a_python_that_was_used_just_now_is_not_pruned_nor_lost_without_network(cache: Cache, tmp_path: Path, site: Path) -> None:
+    with pytest.raises(MlwfError, match="--fetch-only"):
+        find_python("3.11.7", BASE, kit_of(cache, tmp_path / "none"), wishes=OFFLINE)
+    made = find_python("3.11.7", BASE, kit_of(cache, site), wishes=PythonWishes())
+    assert made.folder
+    assert made.origin == "site"
+    prune(cache, 0)
+    age(cache.root / "pythons")
+    used = find_python("3.11.7", BASE, kit_of(cache, tmp_path / "none"), wishes=OFFLINE)
+    prune(cache, 0)
+    kept = find_python("3.11.7", BASE, kit_of(cache, tmp_path / "none"), wishes=OFFLINE)
+    assert made == used == kept
+    assert made.folder.stat().st_ino == used.folder.stat().st_ino  # type: ignore[union-attr]
+    assert (made.folder / "bin/python3.11").exists()
+
+
+def test_a_python_that_other_jobs_use_is_never_taken_away_for_a_new_one(cache: Cache, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = find_python("3.11.7", BASE, kit_of(cache, site), wishes=PythonWishes())
+    assert made.folder
+    inode = (made.folder / "bin/python3.11").stat().st_ino
+    # Two jobs make it at once when a lease fails: neither saw the other's.
+    monkeypatch.setattr("mlwf.image.pythons._kept", lambda _key, _cache: None)
+    assert find_python("3.11.7", BASE, kit_of(cache, site), wishes=PythonWishes()) == made
+    assert (made.folder / "bin/python3.11").stat().st_ino == inode

@@ -19,7 +19,7 @@ from mlwf.image.base_size import ARCHITECTURES, layers_size, layout_manifest
 from mlwf.image.create import _check_room
 from mlwf.image.docker_reference import DockerReference
 
-from tests.image.conftest import package_files
+from tests.image.conftest import package_files, packed
 from tests.mlwf.test_image_parts import fake_tool, run_command
 
 
@@ -82,12 +82,25 @@ def test_what_is_wrong_with_the_base_is_told_before_the_package_is_fetched(
     assert told(monkeypatch, tmp_path, "nonsense:base")[0] == 2
     assert told(monkeypatch, tmp_path, "docker-archive:no.tar")[0] == 2
     assert "404" in told(monkeypatch, tmp_path, f"docker://{address}/python:2")[1]
-    assert "--offline forbids" in told(monkeypatch, tmp_path, "library://python", "--offline")[1]
+    (tmp_path / "model.tar.gz").touch()
+    here = ("--model-pkg-url", str(tmp_path / "model.tar.gz"), "--offline")
+    assert "The base image library://python is not in the cache" in told(monkeypatch, tmp_path, "library://python", *here)[1]
     good = f"docker://{address}/python:3"
     with monkeypatch.context() as patched:
         patched.setattr("mlwf.image.plan.LEAST_SPACE", 1 << 60)
         assert "There is no place for" in told(patched, tmp_path, good)[1]
     assert "127.0.0.1:9" in told(monkeypatch, tmp_path, good)[1], "only then the package is asked for"
+
+
+def test_an_address_that_a_job_without_network_reads_was_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    base = f"docker://{address}/python:3"
+    (tmp_path / "model.tar.gz").write_bytes(packed(package_files()))
+    told(monkeypatch, tmp_path, base)
+    (remembered,) = (tmp_path / "cache/addresses").iterdir()
+    os.utime(remembered, (1, 1))
+    here = ("--model-pkg-url", str(tmp_path / "model.tar.gz"), "--offline")
+    assert f"The base image {base} is not in the cache" in told(monkeypatch, tmp_path, base, *here)[1]
+    assert remembered.stat().st_mtime > 1, "prune goes by it"
 
 
 def manifest_of(*sizes: int) -> bytes:

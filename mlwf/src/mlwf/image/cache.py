@@ -87,6 +87,14 @@ class Cache:
                 self.remove(entry)
         return entry / CONTENT
 
+    def put_folder(self, kind: str, key: str, made: Path) -> Path:
+        """Takes the finished folder over, from `work`. One that is there already stays: jobs use its files by path. Raises OSError."""
+        entry = self.root / kind / key
+        entry.parent.mkdir(0o700, parents=True, exist_ok=True)
+        os.utime(made)  # a copy has the time of what it was copied from, and would be pruned while it is in use
+        _rename_into(made, entry)
+        return entry
+
     def remove(self, entry: Path) -> None:
         """Takes an entry away: out of sight by one rename, and then file by file."""
         with self.work() as work, contextlib.suppress(FileNotFoundError):

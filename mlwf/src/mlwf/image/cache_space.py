@@ -10,7 +10,9 @@ from pathlib import Path
 from mlwf.image.cache import LEASES, WORK, Cache
 
 # Entries are one folder each; of wheels and Pythons a job uses files by path, so a whole version goes at once.
-KINDS = ("images", "bases", "pythons", "wheels", "compiled", "locks", "proofs", "digests", "addresses")
+KINDS = ("images", "bases", "packages", "pythons", "wheels", "compiled", "locks", "proofs", "digests", "addresses")
+# What only leads to an entry: a few bytes, without which a base of gigabytes is not found.
+LEADS = frozenset({"digests", "addresses"})
 IN_USE_SECONDS = 3600.0
 
 
@@ -35,7 +37,7 @@ class Pruned:
 
 
 def entries(cache: Cache) -> list[Entry]:
-    """Everything in the user's cache, whatever used last at the end. A file that several entries share counts once."""
+    """Everything in the user's cache, in the order in which it may go. A file that several entries share counts once."""
     seen: set[tuple[int, int]] = set()
     found = [
         Entry(path, kind, _size(path, seen), _used(path))
@@ -43,7 +45,7 @@ def entries(cache: Cache) -> list[Entry]:
         for path in _children(cache.root / kind)
         if not path.name.startswith(".")
     ]
-    return sorted(found, key=lambda entry: entry.used)
+    return sorted(found, key=lambda entry: (entry.kind in LEADS, entry.used))
 
 
 def prune(cache: Cache, max_bytes: int, *, now: float | None = None) -> Pruned:

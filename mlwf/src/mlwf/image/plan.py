@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -121,7 +122,7 @@ def _pin(kit: Kit, source: BaseSource, wanted: Wanted) -> Pinned:
     remembered = kit.cache.root / "addresses" / kit.cache.key(source.text)
     if wanted.offline and source.is_remote:
         try:
-            digest, _space, exact = remembered.read_text().partition(" ")
+            digest, _space, exact = _recall(remembered).partition(" ")
         except FileNotFoundError:
             raise _not_fetched(source.text) from None
         return Pinned(exact, digest, exact)
@@ -139,12 +140,20 @@ def _remember(path: Path, text: str) -> None:
     fresh.rename(path)
 
 
+def _recall(path: Path) -> str:
+    """What was remembered there. Raises FileNotFoundError."""
+    text = path.read_text()
+    with contextlib.suppress(OSError):
+        os.utime(path)  # when it was last used, for prune
+    return text
+
+
 def _digest(kit: Kit, file: Path) -> str:
     """A file's digest, remembered as long as the file stays as it is."""
     state = file.stat()
     known = kit.cache.root / "digests" / kit.cache.key(file, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
     try:
-        return known.read_text()
+        return _recall(known)
     except FileNotFoundError:
         digest = file_digest(file)
     _remember(known, digest)

@@ -1,5 +1,6 @@
 """The exact Python that the model recorded: the base's own, one that the site keeps, or one that uv fetches."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -10,13 +11,14 @@ from pathlib import Path
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.image.base import ComingBase
-from mlwf.image.cache import remove_tree
+from mlwf.image.cache import Cache
 from mlwf.image.kit import Kit
 from mlwf.image.process import ProgramError, Runner
 from mlwf.image.tool import Bind
 from mlwf.image.uv_program import run_uv
 
 INSIDE = "/mlwf/python"
+ORIGINS = ("site", "uv")
 VERSION = re.compile(r"3\.[0-9]{1,2}\.[0-9]{1,2}")
 COMPILE = (
     "import compileall, py_compile, sys\n"
@@ -59,12 +61,9 @@ def find_python(wanted: str, base: ComingBase, kit: Kit, *, wishes: PythonWishes
         return Python(wanted, base.facts.pythons[wanted], None, "base")
     key = f"{wanted}-{base.facts.architecture}"
     with kit.cache.lock(f"python-{key}", waits=kit.steps.waits):
-        kept = kit.cache.root / "pythons" / key
-        origin = _origin(kept)
-        if not origin:
-            origin = _provide(wanted, kept, base, kit, wishes)
-    if origin:
-        return Python(wanted, f"{INSIDE}/bin/python{wanted.rpartition('.')[0]}", kept, origin)
+        folder, origin = _kept(key, kit.cache) or _provide(wanted, key, base, kit, wishes)
+    if folder:
+        return Python(wanted, f"{INSIDE}/bin/python{wanted.rpartition('.')[0]}", folder, origin)
     if wishes.allow_minor:
         minor = wanted.rpartition(".")[0] + "."
         near = [version for version in base.facts.pythons if version.startswith(minor)]
@@ -85,23 +84,25 @@ def find_python(wanted: str, base: ComingBase, kit: Kit, *, wishes: PythonWishes
     )
 
 
-def _origin(folder: Path) -> str:
-    try:
-        os.utime(folder)  # when it was last used, for prune, which may have taken one of the two
-        return (folder.parent / f"{folder.name}.origin").read_text()
-    except FileNotFoundError:
-        return ""
+def _kept(key: str, cache: Cache) -> tuple[Path, str] | None:
+    """The folder in the cache, and where it came from. Its name says that: a note of its own could be lost, and the folder stay."""
+    for origin in ORIGINS:
+        folder = cache.root / "pythons" / f"{key}-{origin}"
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(folder)  # when it was last used, for prune
+            return folder, origin
+    return None
 
 
-def _provide(wanted: str, kept: Path, base: ComingBase, kit: Kit, wishes: PythonWishes) -> str:
-    """Puts the Python at `kept` and answers where it came from; empty when nobody has it."""
+def _provide(wanted: str, key: str, base: ComingBase, kit: Kit, wishes: PythonWishes) -> tuple[Path | None, str]:
+    """Puts the Python into the cache, and answers as `_kept` does; None and nothing when nobody has it."""
     with kit.cache.work() as work:
         made = work / "python"
         origin = "site" if _from_site(wanted, made, kit.runner.environ) else ""
         if not origin and not wishes.offline and _from_uv(wanted, made, work, kit.runner, wishes.mirror):
             origin = "uv"
         if not origin:
-            return ""
+            return None, ""
         name = f"python{wanted.rpartition('.')[0]}"
         # Its own .pyc compare times, which an image does not keep: they are made anew, unchecked; here, since all bases share it.
         kit.runner.run(
@@ -116,12 +117,7 @@ def _provide(wanted: str, kept: Path, base: ComingBase, kit: Kit, wishes: Python
                 _("What should be Python {version} is {found}").format(version=wanted, found=said[:40] or "''"),
                 cure=_("Correct the folder that MLWF_PYTHONS names, or the mirror."),
             )
-        kept.parent.mkdir(0o700, exist_ok=True)
-        if kept.exists():
-            remove_tree(kept)
-        made.rename(kept)
-        (kept.parent / f"{kept.name}.origin").write_text(origin)
-    return origin
+        return kit.cache.put_folder("pythons", f"{key}-{origin}", made), origin
 
 
 def _from_site(wanted: str, into: Path, environ: Mapping[str, str]) -> bool:

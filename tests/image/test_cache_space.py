@@ -1,0 +1,85 @@
+"""How much the cache holds, and what of it goes first."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from mlwf.image.cache import NOTE, Cache
+from mlwf.image.cache_space import IN_USE_SECONDS, entries, prune
+
+from mlwf import cli
+from tests.image.conftest import file_of
+
+
+def test_prune_takes_the_oldest_and_nothing_in_use(cache: Cache, tmp_path: Path) -> None:
+    now = time.time()
+    for number, age in enumerate([3, 5, 4, 0]):
+        kept = cache.put("images", str(number), file_of(tmp_path, "x" * 100_000))
+        os.utime(kept.parent, (now - age * IN_USE_SECONDS,) * 2)
+        os.utime(kept, (now - 9 * IN_USE_SECONDS,) * 2)
+        os.utime(kept.parent / NOTE, (now - 9 * IN_USE_SECONDS,) * 2)
+    assert [entry.path.name for entry in entries(cache)] == ["1", "2", "0", "3"]
+    assert cache.get("images", "2")  # which is a use
+    each = entries(cache)[0].size
+    assert prune(cache, 2 * each).removed == 2
+    assert sorted(path.name for path in (cache.root / "images").iterdir()) == ["2", "3"]
+    last = prune(cache, 0)
+    assert (last.removed, last.in_use) == (0, last.left)
+    assert prune(cache, 0, now=now + 2 * IN_USE_SECONDS).left == 0
+
+
+def test_what_leads_to_a_base_goes_after_it(cache: Cache, tmp_path: Path) -> None:
+    now = time.time()
+    base = cache.put("bases", "b", file_of(tmp_path, "x" * 100_000)).parent
+    for name in ("addresses", "digests"):
+        (cache.root / name).mkdir()
+        (cache.root / name / "a").write_text("sha256:1 python@sha256:1")
+        os.utime(cache.root / name / "a", (now - 9 * IN_USE_SECONDS,) * 2)
+    for path in (base, *base.iterdir()):
+        os.utime(path, (now - 3 * IN_USE_SECONDS,) * 2)
+    assert prune(cache, 50_000).removed == 1
+    assert {entry.kind for entry in entries(cache)} == {"addresses", "digests"}
+    assert prune(cache, 0).left == 0
+
+
+def test_a_folder_that_is_there_already_stays(cache: Cache, tmp_path: Path) -> None:
+    kept = []
+    for content in ("first", "second"):
+        (tmp_path / "made").mkdir()
+        file_of(tmp_path / "made", content)
+        os.utime(tmp_path / "made", (1, 1))  # as what it was copied from
+        with cache.work() as work:
+            kept.append(cache.put_folder("pythons", "3.11.7", (tmp_path / "made").rename(work / "made")))
+    assert kept[0] == kept[1]
+    assert (kept[0] / "made").read_text() == "first"
+    assert list((cache.root / "work").iterdir()) == []
+    assert prune(cache, 0).removed == 0, "it was used just now"
+
+
+def test_a_file_that_two_entries_share_counts_once(cache: Cache, tmp_path: Path) -> None:
+    kept = cache.put("images", "a", file_of(tmp_path, "x" * 200_000))
+    os.link(kept, tmp_path / "linked")
+    cache.put("images", "b", tmp_path / "linked")
+    assert sum(entry.size for entry in entries(cache)) < 300_000
+
+
+def test_the_command(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("MLWF_CACHE", str(cache.root))
+    kept = cache.put("images", "k", file_of(tmp_path, "x" * 100_000))
+    assert cli.run(["cache", "info", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["folder"] == str(cache.root)
+    assert told["kinds"]["images"]["entries"] == 1
+    assert told["bytes"] == told["kinds"]["images"]["bytes"] >= 100_000
+    for vague in (["cache", "prune"], ["cache", "prune", "--all", "--max-gb", "1"]):
+        assert cli.run(vague) == 2
+    assert cli.run(["cache", "prune", "--all"]) == 0
+    assert "used within the last hour" in capsys.readouterr().out
+    for path in (kept.parent, *kept.parent.iterdir()):
+        os.utime(path, (1, 1))
+    assert cli.run(["cache", "prune", "--max-gb", "0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bytes"] == 0
+    assert cli.run(["cache", "info"]) == 0
+    assert str(cache.root) in capsys.readouterr().out
