@@ -20,7 +20,9 @@ from tests.support.box import until
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
 
 
-def create(ground: Ground, model: Path, *options: str | Path, base: str = "", status: int = 0, seconds: float = 500.0, **more: str) -> str:
+def create(
+    ground: Ground, model: Path | str, *options: str | Path, base: str = "", status: int = 0, seconds: float = 500.0, **more: str
+) -> str:
     """Runs the command; stdout, or stderr where a failure is expected."""
     given = ["--model-pkg-url", model, "--base-container-url", base or f"docker-archive:{ground.base}", *options]
     done = ground.run(ground.create(*given), seconds=seconds, **more)

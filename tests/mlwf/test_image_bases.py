@@ -1,9 +1,12 @@
 """Bases that are SIFs, in a file and in a registry; a node with internet and a job without, whose tool is called singularity."""
 
+import io
+import tarfile
 from pathlib import Path
 
 import pytest
 
+from tests.image.web import Web
 from tests.mlwf.models import Models, answer_of
 from tests.mlwf.test_create_image import create
 from tests.support.apptainer import Ground, registry
@@ -38,11 +41,19 @@ def test_fetched_on_a_node_with_internet_and_built_in_a_job_without(ground: Grou
     (commands / "singularity").chmod(0o755)
     ground.give(commands)
     job = {"MLWF_CACHE": str(cache), "PATH": f"{commands}:/usr/sbin:/usr/bin:/sbin:/bin", **NO_NETWORK}
-    model, before = models.tiny(), set(ground.home.glob("MLWFCreateImage_*"))
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        tar.add(models.tiny(), arcname=".")
+    web = Web({"/model.tar.gz": archive.getvalue()}).start()
+    model, before = f"{web.url}/model.tar.gz", set(ground.home.glob("MLWFCreateImage_*"))
 
-    told = create(ground, model, "--no-test", "--offline", status=1, **job)
-    assert "--fetch-only" in told
-    fetched = answer_of(create(ground, model, "--fetch-only", "--json", MLWF_CACHE=str(cache)))
+    try:
+        told = create(ground, model, "--no-test", "--offline", status=1, **job)
+        assert "--fetch-only" in told
+        assert web.asked == []
+        fetched = answer_of(create(ground, model, "--fetch-only", "--json", MLWF_CACHE=str(cache)))
+    finally:
+        web.stop()
     assert (fetched["folder"], fetched["image"]) == (None, None)
     assert set(ground.home.glob("MLWFCreateImage_*")) == before
     assert not list(cache.glob("images/*"))

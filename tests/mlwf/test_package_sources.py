@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from mlwf.errors import MlwfError
 from mlwf.export import download
+from mlwf.image.cache import Cache
+from mlwf.image.kept_package import keep_package, kept_package
 from mlwf.image.sources import fetch_files
 
 from tests.image.conftest import package_files, packed
@@ -176,6 +178,10 @@ def test_a_tracking_server_and_a_folder_of_its_export(tmp_path: Path, tracking: 
     assert "no version 7" in refused("models:/imaged/7", tmp_path / "other", environ)
     assert "is no registered model" in refused("models:/imaged", tmp_path / "other", environ)
     assert "MLFLOW_TRACKING_URI" in refused("models:/imaged/1", tmp_path / "other", {"HOME": str(tmp_path)})
+    cache = Cache.open({"MLWF_CACHE": str(tmp_path / "cache")})
+    with keep_package(cache, "models:/imaged@champion", environ, Counting(), checked=False) as archive:
+        fetched(archive, tmp_path / "kept")
+    fetched(kept_package(cache, "models:/imaged@champion", {**environ, "MLFLOW_TRACKING_URI": f"{tracking.url}/"}), tmp_path / "offline")
     done = run(tmp_path / "export", tracking.login, *arguments(tracking.url, "imaged"))
     assert done.returncode == 0, done.stderr
     fetched(the_package(tmp_path / "export"), tmp_path / "from-folder")

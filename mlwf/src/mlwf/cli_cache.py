@@ -16,7 +16,7 @@ from mlwf.settings import environment
 GB = 1e9
 
 
-@click.group(help=_("The cache of mlwf_create_image: base images, images, wheels, locks. It is yours (MLWF_CACHE)."))
+@click.group(help=_("The cache of mlwf_create_image: base images, images, model packages, wheels, locks. It is yours (MLWF_CACHE)."))
 def cache() -> None:
     pass
 

@@ -21,6 +21,7 @@ from mlwf.image.aside import Aside
 from mlwf.image.base import INSPECT_OBJECT, canonical
 from mlwf.image.cache import Cache, remove_tree
 from mlwf.image.environment import Environments, make_or_fetch
+from mlwf.image.kept_package import keep_package, kept_package
 from mlwf.image.kit import Kit
 from mlwf.image.lock import torch_backend
 from mlwf.image.pack import open_to_readers, pack
@@ -32,7 +33,7 @@ from mlwf.image.recipe import ENV_SH, README, Recipe
 from mlwf.image.software_list import software_list
 from mlwf.image.sources import check_source
 from mlwf.image.squash import Squash
-from mlwf.image.steps import Reporter, Steps
+from mlwf.image.steps import Meter, Reporter, Steps
 from mlwf.image.tool import find_mksquashfs, find_tool
 
 PREFIX = "MLWFCreateImage_"
@@ -61,6 +62,7 @@ def create(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Crea
     check_source(wanted.package_url, wanted.checksum)
     squash = Squash(find_mksquashfs(environ, tool), processors(environ), megabytes())
     cache = Cache.open(environ)
+    source = kept_package(cache, wanted.package_url, environ) if wanted.offline else wanted.package_url
     with (
         Workspace(wanted.output, prefix=PREFIX) as workspace,
         _disk_errors(),
@@ -69,14 +71,7 @@ def create(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Crea
         kit = Kit(tool, Runner(environ, log), squash, cache, Steps(report))
         found = look_up(kit, wanted)
         with kit.steps.step("package") as meter:
-            package = fetch_package(
-                wanted.package_url,
-                workspace.path / "model",
-                environ=environ,
-                progress=meter,
-                checksum=wanted.checksum,
-                policy=wanted.policy,
-            )
+            package = _package(cache, wanted, source, environ, workspace.path / "model", meter)
         with cache.work() as work, Aside(kit.runner, "base") as aside:
             plan = make_plan(kit, wanted, found, package, work, aside)
             recipe = Recipe(plan.source, plan.pinned, plan.python.version, not wanted.allow_source_builds, torch_backend(package.wanted))
@@ -94,6 +89,14 @@ def create(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Crea
         _open_modes(workspace.path)
         folder = workspace.publish()
     return Created(folder, plan.key, size, cached, verdict, kit.steps.seconds, plan.python.version)
+
+
+def _package(cache: Cache, wanted: Wanted, source: str, environ: Mapping[str, str], into: Path, meter: Meter) -> ModelPackage:  # noqa: PLR0917
+    """Unpacked into `into`; with --fetch-only, one that had to be fetched is kept in the cache."""
+    with contextlib.ExitStack() as held:
+        if wanted.fetch_only:
+            source = held.enter_context(keep_package(cache, source, environ, meter, checked=bool(wanted.checksum)))
+        return fetch_package(source, into, environ=environ, progress=meter, checksum=wanted.checksum, policy=wanted.policy)
 
 
 def _environments(kit: Kit, plan: Plan, wanted: Wanted) -> Environments:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import re
@@ -14,16 +13,17 @@ from typing import TYPE_CHECKING, Protocol
 
 from mlwf.address import split_url, without_keys
 from mlwf.errors import MlwfError, WrongUseError
+from mlwf.export.workspace import check_space
 from mlwf.i18n import _
 from mlwf.image.unpack import BadPackageError, copy_folder, unpack
 
 if TYPE_CHECKING:
     # What speaks over a network is imported where it is used: a package on the disk and a cached image shall not wait for it.
-    from mlwf.export.download import Download
     from mlwf.export.sources import RemoteFile, Source
     from mlwf.export.store import StoreSource
 
 CHECKSUM = re.compile(r"(?:sha256:)?([0-9a-f]{64})", re.IGNORECASE)
+REMOTE = frozenset({"s3", "https", "http", "models"})
 FORMS = "s3://BUCKET/PATH/model.tar.gz, https://…/model.tar.gz, PATH/model.tar.gz, MLWFExportModel_…/, models:/NAME/VERSION"
 
 
@@ -72,8 +72,35 @@ def check_source(source: str, checksum: str | None = None) -> None:
     scheme = _scheme(source)
     if scheme in {"", "file"}:
         _existing(source)
-    elif scheme not in {"s3", "https", "http", "models"}:
+    elif scheme not in REMOTE:
         raise _no_package(source)
+    elif scheme == "models":
+        _no_checksum(checksum)
+
+
+def is_remote(source: str) -> bool:
+    """Whether it must be fetched over a network."""
+    return _scheme(source) in REMOTE
+
+
+def fetch_archive(source: str, archive: Path, *, environ: Mapping[str, str], progress: Progress, checked: bool = False) -> None:
+    """Puts a remote package into the new file `archive`, as it is; of a registered model a tar of its files.
+
+    `checked`: who will unpack it knows its SHA-256. Raises WrongUseError for what is no source, MlwfError for one that cannot be used.
+    """
+    if _scheme(source) == "models":
+        from mlwf.image.sources_registry import pack_registered
+
+        pack_registered(source, archive, environ, progress)
+        return
+    from mlwf.image.sources_download import coming, download_into
+
+    remote, file = _remote(source, environ, checked=checked)
+    check_space(archive.parent, file.size or 0, _("Free some with 'mlwf cache prune', or choose another place with MLWF_CACHE."))
+    progress.begins(file.size)
+    with download_into(archive, remote, file, progress.arrived) as download:
+        for _chunk in coming(download, archive.name, _shown(source)):
+            pass
 
 
 def _scheme(source: str) -> str:
@@ -93,19 +120,14 @@ def _existing(source: str) -> Path:
 
 def _fetch(source: str, into: Path, environ: Mapping[str, str], progress: Progress, checksum: str) -> None:
     scheme = _scheme(source)
-    if scheme == "s3":
-        store, file = _stored(source, environ)
-        _stream(store, file, into, progress, checksum=checksum, shown=_shown(source))
-    elif scheme in {"https", "http"}:
-        from mlwf.image.sources_web import WebSource
-
-        web = WebSource(source, environ, checked=bool(checksum))
-        _stream(web, web.look(), into, progress, checksum=checksum, shown=_shown(source))
-    elif scheme == "models":
+    if scheme == "models":
         from mlwf.image.sources_registry import fetch_registered
 
         _no_checksum(checksum)
         fetch_registered(source, into, environ, progress)
+    elif scheme in REMOTE:
+        remote, file = _remote(source, environ, checked=bool(checksum))
+        _stream(remote, file, into, progress, checksum=checksum, shown=_shown(source))
     elif scheme in {"", "file"}:
         _local(_existing(source), into, progress, checksum)
     else:
@@ -126,6 +148,16 @@ def _local(path: Path, into: Path, progress: Progress, checksum: str) -> None:
             _unpack_checked(lambda: iter(lambda: file.read(1 << 20), b""), into, checksum, progress.arrived)
 
 
+def _remote(source: str, environ: Mapping[str, str], *, checked: bool) -> tuple[Source, RemoteFile]:
+    """The archive that an s3:// or web address names."""
+    if _scheme(source) == "s3":
+        return _stored(source, environ)
+    from mlwf.image.sources_web import WebSource
+
+    web = WebSource(source, environ, checked=checked)
+    return web, web.look()
+
+
 def _stored(source: str, environ: Mapping[str, str]) -> tuple[StoreSource, RemoteFile]:
     """The object that an s3:// address names."""
     from mlwf.export.store import StoreSource, endpoint_of
@@ -142,12 +174,11 @@ def _stored(source: str, environ: Mapping[str, str]) -> tuple[StoreSource, Remot
 
 def _stream(source: Source, file: RemoteFile, into: Path, progress: Progress, *, checksum: str, shown: str) -> None:
     """Downloads in several parts at once, and unpacks what has come while the rest is coming."""
-    from mlwf.export.download import Download
-    from mlwf.export.sources import RemoteFile
+    from mlwf.image.sources_download import coming, download_into
 
     folder = into.parent / f".{into.name}.{secrets.token_hex(4)}.partial"
     folder.mkdir(0o700)
-    local = RemoteFile("model.tar.gz", file.size, file.etag)
+    archive = folder / "model.tar.gz"
     try:
         if file.size is not None and file.size > shutil.disk_usage(folder).free:
             raise MlwfError(
@@ -156,33 +187,10 @@ def _stream(source: Source, file: RemoteFile, into: Path, progress: Progress, *,
                 _("Free some, or choose another place with --output-dir."),
             )
         progress.begins(file.size)
-        with Download(_Renamed(source, file), [local], folder, progress.arrived) as download:
-            _unpack_checked(lambda: _coming(download, local.path, shown), into, checksum)
+        with download_into(archive, source, file, progress.arrived) as download:
+            _unpack_checked(lambda: coming(download, archive.name, shown), into, checksum)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _coming(download: Download, path: str, shown: str) -> Iterator[bytes]:
-    """The bytes as they land; what broke the download is told in the words of this command."""
-    try:
-        yield from download.chunks(path)
-    except MlwfError as error:
-        raise MlwfError(_("{source} could not be read").format(source=shown), error.why, _("Try again.")) from error
-
-
-class _Renamed:
-    """A source whose one file has another name here: a name that the archive's server chose is not used on the disk."""
-
-    def __init__(self, source: Source, file: RemoteFile) -> None:
-        self.name, self.ranges, self.workers = source.name, source.ranges, source.workers
-        self._source = source
-        self._file = file
-
-    def files(self) -> list[RemoteFile]:
-        return [self._file]
-
-    def read(self, file: RemoteFile, offset: int, length: int | None) -> contextlib.AbstractContextManager[Iterator[bytes]]:  # noqa: ARG002
-        return self._source.read(self._file, offset, length)
 
 
 def _unpack_checked(
@@ -245,7 +253,7 @@ def _checksum(text: str | None) -> str:
     return found[1].lower()
 
 
-def _no_checksum(checksum: str) -> None:
+def _no_checksum(checksum: str | None) -> None:
     if checksum:
         raise WrongUseError(_("A checksum is of an archive, and this package is none"), cure=_("Leave the checksum away."))
 

@@ -1,6 +1,7 @@
 """A model package straight from a tracking server's registry: models:/NAME/VERSION or models:/NAME@ALIAS."""
 
 import re
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +11,7 @@ from mlwf.errors import WrongUseError
 from mlwf.export.registry import ModelVersion
 from mlwf.export.run import Wanted, fetch_artifacts
 from mlwf.i18n import _
+from mlwf.image.cache import remove_tree
 
 MODEL = re.compile(r"models:/+(?P<name>[^/@]+)(?:/(?P<number>[0-9]+)|@(?P<alias>[^/@]+))")
 
@@ -50,3 +52,12 @@ def fetch_registered(source: str, into: Path, environ: Mapping[str, str], progre
         )
     wanted = Wanted(url, unquote(match["name"]), match["number"], match["alias"], into.parent)
     fetch_artifacts(wanted, environ, _Report(progress), into)
+
+
+def pack_registered(source: str, archive: Path, environ: Mapping[str, str], progress: Progress) -> None:
+    """Downloads the model version, and makes the new file `archive` of it: a tar. Raises MlwfError; the files may be left then."""
+    files = archive.with_name(f"{archive.name}.files")
+    fetch_registered(source, files, environ, progress)
+    with tarfile.open(archive, "x") as tar:
+        tar.add(files, arcname=".")
+    remove_tree(files)
