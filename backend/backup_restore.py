@@ -7,12 +7,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import update
+
 from backend.atomic import ensure_space, full_disk_is_ours, make_private, place_file, remove_tree
 from backend.backup import FORMAT, KEYS, REGISTRY, registry_at
 from backend.backup_servers import DAMAGED, SERVERS
 from backend.errors import ServiceError
 from backend.i18n import _
 from backend.registry.database import Registry
+from backend.registry.models import Server
 from backend.settings import Settings
 from backend.snapshots import DATABASE, check_files, database_of, read_manifest, remove_sides, replace_database
 
@@ -58,6 +61,7 @@ def _place_registry(source: Path, registry: Registry, state: Path) -> None:
         make_private(registry.path.parent)
         replace_database(source, registry.path)  # which is not there; what its last one left beside it may be
         registry.migrate()
+        _forget_ticket_keys(registry)
         return
     part = state / ".registry"
     try:
@@ -65,10 +69,17 @@ def _place_registry(source: Path, registry: Registry, state: Path) -> None:
         place_file(source, part / REGISTRY)
         with registry_at(part / REGISTRY) as copy:  # of an older version, perhaps
             copy.migrate()
+            _forget_ticket_keys(copy)
             registry.migrate()
             registry.fill_from(copy)
     finally:
         remove_tree(part)
+
+
+def _forget_ticket_keys(registry: Registry) -> None:
+    """Which sessions were signed out is in no backup: all have ended. The reconciler makes new keys at its first look."""
+    with registry.session() as session:
+        session.execute(update(Server).values(ticket_keys=None, updated_at=Server.updated_at))
 
 
 def _checked(directory: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from backend import membership, portpool
+from backend import membership, portpool, tickets
 from backend.domain import BoxState, Desired, OperationKind, Status
 from backend.errors import ServiceError
 from backend.plans import box_steps as box
@@ -79,7 +79,7 @@ def remove_copy(work: Work) -> None:
 
 
 def take_name(work: Work) -> None:
-    """The server has its name again. Error: ``server_exists``."""
+    """The server has its name again, and a new ticket key: which sessions were signed out went with its box. Error: ``server_exists``."""
 
     def take(session: Session, server: Server) -> None:
         same = select(Server.id).where(
@@ -88,6 +88,7 @@ def take_name(work: Work) -> None:
         if session.scalars(same).first() is not None:
             raise ServiceError("server_exists", group=server.group_name, env_name=server.env_name)
         server.deleted_at, server.status, server.desired = None, Status.CREATING, Desired.RUNNING
+        server.ticket_keys = work.world.keyring.encrypt(tickets.new_keys())
 
     work.change(take)
 

@@ -134,6 +134,19 @@ def test_a_server_of_an_older_service_gets_its_key(site: Entered) -> None:
     assert site.access.ticket(ALICE, GROUP.name, "wine", request_id=None).user == "alice"
 
 
+def test_a_session_does_not_outlive_a_delete(site: Entered) -> None:
+    """Which were signed out, only the box knew."""
+    site.reconciler().reconcile_all()
+    before = site.config("ticket_keys.json")["keys"]
+    site.ask("delete")
+    site.reconciler().reconcile_all()
+    site.ask("restore")
+    site.reconciler().reconcile_all()
+    after = site.config("ticket_keys.json")["keys"]
+    assert len(after) == 1
+    assert not {key["key"] for key in before} & {key["key"] for key in after}
+
+
 def test_tokens_survive_delete_and_restore_and_go_with_a_purge(site: Entered) -> None:
     token = site.token()
     site.ask("delete")

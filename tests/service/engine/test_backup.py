@@ -60,6 +60,11 @@ def test_an_empty_machine_has_everything_as_it_was(two: Site, tmp_path: Path):
         assert SECRET in (config / "s3" / "credentials").read_text()
         for name in ("keys.json", "users.json", "s3/credentials"):
             assert (config / name).read_text() == (two.boxes.directory(before.id) / "config" / name).read_text()
+        # A session that was signed out on the old machine, which nothing remembers, is none on this one either.
+        files = [each.boxes.directory(before.id) / "config" / "ticket_keys.json" for each in (two, other)]
+        old_keys, keys = (json.loads(file.read_text())["keys"] for file in files)
+        assert len(keys) == 1
+        assert keys != old_keys
     other.ask("restore", env="gone")
     other.reconciler().reconcile_all()
     assert runs_in(other.database(other.one("gone"))) == ["a run of gone"]
