@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,7 @@ class BoxDirectories:
     def __init__(self, root: Path, keeper: Keeper | None = None) -> None:
         self._root = root
         self._keeper = keeper or PlainKeeper()
+        self._locks: dict[str, threading.Lock] = {}
 
     def directory(self, server_id: str) -> Path:
         """Where it is, whether it exists or not. ``ValueError`` for what is no id: nothing typed by a user ever names a path."""
@@ -44,12 +46,38 @@ class BoxDirectories:
         with full_disk_is_ours("writing the tracking server's settings"):
             self._keeper.prepare(config.parent, box.uids)
             make_private(config / "s3")
-            for name, content in _files(box):
-                path = config / name
-                if _content(path) != content:
-                    replace_file(path, content, mode=self._keeper.file_mode)
-                    changed = True
-                discard_unfinished(path)
+            with self._writing(box.server_id):
+                for name, content in _files(box):
+                    changed = self._write(config / name, content) or changed
+        return changed
+
+    def retract(self, box: Box) -> bool:
+        """Take from a box that is there the tokens that ``box`` does not name, and end the sessions that it says are over. Nothing is given
+        to anybody, so that it is right whoever else writes the box's files, and whatever for.
+
+        True if something changed. Error: ``disk_full``.
+        """
+        config, named = self.directory(box.server_id) / "config", {token.id for token in box.tokens}
+        with full_disk_is_ours("writing who may no longer in"), self._writing(box.server_id):
+            try:
+                revoked = json.loads((config / _REVOKED).read_bytes())["revoked"]
+                tokens = json.loads((config / _TOKENS).read_bytes())["tokens"]
+                over = [{"user": user, "at": at} for user, at in box.revoked]
+                left = self._write(config / _REVOKED, _json({"revoked": [*revoked, *(each for each in over if each not in revoked)]}))
+                taken = self._write(config / _TOKENS, _json({"tokens": [each for each in tokens if each["id"] in named]}))
+            except FileNotFoundError:
+                return False  # no box, or none any more
+        return left or taken
+
+    def _writing(self, server_id: str) -> threading.Lock:
+        """One at a time: two would write to one unfinished file."""
+        return self._locks.setdefault(server_id, threading.Lock())
+
+    def _write(self, path: Path, content: bytes) -> bool:
+        changed = _content(path) != content
+        if changed:
+            replace_file(path, content, mode=self._keeper.file_mode)
+        discard_unfinished(path)
         return changed
 
     def config(self, server_id: str) -> Mapping[str, int | None]:

@@ -65,6 +65,20 @@ class Looker:
             return self._telling(server)  # who left must not stay in
         return self._act(server, seen) or self._telling(server) or self._forgetting(server)
 
+    def retract(self, server_id: str) -> None:
+        """What a box learns also while an operation on it is under way: who may in no more. The look after its end tells the rest, and
+        notes that it was told.
+        """
+        world = self._world
+        server = world.server(server_id)
+        if server is None or server.deleted_at is not None:
+            return
+        try:
+            if world.boxes.retract(wanted_box(server, world.settings, world.keyring)):
+                log.info("server %s: who may in no more was written beside the operation that is under way", server_id)
+        except ServiceError as error:
+            log.warning("server %s could not be told who may in no more: %s", server_id, error)
+
     def _telling(self, server: Server) -> Job | None:
         """The box is to be told who may in and who no more."""
         if access.is_told(server) or server.desired == Desired.ABSENT:

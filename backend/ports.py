@@ -131,6 +131,11 @@ class BoxFiles(Protocol):
         only where it differs. True if something changed.
         """
 
+    def retract(self, box: Box) -> bool:
+        """Take from a box that is there the tokens that ``box`` does not name, and end the sessions that it says are over; nothing is given
+        to anybody. Safe beside ``install`` and ``remove``. True if something changed. Error: ``disk_full``.
+        """
+
     def config(self, server_id: str) -> Mapping[str, int | None]:
         """The files of ``config/`` as they are now, as ``Observation.config`` has them."""
 

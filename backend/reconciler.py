@@ -135,7 +135,11 @@ class Reconciler:
                 continue
             self._lanes.slow(key, lambda key=key, operations=operations: self._operate(key, operations))  # type: ignore[misc]
         with self._world.registry.reading() as session:
-            servers = session.scalars(select(Server.id)).all() if full else access.untold(session)
+            untold = access.untold(session)
+            servers = session.scalars(select(Server.id)).all() if full else untold
+        for server_id in untold & asked.keys():
+            retract = about(server_id, lambda server_id=server_id: self._looker.retract(server_id))  # type: ignore[misc]
+            self._lanes.quick(f"access of {server_id}", retract, asked=True)
         self._look_at([server_id for server_id in servers if server_id not in asked], full=full)
         if not full:
             return

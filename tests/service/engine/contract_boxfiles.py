@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from backend.domain import Box, BoxKeys, StorageKey, User, new_server_id
+from backend.domain import Box, BoxKeys, BoxToken, StorageKey, User, new_server_id
 from backend.ports import BoxFiles
 from backend.secret import Secret
 
@@ -37,6 +37,22 @@ class BoxFilesContract:
         boxes.install(replace(box, users=(User(name="a", bcrypt="$2b$"),)))
         after = boxes.config(box.server_id)
         assert [name for name in before if before[name] != after[name]] == ["users.json"]
+
+    def test_what_is_retracted_is_taken_and_nothing_given(self, boxes: BoxFiles):
+        """Also where the box has others in it than who asks knows, as while a new version is proven."""
+        one, two, three = (BoxToken(id=name, sha256="0" * 64, user="u", expires=2e9) for name in ("one", "two", "three"))
+        box = replace(box_of(new_server_id()), tokens=(one, two), revoked=(("ann", 1.0),), users=(User(name="a", bcrypt="$2b$"),))
+        boxes.install(box)
+        before = boxes.config(box.server_id)
+        assert boxes.retract(replace(box, users=(), tokens=(one, two, three))) is False
+        assert boxes.retract(replace(box, users=(), tokens=(two, three), revoked=(("bob", 2.0),))) is True
+        after = boxes.config(box.server_id)
+        assert {name for name in before if before[name] != after[name]} == {"tokens.json", "revoked.json"}
+        assert boxes.install(replace(box, tokens=(two,), revoked=(("ann", 1.0), ("bob", 2.0)))) is False
+
+    def test_nothing_is_retracted_from_a_box_that_is_not_there_and_none_is_made(self, boxes: BoxFiles):
+        assert boxes.retract(replace(box_of(new_server_id()), revoked=(("ann", 1.0),))) is False
+        assert boxes.ids() == []
 
     def test_removing_removes_all_and_gone_already_is_fine(self, boxes: BoxFiles):
         box = box_of(new_server_id())

@@ -80,6 +80,42 @@ def test_a_kick_is_enough_for_a_token_to_come_and_go(site: Entered) -> None:
         thread.join()
 
 
+def test_who_may_in_no_more_is_told_while_an_operation_is_under_way(site: Entered) -> None:
+    """As an upgrade that is tried for an hour, while the box of before serves."""
+    kept, leaked = site.token(), site.token()
+    site.access.ticket(ALICE, GROUP.name, "wine", request_id=None)
+    site.reconciler().reconcile_all()
+    assert site.ids == sorted([kept.id, leaked.id])
+    begun, go_on, stop = threading.Event(), threading.Event(), threading.Event()
+
+    def at(point: str) -> None:
+        if point == "stop.stop_box.begun":
+            begun.set()
+            assert go_on.wait(30)
+
+    reconciler = site.reconciler(at=at)
+    thread = threading.Thread(target=reconciler.run, args=(stop,))
+    thread.start()
+    try:
+        site.ask("stop")
+        assert begun.wait(10)
+        site.access.revoke_token(ALICE, GROUP.name, "wine", leaked.id, request_id=None)
+        until(lambda: site.ids == [kept.id], 10)
+        late = site.token()
+        site.callers[ALICE.uid] = replace(ALICE, groups=())
+        reconciler._look_at_members()
+        until(lambda: site.ids == [], 10)
+        until(lambda: [entry["user"] for entry in site.config("revoked.json")["revoked"]] == ["alice"], 10)
+        assert not site.is_told()  # which the look after the operation's end notes
+        assert late.id not in site.ids
+        go_on.set()
+        until(site.is_told, 10)
+    finally:
+        go_on.set()
+        stop.set()
+        thread.join()
+
+
 def test_a_box_that_takes_nothing_over_is_not_taken_as_told(site: Entered, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backend.plans.box_steps.CONFIG_SECONDS", 0.05)
     site.runtime.boxes[site.server_id].rigid = True
