@@ -27,7 +27,8 @@ def test_what_mlflow_writes(make_folder: MakeFolder, tmp_path: Path) -> None:
     assert package.requirements == ("mlflow==3.17.2", "numpy==2.4.0")
     assert package.build_requirements == ("pip==23.2.1", "setuptools==65.5.0", "wheel")
     assert package.flavors == ("python_function", "sklearn")
-    assert package.input_example == tmp_path / "model" / "serving_input_example.json"
+    assert package.input_example
+    assert package.input_example.file == tmp_path / "model" / "serving_input_example.json"
     assert (package.name, package.needs_gpu, package.uv_lock) == ("m-0123456789abcdef", False, None)
 
 

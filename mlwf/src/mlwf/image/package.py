@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlwf.image.python_env import inside, read_environment, read_mapping
+from mlwf.image.example import Example, find_example
+from mlwf.image.python_env import read_environment, read_mapping
 from mlwf.image.requirements import STRICT, Policy, Requirements
 from mlwf.image.sources import Progress, Silence, fetch_files
 from mlwf.settings import environment
@@ -32,7 +33,7 @@ class ModelPackage:
     python: str
     wanted: Requirements
     flavors: tuple[str, ...]
-    input_example: Path | None
+    input_example: Example | None
     needs_gpu: bool
     sha256: str
     name: str = ""
@@ -73,14 +74,12 @@ def read_package(folder: Path, policy: Policy = STRICT) -> ModelPackage:
     recorded = read_environment(folder, mlmodel, policy)
     flavors = mlmodel["flavors"]
     assert isinstance(flavors, dict)  # noqa: S101  # read_environment has looked
-    example = mlmodel.get("saved_input_example_info")
-    named = example.get("serving_input_path") or example.get("artifact_path") if isinstance(example, dict) else None
     return ModelPackage(
         folder=folder,
         python=recorded.python,
         wanted=recorded.requirements,
         flavors=tuple(sorted(map(str, flavors))),
-        input_example=inside(folder, named) if isinstance(named, str) else None,
+        input_example=find_example(folder, mlmodel),
         needs_gpu=any(GPU_NAMES.match(line) or GPU_VERSIONS.search(line) for line in recorded.requirements.packages),
         sha256=tree_digest(folder),
         name=next((each for each in (mlmodel.get("model_id"), mlmodel.get("model_uuid")) if each and isinstance(each, str)), ""),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
+from mlwf.image.example import request_of
 from mlwf.image.kit import Kit
 from mlwf.image.package import ModelPackage
 from mlwf.image.process import ProgramError
@@ -71,7 +72,7 @@ except urllib.error.HTTPError as error:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`state`: answered, loaded (there was no input example) or needs-gpu; `compared`: with a recorded output; `text`: the answer."""
+    """`state`: answered, loaded (no input example can be sent) or needs-gpu; `compared`: with a recorded output; `text`: the answer."""
 
     state: str
     compared: bool = False
@@ -87,8 +88,7 @@ def prove(kit: Kit, image: Path, package: ModelPackage, folder: Path) -> Verdict
     outside.mkdir()
     (outside / "proof.py").write_text(SCRIPT)
     command = ["/mlwf/env/bin/python", "/tmp/proof.py", str(SECONDS)]  # noqa: S108  # the container's own
-    if package.input_example:
-        command.append(f"/mlwf-model/{package.input_example.relative_to(package.folder)}")
+    command += _asked_with(kit, package, outside)
     has_gpu = Path("/dev/nvidiactl").exists()
     binds = [Bind(package.folder, "/mlwf-model"), Bind(outside, "/tmp", writable=True)]  # noqa: S108
     variables = {"HOME": "/tmp", "MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1"}  # noqa: S108
@@ -102,6 +102,21 @@ def prove(kit: Kit, image: Path, package: ModelPackage, folder: Path) -> Verdict
         raise MlwfError(what, error.why, _cure()) from error
     kit.runner.note(str(result.get("text", "")))
     return judge(result, package, has_gpu=has_gpu)
+
+
+def _asked_with(kit: Kit, package: ModelPackage, outside: Path) -> list[str]:
+    """The input example's path in the container, if there is one that can be sent. `outside` is the container's /tmp."""
+    example = package.input_example
+    if example is None:
+        return []
+    if example.kind is None:
+        return [f"/mlwf-model/{example.file.relative_to(package.folder)}"]
+    try:
+        (outside / "example.json").write_text(request_of(example, _bounded(example.file)))
+    except (ValueError, RecursionError) as error:
+        kit.runner.note(f"The model is not asked with its input example: {error}")
+        return []
+    return ["/tmp/example.json"]  # noqa: S108
 
 
 def read_result(file: Path) -> dict[str, object]:
