@@ -1,5 +1,6 @@
 """`mlwf job`: a request is checked whoever wrote it, and its way is told in a file that may be shown to everybody."""
 
+import errno
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from mlwf.export.run import Wanted
 from mlwf.export.session import tracking_session
 from mlwf.job.progress import Progress
 from mlwf.job.request import RULES, JobRequest, read_request
+from mlwf.job.tasks import _follow
 
 from tests.mlwf.fake_service import FakeService
 from tests.mlwf.tracking import Tracking
@@ -147,11 +150,67 @@ def test_an_export_is_told_with_its_bytes(service: FakeService, mlwf: Run, track
 
 def test_a_failure_is_told_with_its_cure(tmp_path: Path) -> None:
     path = tmp_path / "progress.json"
-    with pytest.raises(MlwfError), Progress(path, "image") as progress, progress.step("one", "One"):
+    with pytest.raises(MlwfError), Progress(path, "image", warn=pytest.fail) as progress, progress.step("one", "One"):
         raise MlwfError("It broke", "for a reason", "Mend it.")
     told = progress_of(tmp_path)
     assert told["error"] == {"detail": "It broke: for a reason", "cure": "Mend it."}
     assert told["steps"][0]["state"] == "failed"
+
+
+def full(folder: Path) -> Path:
+    """Makes writing the progress file fail as on a full disk, until the link that it answers is gone."""
+    link = folder / ".progress.json.part"
+    link.symlink_to("/dev/full")
+    return link
+
+
+def test_a_progress_file_that_cannot_be_written_costs_one_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlwf.job.progress.BEAT_SECONDS", 0.01)
+    monkeypatch.setattr("mlwf.job.progress.QUIET_SECONDS", 0.0)
+    link, warnings = full(tmp_path), list[str]()
+    with Progress(tmp_path / "progress.json", "export", warn=warnings.append) as progress:
+        with progress.step("one", "One"):
+            progress.detail("word")
+            progress.tell(total=3)
+            progress.arrived(3)
+        assert [each for each in warnings if "No space left" in each and str(tmp_path / "progress.json") in each] == warnings
+        assert len(warnings) == 1
+        assert not (tmp_path / "progress.json").exists()
+        link.unlink()
+        until((tmp_path / "progress.json").exists, what="the next beat")
+        assert progress_of(tmp_path)["bytes"] == 3
+    assert progress_of(tmp_path)["state"] == "succeeded"
+    assert len(warnings) == 1
+
+
+def test_a_session_whose_home_is_full_is_held_to_its_end(service: FakeService, tmp_path: Path) -> None:
+    full(tmp_path)
+    service.add("gaa50000", "wine")
+    argv = [sys.executable, "-c", "from mlwf.cli import main; main()", "job", write(tmp_path, **SERVER)]
+    argv += ["--progress", str(tmp_path / "progress.json")]
+    with (
+        Path("/dev/full").open("wb") as output,
+        subprocess.Popen(argv, env={**os.environ, "MLWF_SERVICE": service.address}, stdout=output, stderr=output) as process,
+    ):
+        # It asks for the server, takes the lease, and looks at the server again: from then on it holds it.
+        until(lambda: [method for method, *_rest in service.requests] == ["GET", "PUT", "GET"], what="the session's lease")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) in {0, 128 + signal.SIGTERM}
+    assert service.servers["gaa50000/wine"]["leases"] == []
+
+
+def test_an_image_is_made_to_its_end_where_the_jobs_output_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full(tmp_path)
+    program = """import json, sys
+for told in ("pip says", '{"state": "begins", "step": "lock"}'): print(told, file=sys.stderr)
+print(json.dumps({"folder": "/made"}))"""
+
+    def refuses(_text: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(write=refuses))
+    with Progress(tmp_path / "progress.json", "image", warn=lambda _text: None) as progress, progress.step("image", "Create the image"):
+        assert _follow([sys.executable, "-c", program], os.environ, progress) == {"folder": "/made"}
 
 
 def test_without_registered_users_an_export_has_a_token_of_its_own(

@@ -1,5 +1,6 @@
 """`mlwf job`: what the forms of Open OnDemand, and the console where there is none, run as the user."""
 
+import contextlib
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -39,20 +40,19 @@ from mlwf.settings import environment
 @stacktrace_option
 def job(*, request_file: Path, progress_file: Path | None, note: str) -> int:
     raise_on_terminate()
-    out = stderr()
     request = read_request(request_file)
     if note:
         request = replace(request, note=note)
     try:
-        with Progress(progress_file, request.task) as progress:
-            run(
-                request,
-                environ=environment(),
-                open_client=Client.from_environment,
-                progress=progress,
-                warn=lambda text: out.print(text, markup=False),
-            )
+        with Progress(progress_file, request.task, warn=_say) as progress:
+            run(request, environ=environment(), open_client=Client.from_environment, progress=progress, warn=_say)
     except Terminated:
-        out.print(_("Terminated; nothing was kept."), markup=False)
+        _say(_("Terminated; nothing was kept."))
         return 128 + signal.SIGTERM
     return 0
+
+
+def _say(text: str) -> None:
+    # A job's own output lies in the user's home, which may be full while the result goes elsewhere: no reason to end.
+    with contextlib.suppress(OSError):
+        stderr().print(text, markup=False)

@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,10 +20,15 @@ QUIET_SECONDS = 0.5
 
 
 class Progress:
-    """What a job has done so far. May be told from several threads. Everything in it may be shown: no secret is ever told to it."""
+    """What a job has done so far. May be told from several threads. Everything in it may be shown: no secret is ever told to it.
 
-    def __init__(self, path: Path | None, task: str) -> None:
+    A file that cannot be written ends no job, whose result may lie elsewhere: `warn` is told once, and it is tried again each time.
+    """
+
+    def __init__(self, path: Path | None, task: str, *, warn: Callable[[str], None]) -> None:
         self._path = path
+        self._warn = warn
+        self._warned = False
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._written = 0.0
@@ -89,10 +94,21 @@ class Progress:
             return
         with self._lock:
             self._written = time.monotonic()
-            part = self._path.with_name(f".{self._path.name}.part")
-            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w", encoding="utf-8") as file:
-                json.dump({**self._state, "updated_at": _now()}, file, ensure_ascii=False)
-            part.replace(self._path)
+            try:
+                self._replace(self._path)
+            except OSError as error:
+                if not self._warned:
+                    self._warned = True
+                    words = _(
+                        "The job's progress cannot be written to {path} ({why}): the job goes on; free some space there if it is full."
+                    )
+                    self._warn(words.format(path=self._path, why=error.strerror))
+
+    def _replace(self, path: Path) -> None:
+        part = path.with_name(f".{path.name}.part")
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w", encoding="utf-8") as file:
+            json.dump({**self._state, "updated_at": _now()}, file, ensure_ascii=False)
+        part.replace(path)
 
 
 def _problem(error: BaseException) -> dict[str, str]:

@@ -201,26 +201,28 @@ def _follow(argv: list[str], environ: Mapping[str, str], progress: Progress) -> 
         what = _("{command} cannot be run: {why}").format(command="mlwf_create_image", why=error.strerror)
         raise MlwfError(what, cure=_("Update mlwf, or tell the administrators.")) from error
     printed: list[str] = []
-    reader = threading.Thread(target=lambda: printed.extend(process.stdout or ()), daemon=True)
-    reader.start()
     said: list[str] = []
     failure: MlwfError | None = None
-    try:
-        for line in process.stderr or ():
-            told = _told(line)
-            if told is None:
-                sys.stderr.write(line)
-                said = [*said, line.strip()][-KEPT_LINES:]
-            elif told["state"] == "begins":
-                progress.detail(words(told["step"]))
-            elif told["state"] == "failed":
-                failure = MlwfError(told["what"], told["why"], told["cure"])
-        status = process.wait()
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise
-    reader.join()
+    with process:
+        reader = threading.Thread(target=lambda: printed.extend(process.stdout or ()), daemon=True)
+        reader.start()
+        try:
+            for line in process.stderr or ():
+                told = _told(line)
+                if told is None:
+                    with contextlib.suppress(OSError):  # the job's own output may lie where no space is left, and the image elsewhere
+                        sys.stderr.write(line)
+                    said = [*said, line.strip()][-KEPT_LINES:]
+                elif told["state"] == "begins":
+                    progress.detail(words(told["step"]))
+                elif told["state"] == "failed":
+                    failure = MlwfError(told["what"], told["why"], told["cure"])
+            status = process.wait()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+        reader.join()
     if status != 0:
         raise failure or MlwfError(_("The image was not created"), " ".join(said), _("The job's output has all of it."))
     found: dict[str, Any] = json.loads("".join(printed))
