@@ -186,13 +186,25 @@ def test_a_database_of_another_schema_fails_with_the_cure_and_waiting_requests_a
     assert upload.status_code == 503
 
 
-def test_settings_that_do_not_parse_leave_the_last_good_ones(own_box: MakeBox) -> None:
+def guard_log(box: Box) -> str:
+    return (box.home / "log" / "guard.log").read_text()
+
+
+def test_settings_that_cannot_be_taken_leave_the_last_good_ones(own_box: MakeBox) -> None:
     box = own_box(idle_seconds=0)
     box.start()
     box.replace("settings.json", "{")
     until(lambda: "settings stay as they were" in (box.home / "log" / "guard.log").read_text(), what="the complaint")
     create_run(box)
+    in_the_way = box.home / "run" / "nginx.conf.part"  # as a disk that is full for a moment: what nginx is to be given cannot be written
+    in_the_way.mkdir()
     box.write_settings(allow_gateway=True)
+    until(lambda: guard_log(box).count("settings stay as they were") == 2, what="the second complaint")
+    written = (box.home / "config" / "settings.json").stat().st_mtime_ns
+    assert box.health()["config"]["settings.json"] != written
+    in_the_way.rmdir()
+    until(lambda: box.health()["config"]["settings.json"] == written, what="the settings taken over")
+    assert guard_log(box).count("settings stay as they were") == 2
     until(lambda: "new settings" in (box.home / "log" / "guard.log").read_text(), what="the new settings")
     until(lambda: box.request("GET", "/api/3.0/mlflow/gateway/endpoints/list").status_code != 403, what="the gateway let through")
 
