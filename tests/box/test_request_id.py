@@ -128,3 +128,11 @@ def test_a_traceback_belongs_to_its_request() -> None:
     assert first.endswith("Z ERROR mlflow.server: it | failed request=rid-1")
     assert rest[0] == "Traceback (most recent call last):"
     assert telling([first, *rest]) == [first, *rest]
+
+
+@pytest.mark.box
+def test_mlflow_says_what_each_of_its_threads_does_and_goes_on(box: Box) -> None:
+    pids = [each.pid for each in box.find_all("mlflow_process")]
+    assert re.search(r"Current thread 0x.*mlflow_process/server\.py", box.stacks(), re.DOTALL)
+    assert [each.pid for each in box.find_all("mlflow_process")] == pids
+    assert box.request("POST", SEARCH, json={"max_results": 1}).status_code == 200

@@ -164,7 +164,11 @@ class Box:
         """A request as the registered user; `path` counts from /mlflow."""
         options.setdefault("auth", self.auth)
         timeout = options.pop("timeout", 120)
-        return requests.request(method, f"{self.url}{path}", timeout=timeout, **options)
+        try:
+            return requests.request(method, f"{self.url}{path}", timeout=timeout, **options)
+        except requests.Timeout as error:
+            error.add_note(f"{self.last_words()}\n{self.stacks()}")
+            raise
 
     def api(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         """As `request`, under /api/2.0/mlflow; the answer must be 200 and JSON."""
@@ -177,6 +181,19 @@ class Box:
         """The guard, the spawner where there is one, and all under them."""
         roots = [psutil.Process(each.pid) for each in (self.process, self.spawner) if each is not None]
         return [process for root in roots for process in (root, *root.children(recursive=True))]
+
+    def stacks(self) -> str:
+        """What each thread of each process of MLflow's does now, as they write it into their log themselves."""
+        log = self.home / "log" / "mlflow.log"
+        before = log.stat().st_size
+        processes = self.find_all("mlflow_process")
+        for each in processes:
+            written = log.stat().st_size
+            each.send_signal(signal.SIGUSR1)
+            until(lambda written=written: log.stat().st_size > written, seconds=10, what=f"the stack of {each.pid}")  # type: ignore[misc]
+        with log.open(errors="replace") as file:
+            file.seek(before)
+            return file.read()
 
     def find(self, text: str) -> psutil.Process:
         """The one process of the box whose command line has the text."""

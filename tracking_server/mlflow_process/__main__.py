@@ -4,10 +4,12 @@ process id. Standard input is the plan, descriptor 3 the listening socket, descr
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import json
 import os
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -28,6 +30,7 @@ _LISTENER, _STATUS = 3, 4
 
 def main() -> int:
     die_with(int(sys.argv[1]))
+    faulthandler.register(signal.SIGUSR1)  # whoever is forked from here has it, too
     plan = read_plan(sys.stdin.buffer.read())
     for descriptor in (_LISTENER, _STATUS):
         os.set_inheritable(descriptor, False)
