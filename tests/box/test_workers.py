@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.box import environment
+
 ROOT = Path(__file__).resolve().parents[2]
 # In a process of its own: it forks, and takes over the signals.
 _TOLD_MEANWHILE = """
@@ -50,10 +52,33 @@ ended = []
 os.waitpid = waitpid
 print(Workers(2, serve).run())
 """
+_NEVER_BLOCKS = """
+import os, socket, uvicorn
+from tracking_server.mlflow_process.door import Door
+from tracking_server.mlflow_process.server import SleepyServer
+from tracking_server.mlflow_process.workers import SharedActivity
+
+async def application(scope, receive, send):
+    await receive()
+    print(os.get_blocking(held.fileno()))
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    print(os.get_blocking(held.fileno()))
+    await send({"type": "lifespan.shutdown.complete"})
+
+held = socket.socket(socket.AF_UNIX)
+held.bind("")
+held.listen()
+held.setblocking(False)
+handed_over = socket.socket(fileno=os.dup(held.fileno()))
+config = uvicorn.Config(application, lifespan="on", log_config=None)
+rest = {"drain_seconds": 1, "told": print, "activity": SharedActivity(1), "door": Door()}
+SleepyServer(config, handed_over, idle_seconds=0.1, **rest).run_until_idle()
+"""
 
 
-def run(script: str) -> list[str]:
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+def run(script: str, python: Path = Path(sys.executable)) -> list[str]:
+    done = subprocess.run([python, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=60, check=True)
     return done.stdout.split()
 
 
@@ -63,3 +88,8 @@ def test_who_is_told_to_end_while_workers_are_made_ends_them_all() -> None:
 
 def test_a_worker_that_fails_while_another_falls_asleep_is_not_taken_for_asleep() -> None:
     assert run(_FAILS_MEANWHILE) == ["1"]
+
+
+def test_a_worker_that_starts_never_lets_the_others_wait_for_a_connection() -> None:
+    """The listening socket is one for all: where it blocked, a worker that had just accepted somebody hung until somebody else came."""
+    assert run(_NEVER_BLOCKS, environment() / "bin" / "python") == ["False", "ready", "False"]

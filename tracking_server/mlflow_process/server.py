@@ -42,6 +42,9 @@ class SleepyServer(uvicorn.Server):  # type: ignore[misc]  # uvicorn is in the b
         worker: int = 0,
     ) -> None:
         super().__init__(config)
+        # A copy takes this from the object, not from the socket: copies of a blocking one made the socket block that all workers share, and
+        # a worker that looked who else waits waited in there for the next connection, with all that it had accepted.
+        listener.setblocking(False)
         self._listener = listener
         self._idle_seconds = idle_seconds
         self._drain_seconds = drain_seconds
