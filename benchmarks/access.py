@@ -24,7 +24,8 @@ from pathlib import Path
 
 import requests
 
-from benchmarks.box import SEARCH, Client, Measured, new_box
+from benchmarks.box import Measured
+from benchmarks.servers import SEARCH, Client, new_box
 from demo.ports import LOOPBACK, free_ports
 from tests.support.box import MLFLOW_VERSION, Box, environment, until
 from tests.support.flood import RATE, flooded

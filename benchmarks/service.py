@@ -21,8 +21,8 @@ from pathlib import Path
 from mlwf.client import Client, User
 from mlwf.secret import Secret
 
-from benchmarks.box import Client as MlflowClient
-from benchmarks.box import default_server, scratch
+from benchmarks.servers import Client as MlflowClient
+from benchmarks.servers import default_server, scratch
 from demo.ports import free_range
 from tests.support.box import environment
 from tests.support.docker import Docker, running_docker
