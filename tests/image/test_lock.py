@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from mlwf.errors import MlwfError
-from mlwf.image.lock import BasePlatform, Lock, make_lock, torch_backend
+from mlwf.image.lock import BasePlatform, Lock, _packages, make_lock, torch_backend
 from mlwf.image.package import read_package
 from mlwf.image.process import Runner
 from mlwf.image.requirements import Policy, Requirements
+from mlwf.image.uv_lock import read_uv_lock
 
 from tests.image.index import Index
 
@@ -181,6 +183,44 @@ def test_where_a_uv_lock_may_not_point_to(make_folder: MakeFolder, locking: Call
     with pytest.raises(MlwfError) as caught:
         locking(Index(port=1)).lock(locked_package(make_folder, source))
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "rest", ["\r-e artifacts", "\n  -e artifacts", "\n-r more.txt", "\x0c-e x", " -e x", "\n--extra-index-url https://x"]
+)
+def test_a_lock_holds_packages_and_nothing_else(rest: str) -> None:
+    """Whatever a hash or a name of the model's uv.lock, or of an index, may hold: uv 0.13 itself takes no other hash."""
+    good = "a[x]==1.0+cpu ; sys_platform == 'linux' \\\n    --hash=sha256:ab \\\n    --hash=sha256:cd\n"
+    good += "b @ https://x.example/b-1.whl \\\n    --hash=sha256:ef\n"
+    assert [each["name"] for each in _packages(good)] == ["a", "b"]
+    assert _packages("") == []
+    for place in ("cd", "ef"):
+        with pytest.raises(MlwfError, match="it has no fixed version"):
+            _packages(good.replace(place, place + rest))
+
+
+@pytest.mark.parametrize("name", ["x\\n-e /artifacts\\ny", "-e /artifacts #", "x\\r-r /etc/hostname\\ry", "x ; y"])
+def test_what_is_no_name_in_a_uv_lock_tells_no_version(make_folder: MakeFolder, name: str) -> None:
+    folder = locked_package(make_folder, PYPI)
+    text = (folder / "uv.lock").read_text()
+    (folder / "uv.lock").write_text(f'{text}[[package]]\nname = "{name}"\nversion = "1"\nsource = {{ {PYPI} }}\n')
+    assert read_uv_lock(folder / "uv.lock").pins == {"below": "1.5"}
+
+
+def test_nothing_of_the_folder_where_the_user_is(
+    serve_index: Serve, make_folder: MakeFolder, locking: Callable[..., Locking], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be a stranger's: uv runs the Python of a .venv, and takes a name for a file."""
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    (tmp_path / ".venv/pyvenv.cfg").write_text("home = /usr/bin\n")
+    python.write_text(f'#!/bin/sh\ntouch {tmp_path}/ran\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    index = Index().add("top", "1.0")
+    lock = locking(serve_index(index)).lock(make_folder({"requirements.txt": "top==1.0"}))
+    assert [each.name for each in lock.packages] == ["top"]
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_uv_lock_of_something_else_only_tells_versions(

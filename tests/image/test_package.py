@@ -1,6 +1,7 @@
 """What a package says of the environment that it wants, and what of its wishes it gets."""
 
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from mlwf.errors import MlwfError
 from mlwf.image import requirements
 from mlwf.image.package import fetch_package, read_package, tree_digest
-from mlwf.image.requirements import Policy, Requirements, read_requirements
+from mlwf.image.requirements import Policy, RefusedRequirementError, Requirements, check_requirements, read_requirements
 
 from tests.image.conftest import CONDA, MLMODEL, package_files, packed
 
@@ -140,6 +141,10 @@ def test_an_example_outside_the_package_is_none(make_folder: MakeFolder) -> None
         ("./code/thing-1-py3-none-any.whl", "a path or an address"),
         ("/etc/passwd", "a path or an address"),
         ("code/thing", "a path or an address"),
+        ("thing-1-py3-none-any.whl", "a path or an address"),
+        ("thing-1.tar.gz[extra]", "a path or an address"),
+        ("thing-1.ZIP ; python_version > '3'", "a path or an address"),
+        ("numpy\u00a0==1", "not understood"),
         ("-r ../../etc/passwd", "leads out of the package"),
         ("-r /etc/passwd", "leads out of the package"),
         ("-c https://evil.example/c.txt", "leads out of the package"),
@@ -161,6 +166,34 @@ def test_what_a_model_does_not_get(make_folder: MakeFolder, line: str, words: st
         read_package(folder)
     assert words in str(caught.value)
     assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "numpy==1 ; python_version > '3'{}-e artifacts",
+        "numpy=={}1",
+        "numpy [a,{}-e]",
+        "a @ https://x.example/a-1-py3-none-any.whl ;{}-e artifacts",
+        "--pre{}-r artifacts",
+        "--extra-index-url{}https://x.example/simple",
+        "-r{}more.txt",
+    ],
+)
+def test_a_line_of_yaml_is_one_line(make_folder: MakeFolder, line: str, end: str) -> None:
+    """For uv a CR ends a line: what stood behind it was read as an option, and `-e` runs code of the package on this machine."""
+    quoted = json.dumps(line.format(end))
+    for number, (name, text) in enumerate(
+        {
+            "python_env.yaml": f"python: 3.11.7\ndependencies:\n- {quoted}\n",
+            "conda.yaml": f"dependencies:\n- python=3.11.7\n- pip:\n  - {quoted}\n",
+        }.items()
+    ):
+        changes = {"requirements.txt": None, "python_env.yaml": None, "conda.yaml": None} | {name: text}
+        with pytest.raises(RefusedRequirementError) as caught:
+            read_package(make_folder(changes, name=str(number)), ALL)
+        assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize(
@@ -221,11 +254,13 @@ def test_what_suggests_a_gpu(make_folder: MakeFolder) -> None:
 @given(text=st.one_of(st.text(max_size=200), st.text(alphabet="-rcief @:/.=\\\n#;a\t+'\"<>!,[]", max_size=60)))
 def test_no_line_becomes_an_option_that_was_not_allowed(tmp_path: Path, text: str) -> None:
     (tmp_path / "requirements.txt").write_text(text, "utf-8", errors="replace")
-    try:
-        found = read_requirements(tmp_path, "requirements.txt")
-    except MlwfError:
-        return
-    for line in found.lines:
-        assert line[0].isalnum()
-        assert line[0].isascii()
-        assert not {"/", "\n", "\\", "@"} & set(line)
+    for read in (lambda: read_requirements(tmp_path, "requirements.txt"), lambda: check_requirements([text])):
+        try:
+            found = read()
+        except MlwfError:
+            continue
+        for line in found.lines:
+            assert line[0].isalnum()
+            assert line[0].isascii()
+            assert line.isprintable()
+            assert not {"/", "\\", "@"} & set(line)

@@ -106,6 +106,14 @@ def test_bases_that_lie_here(tmp_path: Path) -> None:
         assert pin(base, {}, http=False, digest_of=lambda file: f"sha256:{file.name}").digest == "sha256:a:b.tar"
 
 
+def test_where_a_link_leads_to_is_no_line_of_a_recipe(tmp_path: Path) -> None:
+    other = tmp_path / "base\n%setup\n    touch evil"
+    other.write_bytes(b"content")
+    (tmp_path / "base.sif").symlink_to(other)
+    with pytest.raises(WrongUseError, match=r"base\\n%setup"):
+        parse_base(str(tmp_path / "base.sif"))
+
+
 def test_an_oci_layout_names_one_image(tmp_path: Path) -> None:
     entry = {"mediaType": "m", "size": 1, "digest": DIGEST, "annotations": {"org.opencontainers.image.ref.name": "one"}}
     (tmp_path / "index.json").write_text(json.dumps({"manifests": [entry]}))

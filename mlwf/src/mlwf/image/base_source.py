@@ -106,7 +106,10 @@ def _existing(name: str, text: str) -> Path:
             _("{path} does not exist").format(path=name or "''"),
             _("A base image is one of: {forms}.").format(forms=FORMS),
         )
-    return path.resolve()
+    found = path.resolve()
+    if not str(found).isprintable():
+        raise _unknown(str(found))  # where a link leads to stands in the recipes, on one line
+    return found
 
 
 def _unknown(text: str) -> WrongUseError:

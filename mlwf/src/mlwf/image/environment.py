@@ -54,9 +54,10 @@ class Environments:
                 [
                     "pip", "install", "--no-config", "--no-deps", "--require-hashes", "--quiet", "--no-compile-bytecode",
                     "--cache-dir", self.wheels, "--target", target, *self._for_the_base(), *(["--offline"] if offline else []),
-                    "--requirements", listed,
+                    "--python", sys.executable, "--requirements", listed,
                 ],
                 _("The model's packages cannot be fetched"),
+                within=work.parent,
             )  # fmt: skip
         finally:
             if target.exists():
@@ -72,7 +73,7 @@ class Environments:
         listed.write_text(lock.text)
         what = _("The model's packages cannot be installed")
         options: list[str | Path] = ["--no-config", "--quiet", "--cache-dir", self.wheels]
-        run_uv(self.kit.runner, ["venv", *options, "--relocatable", "--no-project", "--python", sys.executable, env], what)
+        run_uv(self.kit.runner, ["venv", *options, "--relocatable", "--no-project", "--python", sys.executable, env], what, within=folder.parent)
         links = self._link_places(env)
         run_uv(
             self.kit.runner,
@@ -81,6 +82,7 @@ class Environments:
                 *self._for_the_base(), "--python", env, listed,
             ],
             what,
+            within=folder.parent,
         )  # fmt: skip
         for link in links:
             link.unlink()

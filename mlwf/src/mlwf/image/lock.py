@@ -3,6 +3,7 @@
 import hashlib
 import re
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,12 @@ MANYLINUX = (17, 28, *range(31, 41))
 # The PyTorch family is built once for each kind of GPU; the builds' versions end with it, and each kind has an index of its own.
 TORCH = re.compile(
     r"(?:torch|torchvision|torchaudio|torchtext|torchcodec|triton|xformers)\b[^;]*==\s*[^+;\s]+\+(cpu|xpu|cu[0-9]{2,3}|rocm[0-9.]+)"
+)
+# One package of what uv writes, which is made of texts of the model's lock or of an index: nothing in it may be a line of its own.
+PACKAGE = re.compile(
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[A-Za-z0-9,._-]*\])? ?(?:==[A-Za-z0-9.+!_-]+|@ https://[^\s'\"\\]+)"
+    r"(?: ; [\w .'\"()<>=!~,-]*?)?(?: --hash=[a-z0-9]+:[0-9a-f]+)*",
+    re.ASCII,
 )
 HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
@@ -122,13 +129,14 @@ def make_lock(
             [
                 "pip", "compile", "--generate-hashes", "--no-header", "--no-annotate", "--no-config", "--quiet",
                 "--python-version", python, "--python-platform", platform.as_uv(), "--cache-dir", cache, *options,
-                "--constraints", bounds, "--output-file", locked, wanted,
+                "--python", sys.executable, "--constraints", bounds, "--output-file", locked, wanted,
             ],
             _("The model's packages cannot be resolved"),
+            within=folder,
         )  # fmt: skip
     except ProgramError as error:
         raise _explained(error, offline=offline, only_wheels=only_wheels) from error
-    return Lock(_with_indexes(package.wanted.indexes, locked.read_text()), python)
+    return Lock(_with_indexes(package.wanted.indexes, locked.read_bytes().decode()), python)
 
 
 def _written(package: ModelPackage, own: UvLock | None, folder: Path) -> tuple[Path, Path, Path]:
@@ -141,7 +149,11 @@ def _written(package: ModelPackage, own: UvLock | None, folder: Path) -> tuple[P
 
 
 def _with_indexes(indexes: Sequence[str], text: str) -> str:
-    """The lock tells where its packages come from, so that whoever installs it (our offline install too) asks the same places."""
+    """The lock tells where its packages come from, so that whoever installs it (our offline install too) asks the same places.
+
+    Raises RefusedRequirementError for a text that holds more than packages.
+    """
+    _packages(text)
     return "".join(f"{line}\n" for line in indexes) + text
 
 
@@ -182,14 +194,23 @@ def _exported(own: UvLock, python: str, runner: Runner, cache: Path, folder: Pat
                 "--offline",
             ],
             _("The model's uv.lock cannot be used"),
+            within=folder,
         )  # fmt: skip
     except ProgramError as error:
         runner.note(str(error))
         return ""
-    for block in re.split(r"\n(?=\S)", text.strip()):
-        match = re.match(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?\s*(?:==|@\s*https://)", block)
-        if not match:
-            raise RefusedRequirementError(block.splitlines()[0], _("it has no fixed version"), _("Lock the project's packages anew."))
-        own.check(match[1], policy)
-        check_variables(block)
+    for package in _packages(text):
+        own.check(package["name"], policy)
+        check_variables(package[0])
     return text
+
+
+def _packages(text: str) -> list[re.Match[str]]:
+    """The packages of what uv wrote. Raises RefusedRequirementError for a line that is something else."""
+    found = []
+    for line in text.replace(" \\\n    ", " ").removesuffix("\n").split("\n") if text else ():
+        match = PACKAGE.fullmatch(line)
+        if not match:
+            raise RefusedRequirementError(line, _("it has no fixed version"), _("Lock the project's packages anew."))
+        found.append(match)
+    return found

@@ -69,12 +69,16 @@ class Runner:
         extra: Mapping[str, str] | None = None,
         environ: Mapping[str, str] | None = None,
         timeout: float | None = None,
+        folder: Path | None = None,
     ) -> str:
         """What the program wrote to stdout. `what` says in the user's words what failed; `environ`: instead of the runner's own.
 
+        `folder`: where it runs; here by default.
+
         Raises ProgramError.
         """
-        status, out, err = self._finish(argv, what, {**(self.environ if environ is None else environ), **(extra or {})}, timeout)
+        variables = {**(self.environ if environ is None else environ), **(extra or {})}
+        status, out, err = self._finish(argv, what, variables, timeout, folder)
         if status:
             raise ProgramError(what, status, err or out)
         return out
@@ -84,10 +88,12 @@ class Runner:
         _status, out, err = self._finish(argv, what, self.environ, 60.0)
         return out + err
 
-    def _finish(self, argv: Sequence[str | Path], what: str, environ: Mapping[str, str], timeout: float | None) -> tuple[int, str, str]:
+    def _finish(
+        self, argv: Sequence[str | Path], what: str, environ: Mapping[str, str], timeout: float | None, folder: Path | None = None
+    ) -> tuple[int, str, str]:
         words = [str(word) for word in argv]
         self.note("$ " + " ".join(words))
-        process = self._started(words, environ, what)
+        process = self._started(words, environ, what, folder)
         try:
             out, err = self._collected(process, what, timeout)
         except subprocess.TimeoutExpired as error:
@@ -127,12 +133,18 @@ class Runner:
         process.wait(max(0.0, end - time.monotonic()) if end is not None else None)
         return bytes(out), bytes(err)
 
-    def _started(self, argv: list[str], environ: Mapping[str, str], what: str) -> "subprocess.Popen[bytes]":
+    def _started(self, argv: list[str], environ: Mapping[str, str], what: str, folder: Path | None) -> "subprocess.Popen[bytes]":
         with self._guard:
             if self._stopped:
                 raise ProgramError(what, -signal.SIGKILL, "")
             process = subprocess.Popen(
-                argv, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+                argv,
+                env=environ,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
             )
             self._running.add(process)
         return process

@@ -135,7 +135,7 @@ def _from_uv(wanted: str, into: Path, work: Path, runner: Runner, mirror: str) -
     try:
         # As a variable, not an argument: a site's address may hold a password.
         extra = {"UV_PYTHON_INSTALL_MIRROR": mirror} if mirror else {}
-        run_uv(runner, [*argv, wanted], _("uv cannot fetch Python {version}").format(version=wanted), extra=extra)
+        run_uv(runner, [*argv, wanted], _("uv cannot fetch Python {version}").format(version=wanted), within=work, extra=extra)
     except ProgramError as error:
         runner.note(str(error))
         return False

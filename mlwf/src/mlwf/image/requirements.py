@@ -19,6 +19,8 @@ NAMED = re.compile(r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\
 RELEASE = re.compile(r"\(?\s*(?:(?:===|==|~=|!=|<=|>=|<|>)\s*[A-Za-z0-9.*+!_-]+\s*(?:,\s*)?)*\)?\s*")
 MARKER = re.compile(r"[\s\w.'\"()<>=!~,-]*")
 OPTION = re.compile(r"(?P<name>--?[A-Za-z][A-Za-z-]*)(?:\s*[=\s]\s*(?P<value>.*))?")
+# uv takes a name that ends like an archive for the file of that name.
+ARCHIVE = re.compile(r".*\.(?:whl|egg|zip|tgz|tbz2?|txz|tlz|tar(?:\.[a-z0-9]+)?)", re.IGNORECASE)
 INCLUDES = {"-r": "r", "--requirement": "r", "-c": "c", "--constraint": "c"}
 INDEXES = {
     "-i": "--index-url",
@@ -83,9 +85,13 @@ def check_requirements(lines: list[str], policy: Policy = STRICT) -> Requirement
 
 def _gather(lines: Iterator[tuple[str, str]], policy: Policy) -> Requirements:
     found: dict[str, list[str]] = {"r": [], "c": [], "i": []}
-    for number, (line, kind) in enumerate(lines):
+    for number, (given, kind) in enumerate(lines):
         if number > MAX_LINES:
             raise MlwfError(_("The model has more than {count} requirements").format(count=MAX_LINES), cure=_log_again())
+        line = given.replace("\t", " ")
+        if not line.isprintable():
+            # Lines of YAML may hold what ends a line for uv: the rest would be a line of its own there, which nobody has checked.
+            raise RefusedRequirementError(line, _("it is not understood"), _log_again())
         if line.startswith("-"):
             index = _index(line, policy)
             if index:
@@ -169,9 +175,10 @@ def _package(line: str, policy: Policy) -> str:
     if match and rest.startswith("@"):
         return _addressed(line, rest[1:].strip(), policy)
     release, _semicolon, marker = rest.partition(";")
-    if match and RELEASE.fullmatch(release) and MARKER.fullmatch(marker):
+    is_file = bool(match and ARCHIVE.fullmatch(match["name"])) or "/" in line
+    if match and not is_file and RELEASE.fullmatch(release) and MARKER.fullmatch(marker):
         return line
-    if re.match(r"(?:[a-z+]+:|\.|/|~)", line) or "/" in line:
+    if is_file or re.match(r"(?:[a-z+]+:|\.|~)", line):
         raise RefusedRequirementError(line, _("it is a path or an address, not the name of a package"), _log_again())
     raise RefusedRequirementError(line, _("it is not understood"), _log_again())
 

@@ -15,6 +15,7 @@ MAX_BYTES = 32 << 20
 # Whatever index it was locked against: the hashes hold for every mirror, and packages are asked of the machine's own index.
 PYPI = ("pypi.org", "files.pythonhosted.org")
 REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*(?:==\s*(?P<version>[A-Za-z0-9.+!_-]+)\s*(?:;.*)?$)?")
+NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 VERSION = re.compile(r"[A-Za-z0-9.+!_-]+")
 
 
@@ -78,7 +79,7 @@ def read_uv_lock(file: Path) -> UvLock:
     for package in packages:
         name, source = plain(str(package.get("name"))), package.get("source")
         sources.setdefault(name, {}).update(source if isinstance(source, dict) else {})
-        if set(sources[name]) == {"registry"} and VERSION.fullmatch(str(package.get("version"))):
+        if set(sources[name]) == {"registry"} and NAME.fullmatch(name) and VERSION.fullmatch(str(package.get("version"))):
             versions.setdefault(name, set()).add(str(package["version"]))
     return UvLock(file, sources, {name: min(found) for name, found in versions.items() if len(found) == 1})
 

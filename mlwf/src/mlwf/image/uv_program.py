@@ -2,6 +2,7 @@
 
 import re
 import sysconfig
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,9 +20,15 @@ NAMED = re.compile(
 )
 
 
-def run_uv(runner: Runner, arguments: Sequence[str | Path], what: str, *, extra: Mapping[str, str] | None = None) -> str:
-    """What uv says. `extra`: variables besides the named ones. Raises ProgramError, and MlwfError where uv was taken away."""
-    return runner.run([_program(), *arguments], what, extra=extra, environ=named(runner.environ))
+def run_uv(runner: Runner, arguments: Sequence[str | Path], what: str, *, within: Path, extra: Mapping[str, str] | None = None) -> str:
+    """What uv says. `extra`: variables besides the named ones. Raises ProgramError, and MlwfError where uv was taken away.
+
+    It runs in an empty folder made in `within`: in the user's own, which may be a stranger's package, it would run the Python of a .venv,
+    and a name could mean a file.
+    """
+    words = [each.absolute() if isinstance(each, Path) else each for each in (_program(), *arguments)]
+    with tempfile.TemporaryDirectory(dir=within) as nowhere:
+        return runner.run(words, what, extra=extra, environ=named(runner.environ), folder=Path(nowhere))
 
 
 def named(environ: Mapping[str, str]) -> dict[str, str]:
