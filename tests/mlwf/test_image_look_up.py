@@ -9,15 +9,22 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from mlwf.errors import MlwfError
 from mlwf.export.workspace import Workspace
+from mlwf.image.base import BaseFacts, ComingBase
 from mlwf.image.base_registry import MAX_MANIFEST, registry_digest
 from mlwf.image.base_size import ARCHITECTURES, layers_size, layout_manifest
+from mlwf.image.base_source import Pinned, parse_base
+from mlwf.image.cache import Cache
+from mlwf.image.compiled import Compiler
 from mlwf.image.create import _check_room
 from mlwf.image.docker_reference import DockerReference
+from mlwf.image.lock import Lock
+from mlwf.image.plan import _address, _base_key, _image_key
+from mlwf.image.pythons import Python
 
 from tests.image.conftest import package_files, packed
 from tests.mlwf.test_image_parts import fake_tool, run_command
@@ -101,6 +108,23 @@ def test_an_address_that_a_job_without_network_reads_was_used(tmp_path: Path, mo
     here = ("--model-pkg-url", str(tmp_path / "model.tar.gz"), "--offline")
     assert f"The base image {base} is not in the cache" in told(monkeypatch, tmp_path, base, *here)[1]
     assert remembered.stat().st_mtime > 1, "prune goes by it"
+
+
+def test_nothing_that_was_made_for_other_processors_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One home, two kinds of nodes: the digest of a tag for both is one, and the lock of packages in plain Python, too."""
+    squasher = SimpleNamespace(version="4.6", compressor=())
+    kit: Any = SimpleNamespace(
+        cache=Cache(tmp_path), tool=SimpleNamespace(kind="apptainer", version="1.4"), squash=SimpleNamespace(squasher=squasher)
+    )
+    source, pinned = parse_base("docker://python:3"), Pinned("docker://python", digest_of(b""), "docker://python")
+    python, lock = Python("3.11.7", "/python", None, "base"), Lock("", "3.11.7")
+    names = set()
+    for machine, architecture in ARCHITECTURES.items():
+        monkeypatch.setattr(platform, "machine", lambda name=machine: name)
+        facts = BaseFacts("docker://python", digest_of(b""), architecture, "2.36", {})
+        compiler = Compiler(kit, ComingBase(facts, pytest.fail), python)
+        names |= {_base_key(kit, source, pinned), _address(kit, source), _image_key(kit, facts, "3.11.7", python, lock), compiler.kept}
+    assert len(names) == 4 * len(ARCHITECTURES)
 
 
 def manifest_of(*sizes: int) -> bytes:

@@ -63,9 +63,8 @@ class Compiler:
         """What programs of this base have compiled: no other base gets to run it."""
         facts = self.base.facts
         python = self.python
-        return (
-            self.kit.cache.root / "compiled" / self.kit.cache.key(facts.source, facts.digest, python.version, python.inside, python.origin)
-        )
+        made_by = (facts.source, facts.digest, facts.architecture, python.version, python.inside, python.origin)
+        return self.kit.cache.root / "compiled" / self.kit.cache.key(*made_by)
 
     def compile(self, packages: Path, final: str, work: Path) -> None:
         """Puts a .pyc beside every source below `packages`, which is `final` in the image. `work`: a new folder. Raises ProgramError."""

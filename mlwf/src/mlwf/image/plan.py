@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import platform
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -112,14 +113,13 @@ def make_plan(kit: Kit, wanted: Wanted, found: Found, package: ModelPackage, fol
         python = find_python(package.python, base, kit, wishes=wishes)
     with kit.steps.step("lock"):
         lock = _lock(kit, base, python, package, folder=folder, wanted=wanted)
-    tools = (kit.tool.kind, kit.tool.version, kit.squash.squasher.version, *kit.squash.squasher.compressor)
-    key = kit.cache.key("image", FORMAT, *tools, base.facts.source, base.facts.digest, package.python, python.version, python.origin)
-    return Plan(source, pinned, base, python, package.python, lock, kit.cache.key(key, lock.digest))
+    key = _image_key(kit, base.facts, package.python, python, lock)
+    return Plan(source, pinned, base, python, package.python, lock, key)
 
 
 def _pin(kit: Kit, source: BaseSource, wanted: Wanted) -> Pinned:
     """The base's digest; without network, the one that the address had when it was last asked for."""
-    remembered = kit.cache.root / "addresses" / kit.cache.key(source.text)
+    remembered = _address(kit, source)
     if wanted.offline and source.is_remote:
         try:
             digest, _space, exact = _recall(remembered).partition(" ")
@@ -130,6 +130,11 @@ def _pin(kit: Kit, source: BaseSource, wanted: Wanted) -> Pinned:
     if source.is_remote:
         _remember(remembered, f"{pinned.digest} {pinned.exact}")
     return pinned
+
+
+def _address(kit: Kit, source: BaseSource) -> Path:
+    """Where it is remembered what the address meant, to a machine of this one's kind."""
+    return kit.cache.root / "addresses" / kit.cache.key(source.text, platform.machine())
 
 
 def _remember(path: Path, text: str) -> None:
@@ -178,8 +183,17 @@ def _base_name(source: BaseSource, pinned: Pinned) -> str:
 
 
 def _base_key(kit: Kit, source: BaseSource, pinned: Pinned) -> str:
-    tools = (kit.tool.kind, kit.tool.version, kit.squash.squasher.version, *kit.squash.squasher.compressor)
-    return kit.cache.key("base", FORMAT, *tools, _base_name(source, pinned), pinned.digest)
+    """One digest may stand for an image of each kind of processor: what is taken of it is for this machine's."""
+    return kit.cache.key("base", FORMAT, *_tools(kit), _base_name(source, pinned), pinned.digest, platform.machine())
+
+
+def _image_key(kit: Kit, base: bases.BaseFacts, python_wanted: str, python: Python, lock: Lock) -> str:
+    made_of = (base.source, base.digest, base.architecture, python_wanted, python.version, python.origin, lock.digest)
+    return kit.cache.key("image", FORMAT, *_tools(kit), *made_of)
+
+
+def _tools(kit: Kit) -> tuple[str, ...]:
+    return kit.tool.kind, kit.tool.version, kit.squash.squasher.version, *kit.squash.squasher.compressor
 
 
 def _base(kit: Kit, found: Found, pinned: Pinned, folder: Path, wanted: Wanted, aside: Aside, meter: Meter) -> bases.ComingBase:  # noqa: PLR0917
@@ -232,21 +246,21 @@ def _size(kit: Kit, source: BaseSource, pinned: Pinned, wanted: Wanted) -> int:
 
 
 def _lock(kit: Kit, base: bases.ComingBase, python: Python, package: ModelPackage, *, folder: Path, wanted: Wanted) -> Lock:
-    platform = BasePlatform(base.facts.glibc, base.facts.architecture)
+    target = BasePlatform(base.facts.glibc, base.facts.architecture)
     backend = torch_backend(package.wanted)
     if backend:
         kit.runner.environ.setdefault("UV_TORCH_BACKEND", backend)  # the site's or the user's own choice goes first
     indexes = [without_passwords(kit.runner.environ.get(name, "")) for name in INDEXES]
     own = file_digest(package.uv_lock) if package.uv_lock else ""
-    asked = (wanted.allow_source_builds, own, *indexes, *package.requirements, "constraints", *package.wanted.constraints)
-    key = kit.cache.key("lock", FORMAT, platform.as_uv(), python.version, *asked)
+    asked = (wanted.allow_source_builds, wanted.policy, own, *indexes, *package.requirements, "constraints", *package.wanted.constraints)
+    key = kit.cache.key("lock", FORMAT, target.as_uv(), python.version, *asked)
     kept = None if wanted.relock else kit.cache.get("locks", key)
     if kept:
         return Lock(kept.read_text(), python.version)
     wheels = kit.cache.root / "wheels" / python.version.rpartition(".")[0]
     only_wheels = not wanted.allow_source_builds
     lock = make_lock(
-        package, python.version, platform, runner=kit.runner, cache=wheels, folder=folder, policy=wanted.policy, offline=wanted.offline,
+        package, python.version, target, runner=kit.runner, cache=wheels, folder=folder, policy=wanted.policy, offline=wanted.offline,
         only_wheels=only_wheels,
     )  # fmt: skip
     file = folder / "lock"
