@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mlwf.errors import MlwfError
+from mlwf.errors import MlwfError, WrongUseError
 from mlwf.image import requirements
 from mlwf.image.package import fetch_package, read_package, tree_digest
 from mlwf.image.requirements import Policy, RefusedRequirementError, Requirements, check_requirements, read_requirements
@@ -31,6 +31,21 @@ def test_what_mlflow_writes(make_folder: MakeFolder, tmp_path: Path) -> None:
     assert package.input_example
     assert package.input_example.file == tmp_path / "model" / "serving_input_example.json"
     assert (package.name, package.needs_gpu, package.uv_lock) == ("m-0123456789abcdef", False, None)
+
+
+def test_a_models_folder_is_not_copied_into_itself(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_folder()
+    (folder / ".partial").mkdir()
+    monkeypatch.chdir(folder)
+    with pytest.raises(WrongUseError, match=r"model's own folder .*--output-dir"):
+        fetch_package(".", Path(".partial/model"), environ={})
+    assert list((folder / ".partial").iterdir()) == []
+    exported = folder.parent / "exported"
+    (exported / ".partial").mkdir(parents=True)
+    (folder / ".partial").rmdir()
+    folder.rename(exported / "artifacts")
+    monkeypatch.chdir(exported)
+    assert fetch_package(".", Path(".partial/model"), environ={}).sha256 == tree_digest(exported / "artifacts")
 
 
 def test_the_digest_is_of_names_and_contents_alone(make_folder: MakeFolder, tmp_path: Path) -> None:

@@ -140,6 +140,12 @@ def _local(path: Path, into: Path, progress: Progress, checksum: str) -> None:
         folder = path if (path / "MLmodel").is_file() else path / "artifacts"
         if not (folder / "MLmodel").is_file():
             raise MlwfError(_("{folder} holds no model: there is no MLmodel in it").format(folder=path), cure=_forms())
+        if into.resolve().is_relative_to(folder.resolve()):
+            raise WrongUseError(
+                _("The image would be made in the model's own folder {folder}").format(folder=folder),
+                _("it would become a part of the model"),
+                _("Name another one with --output-dir."),
+            )
         progress.begins(None)
         copy_folder(folder, into, on_bytes=progress.arrived)
     else:
