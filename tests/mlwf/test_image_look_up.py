@@ -208,5 +208,10 @@ def test_the_base_step_tells_how_many_bytes_there_will_be(tmp_path: Path, monkey
     status, _out, err = run_command(monkeypatch, tmp_path, *asked)
     assert status == 1
     assert "no build" in err
+    (log,) = tmp_path.glob("MLWFCreateImage_*.log")
+    assert f"The build log is {log}." in json.loads(err.splitlines()[-1])["cure"], "the hidden folder with it is gone"
+    assert "FATAL: no build" in log.read_text()
+    assert log.stat().st_mode & 0o777 == 0o600
+    assert not list(tmp_path.glob(".MLWFCreateImage_*"))
     begun = [json.loads(line) for line in err.splitlines() if '"begins"' in line]
     assert [each["bytes"] for each in begun if each["step"] == "base"] == [None, 4096]

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlwf.errors import MlwfError
+from mlwf.errors import MlwfError, with_cure
 from mlwf.export.tarball import DIRECTORY_MODE, FILE_MODE
 from mlwf.export.workspace import Workspace, check_space
 from mlwf.i18n import _
@@ -37,7 +37,7 @@ from mlwf.image.steps import Meter, Reporter, Steps
 from mlwf.image.tool import find_mksquashfs, find_tool
 
 PREFIX = "MLWFCreateImage_"
-IMAGE = "container.simg"
+IMAGE, LOG = "container.simg", "build.log"
 IMAGE_MODE = 0o750
 SOFTWARE_OBJECT, PROVENANCE_OBJECT = "mlwf-software.cdx.json", "mlwf-provenance.json"
 FICLONE = 0x40049409
@@ -57,7 +57,10 @@ class Created:
 
 
 def create(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Created:
-    """Makes the folder and answers what it holds. Raises MlwfError; nothing half-made is left then, nor after an interrupt."""
+    """Makes the folder and answers what it holds. Raises MlwfError; of what was made then, and after an interrupt, nothing is left.
+
+    What the programs said stays at a failure, beside where the folder would be.
+    """
     tool = find_tool(environ)
     check_source(wanted.package_url, wanted.checksum)
     squash = Squash(find_mksquashfs(environ, tool), processors(environ), megabytes())
@@ -65,8 +68,9 @@ def create(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Crea
     source = kept_package(cache, wanted.package_url, environ) if wanted.offline else wanted.package_url
     with (
         Workspace(wanted.output, prefix=PREFIX) as workspace,
+        _log_kept(workspace),
         _disk_errors(),
-        (workspace.path / "build.log").open("ab", buffering=0) as log,
+        (workspace.path / LOG).open("ab", buffering=0) as log,
     ):
         kit = Kit(tool, Runner(environ, log), squash, cache, Steps(report))
         found = look_up(kit, wanted)
@@ -248,6 +252,22 @@ def _open_modes(folder: Path) -> None:
         for name in names:
             file = Path(where, name)
             file.chmod(IMAGE_MODE if file == folder / IMAGE else FILE_MODE)
+
+
+@contextlib.contextmanager
+def _log_kept(workspace: Workspace) -> Iterator[None]:
+    """Keeps the build log of a failure, once a program has run, and has the message name it."""
+    log, kept = workspace.path / LOG, workspace.target.with_name(f"{workspace.target.name}.log")
+    try:
+        yield
+    except MlwfError as error:
+        with contextlib.suppress(OSError):  # the failure itself is what counts
+            if log.stat().st_size:
+                log.chmod(0o600)
+                log.rename(kept)
+                told = _("The build log is {file}.").format(file=kept)
+                error.cure = with_cure(error.cure, told) if error.cure else told
+        raise
 
 
 @contextlib.contextmanager

@@ -128,7 +128,7 @@ class Runner:
                     raise MlwfError(
                         what,
                         _("it wrote more than {size} MB").format(size=MAX_OUTPUT >> 20),
-                        _("build.log has the beginning of it; where a program of the base image or the model does that, take another."),
+                        _("The build log has the beginning of it; where a program of the base image or the model does that, take another."),
                     )
         process.wait(max(0.0, end - time.monotonic()) if end is not None else None)
         return bytes(out), bytes(err)

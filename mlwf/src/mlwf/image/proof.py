@@ -191,4 +191,4 @@ def _speaks_of_gpu(lines: list[str]) -> bool:
 
 
 def _cure() -> str:
-    return _("build.log has all of its words; --no-test hands the image over untested.")
+    return _("The build log has all of its words; --no-test hands the image over untested.")
