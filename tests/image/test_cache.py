@@ -215,6 +215,21 @@ def test_a_killed_job_leaves_nothing_that_counts(cache: Cache, python: Start) ->
     assert list((cache.root / "images").iterdir()) == []
 
 
+def test_a_job_elsewhere_that_stands_still_keeps_its_work_for_a_day(cache: Cache) -> None:
+    """As one that the batch system has suspended: what it made for hours was removed under it after minutes."""
+    with cache.work() as work:
+        (lease_of_work,) = (cache.root / LEASES).iterdir()
+        lease_of_work.write_text(json.dumps({**lease.whoami(), "host": "another"}))
+        other = cache.root / LEASES / "image-1"
+        other.write_text(lease_of_work.read_text())
+        for age, left in ((lease.OVER_SECONDS + 60, True), (25 * 3600.0, False)):
+            for each in (lease_of_work, other):
+                if each.exists():
+                    os.utime(each, (time.time() - age,) * 2)
+            cache.sweep()
+            assert (work.exists(), lease_of_work.exists(), other.exists()) == (left, left, False)
+
+
 ALONE = """
 import os, sys
 from pathlib import Path

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from mlwf.ending import Terminated
 from mlwf.errors import MlwfError
-from mlwf.export.lease import hold, is_over
+from mlwf.export.lease import OVER_SECONDS, hold, is_over
+from mlwf.export.workspace import SILENT_SECONDS
 from mlwf.i18n import _
 
 CONTENT, NOTE = "content", "note.json"
@@ -131,8 +132,9 @@ class Cache:
         """Removes the working folders of jobs that were killed, half-made entries in them, when their lease is over."""
         leases = self.root / LEASES
         for lease in _entries(leases):
-            if is_over(lease):
-                if lease.name.startswith(f"{WORK}-"):
+            of_work = lease.name.startswith(f"{WORK}-")
+            if is_over(lease, silent=SILENT_SECONDS if of_work else OVER_SECONDS):
+                if of_work:
                     remove_tree(self.root / WORK / lease.name.removeprefix(f"{WORK}-"))
                 lease.unlink(missing_ok=True)
 
