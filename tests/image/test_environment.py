@@ -16,7 +16,7 @@ from mlwf.image.compiled import COMPILED, SOURCES
 from mlwf.image.environment import Environments, make_or_fetch
 from mlwf.image.kit import Kit
 from mlwf.image.lock import Lock
-from mlwf.image.process import Runner
+from mlwf.image.process import ProgramError, Runner
 from mlwf.image.pythons import Python
 from mlwf.image.tool import Bind
 
@@ -123,6 +123,17 @@ def test_what_a_lying_base_writes_leads_nowhere(ground: Ground) -> None:
     added = [path.relative_to(ground.cache.root).parts for path in after.keys() - before.keys()]
     assert {parts[0] for parts in added if not parts[2].startswith("interpreter-")} <= {"work", "compiled"}, "uv remembers who ran it"
     assert pyc(ground.make("again")).stat().st_size > 100
+
+
+def test_a_compilation_that_fails_is_told_as_such_each_time_and_fetches_nothing(ground: Ground) -> None:
+    ground.make("honest")
+    asked = len(ground.index.asked)
+    fails = ground.program("fails", "#!/bin/sh\necho no memory >&2\nexit 1\n")
+    for number in range(2):
+        with pytest.raises(ProgramError, match="packages cannot be compiled: no memory"):
+            ground.make(f"failed-{number}", program=fails, digest="sha256:fails")
+    assert len(ground.index.asked) == asked
+    assert not list((ground.cache.root / "work").glob("*/compiled"))
 
 
 def test_an_environment_is_that_of_the_bases_python_whatever_runs_uv(ground: Ground) -> None:

@@ -73,10 +73,12 @@ class Compiler:
             os.utime(self.kept)  # when it was last used, for prune
         if missing:
             work.mkdir(0o700)
-            self._run(packages, final, work, missing)
-            for key, name in missing.items():
-                self._keep(work / key, key, self._pyc(packages, name))
-            remove_tree(work)
+            try:
+                self._run(packages, final, work, missing)
+                for key, name in missing.items():
+                    self._keep(work / key, key, self._pyc(packages, name))
+            finally:
+                remove_tree(work)
 
     def _keyed(self, packages: Path) -> Iterator[tuple[str, str]]:
         """The sources without a .pyc by their names below `packages`, each with the name of all that its .pyc is made of."""

@@ -63,17 +63,22 @@ class Environments:
             if target.exists():
                 remove_tree(target)
 
-    def make(self, lock: Lock, folder: Path) -> None:
+    def install(self, lock: Lock, folder: Path) -> None:
         """Makes `folder`/env, which is /mlwf/env in the image. `folder` is in the job's work folder. Raises ProgramError.
 
-        No code of a package runs: only wheels are unpacked. The base's Python runs to compile, never where it could write a wheel: uv works
-        with the Python of this program, and what it writes down of that one is turned into the base's.
+        No code of a package runs: only wheels are unpacked. uv works with the Python of this program, and what it writes down of that is
+        turned into the base's.
         """
         env, listed = folder / ENV, folder / "requirements.lock"
         listed.write_text(lock.text)
         what = _("The model's packages cannot be installed")
         options: list[str | Path] = ["--no-config", "--quiet", "--cache-dir", self.wheels]
-        run_uv(self.kit.runner, ["venv", *options, "--relocatable", "--no-project", "--python", sys.executable, env], what, within=folder.parent)
+        run_uv(
+            self.kit.runner,
+            ["venv", *options, "--relocatable", "--no-project", "--python", sys.executable, env],
+            what,
+            within=folder.parent,
+        )
         links = self._link_places(env)
         run_uv(
             self.kit.runner,
@@ -88,6 +93,9 @@ class Environments:
             link.unlink()
         self._name_python(env)
         self._tidy(env)
+
+    def compile(self, folder: Path) -> None:
+        """Compiles what `install` has made, by the base's Python, which runs where it cannot write a wheel. Raises ProgramError."""
         packages = f"{ENV}/lib/python{self.python.minor}/site-packages"
         Compiler(self.kit, self.base, self.python).compile(folder / packages, f"/mlwf/{packages}", folder.parent / "compiled")
 
@@ -147,26 +155,33 @@ def _rewrite(file: Path, pattern: str, new: Callable[[re.Match[str]], str]) -> N
 def make_or_fetch(environments: Environments, lock: Lock, folder: Path, *, offline: bool, meter: Meter | None = None) -> None:
     """Makes the environment from the cache; where a wheel is missing there, fetches first. Raises MlwfError."""
     mark = environments.wheels / f"{environments.kit.cache.key(lock.digest, environments.base.facts.architecture)}.fetched"
-    if mark.exists():
-        mark.touch()  # when these wheels were last used, for prune
+    if not _is_installed(environments, lock, folder, mark):
         try:
-            environments.make(lock, folder)
+            environments.fetch(lock, folder, offline=offline, meter=meter)
         except ProgramError as error:
-            environments.kit.runner.note(str(error))
-            mark.unlink(missing_ok=True)
-            if (folder / ENV).exists():
-                remove_tree(folder / ENV)
-        else:
-            return
+            if not offline:
+                raise
+            raise MlwfError(
+                _("Packages are missing in the cache, and --offline forbids to fetch them"),
+                error.why,
+                _("Run the same command with --fetch-only on a node with internet first."),
+            ) from error
+        mark.touch()
+        environments.install(lock, folder)
+    environments.compile(folder)
+
+
+def _is_installed(environments: Environments, lock: Lock, folder: Path, mark: Path) -> bool:
+    """Installs from the cache, if every wheel has been fetched before and is still there."""
+    if not mark.exists():
+        return False
+    mark.touch()  # when these wheels were last used, for prune
     try:
-        environments.fetch(lock, folder, offline=offline, meter=meter)
+        environments.install(lock, folder)
     except ProgramError as error:
-        if not offline:
-            raise
-        raise MlwfError(
-            _("Packages are missing in the cache, and --offline forbids to fetch them"),
-            error.why,
-            _("Run the same command with --fetch-only on a node with internet first."),
-        ) from error
-    mark.touch()
-    environments.make(lock, folder)
+        environments.kit.runner.note(str(error))
+        mark.unlink(missing_ok=True)
+        if (folder / ENV).exists():
+            remove_tree(folder / ENV)
+        return False
+    return True
