@@ -87,6 +87,19 @@ def test_the_digest_behind_a_tag(address: str, tmp_path: Path) -> None:
     assert re.fullmatch("sha256:[0-9a-f]{64}", ask("open/python:3")), "then the manifest is hashed"
 
 
+def test_what_the_user_keeps_for_other_programs_is_not_sent(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home/.netrc").write_text("machine 127.0.0.1 login alice password of-the-netrc\n")
+    (tmp_path / "home/.netrc").chmod(0o600)
+    reference = DockerReference.parse(f"docker://{address}/private/python:1")
+    environ = {"HOME": str(tmp_path / "home"), "APPTAINER_DOCKER_USERNAME": "alice", "APPTAINER_DOCKER_PASSWORD": "right"}
+    assert registry_digest(reference, environ, http=True) == DIGEST, "it went before the registry's token"
+    with pytest.raises(MlwfError, match="401"):
+        registry_digest(reference, {}, http=True)
+    secret = base64.b64encode(b"alice:of-the-netrc").decode()
+    assert len(Registry.seen) == 6
+    assert not any(secret in sent for _path, sent in Registry.seen)
+
+
 @pytest.mark.parametrize("token", [b"[]", b'"right"', b"<html>", b"{}", b'{"token": 7}', b'{"token": "a\\r\\nHost: b"}', b"\xff"])
 def test_an_answer_without_a_token_is_said(address: str, token: bytes) -> None:
     Registry.token = token

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import requests
 
 from mlwf.errors import MlwfError
+from mlwf.export.session import plain_session
 from mlwf.i18n import _
 from mlwf.image.docker_reference import DOCKER_HUB, DockerReference
 from mlwf.network import system_error
@@ -81,7 +82,7 @@ def _ask(method: str, reference: DockerReference, named: str, environ: Mapping[s
     """The registry's answer about the manifest `named`, a tag or a digest. Raises MlwfError."""
     host = HUB_ADDRESS if reference.host == DOCKER_HUB else reference.host
     url = f"{'http' if http else 'https'}://{host}/v2/{reference.name}/manifests/{named}"
-    session = requests.Session()
+    session = plain_session(url, environ)  # else ~/.netrc would go before the registry's token, and unasked
     session.headers["Accept"] = MANIFESTS
     try:
         answer = session.request(method, url, timeout=TIMEOUT, allow_redirects=True, stream=method == "GET")
@@ -119,7 +120,8 @@ def _with_credentials(
     if kind.lower() != "bearer" or not realm.startswith(("https://", "http://") if url.startswith("http://") else "https://"):
         return answer
     query = {"scope": f"repository:{reference.name}:pull"} | {name: told[name] for name in ("service",) if name in told}
-    token = session.get(realm, params=query, timeout=TIMEOUT, auth=(known[0], known[1].reveal()) if known else None)
+    login = (known[0], known[1].reveal()) if known else None
+    token = plain_session(realm, environ).get(realm, params=query, timeout=TIMEOUT, auth=login)
     if not token.ok:
         return token
     return again(headers={"Authorization": f"Bearer {_bearer(token, reference)}"})
