@@ -24,6 +24,13 @@ SECRETS = (
     "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLWF_TOKEN", "GITHUB_TOKEN",
     "APPTAINER_DOCKER_PASSWORD", "UV_PUBLISH_TOKEN", "UV_GITHUB_TOKEN", "SSH_AUTH_SOCK", "HF_TOKEN", "PYTHONPATH",
 )  # fmt: skip
+# Each of them broke a build, or led it to another Python than the one that was named.
+OTHERWISE = {
+    "UV_NO_CACHE": "1", "UV_PYTHON": "3.9", "UV_WORKING_DIR": "/usr", "UV_SYSTEM_PYTHON": "1", "UV_VENV_SEED": "1", "UV_PROJECT": "/usr",
+    "UV_LOCKED": "1", "UV_NO_VERIFY_HASHES": "1", "UV_CONFIG_FILE": "/nowhere/uv.toml", "UV_PYTHON_PREFERENCE": "only-managed",
+    "UV_REQUIRE_HASHES": "1", "UV_COMPILE_BYTECODE": "1", "UV_NO_BINARY": ":all:", "UV_CONSTRAINT": "/nowhere/constraints.txt",
+    "UV_PYTHON_SEARCH_PATH": "/nowhere",
+}  # fmt: skip
 # Builds the package, and writes down whatever variables it sees.
 BACKEND = """\
 import os, zipfile
@@ -46,7 +53,11 @@ PROJECT = {
 }
 
 
-@pytest.mark.parametrize("name", [*NEEDED, "https_proxy", "HTTPS_PROXY", "SSL_CERT_FILE", "UV_TORCH_BACKEND", "UV_FIND_LINKS", "NETRC"])
+@pytest.mark.parametrize(
+    "name",
+    [*NEEDED, "https_proxy", "HTTPS_PROXY", "SSL_CERT_FILE", "UV_TORCH_BACKEND", "UV_FIND_LINKS", "NETRC", "UV_INDEX", "UV_HTTP_TIMEOUT",
+     "UV_PYTHON_DOWNLOADS", "UV_EXCLUDE_NEWER"],
+)  # fmt: skip
 def test_what_uv_needs_it_gets(name: str) -> None:
     assert named({name: "value"}) == {name: "value"}
 
@@ -54,6 +65,34 @@ def test_what_uv_needs_it_gets(name: str) -> None:
 @pytest.mark.parametrize("name", SECRETS)
 def test_what_is_not_for_uv_it_does_not_get(name: str) -> None:
     assert named({name: "value"}) == {}
+
+
+def test_what_the_user_has_set_for_other_work_with_uv_does_not_matter(
+    tmp_path: Path, serve_index: Callable[[Index], Index], make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor that there is no Python in the search path, nor that the cache was named from where the user is."""
+    index = serve_index(Index().add("top", "1.0"))
+    monkeypatch.chdir(tmp_path)
+    runner, cache = Runner({"PATH": "/nowhere", "HOME": str(tmp_path), "UV_DEFAULT_INDEX": index.url, **OTHERWISE}), Cache(Path("cache"))
+    (cache.root / "work").mkdir(parents=True)
+    package = read_package(make_folder({"requirements.txt": "top==1.0"}))
+    lock = make_lock(
+        package, VERSION, BasePlatform("2.36", "amd64"), runner=runner, cache=cache.root / "wheels", folder=cache.root / "work"
+    )
+    made = environments(runner, cache)
+    layer = cache.root / "work/layer"
+    layer.mkdir()
+    made.fetch(lock, layer)
+    made.install(lock, layer)
+    assert list(layer.glob("env/lib/python*/site-packages/top/__init__.py"))
+    assert list((tmp_path / "cache").glob("wheels/*/archive-v0/*/top"))
+
+
+def environments(runner: Runner, cache: Cache, *, only_wheels: bool = True) -> Environments:
+    facts = SimpleNamespace(source="base", digest="sha256:one", glibc="2.36", architecture="amd64")
+    base = ComingBase(facts, SimpleNamespace)  # type: ignore[arg-type, return-value]
+    kit = Kit(None, runner, None, cache, None)  # type: ignore[arg-type]
+    return Environments(kit, base, Python(VERSION, "python", None, "base"), only_wheels=only_wheels)
 
 
 def test_a_package_that_is_built_sees_no_secret(
@@ -69,10 +108,7 @@ def test_a_package_that_is_built_sees_no_secret(
     lock = make_lock(
         package, VERSION, BasePlatform("2.36", "amd64"), runner=runner, cache=tmp_path / "of-lock", folder=tmp_path, only_wheels=False
     )
-    facts = SimpleNamespace(source="base", digest="sha256:one", glibc="2.36", architecture="amd64")
-    base = ComingBase(facts, SimpleNamespace)  # type: ignore[arg-type, return-value]
-    kit = Kit(None, runner, None, cache, None)  # type: ignore[arg-type]
-    Environments(kit, base, Python(VERSION, "python", None, "base"), only_wheels=False).fetch(lock, tmp_path / "layer")
+    environments(runner, cache, only_wheels=False).fetch(lock, tmp_path / "layer")
 
     builds = [set(each.split("\n")) for each in (tmp_path / "seen").read_text().split("END\n")[:-1]]
     assert len(builds) == 2, "once for the lock, once for its wheel"

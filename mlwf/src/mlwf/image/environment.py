@@ -23,7 +23,10 @@ ENV = "env"
 # The Python that uv is run with, as folders are called.
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
 # What a lock depends on besides the requirements.
-INDEXES = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INDEX_STRATEGY", "UV_TORCH_BACKEND")
+INDEXES = (
+    "UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INDEX_STRATEGY", "UV_TORCH_BACKEND",
+    "UV_RESOLUTION", "UV_PRERELEASE", "UV_EXCLUDE_NEWER",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,15 @@ from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.image.process import Runner
 
-# What uv, the network, and compilers need of the user's variables. Of uv's own, those for publishing are no business of a build.
+# What uv, the network, and compilers need of the user's variables. Of uv's own: where packages and Pythons come from, how that is reached,
+# and what may be taken. The others say how a user works with projects, and contradict what it is told here.
 NAMED = re.compile(
     r"PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|LC_[A-Z]+|TZ|TMPDIR|XDG_[A-Z]+_HOME|NETRC|LD_LIBRARY_PATH"
     r"|(?i:https?_proxy|all_proxy|no_proxy)|SSL_CERT_FILE|SSL_CERT_DIR|SSL_CLIENT_CERT"
-    r"|UV_(?!PUBLISH_|GITHUB_TOKEN)[A-Z0-9_]+"
+    r"|UV_(?:DEFAULT_INDEX|INDEX|INDEX_[A-Z0-9_]+|EXTRA_INDEX_URL|FIND_LINKS|KEYRING_PROVIDER|CREDENTIALS_DIR|OFFLINE|LOCK_TIMEOUT"
+    r"|INSECURE_HOST|SYSTEM_CERTS|NATIVE_TLS|(?:HTTP|REQUEST|CONCURRENT)_[A-Z_]+|ASTRAL_MIRROR_URL|(?:S3|GCS|AZURE)_ENDPOINT_URL"
+    r"|PYTHON_(?:DOWNLOADS|DOWNLOADS_JSON_URL|INSTALL_MIRROR|CPYTHON_BUILD)|TORCH_BACKEND|CUDA_DRIVER_VERSION|AMD_GPU_ARCHITECTURE"
+    r"|RESOLUTION|PRERELEASE|EXCLUDE_NEWER)"
     r"|CC|CXX|CPP|FC|F77|F90|AR|LD|[A-Z]*FLAGS|CPATH|C_INCLUDE_PATH|CPLUS_INCLUDE_PATH|LIBRARY_PATH|PKG_CONFIG_PATH|CMAKE_[A-Z_]+"
     r"|CUDA_HOME|CUDA_PATH|MAX_JOBS|CARGO_HOME|RUSTUP_HOME"
 )
