@@ -1,11 +1,13 @@
 """What mlwf_create_image finds out before it fetches anything."""
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +25,8 @@ from mlwf.image.compiled import Compiler
 from mlwf.image.create import _check_room
 from mlwf.image.docker_reference import DockerReference
 from mlwf.image.lock import Lock
-from mlwf.image.plan import _address, _base_key, _image_key
+from mlwf.image.plan import Wanted, _address, _base_key, _image_key, _pinned, look_up
+from mlwf.image.process import Runner
 from mlwf.image.pythons import Python
 
 from tests.image.conftest import package_files, packed
@@ -108,6 +111,27 @@ def test_an_address_that_a_job_without_network_reads_was_used(tmp_path: Path, mo
     here = ("--model-pkg-url", str(tmp_path / "model.tar.gz"), "--offline")
     assert f"The base image {base} is not in the cache" in told(monkeypatch, tmp_path, base, *here)[1]
     assert remembered.stat().st_mtime > 1, "prune goes by it"
+
+
+def test_a_base_that_only_the_container_tool_can_fetch_is_found_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--offline sent the user to --fetch-only, and that had kept a base which --offline never looked for."""
+    monkeypatch.setattr("mlwf.image.plan.LEAST_SPACE", 1)
+    squasher = SimpleNamespace(version="4.6", compressor=())
+    tool = SimpleNamespace(kind="apptainer", version="1.4", pull=lambda _runner, _text, file, **_how: file.write_bytes(b"a SIF"))
+    kit: Any = SimpleNamespace(
+        cache=Cache.open({"MLWF_CACHE": str(tmp_path / "cache")}), tool=tool, squash=SimpleNamespace(squasher=squasher),
+        runner=Runner({}), steps=SimpleNamespace(step=lambda _name: contextlib.nullcontext()),
+    )  # fmt: skip
+    text = "oras://registry.example/base:1"
+    online = Wanted("model", text, tmp_path)
+    with pytest.raises(MlwfError, match="--fetch-only"):
+        look_up(kit, replace(online, offline=True))
+    with _pinned(kit, look_up(kit, online), tmp_path, online) as fetched:
+        assert fetched.digest == digest_of(b"a SIF")
+    found = look_up(kit, replace(online, offline=True))
+    assert found.pinned
+    assert (found.pinned.digest, found.pinned.exact) == (fetched.digest, fetched.exact)
+    assert _base_key(kit, found.source, found.pinned) == _base_key(kit, found.source, fetched)
 
 
 def test_nothing_that_was_made_for_other_processors_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,9 +89,7 @@ def look_up(kit: Kit, wanted: Wanted) -> Found:
     """What may be wrong with the base and is cheap to ask comes out before anything is fetched. Raises MlwfError."""
     source = parse_base(wanted.base_url)
     with kit.steps.step("look-up"):
-        if source.kind in PULLED:
-            if wanted.offline:
-                raise _not_fetched(source.text)
+        if source.kind in PULLED and not wanted.offline:
             return Found(source, None)
         pinned = _pin(kit, source, wanted)
         if kit.cache.get("bases", _base_key(kit, source, pinned)) or (wanted.offline and source.is_remote):
@@ -173,7 +171,9 @@ def _pinned(kit: Kit, found: Found, folder: Path, wanted: Wanted) -> Iterator[Pi
         return
     file = folder / "pulled.sif"
     kit.tool.pull(kit.runner, found.source.text, file, http=wanted.http_registry)
-    yield Pinned(str(file), file_digest(file), found.source.text)
+    digest = file_digest(file)
+    _remember(_address(kit, found.source), f"{digest} {found.source.text}")
+    yield Pinned(str(file), digest, found.source.text)
     file.unlink(missing_ok=True)
 
 
