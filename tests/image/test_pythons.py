@@ -142,6 +142,24 @@ def test_a_python_that_was_used_just_now_is_not_pruned_nor_lost_without_network(
     assert (made.folder / "bin/python3.11").exists()
 
 
+@pytest.mark.parametrize(
+    ("base_has", "helps"), [({"3.11.2": "/usr/bin/python3"}, True), ({"3.12.1": "/usr/bin/python3"}, False), ({}, False)]
+)
+def test_another_patch_is_offered_where_there_is_one(cache: Cache, tmp_path: Path, base_has: dict[str, str], helps: bool) -> None:
+    base: Any = SimpleNamespace(facts=SimpleNamespace(pythons=base_has, architecture="x86_64"))
+    kit = kit_of(cache, tmp_path / "none")
+    kit.runner.environ["UV_PYTHON_DOWNLOADS"] = "never"
+    with pytest.raises(MlwfError, match=r"Take a base image with Python 3\.11\.7") as caught:
+        find_python("3.11.7", base, kit, wishes=PythonWishes())
+    assert ("--allow-python-minor" in str(caught.value)) is helps
+    if helps:
+        assert find_python("3.11.7", base, kit, wishes=PythonWishes(allow_minor=True)).version == "3.11.2"
+    else:
+        with pytest.raises(MlwfError) as caught:
+            find_python("3.11.7", base, kit, wishes=PythonWishes(allow_minor=True))
+        assert "--allow-python-minor" not in str(caught.value)
+
+
 def test_a_python_that_other_jobs_use_is_never_taken_away_for_a_new_one(cache: Cache, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = find_python("3.11.7", BASE, kit_of(cache, site), wishes=PythonWishes())
     assert made.folder

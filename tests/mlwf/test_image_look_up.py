@@ -194,6 +194,11 @@ def test_the_room_for_a_base_is_told_by_its_layers(tmp_path: Path, monkeypatch: 
     assert "does not hold one image" in told(monkeypatch, tmp_path, f"oci:{tmp_path / 'layout'}")[1]
 
 
+def test_a_size_that_a_registry_refuses_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    serve(index_of("sha256:" + "1" * 64, ARCHITECTURES[platform.machine()]))
+    assert "127.0.0.1:9" in told(monkeypatch, tmp_path, f"docker://{address}/python:3")[1], "it is the package that fails"
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"[]", b'{"layers": 3}', b'{"layers": [{"size": "many"}]}', b'{"manifests": [{"digest": "sha256:../.."}]}', b"\xff"]
 )

@@ -22,12 +22,12 @@ class Registry(BaseHTTPRequestHandler):
 
     seen: ClassVar[list[tuple[str, str]]] = []
     digest = DIGEST
-    token = b""
+    token, status = b"", 200
 
     def do_HEAD(self) -> None:
         self.seen.append((self.path, self.headers.get("Authorization", "")))
         if self.path.startswith("/v2/open/"):
-            self._answer(200)
+            self._answer(self.status)
         elif self.headers.get("Authorization") == "Bearer right":
             self._answer(200 if "/manifests/1" in self.path else 404)
         else:
@@ -56,7 +56,7 @@ class Registry(BaseHTTPRequestHandler):
 @pytest.fixture
 def address() -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Registry)
-    Registry.seen, Registry.digest, Registry.token = [], DIGEST, b""
+    Registry.seen, Registry.digest, Registry.token, Registry.status = [], DIGEST, b"", 200
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield f"127.0.0.1:{server.server_address[1]}"
@@ -105,6 +105,16 @@ def test_an_answer_without_a_token_is_said(address: str, token: bytes) -> None:
     Registry.token = token
     with pytest.raises(MlwfError, match=f"{address}, where the registry signs users in, sends no token"):
         registry_digest(DockerReference.parse(f"docker://{address}/private/python:1"), {}, http=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "cure"), [(429, "docker login"), (503, "Try again"), (500, "Try again"), (404, "Check the name"), (403, "docker login")]
+)
+def test_what_to_do_about_an_answer(address: str, status: int, cure: str) -> None:
+    Registry.status = status
+    with pytest.raises(MlwfError, match=rf"answers {status}\. .*{cure}") as caught:
+        registry_digest(DockerReference.parse(f"docker://{address}/open/python:1"), {}, http=True)
+    assert ("Check the name and the tag" in str(caught.value)) is (status == 404)
 
 
 def test_a_registry_that_does_not_answer() -> None:

@@ -102,6 +102,10 @@ def _ask(method: str, reference: DockerReference, named: str, environ: Mapping[s
 def _cure(status: int) -> str:
     if status in {401, 403}:
         return _("Log in with 'docker login' or set APPTAINER_DOCKER_USERNAME and APPTAINER_DOCKER_PASSWORD, and check the name.")
+    if status == 429:
+        return _("It counts what each user and each address fetches: log in with 'docker login', or wait and try again.")
+    if status >= 500:
+        return _("Try again; if it comes back, tell those who run the registry, or name a file (docker-archive:, SIF).")
     return _("Check the name and the tag.")
 
 

@@ -239,7 +239,11 @@ def _size(kit: Kit, source: BaseSource, pinned: Pinned, wanted: Wanted) -> int:
         from mlwf.image.base_registry import registry_manifest
 
         ask = functools.partial(registry_manifest, source.reference, environ=kit.runner.environ, http=wanted.http_registry)
-        return layers_size(ask, pinned.digest)
+        try:
+            return layers_size(ask, pinned.digest)
+        except MlwfError as error:  # a size is only for counting: whether the base can be had its fetching tells
+            kit.runner.note(str(error))
+            return 0
     if source.kind == "oci" and source.path:
         return layers_size(functools.partial(layout_manifest, source.path), pinned.digest)
     return source.path.stat().st_size if source.path and source.path.is_file() else pinned.size

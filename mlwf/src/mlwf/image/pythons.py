@@ -64,23 +64,24 @@ def find_python(wanted: str, base: ComingBase, kit: Kit, *, wishes: PythonWishes
         folder, origin = _kept(key, kit.cache) or _provide(wanted, key, base, kit, wishes)
     if folder:
         return Python(wanted, f"{INSIDE}/bin/python{wanted.rpartition('.')[0]}", folder, origin)
-    if wishes.allow_minor:
-        minor = wanted.rpartition(".")[0] + "."
-        near = [version for version in base.facts.pythons if version.startswith(minor)]
-        if near:
-            return Python(near[0], base.facts.pythons[near[0]], None, "base")
+    minor = wanted.rpartition(".")[0] + "."
+    near = [version for version in base.facts.pythons if version.startswith(minor)]
+    if near and wishes.allow_minor:
+        return Python(near[0], base.facts.pythons[near[0]], None, "base")
     what = _("Python {version}, which the model recorded, is not to be had").format(version=wanted)
     if wishes.offline:
         cure = _("Run the same command with --fetch-only on a node with internet first.")
         raise MlwfError(what, _("it is neither in the base image nor in the cache, and --offline forbids to fetch it"), cure)
+    cure = _("Take a base image with Python {version}, or set --python-mirror or MLWF_PYTHONS.")
+    if near:
+        cure = _(
+            "Take a base image with Python {version}, set --python-mirror or MLWF_PYTHONS, or allow another patch: --allow-python-minor."
+        )
+    found = ", ".join(base.facts.pythons) or _("no Python")
     raise MlwfError(
         what,
-        _("the base image has {found}, the site keeps none, and uv fetched none").format(
-            found=", ".join(base.facts.pythons) or _("no Python")
-        ),
-        _(
-            "Take a base image with Python {version}, set --python-mirror or MLWF_PYTHONS, or allow another patch: --allow-python-minor."
-        ).format(version=wanted),
+        _("the base image has {found}, the site keeps none, and uv fetched none").format(found=found),
+        cure.format(version=wanted),
     )
 
 
