@@ -78,6 +78,12 @@ def test_a_name_that_moves_is_read_as_what_it_was_when_it_was_asked(folder: Path
     assert f"no build of docker-daemon:{ONE}" in told(monkeypatch, folder, ONE), "an id is a name, too"
 
 
+def test_a_name_may_begin_with_a_registry_and_its_port(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Daemon.names["localhost:5000/site/base:1"] = ONE
+    assert f"no build of docker-daemon:{ONE}" in told(monkeypatch, folder, "localhost:5000/site/base:1")
+    assert "The image localhost:5000/none cannot be read" in told(monkeypatch, folder, "localhost:5000/none")
+
+
 def test_what_the_daemon_does_not_give(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cannot = "cannot be read from the Docker daemon: the "
     assert f"The image none:1 {cannot}daemon answers 404" in told(monkeypatch, folder, "none:1")

@@ -242,7 +242,7 @@ def test_recipes_name_the_content(tmp_path: Path) -> None:
 def test_the_software_list(tmp_path: Path) -> None:
     info = tmp_path / "six-1.17.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.4\nName: six\nLicense-Expression: MIT\n\ntext")
+    (info / "METADATA").write_text("Metadata-Version: 2.4\nName: six\nVersion: 1.17.0\nLicense-Expression: MIT\n\ntext")
     os.truncate(info / "METADATA", 1 << 40)
     listed = software_list(LOCK, tmp_path, base="base", digest=DIGEST)
     assert listed == software_list(LOCK, tmp_path, base="base", digest=DIGEST)
@@ -250,6 +250,12 @@ def test_the_software_list(tmp_path: Path) -> None:
     assert components["Six"]["purl"] == "pkg:pypi/six@1.17.0"
     assert components["Six"]["licenses"] == [{"expression": "MIT"}]
     assert "licenses" not in components["numpy"]
+    address = "https://x.example/six-1.17.0-py3-none-any.whl"
+    addressed = Lock(f"six @ {address} ; python_version > '3' \\\n    --hash=sha256:" + "1" * 64 + "\n", "3.11.7")
+    assert [(each.name, each.address, each.hashes) for each in addressed.packages] == [("six", address, ("1" * 64,))]
+    (*_others, six) = software_list(addressed, tmp_path, base="base", digest=DIGEST)["components"]  # type: ignore[misc]
+    assert (six["name"], six["version"]) == ("six", "1.17.0")
+    assert six["purl"] == "pkg:pypi/six@1.17.0?download_url=https%3A%2F%2Fx.example%2Fsix-1.17.0-py3-none-any.whl"
     assert components["base"]["version"] == DIGEST
 
 

@@ -14,6 +14,7 @@ from mlwf.image.docker_reference import DockerReference
 FORMS = "docker://…, docker-archive:FILE.tar, oci:FOLDER:TAG, oci-archive:FILE.tar, docker-daemon:NAME:TAG, library://…, oras://…, FILE.sif"
 PULLED = ("library", "oras", "shub")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+DAEMON_NAME = re.compile(r"(?:[\w.-]+:[0-9]{1,5}/)?[\w./-]+(?::[\w.-]+)?|sha256:[0-9a-f]{64}")
 MAX_DOCUMENT = 4 << 20
 
 
@@ -53,7 +54,7 @@ def parse_base(text: str) -> BaseSource:
     scheme, colon, rest = text.partition(":")
     if colon and scheme in PULLED and rest.startswith("//") and len(rest) > 2:
         return BaseSource(text, scheme)
-    if colon and scheme == "docker-daemon" and re.fullmatch(r"[\w./-]+(?::[\w.-]+)?|sha256:[0-9a-f]{64}", rest):
+    if colon and scheme == "docker-daemon" and DAEMON_NAME.fullmatch(rest):
         return BaseSource(text, scheme)
     if colon and scheme in {"docker-archive", "oci-archive", "oci"}:
         return BaseSource(text, scheme, path=_existing(_file_part(rest), text))

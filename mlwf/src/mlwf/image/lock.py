@@ -16,7 +16,7 @@ from mlwf.image.requirements import STRICT, Policy, RefusedRequirementError, Req
 from mlwf.image.uv_lock import UvLock, read_uv_lock
 from mlwf.image.uv_program import run_uv
 
-NAMED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;\\]+)")
+NAMED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?(?:==(?P<version>[^\s;\\]+)| @ (?P<address>https://\S+))")
 # What uv has names for: wheels for a version run on every later one.
 MANYLINUX = (17, 28, *range(31, 41))
 # The PyTorch family is built once for each kind of GPU; the builds' versions end with it, and each kind has an index of its own.
@@ -34,11 +34,12 @@ HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
 @dataclass(frozen=True)
 class Locked:
-    """One package of the lock."""
+    """One package of the lock. `version`: empty where it comes from an `address` of its own."""
 
     name: str
     version: str
     hashes: tuple[str, ...]
+    address: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Lock:
         for block in re.split(r"\n(?=[A-Za-z0-9])", self.text):
             match = NAMED.match(block)
             if match:
-                found.append(Locked(match["name"], match["version"], tuple(HASH.findall(block))))
+                found.append(Locked(match["name"], match["version"] or "", tuple(HASH.findall(block)), match["address"] or ""))
         return tuple(found)
 
 

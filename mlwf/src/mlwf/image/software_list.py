@@ -11,23 +11,27 @@ MAX_HEADERS = 1 << 20
 
 
 def software_list(lock: Lock, site_packages: Path, *, base: str, digest: str) -> dict[str, object]:
-    """The same lock gives the same list: no times, and a serial number of its content. `site_packages`: where licences are read."""
-    licences = _licences(site_packages)
+    """The same lock gives the same list: no times, and a serial number of its content. `site_packages`: where what packages say of
+    themselves is read: their licences, and the version of one that has an address instead.
+    """
+    installed = _installed(site_packages)
     components: list[dict[str, object]] = [
         {"type": "container", "name": base, "version": digest, "bom-ref": "base"},
         {"type": "platform", "name": "CPython", "version": lock.python, "bom-ref": "python"},
     ]
     for package in sorted(lock.packages, key=lambda each: each.name):
+        own_version, licence = installed.get(_plain(package.name), ("", None))
+        version = package.version or own_version
         name = package.name.lower().replace("_", "-")  # as package URLs of PyPI are written
-        purl = f"pkg:pypi/{quote(name)}@{quote(package.version)}"
+        address = f"?download_url={quote(package.address, safe='')}" if package.address else ""
+        purl = f"pkg:pypi/{quote(name)}@{quote(version)}{address}"
         entry: dict[str, object] = {
             "type": "library",
             "name": package.name,
-            "version": package.version,
+            "version": version,
             "purl": purl,
             "bom-ref": purl,
         }
-        licence = licences.get(_plain(package.name))
         if licence:
             entry["licenses"] = [licence]
         components.append(entry)
@@ -44,16 +48,18 @@ def _plain(name: str) -> str:
     return name.lower().replace("_", "-").replace(".", "-")
 
 
-def _licences(site_packages: Path) -> dict[str, dict[str, object]]:
-    """Package → its licence as it says itself: an SPDX expression, else a short name."""
-    found: dict[str, dict[str, object]] = {}
+def _installed(site_packages: Path) -> dict[str, tuple[str, dict[str, object] | None]]:
+    """Package → its version and its licence as it says itself: an SPDX expression, else a short name."""
+    found: dict[str, tuple[str, dict[str, object] | None]] = {}
     for file in sorted(site_packages.glob("*.dist-info/METADATA")):
         with file.open(encoding="utf-8", errors="replace") as content:
             # Only what stands before the first empty line: the text after it is long, and no header.
             headers = email.parser.HeaderParser().parsestr(content.read(MAX_HEADERS).partition("\n\n")[0])
         expression, name = headers.get("License-Expression"), str(headers.get("License") or "").strip()
+        licence: dict[str, object] | None = None
         if expression:
-            found[_plain(str(headers.get("Name")))] = {"expression": str(expression)}
+            licence = {"expression": str(expression)}
         elif name and "\n" not in name and len(name) < 80:
-            found[_plain(str(headers.get("Name")))] = {"license": {"name": name}}
+            licence = {"license": {"name": name}}
+        found[_plain(str(headers.get("Name")))] = str(headers.get("Version") or ""), licence
     return found
