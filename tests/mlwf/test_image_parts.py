@@ -1,8 +1,10 @@
 """The parts of mlwf_create_image that need no container tool: SIF, addresses, programs, recipes, verdicts."""
 
 import dataclasses
+import errno
 import json
 import os
+import shutil
 import struct
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from click.testing import CliRunner
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.image import sif
 from mlwf.image.base_source import parse_base, pin
-from mlwf.image.create import hand_out
+from mlwf.image.create import hand_out, link_or_copy
 from mlwf.image.docker_reference import DockerReference
 from mlwf.image.lock import Lock
 from mlwf.image.pack import open_to_readers
@@ -315,6 +317,23 @@ def test_the_image_is_handed_out(tmp_path: Path, copy: bool) -> None:
     assert target.stat().st_mode & 0o777 == 0o750
     if copy:
         assert target.stat().st_ino != kept.stat().st_ino
+
+
+def test_a_python_is_put_into_the_image_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "python/bin").mkdir(parents=True)
+    program = tmp_path / "python/bin/python3"
+    program.write_text("program")
+    program.chmod(0o755)
+    shutil.copytree(tmp_path / "python", tmp_path / "linked", copy_function=link_or_copy)
+    assert (tmp_path / "linked/bin/python3").stat().st_ino == program.stat().st_ino
+
+    def link(_source: object, _target: object) -> None:
+        raise PermissionError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", link)
+    shutil.copytree(tmp_path / "python", tmp_path / "copied", copy_function=link_or_copy)
+    assert (tmp_path / "copied/bin/python3").read_text() == "program"
+    assert (tmp_path / "copied/bin/python3").stat().st_mode & 0o777 == 0o755
 
 
 def run_command(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str) -> tuple[int, str, str]:

@@ -145,7 +145,7 @@ def _check_room(kit: Kit, output: Workspace, size: int, *, copy: bool) -> None:
 def _describe(kit: Kit, plan: Plan, recipe: Recipe, layer: Path) -> list[sif.Described]:
     """Puts what explains the image into its /mlwf, and answers the objects before its squashfs."""
     if plan.python.folder:
-        shutil.copytree(plan.python.folder, layer / "python", symlinks=True, copy_function=os.link)
+        shutil.copytree(plan.python.folder, layer / "python", symlinks=True, copy_function=link_or_copy)
     packages = layer / "env/lib" / f"python{plan.python.version.rpartition('.')[0]}" / "site-packages"
     software = canonical(software_list(plan.lock, packages, base=plan.base.facts.source, digest=plan.base.facts.digest))
     (layer / "env.sh").write_text(ENV_SH)
@@ -221,7 +221,13 @@ def _clone(image: Path, target: Path) -> bool:
     return True
 
 
-def _link(image: Path, target: Path) -> bool:
+def link_or_copy(source: str, target: str) -> None:
+    """A hard link where that is possible: some file systems have none, others not so many of one file. Raises OSError."""
+    if not _link(source, target):
+        shutil.copy2(source, target)
+
+
+def _link(image: Path | str, target: Path | str) -> bool:
     try:
         os.link(image, target)
     except OSError:
