@@ -1,8 +1,13 @@
 """How much the cache holds, and what of it goes first."""
 
+import contextlib
 import json
 import os
+import re
+import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -63,6 +68,61 @@ def test_a_file_that_two_entries_share_counts_once(cache: Cache, tmp_path: Path)
     os.link(kept, tmp_path / "linked")
     cache.put("images", "b", tmp_path / "linked")
     assert sum(entry.size for entry in entries(cache)) < 300_000
+
+
+@contextlib.contextmanager
+def nobody() -> Iterator[None]:
+    """Another user, in this process."""
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(65534)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_a_shared_layer_for_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Filled as the documentation says, it was hit by nobody but who had filled it."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        site, home = Cache.open({"MLWF_CACHE": f"{name}/site"}), Path(name, "home")
+        image = file_of(tmp_path, "image")
+        image.chmod(0o750)
+        kept = site.put("images", "k", image)
+        site.put("locks", "k", file_of(tmp_path, "lock"))
+        home.mkdir()
+        os.chown(home, 65534, 65534)
+        monkeypatch.setenv("MLWF_CACHE", f"{home}/cache")
+        monkeypatch.setenv("MLWF_SHARED_CACHE", str(site.root))
+
+        def got() -> Path | None:
+            with nobody():
+                return Cache.open(os.environ).get("images", "k")
+
+        def told() -> str:
+            with nobody():
+                assert cli.run(["cache", "info"]) == 0
+                plain = " ".join(capsys.readouterr().out.split())
+                assert cli.run(["cache", "info", "--json"]) == 0
+            assert bool(json.loads(capsys.readouterr().out)["unreadable"]) == ("cannot read" in plain)
+            return plain
+
+        assert got() is None
+        assert "Permission denied" in told()
+        page = (Path(__file__).parents[2] / "docs/explanation/image-inputs.md").read_text()
+        (opens,) = re.findall(r"`cd /apps/mlwf-cache && (chmod [^`]*)`", page)
+        (site.root / "bases").mkdir(exist_ok=True)
+        subprocess.run(["/bin/sh", "-ec", opens], cwd=site.root, check=True)
+        assert got() == kept
+        assert f"Shared, only read: {site.root}" in told()
+        kept.chmod(0o700)
+        assert got() is None, "nor is it taken for one that can be used"
+        assert f"{kept}: Permission denied" in told()
 
 
 def test_the_command(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

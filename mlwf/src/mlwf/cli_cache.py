@@ -10,7 +10,7 @@ from mlwf.cli_output import console, print_table, table_of
 from mlwf.cli_support import json_option, stacktrace_option
 from mlwf.i18n import _
 from mlwf.image.cache import Cache
-from mlwf.image.cache_space import entries, leases, prune
+from mlwf.image.cache_space import entries, fault_of_layer, leases, prune
 from mlwf.settings import environment
 
 GB = 1e9
@@ -30,10 +30,12 @@ def info(*, as_json: bool) -> None:
     for entry in entries(opened):
         kinds[entry.kind].append(entry.size)
     total = sum(map(sum, kinds.values()))
+    shared = {str(layer): fault_of_layer(layer) for layer in opened.layers}
     if as_json:
         told = {kind: {"entries": len(sizes), "bytes": sum(sizes)} for kind, sizes in kinds.items()}
-        shared = [str(layer) for layer in opened.layers]
-        click.echo(json.dumps({"folder": str(opened.root), "bytes": total, "kinds": told, "shared": shared, "jobs": leases(opened)}))
+        closed = {layer: fault for layer, fault in shared.items() if fault}
+        own = {"folder": str(opened.root), "bytes": total, "kinds": told, "jobs": leases(opened)}
+        click.echo(json.dumps({**own, "shared": list(shared), "unreadable": closed}))
         return
     table = table_of(_("kind"), _("entries"), "GB")
     for column in table.columns[1:]:
@@ -44,8 +46,10 @@ def info(*, as_json: bool) -> None:
     out.print(Text(str(opened.root), "bold"))
     print_table(table, out)
     out.print(_("Together {size:.2f} GB; jobs at work in it: {jobs}").format(size=total / GB, jobs=leases(opened)), markup=False)
-    for layer in opened.layers:
-        out.print(_("Shared, only read: {folder}").format(folder=layer), markup=False)
+    for layer, fault in shared.items():
+        unread = _("Shared, but you cannot read it: {why}. Who keeps it opens bases, images and locks to all with 'chmod -R a+rX'.")
+        said = unread.format(why=fault) if fault else _("Shared, only read: {folder}").format(folder=layer)
+        out.print(said, markup=False)
 
 
 @cache.command("prune", help=_("Remove what was not used for longest, until so much is left. What was used within the last hour stays."))

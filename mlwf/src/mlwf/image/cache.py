@@ -69,7 +69,7 @@ class Cache:
                 return entry / CONTENT
         for layer in self.layers:
             shared = layer / kind / key
-            if _is_safe(layer, kind, key) and _is_whole(shared):
+            if _is_safe(layer, kind, key) and _is_whole(shared) and os.access(shared / CONTENT, os.R_OK, effective_ids=True):
                 return shared / CONTENT
         return None
 

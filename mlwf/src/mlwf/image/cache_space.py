@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlwf.image.cache import LEASES, WORK, Cache
+from mlwf.image.cache import CONTENT, LEASES, NOTE, WORK, Cache
 
 # Entries are one folder each; of wheels and Pythons a job uses files by path, so a whole version goes at once.
 KINDS = ("images", "bases", "packages", "pythons", "wheels", "compiled", "locks", "proofs", "digests", "addresses")
 # What only leads to an entry: a few bytes, without which a base of gigabytes is not found.
 LEADS = frozenset({"digests", "addresses"})
+# What is asked of the layers that a site shares.
+SHARED = ("bases", "images", "locks")
 IN_USE_SECONDS = 3600.0
 
 
@@ -71,6 +73,18 @@ def prune(cache: Cache, max_bytes: int, *, now: float | None = None) -> Pruned:
 def leases(cache: Cache) -> int:
     """How many jobs are making something in it now."""
     return sum(1 for each in _children(cache.root / LEASES) if each.name.startswith(f"{WORK}-"))
+
+
+def fault_of_layer(layer: Path) -> str:
+    """What of a shared layer this user may not read, and why; empty where all can be read, or nothing is there yet."""
+    try:
+        layer.stat()
+        for entry in (entry for kind in SHARED for entry in _children(layer / kind)):
+            for name in (CONTENT, NOTE):
+                (entry / name).open("rb").close()
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    return ""
 
 
 def _children(folder: Path) -> Iterator[Path]:
