@@ -190,7 +190,7 @@ def test_where_a_uv_lock_may_not_point_to(make_folder: MakeFolder, locking: Call
 )
 def test_a_lock_holds_packages_and_nothing_else(rest: str) -> None:
     """Whatever a hash or a name of the model's uv.lock, or of an index, may hold: uv 0.13 itself takes no other hash."""
-    good = "a[x]==1.0+cpu ; sys_platform == 'linux' \\\n    --hash=sha256:ab \\\n    --hash=sha256:cd\n"
+    good = "a[x]==1.0+cpu ; python_full_version == '3.11.*' and sys_platform == 'linux' \\\n    --hash=sha256:ab \\\n    --hash=sha256:cd\n"
     good += "b @ https://x.example/b-1.whl \\\n    --hash=sha256:ef\n"
     assert [each["name"] for each in _packages(good)] == ["a", "b"]
     assert _packages("") == []

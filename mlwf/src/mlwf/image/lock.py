@@ -26,7 +26,7 @@ TORCH = re.compile(
 # One package of what uv writes, which is made of texts of the model's lock or of an index: nothing in it may be a line of its own.
 PACKAGE = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[A-Za-z0-9,._-]*\])? ?(?:==[A-Za-z0-9.+!_-]+|@ https://[^\s'\"\\]+)"
-    r"(?: ; [\w .'\"()<>=!~,-]*?)?(?: --hash=[a-z0-9]+:[0-9a-f]+)*",
+    r"(?: ; [\w .'\"()<>=!~,*+-]*?)?(?: --hash=[a-z0-9]+:[0-9a-f]+)*",
     re.ASCII,
 )
 HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
