@@ -123,7 +123,7 @@ class Access:
             if token is None:
                 raise ServiceError("no_such_bearer_token", id=token_id)
             situation = policy.Situation(group_now=group_now)
-            if token.user != caller.user and policy.refusal(caller, server, "users", settings=self._settings, situation=situation):
+            if token.user != caller.user and policy.refusal(caller, server, "revoke", settings=self._settings, situation=situation):
                 raise ServiceError("token_of_other", id=token_id, user=token.user)
             if token.revoked_at is None:
                 token.revoked_at, token.told = now(), False

@@ -107,8 +107,6 @@ class Leases:
         refused = policy.refusal(caller, server, "lease", settings=self._settings, situation=policy.Situation(group_now=group_now))
         if refused is not None:
             raise refused
-        if server.desired == Desired.ABSENT:
-            raise ServiceError("server_deleting")
         return server
 
     @staticmethod

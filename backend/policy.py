@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from backend.domain import Caller, Group, Status
+from backend.domain import Caller, Desired, Group
 from backend.errors import ServiceError
 from backend.ports import Directory
 from backend.registry.models import Operation, Server, now
@@ -21,6 +21,10 @@ _ON_FROZEN: Final = frozenset({"see", "stop", "delete", "purge"})
 _EACH_ANOTHER: Final = frozenset({"users", "storage", "resize", "upgrade"})
 """What may say something else each time that it is asked for, and so is not the same as what is under way."""
 _ON_DELETED: Final = frozenset({"see", "restore", "purge"})
+_WHILE_DELETING: Final = frozenset({"see", "delete", "enter", "revoke"})
+"""Nothing that could start a server of which the database is gone already, or write to its folder. Who may in stays as it is: a restore
+brings that back, too.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +91,7 @@ def groups_now(caller: Caller, names: Iterable[str], directory: Directory) -> Ma
 
 def refusal(caller: Caller, server: Server, action: str, *, settings: Settings, situation: Situation) -> ServiceError | None:
     """Why the caller may not do that to the server now; None when it may. ``action``: one of ``ACTIONS``, ``see``, ``lease``, ``enter``,
-    ``purge``.
+    ``revoke`` (another's token), ``purge``.
     """
     hidden = unseen(caller, server)
     if hidden is not None:
@@ -118,12 +122,11 @@ def _refusal_by_state(server: Server, action: str, situation: Situation) -> Serv
         return None
     if (server.deleted_at is not None) != (action in _ON_DELETED):
         return ServiceError("nothing_to_restore" if action in _ON_DELETED else "no_such_server", **names)
+    if server.deleted_at is None and server.desired == Desired.ABSENT and action not in _WHILE_DELETING:
+        return ServiceError("server_deleting")
     busy = situation.under_way
-    if busy is not None and busy.kind != action:
-        deleting = server.status == Status.DELETING and busy.kind == "delete"
-        return ServiceError("server_deleting") if deleting else ServiceError("server_busy", kind=busy.kind)
-    if busy is None and action == "rollback" and (server.previous_until is None or server.previous_until <= now()):
+    if busy is not None:
+        return ServiceError("server_busy", kind=busy.kind) if busy.kind != action or action in _EACH_ANOTHER else None
+    if action == "rollback" and (server.previous_until is None or server.previous_until <= now()):
         return ServiceError("nothing_to_roll_back", **names)
-    if busy is not None and action in _EACH_ANOTHER:
-        return ServiceError("server_busy", kind=busy.kind)
     return None

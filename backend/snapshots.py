@@ -104,9 +104,10 @@ class KeptCopies:
         """Copy the box of ``directory``, replacing an older copy; the copy is proven before it takes its place. ``damaged``: where that
         fails, the database's files are kept as they are.
 
-        Where the box is gone already, an existing copy is what was made of it and stays. Errors: ``disk_full``, ``snapshot_failed``.
+        Where the box is gone already, or has no database while an existing copy has, that copy is what was made of it and stays. Errors:
+        ``disk_full``, ``snapshot_failed``, ``snapshot_damaged``.
         """
-        if not directory.exists():
+        if not directory.exists() or (not database_of(directory).exists() and self._has_database(server_id)):
             return
         part = self._root / f"{_PART}{server_id}"
         try:
@@ -149,6 +150,9 @@ class KeptCopies:
         check_files(folder, read_manifest(folder))
         with full_disk_is_ours("putting the database back"):
             self._keeper.place_database(directory, folder / DATABASE, touching=touching)
+
+    def _has_database(self, server_id: str) -> bool:
+        return self.exists(server_id) and DATABASE in self.about(server_id)["files"]
 
     def note_touched(self, server_id: str) -> None:
         """From now on, and after a power cut too, the copy may be the only whole one: the box's own database is about to be changed."""
