@@ -281,6 +281,7 @@ def clear_orphans(settings: Settings, found: Orphans, admin: Caller) -> None:
             audit.record_orphan(session, caller=admin, server_id=server_id)
     remove_orphans(
         found,
+        registry=wiring.open_registry(settings),
         runtime=wiring.make_runtime(settings),
         boxes=wiring.make_boxes(settings),
         copies=wiring.make_copies(settings),

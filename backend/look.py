@@ -7,19 +7,19 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import flag_modified
 
-from backend import access, disk, membership
+from backend import access, disk, leftovers, membership
 from backend.domain import BoxState, Desired, Observation, OperationState, Status
 from backend.errors import ServiceError
 from backend.lanes import Job
 from backend.plans.box_steps import ACCESS, ensure_started, ensure_stopped, observe, wait_taken_over
 from backend.plans.catalogue import forget_server, reason_of
-from backend.plans.replaced import remove_copies
 from backend.plans.wanted import wanted_box
 from backend.plans.world import StoppingError, World
 from backend.registry.models import Operation, Server, now
@@ -55,8 +55,7 @@ class Looker:
         if server is None:
             return None
         if server.deleted_at is not None:
-            over = server.restorable_until is not None and server.restorable_until <= now()
-            return self._work(server, self._purge) if over else self._forgetting(server)
+            return self._clearing(server) or self._forgetting(server)
         seen = observe(world, server)
         frozen = _frozen(world, server)
         if frozen is not None:
@@ -100,18 +99,29 @@ class Looker:
         else:
             access.note_told(world.registry, server)
 
-    def _forgetting(self, server: Server) -> Job | None:
-        """The database from before an upgrade that was long enough ago."""
-        over = server.previous_until is not None and server.previous_until <= now()
-        return (lambda: self._forget_previous(server.id)) if over else None
+    def _clearing(self, server: Server) -> Job | None:
+        """All of a deleted server whose time is over; before that, what a restore that failed left of its box."""
+        if server.restorable_until is not None and server.restorable_until <= now():
+            return self._work(server, partial(leftovers.purge, self._world))
+        return self._work(server, partial(leftovers.clear_box, self._world)) if leftovers.is_box_there(self._world, server) else None
 
-    def _forget_previous(self, server_id: str) -> None:
-        if _untouched(self._world, server_id) is None:
-            return  # a roll back, perhaps, which needs it
-        self._world.previous.remove(server_id)
-        with self._world.registry.session() as session:
-            row = session.get_one(Server, server_id)
-            row.previous_version = row.previous_revision = row.previous_until = None
+    def _forgetting(self, server: Server) -> Job | None:
+        """What is left of a trial, and the database from before an upgrade that was long enough ago."""
+        if server.trial_id is not None and self._world.backoff.is_due(server.trial_id):
+            return self._while_untouched(server.id, leftovers.clear_trial)
+        if server.previous_until is not None and server.previous_until <= now():
+            return self._while_untouched(server.id, leftovers.forget_previous)
+        return None
+
+    def _while_untouched(self, server_id: str, action: Callable[[World, Server], None]) -> Job:
+        """The action as work, unless an operation that needs what it removes, as a roll back, has come until it runs."""
+
+        def job() -> None:
+            current = _untouched(self._world, server_id)
+            if current is not None:
+                action(self._world, current)
+
+        return job
 
     def _act(self, server: Server, seen: Observation) -> Job | None:
         if server.desired == Desired.ABSENT:
@@ -180,7 +190,8 @@ class Looker:
                 action(current)
             except ServiceError as error:
                 log.warning("server %s: %s", server.id, error)
-                _note(world, current, Status.FAILED, reason_of(error))
+                if current.deleted_at is None:
+                    _note(world, current, Status.FAILED, reason_of(error))
             except StoppingError:
                 return
 
@@ -214,13 +225,6 @@ class Looker:
             else:
                 forget_server(session, row, rest_days=None)
         world.backoff.forget(server.id)
-
-    def _purge(self, server: Server) -> None:
-        world = self._world
-        remove_copies(world, server.id)
-        with world.registry.session() as session:
-            forget_server(session, session.get_one(Server, server.id), rest_days=world.settings.port_rest_days)
-        log.info("server %s: the time to restore it is over, it was purged", server.id)
 
 
 def _untouched(world: World, server_id: str) -> Server | None:

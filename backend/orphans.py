@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
+from backend import portpool
 from backend.i18n import _
 from backend.ports import BoxFiles, Runtime
 from backend.registry.database import Registry
@@ -49,8 +50,12 @@ def find_orphans(*, registry: Registry, runtime: Runtime, boxes: BoxFiles, copie
     return Orphans(**{name: tuple(sorted(set(ids) - known)) for name, ids in there.items()})
 
 
-def remove_orphans(orphans: Orphans, *, runtime: Runtime, boxes: BoxFiles, copies: Mapping[str, KeptCopies], timeout: float) -> None:
-    """Stop and remove them, databases included. Error: ``box_failed_to_stop``; what was not removed yet is found again."""
+def remove_orphans(
+    orphans: Orphans, *, registry: Registry, runtime: Runtime, boxes: BoxFiles, copies: Mapping[str, KeptCopies], timeout: float
+) -> None:
+    """Stop and remove them, databases included, and give back the ports of trials. Error: ``box_failed_to_stop``; what was not removed yet
+    is found again.
+    """
     for server_id in orphans.running:
         runtime.stop(server_id=server_id, directory=boxes.directory(server_id), timeout=timeout)
     for server_id in orphans.directories:
@@ -59,3 +64,6 @@ def remove_orphans(orphans: Orphans, *, runtime: Runtime, boxes: BoxFiles, copie
     for name, each in copies.items():
         for server_id in getattr(orphans, name):
             each.remove(server_id)
+    with registry.session() as session:
+        for server_id in orphans.ids():
+            portpool.release_all(session, server_id)

@@ -45,6 +45,12 @@ def release(session: Session, port: int, rest_until: datetime | None) -> None:
     session.flush()
 
 
+def release_all(session: Session, server_id: str) -> None:
+    """The ports of a box that nobody knew are fresh again; it has no row of its own."""
+    for port in session.scalars(select(Port.port).where(Port.server_id == server_id)).all():
+        release(session, port, None)
+
+
 def is_bindable(address: str, port: int) -> bool:
     """Whether a program could listen there now. Connections that linger after their listener's end do not count, as for nginx."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET

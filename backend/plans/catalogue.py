@@ -68,7 +68,8 @@ def unpack_snapshot(work: Work) -> None:
 
 
 def drop_unpacked(work: Work) -> None:
-    """Nothing of the box is there, but only while the copy that it came from is."""
+    """Nothing of the box is there, but only while the copy that it came from is. A folder is not taken from under a box that runs."""
+    box.stop_box(work)
     if work.world.kept.exists(work.server_id):
         box.remove_box(work)
 
@@ -246,7 +247,7 @@ PLANS: Final[dict[OperationKind, Plan]] = {
         fail=_is_not_restored,
     ),
     OperationKind.PURGE: Plan(
-        steps=(Step("stop_box", box.stop_box), Step("remove_box", box.remove_box), Step("remove_copy", remove_copy)),
+        steps=(Step("stop_box", box.stop_box), Step("remove_box", trial.remove_boxes), Step("remove_copy", remove_copy)),
         succeed=_is_gone,
         fail=_stays,
     ),

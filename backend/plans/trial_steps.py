@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from backend import portpool, sizes
 from backend.domain import Box, BoxState, User
@@ -16,7 +15,7 @@ from backend.errors import ServiceError
 from backend.plans import box_steps as box
 from backend.plans.upgrade_state import about, has_taken_version, is_swapping, recover_earlier
 from backend.plans.wanted import wanted_box
-from backend.plans.world import Work
+from backend.plans.world import Work, World
 from backend.registry.models import Port, Server
 from backend.secret import Secret
 from backend.trial_words import FOLDER, USER
@@ -33,7 +32,7 @@ def copy_for_trial(work: Work) -> None:
     recover_earlier(work)
     world, server, trial = work.world, work.server(), _trial_id(work)
     port = take_trial_port(work)
-    _remove_trial_box(work)
+    _remove_box_of(world, trial)
     wanted = trial_box(work, work.becoming(), port)
     world.boxes.install(replace(wanted, server_id=trial, settings={**wanted.settings, "server_id": trial}))
     world.replaced.make(trial, work.box_directory, about(work, server))
@@ -54,20 +53,30 @@ def try_version(work: Work) -> None:
     world = work.world
     address = start_aside(work, _trial_id(work))
     world.trial.try_out(address=address, password=password(work), version=work.becoming().mlflow_version, folder=FOLDER)
-    _remove_trial_box(work)
+    _remove_box_of(world, _trial_id(work))
 
 
 def remove_trial(work: Work) -> None:
     """Nothing of the trial is left."""
-    _remove_trial_box(work)
-    trial = _trial_id(work)
+    forget_trial(work.world, work.server_id, _trial_id(work))
 
-    def forget(session: Session, server: Server) -> None:
-        for row in session.scalars(select(Port).where(Port.server_id == trial)):
-            portpool.release(session, row.port, None)
-        server.trial_id = None
 
-    work.change(forget)
+def remove_boxes(work: Work) -> None:
+    """Nothing is left of the box's directory, nor of a trial that could not be taken back."""
+    box.remove_box(work)
+    left = work.server().trial_id
+    if left is not None:
+        forget_trial(work.world, work.server_id, left)
+
+
+def forget_trial(world: World, server_id: str, trial: str) -> None:
+    """Nothing is left of that trial of the server, and its port is anybody's. Error: ``box_failed_to_stop``; it is known still, then."""
+    _remove_box_of(world, trial)
+    with world.registry.session() as session:
+        portpool.release_all(session, trial)
+        server = session.get_one(Server, server_id)
+        if server.trial_id == trial:
+            server.trial_id = None
 
 
 def _is_past_trial(work: Work) -> bool:
@@ -83,8 +92,12 @@ def password(work: Work) -> Secret:
 
 
 def take_trial_port(work: Work) -> int:
-    """The trial's port, and the registry knows whose box it is; the same one when asked again."""
-    trial, settings = _trial_id(work), work.world.settings
+    """The trial's port, and the registry knows whose box it is; the same one when asked again. It knows one trial of a server: what is left
+    of an earlier one goes first.
+    """
+    trial, settings, left = _trial_id(work), work.world.settings, work.server().trial_id
+    if left is not None and left != trial:
+        forget_trial(work.world, work.server_id, left)
     with work.world.registry.session() as session:
         server = session.get_one(Server, work.server_id)
         server.trial_id = trial
@@ -140,8 +153,7 @@ def migrate(work: Work, server_id: str) -> None:
     )
 
 
-def _remove_trial_box(work: Work) -> None:
-    world, trial = work.world, _trial_id(work)
+def _remove_box_of(world: World, trial: str) -> None:
     world.runtime.stop(server_id=trial, directory=world.boxes.directory(trial), timeout=0)
     world.boxes.remove(trial)
     world.replaced.remove(trial)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from backend import policy
 from backend.boxfiles import BoxDirectories
+from backend.domain import BoxState
 from backend.errors import ServiceError
-from backend.registry.models import Operation, Server
+from backend.registry.models import Operation, Server, now
 from backend.snapshots import KeptCopies, PlainKeeper
-from tests.service.engine.support import ALICE, GROUP, Site, make_database, runs_in
+from tests.service.engine.support import ADMIN, ALICE, GROUP, NEWER, Site, make_database, runs_in
+
+HANGS = ServiceError("box_failed_to_stop", why="it hangs")
+UNFIT = ServiceError("version_unfit", version=NEWER, why="GET / is answered by 500")
 
 
 @pytest.fixture
@@ -92,3 +97,95 @@ def test_a_copy_that_has_a_database_gives_way_to_none_without(site: Site):
     site.database(server).unlink()
     kept.make(server.id, site.boxes.directory(server.id), {})
     assert runs_in(kept.folder(server.id) / "mlflow.db") == ["first", "second"]
+
+
+def deleted_and_running(site: Site) -> Server:
+    """A deleted server whose box runs all the same: its restore failed, and what that had started could not be stopped."""
+    server = site.made()
+    make_database(site.database(server), runs=["first"])
+    assert code_of(run(site, site.ask("delete"))) is None
+    site.runtime.born, site.runtime.stop_error = BoxState.FAILED, HANGS
+    assert code_of(run(site, site.ask("restore"))) == "box_failed_to_start"
+    assert (site.one().status, site.runtime.running(), site.database(server).exists()) == ("deleted", [server.id], True)
+    return server
+
+
+def test_a_box_that_a_failed_restore_left_is_stopped_and_removed_by_the_next_look(site: Site):
+    server = deleted_and_running(site)
+    site.reconciler().reconcile_all()
+    assert (site.one().status, site.runtime.running()) == ("deleted", [server.id]), "it is deleted, whatever it does"
+    site.runtime.stop_error = None
+    site.reconciler().reconcile_all()
+    assert (site.one().status, site.runtime.running(), site.boxes.ids(), site.kept.ids()) == ("deleted", [], [], [server.id])
+    site.runtime.born = BoxState.AWAKE
+    assert code_of(run(site, site.ask("restore"))) is None
+    assert runs_in(site.database(server)) == ["first"]
+
+
+def test_a_purge_by_time_forgets_no_server_whose_box_runs(site: Site):
+    server = deleted_and_running(site)
+    with site.registry.session() as session:
+        session.get_one(Server, server.id).restorable_until = now() - timedelta(seconds=1)
+    site.reconciler().reconcile_all()
+    assert (site.one().status, site.runtime.running(), site.kept.ids()) == ("deleted", [server.id], [server.id])
+    site.runtime.stop_error = None
+    site.reconciler().reconcile_all()
+    assert (site.server(), site.runtime.running(), site.boxes.ids(), site.kept.ids()) == (None, [], [], [])
+
+
+def upgraded_in_vain(site: Site) -> tuple[Server, str]:
+    """A server whose upgrade failed and could not be taken back; and the id of the trial's box, which runs on."""
+    server = site.made()
+    site.trial.error, site.trial.during = UNFIT, lambda: setattr(site.runtime, "stop_error", HANGS)
+    assert code_of(run(site, site.upgrade())) == "version_unfit"
+    site.trial.error = site.trial.during = None
+    (trial,) = set(site.runtime.running()) - {server.id}
+    assert (site.one().trial_id, len(site.ports())) == (trial, 2)
+    return server, trial
+
+
+def assert_it_is_alone(site: Site, server: Server) -> None:
+    assert (site.one().trial_id, site.one().status) == (None, "running")
+    assert (site.runtime.running(), site.boxes.ids(), list(site.ports())) == ([server.id], [server.id], [server.port])
+
+
+def test_a_trial_that_could_not_be_taken_back_is_removed_by_a_look(site: Site):
+    server, trial = upgraded_in_vain(site)
+    site.reconciler().reconcile_all()
+    assert (site.one().status, site.one().trial_id) == ("running", trial), "the server itself is well"
+    site.runtime.stop_error = None
+    site.reconciler().reconcile_all()
+    assert_it_is_alone(site, server)
+
+
+def test_the_next_upgrade_removes_what_is_left_of_the_last_ones_trial(site: Site):
+    server, _trial = upgraded_in_vain(site)
+    site.runtime.stop_error = None
+    assert code_of(run(site, site.upgrade())) is None
+    assert_it_is_alone(site, server)
+
+
+def test_a_roll_back_that_fails_gives_its_trials_port_back(site: Site):
+    server = site.made()
+    run(site, site.upgrade())
+    site.trial.look_error = UNFIT
+    assert code_of(run(site, site.ask("rollback"))) == "version_unfit"
+    site.reconciler().reconcile_all()
+    assert_it_is_alone(site, server)
+
+
+def test_a_purge_leaves_nothing_of_a_trial(site: Site):
+    _server, _trial = upgraded_in_vain(site)
+    delete, purge = site.ask("delete"), None
+    site.runtime.stop_error = None
+
+    def at(point: str) -> None:
+        nonlocal purge
+        if point == "delete.ended":  # before any look
+            purge = site.ask("purge", caller=ADMIN)
+
+    site.reconciler(at=at).reconcile_all()
+    assert purge is not None
+    assert (code_of(site.operation(delete)), code_of(site.operation(purge))) == (None, None)
+    assert (site.server(), site.runtime.running(), site.boxes.ids()) == (None, [], [])
+    assert [port.server_id for port in site.ports().values()] == [None]

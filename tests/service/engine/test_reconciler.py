@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from backend import heartbeat
+from backend import heartbeat, portpool
 from backend.domain import Box, BoxState, new_server_id
 from backend.errors import ServiceError
 from backend.orphans import find_orphans, remove_orphans
@@ -294,9 +294,12 @@ def test_boxes_that_no_row_knows_are_said_and_removed_only_when_asked(site: Site
     world = {"runtime": site.runtime, "boxes": site.boxes, "copies": make_copies(site.settings)}
     orphans = find_orphans(registry=site.registry, **world)
     assert vars(orphans) == dict.fromkeys(("running", "directories", "kept", "previous", "replaced"), (stray,))
-    remove_orphans(orphans, timeout=1, **world)
+    with site.registry.session() as session:
+        trial_port = portpool.allocate(session, site.settings, stray)
+    remove_orphans(orphans, registry=site.registry, timeout=1, **world)
     assert not find_orphans(registry=site.registry, **world)
     assert (site.runtime.running(), site.boxes.ids()) == ([server.id], [server.id])
+    assert (trial_port in site.ports(), server.port in site.ports()) == (False, True)
 
 
 def test_old_operations_are_forgotten_and_young_ones_kept(site: Site):
