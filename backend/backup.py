@@ -23,11 +23,13 @@ from backend.atomic import ensure_space, full_disk_is_ours, make_private, place_
 from backend.backup_servers import ServerCopies
 from backend.errors import ServiceError
 from backend.i18n import _
+from backend.manifests import describe_files, write_manifest
 from backend.ports import Keeper
+from backend.reach import stored_bytes
 from backend.registry.database import Registry
 from backend.registry.models import Server, now
 from backend.settings import Settings
-from backend.snapshots import DATABASE, MANIFEST, PlainKeeper, copy_database, describe_files
+from backend.snapshots import DATABASE, PlainKeeper, copy_database, database_of, files_of
 
 FORMAT: Final = 1
 REGISTRY: Final = "registry.db"
@@ -79,7 +81,7 @@ def _fill(part: Path, registry: Registry, settings: Settings, keeper: Keeper) ->
         "failures": copies.failures,
         "files": describe_files(part, names),
     }
-    replace_file(part / MANIFEST, json.dumps(manifest, indent=2).encode())
+    write_manifest(part, manifest)
     return manifest
 
 
@@ -126,6 +128,8 @@ def _servers(copy: Path) -> list[dict[str, Any]]:
 
 
 def _size(registry: Path | None, settings: Settings) -> int:
+    """What is stored of all databases. Nothing that only lies beside one, or says that it is large, is in the way of the others' backup."""
     copies = (path for folder in settings.copies_dirs for path in folder.glob(f"*/{DATABASE}"))
-    databases = (*settings.servers_dir.glob(f"*/data/{DATABASE}*"), *copies)
-    return sum(path.stat().st_size for path in (registry, *databases) if path and path.exists())
+    databases = (path for directory in settings.servers_dir.glob("*") for path in files_of(database_of(directory)))
+    own = () if registry is None else (registry.resolve(),)
+    return sum(map(stored_bytes, (*own, *databases, *copies)))

@@ -14,10 +14,11 @@ from backend.backup import FORMAT, KEYS, REGISTRY, registry_at
 from backend.backup_servers import DAMAGED, SERVERS
 from backend.errors import ServiceError
 from backend.i18n import _
+from backend.manifests import check_files, read_manifest
 from backend.registry.database import Registry
 from backend.registry.models import Server
 from backend.settings import Settings
-from backend.snapshots import DATABASE, check_files, database_of, read_manifest, remove_sides, replace_database
+from backend.snapshots import DATABASE, database_of, remove_sides, replace_database
 
 
 def restore_backup(directory: Path, settings: Settings) -> dict[str, Any]:

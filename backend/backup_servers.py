@@ -7,9 +7,11 @@ from typing import Any, Final
 
 from backend.atomic import full_disk_is_ours, make_private, place_file, remove_tree
 from backend.errors import ServiceError
+from backend.manifests import MANIFEST
 from backend.ports import Keeper
+from backend.reach import is_there
 from backend.settings import Settings
-from backend.snapshots import DATABASE, MANIFEST, KeptCopies, database_of
+from backend.snapshots import DATABASE, KeptCopies, database_of
 
 SERVERS: Final = "servers"
 DAMAGED: Final = "damaged"
@@ -54,7 +56,7 @@ class ServerCopies:
         try:
             self._keeper.copy_database(directory, target)
         except (FileNotFoundError, ServiceError) as error:
-            if not database_of(directory).exists():
+            if is_there(database_of(directory)) is False:
                 return False
             if not isinstance(error, ServiceError) or error.code != "snapshot_failed":
                 raise
@@ -88,8 +90,11 @@ class ServerCopies:
         copies = KeptCopies(self._part / self._settings.kept_dir.name, self._keeper)
         try:
             copies.make(server["id"], directory, about, damaged=True)
-        except (FileNotFoundError, ServiceError):
-            if database_of(directory).exists():
+        except (FileNotFoundError, ServiceError) as error:
+            if isinstance(error, ServiceError) and error.code == "snapshot_failed":
+                self._fail(server, str(error.params["why"]))
+                return True
+            if is_there(database_of(directory)) is not False:
                 raise
         if not copies.exists(server["id"]):
             return False

@@ -84,6 +84,10 @@ class BoxDirectories:
         """Each file of ``config/`` with the time (ns) at which it was replaced; None: it is not there."""
         return config_of(self.directory(server_id))
 
+    def reopen(self, server_id: str) -> None:
+        """See the port."""
+        self._keeper.reopen(self.directory(server_id))
+
     def remove(self, server_id: str) -> None:
         """Remove the whole directory, the database included. It goes from sight in one rename: no half of it is ever taken for a box."""
         directory = self.directory(server_id)

@@ -22,6 +22,7 @@ from backend.plans.box_steps import ACCESS, ensure_started, ensure_stopped, obse
 from backend.plans.catalogue import forget_server, reason_of
 from backend.plans.wanted import wanted_box
 from backend.plans.world import StoppingError, World
+from backend.reach import is_there
 from backend.registry.models import Operation, Server, now
 from backend.snapshots import database_of
 
@@ -172,7 +173,7 @@ class Looker:
                 log.info("server %s: its settings differed and were written", server.id)
         except ServiceError as error:
             log.warning("server %s: its settings could not be written: %s", server.id, error)
-        if world.kept.exists(server.id) and database_of(world.boxes.directory(server.id)).exists():
+        if world.kept.exists(server.id) and is_there(database_of(world.boxes.directory(server.id))):
             world.kept.remove(server.id)
 
     def _work(self, server: Server, action: Callable[[Server], None]) -> Job | None:

@@ -101,6 +101,11 @@ class Keeper(Protocol):
     def remove(self, directory: Path) -> None:
         """Remove it, whoever owns what is in it; gone already is fine. Error: ``keeper_failed``."""
 
+    def reopen(self, directory: Path) -> None:
+        """Folders and database of a box that does not run have the rights again that they were made with, whatever code in it did; one that
+        is not there is fine. Error: ``keeper_failed``.
+        """
+
     def copy_database(self, directory: Path, target: Path) -> None:
         """A proven copy of the box's database, from one moment while it is in use; ``target`` is whole or not there.
 
@@ -138,6 +143,9 @@ class BoxFiles(Protocol):
 
     def config(self, server_id: str) -> Mapping[str, int | None]:
         """The files of ``config/`` as they are now, as ``Observation.config`` has them."""
+
+    def reopen(self, server_id: str) -> None:
+        """What code in a box that does not run any more closed to the service is open again. Error: ``keeper_failed``."""
 
     def remove(self, server_id: str) -> None:
         """Remove the whole directory, the database included."""

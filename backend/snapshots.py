@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import sqlite3
@@ -13,13 +11,14 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from backend.atomic import ensure_space, full_disk_is_ours, make_private, place_file, remove_tree, replace_file, sync_file, sync_folder
+from backend.atomic import ensure_space, full_disk_is_ours, make_private, place_file, remove_tree, sync_file, sync_folder
 from backend.errors import ServiceError
+from backend.manifests import MANIFEST, check_files, describe_files, read_manifest, write_manifest
 from backend.ports import Keeper
+from backend.reach import ensure_room, is_there, reopen
 from backend.registry.models import now
 
 DATABASE: Final = "mlflow.db"
-MANIFEST: Final = "manifest.json"
 SIDES: Final = ("-wal", "-shm", "-journal")
 """Endings of what SQLite keeps beside a database: its last transactions may be there alone, or what takes back half of one. The next who
 opens the database plays them into it, whichever database that is by then.
@@ -36,13 +35,13 @@ def database_of(directory: Path) -> Path:
 
 def files_of(database: Path) -> list[Path]:
     """It and what lies beside it, where they are; itself last, so that who puts them somewhere has it there when all are there."""
-    return [path for path in (*(database.with_name(database.name + side) for side in SIDES), database) if path.exists()]
+    return [path for path in (*(database.with_name(database.name + side) for side in SIDES), database) if is_there(path) is not False]
 
 
-def bytes_of(database: Path) -> int:
-    """What a copy of it needs at most. Error: ``FileNotFoundError``."""
+def copied_files(database: Path) -> list[Path]:
+    """Those of them that a proven copy is made of; the database itself also where it is not there."""
     wal = database.with_name(database.name + "-wal")
-    return database.stat().st_size + (wal.stat().st_size if wal.exists() else 0)
+    return [database] if is_there(wal) is False else [database, wal]
 
 
 class PlainKeeper:
@@ -58,15 +57,24 @@ class PlainKeeper:
         """See the port."""
         remove_tree(directory)
 
+    def reopen(self, directory: Path) -> None:
+        """See the port."""
+        database = database_of(directory)
+        reopen(database.parent, 0o700)
+        for path in files_of(database):
+            reopen(path, 0o600)
+
     def copy_database(self, directory: Path, target: Path) -> None:
         """See the port."""
         copy_database(database_of(directory), target)
 
     def copy_files(self, directory: Path, folder: Path) -> None:
         """See the port."""
+        files = files_of(database_of(directory))
+        ensure_room(folder, files, why="copying the database's files")
         try:
             with full_disk_is_ours("copying the database's files"):
-                for path in files_of(database_of(directory)):
+                for path in files:
                     with suppress(FileNotFoundError):  # a box that runs may put away what lies beside its database
                         place_file(path, folder / path.name)
         except OSError as error:
@@ -107,7 +115,7 @@ class KeptCopies:
         Where the box is gone already, or has no database while an existing copy has, that copy is what was made of it and stays. Errors:
         ``disk_full``, ``snapshot_failed``, ``snapshot_damaged``.
         """
-        if not directory.exists() or (not database_of(directory).exists() and self._has_database(server_id)):
+        if not directory.exists() or (is_there(database_of(directory)) is False and self._has_database(server_id)):
             return
         part = self._root / f"{_PART}{server_id}"
         try:
@@ -125,7 +133,7 @@ class KeptCopies:
     def unpack(self, server_id: str, directory: Path) -> None:
         """Put the copy's database into a box's directory, unless it is there already. Errors: ``snapshot_damaged``, ``disk_full``."""
         target = database_of(directory)
-        if target.exists():
+        if is_there(target) is not False:
             return
         folder = self.folder(server_id)
         manifest = read_manifest(folder)
@@ -157,7 +165,7 @@ class KeptCopies:
     def note_touched(self, server_id: str) -> None:
         """From now on, and after a power cut too, the copy may be the only whole one: the box's own database is about to be changed."""
         folder = self.folder(server_id)
-        replace_file(folder / MANIFEST, json.dumps({**read_manifest(folder), _TOUCHED: True}, indent=2).encode())
+        write_manifest(folder, {**read_manifest(folder), _TOUCHED: True})
 
     def is_touched(self, server_id: str) -> bool:
         """Whether the box's own database may not be whole any more. Error: ``snapshot_damaged``."""
@@ -192,7 +200,7 @@ def copy_database(source: Path, target: Path) -> None:
 
     Errors: ``disk_full``, ``snapshot_failed``; ``target`` does not exist then.
     """
-    ensure_space(target.parent, bytes_of(source), why="copying the database")
+    ensure_room(target.parent, copied_files(source), why="copying the database")
     try:
         with full_disk_is_ours("copying the database"):
             os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
@@ -226,40 +234,15 @@ def replace_database(source: Path, target: Path, *, touching: Callable[[], None]
     place_file(source, target, replacing=make_way)
 
 
-def describe_files(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Size and sha256 of each, for a manifest."""
-    return {name: {"size": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in names}
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a copy. Error: ``snapshot_damaged``."""
-    try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ServiceError("snapshot_damaged", why="it is not there, or not whole") from None
-    except ValueError as error:
-        raise ServiceError("snapshot_damaged", why="its manifest cannot be read") from error
-    return manifest
-
-
-def check_files(folder: Path, manifest: dict[str, Any]) -> None:
-    """Whether every file is as the manifest says. Error: ``snapshot_damaged``."""
-    for name, facts in manifest["files"].items():
-        path = folder / name
-        if not path.is_file() or path.stat().st_size != facts["size"] or _sha256(path) != facts["sha256"]:
-            raise ServiceError("snapshot_damaged", why=f"{name} is missing or was changed")
-
-
 def _fill(part: Path, directory: Path, about: dict[str, Any], keeper: Keeper, *, damaged: bool) -> None:
     names = [name for name in _SETTINGS if (directory / "config" / name).exists()]
     for name in names:
         shutil.copyfile(directory / "config" / name, part / name)
         (part / name).chmod(0o600)
-    if database_of(directory).exists():
+    if is_there(database_of(directory)) is not False:
         about = {**about, "damaged": _copy(part, directory, keeper, damaged=damaged)}
         names += [path.name for path in files_of(part / DATABASE)]
-    manifest = {**about, "made_at": now().isoformat(), "files": describe_files(part, names)}
-    replace_file(part / MANIFEST, json.dumps(manifest, indent=2).encode())
+    write_manifest(part, {**about, "made_at": now().isoformat(), "files": describe_files(part, names)})
 
 
 def _place_files(folder: Path, data: Path) -> None:
@@ -291,8 +274,3 @@ def _prove(database: sqlite3.Connection) -> None:
 def _open(path: Path) -> sqlite3.Connection:
     """Only what exists: SQLite would make an empty database of a wrong name."""
     return sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=20)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

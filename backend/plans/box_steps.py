@@ -12,6 +12,7 @@ from backend.errors import ServiceError
 from backend.plans.replaced import recover
 from backend.plans.wanted import users_of, wanted_box
 from backend.plans.world import Work, World
+from backend.reach import is_there
 from backend.registry.models import Port, Server
 from backend.snapshots import database_of
 
@@ -86,7 +87,7 @@ def wait_ready(work: Work) -> None:
     deadline = time.monotonic() + world.settings.start_timeout
     while True:
         seen = observe(world, server)
-        if seen.state in _ANSWERING and database_of(work.box_directory).exists():
+        if seen.state in _ANSWERING and is_there(database_of(work.box_directory)) is not False:
             work.notes["state"] = seen.state
             return
         if seen.stranger:
@@ -145,6 +146,7 @@ def ensure_started(world: World, server: Server) -> None:
         return
     # First what a killed guard may have left: its own nginx would look like a stranger on the port.
     world.runtime.stop(server_id=server.id, directory=directory, timeout=0)
+    world.boxes.reopen(server.id)
     recover(world, server)
     if not port_is_free(world, server):
         raise ServiceError("port_taken", port=server.port)
@@ -158,8 +160,11 @@ def ensure_started(world: World, server: Server) -> None:
 
 
 def ensure_stopped(world: World, server: Server) -> None:
-    """Stop the box and all that is left of it. Error: ``box_failed_to_stop``."""
+    """Stop the box and all that is left of it; then the service reaches its database, whatever code in it did. Errors:
+    ``box_failed_to_stop``, ``keeper_failed``.
+    """
     world.runtime.stop(server_id=server.id, directory=world.boxes.directory(server.id), timeout=world.settings.stop_timeout)
+    world.boxes.reopen(server.id)
 
 
 def port_is_free(world: World, server: Server) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import Any, BinaryIO, Final
 
 from backend.atomic import ensure_space, make_private, remove_tree, sync_folder
 from backend.errors import ServiceError
+from backend.reach import ensure_room
 from backend.runtimes.docker import UNREADY, Engine, EngineConflictError, MissingError
 from backend.runtimes.docker_spec import MIB, bind, one_shot
-from backend.snapshots import DATABASE, bytes_of, files_of, replace_database
+from backend.snapshots import DATABASE, copied_files, files_of, replace_database
 
 PYTHON: Final = "/opt/aihub/env/bin/python"
 SECONDS: Final = 300.0
@@ -54,19 +56,23 @@ class ContainerKeeper:
             self._run(["remove"], user="0:0", rights=("DAC_OVERRIDE", "FOWNER"), mounts=[bind(directory, "/box")])
         remove_tree(directory)
 
+    def reopen(self, directory: Path) -> None:
+        """See the port. A box that is as it was made costs one look."""
+        if not _is_open(directory):
+            self._run(["open"], user="0:0", rights=("DAC_OVERRIDE", "FOWNER"), mounts=[bind(directory, "/box")])
+
     def copy_database(self, directory: Path, target: Path) -> None:
         """See the port. The box's own uid reads it, in a container that has nothing else: what is in the file cannot reach the service."""
         data = directory / "data"
-        size = bytes_of(data / DATABASE)
-        ensure_space(target.parent, size, why="copying the database")
+        size = ensure_room(target.parent, copied_files(data / DATABASE), why="copying the database")
         self._fetch("copy", data, {DATABASE: target}, size)
 
     def copy_files(self, directory: Path, folder: Path) -> None:
         """See the port. As ``copy_database``."""
         data = directory / "data"
-        sizes = {path.name: path.stat().st_size for path in files_of(data / DATABASE)}
-        ensure_space(folder, sum(sizes.values()), why="copying the database's files")
-        self._fetch("files", data, {name: folder / name for name in sizes}, sum(sizes.values()))
+        files = files_of(data / DATABASE)
+        size = ensure_room(folder, files, why="copying the database's files")
+        self._fetch("files", data, {path.name: folder / path.name for path in files}, size)
 
     def place_database(self, directory: Path, source: Path, *, touching: Callable[[], None] = lambda: None) -> None:
         """See the port."""
@@ -146,6 +152,25 @@ def _is_prepared(directory: Path, uids: tuple[int, int]) -> bool:
         return all(((found := (directory / name).lstat()).st_uid, found.st_gid) == owners for name, owners in wanted.items())
     except FileNotFoundError:
         return False
+
+
+def _is_open(directory: Path) -> bool:
+    """Whether nobody closed to the service, or to the box's own uid, what it needs. What the service has itself is prepared before it is used."""
+    rights = {**dict.fromkeys(("run", "log", "data", "tmp"), 0o750), "spawn": 0o711}
+    own = [directory / name for name in rights]
+    try:
+        closed = any(not _has(path, rights[path.name]) for path in own)
+        return not closed and all(_has(path, 0o600) for path in files_of(directory / "data" / DATABASE))
+    except PermissionError:
+        return False
+
+
+def _has(path: Path, rights: int) -> bool:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return True
+    return found.st_uid == os.geteuid() or stat.S_ISLNK(found.st_mode) or found.st_mode & rights == rights
 
 
 def _owner_of(folder: Path) -> str:

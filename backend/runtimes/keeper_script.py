@@ -2,6 +2,7 @@
 its text is handed to the image's Python (``backend.runtimes.keeper``), with the directory at ``/box``.
 
     prepare SERVICE_UID SERVICE_GID GATE MLFLOW   make the folders, each for who reads or writes it
+    open                                          give folders and database the rights again that they were made with
     remove                                        empty the directory
     copy                                          a proven copy of the database of /box/data in the empty file /out/mlflow.db
     files                                         each file of /out gets the bytes of its namesake in /box/data
@@ -42,6 +43,23 @@ def prepare(service_uid: int, service_gid: int, gate: int, mlflow: int) -> None:
         _give(name, owner, service_gid, CLOSED)
     _folder("spawn")
     _give("spawn", mlflow, mlflow, 0o711)
+
+
+def reopen() -> None:
+    """Whatever code in the box did to them; owners stay, and what is not there."""
+    for name, mode in (*dict.fromkeys(("run", "log", "data", "tmp"), CLOSED).items(), ("spawn", 0o711)):
+        _reopen(BOX / name, mode)
+    for side in ("", *SIDES):
+        _reopen(BOX / "data" / f"{DATABASE}{side}", 0o600)
+
+
+def _reopen(path: Path, mode: int) -> None:
+    try:
+        is_link = stat.S_ISLNK(path.lstat().st_mode)
+    except FileNotFoundError:
+        return
+    if not is_link:
+        path.chmod(mode)
 
 
 def _folder(name: str) -> None:
@@ -124,7 +142,7 @@ def main(verb: str, *arguments: str) -> None:
     if verb == "prepare":
         prepare(*(int(argument) for argument in arguments))
     else:
-        {"remove": remove, "copy": copy, "files": files, "place": place}[verb]()
+        {"open": reopen, "remove": remove, "copy": copy, "files": files, "place": place}[verb]()
 
 
 if __name__ == "__main__":

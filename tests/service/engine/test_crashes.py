@@ -56,7 +56,7 @@ DELETE = [
     Crash("backend.runtimes.process:signal.pidfd_send_signal", after=True),
     Crash("backend.snapshots:_prove"),
     Crash("backend.snapshots:copy_database", after=True),
-    Crash("backend.snapshots:replace_file", after=True),
+    Crash("backend.snapshots:write_manifest", after=True),
     Crash("backend.snapshots:sync_folder"),
     Crash("backend.snapshots:PlainKeeper.remove", call=2),
     Crash("backend.atomic:shutil.rmtree", call=5),

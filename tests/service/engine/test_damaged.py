@@ -1,7 +1,12 @@
 """A database that SQLite cannot read any more: it keeps no other one from being backed up, and its server can be deleted."""
 
+import os
+import shutil
 import sqlite3
-from contextlib import closing
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,8 +17,11 @@ from backend.errors import ServiceError
 from backend.registry.models import Server
 from backend.runtimes import keeper_script
 from tests.service.engine.support import ADMIN, GROUP, Site, make_database, runs_in
+from tests.support.account import ACCOUNT, service_account
 
 PAGE = 4096
+LARGER_THAN_DISKS = 2**43
+"""Of a file that has nothing in it."""
 
 
 def damage(site: Site, env: str) -> Server:
@@ -112,13 +120,74 @@ def test_a_good_database_is_kept_as_a_proven_copy_also_then(site: Site):
 
 def test_a_full_disk_is_no_damage(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     site.made("one")
-    monkeypatch.setattr(
-        "backend.snapshots.ensure_space", lambda *_arguments, why: (_ for _ in ()).throw(ServiceError("disk_full", why=why))
-    )
+    monkeypatch.setattr("backend.reach.ensure_space", lambda *_arguments, why: (_ for _ in ()).throw(ServiceError("disk_full", why=why)))
     with pytest.raises(ServiceError, match="disk_full"):
         backup(site.registry, site.settings, tmp_path / "backup")
     assert delete(site, "one", damaged=True) == "disk_full"
     assert site.one("one").deleted_at is None
+
+
+@pytest.fixture
+def closable() -> Iterator[Site]:
+    """A site whose service may be another account than root, for which folders can be closed."""
+    home = Path(tempfile.mkdtemp(prefix="aihub-state-", dir="/tmp"))
+    yield Site(home, envs_dir=home / "envs")
+    shutil.rmtree(home)
+
+
+@contextmanager
+def as_the_service(site: Site) -> Iterator[None]:
+    """This process is the account that the site's files belong to, all but those that a test has closed."""
+    for path in (site.settings.state_dir, *site.settings.state_dir.rglob("*")):
+        os.chown(path, ACCOUNT, ACCOUNT)
+    with service_account():
+        yield
+
+
+@pytest.mark.parametrize("closed", ["data", "data/mlflow.db"])
+def test_what_code_in_a_box_closed_stops_no_other_and_its_server_can_be_deleted(closable: Site, closed: str):
+    well, ill = closable.made("well"), closable.made("ill")
+    for server in (well, ill):
+        make_database(closable.database(server), runs=["a run"])
+    with as_the_service(closable):
+        (closable.boxes.directory(ill.id) / closed).chmod(0)
+        manifest = backup(closable.registry, closable.settings, closable.settings.state_dir / "backup")
+        assert [found["env_name"] for found in manifest["failures"]] == ["ill"]
+        assert delete(closable, "ill", damaged=False) is None
+        for path in (closable.settings.state_dir / "backup" / "servers" / well.id, closable.kept.folder(ill.id)):
+            assert runs_in(path / "mlflow.db") == ["a run"]
+
+
+def test_what_lies_beside_a_database_counts_for_nothing(site: Site, tmp_path: Path):
+    server = site.made()
+    with (site.database(server).parent / "mlflow.db-large").open("wb") as file:
+        file.truncate(LARGER_THAN_DISKS)
+    assert backup(site.registry, site.settings, tmp_path / "backup")["failures"] == []
+
+
+def test_a_database_that_claims_to_be_larger_than_the_disk_stops_no_other(site: Site, tmp_path: Path):
+    well, ill = site.made("well"), site.made("ill")
+    make_database(site.database(well), runs=["a run"])
+    with site.database(ill).with_name("mlflow.db-wal").open("wb") as file:
+        file.truncate(LARGER_THAN_DISKS)
+    (failure,) = backup(site.registry, site.settings, tmp_path / "backup")["failures"]
+    assert (failure["env_name"], "of which" in failure["why"]) == ("ill", True)
+    assert runs_in(tmp_path / "backup" / "servers" / well.id / "mlflow.db") == ["a run"]
+    assert delete(site, "ill", damaged=False) == "snapshot_failed"
+
+
+def test_in_a_container_what_was_closed_is_opened_and_no_link_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(keeper_script, "BOX", tmp_path)
+    (tmp_path / "data").mkdir()
+    outside = tmp_path / "outside"
+    outside.touch(mode=0o640)
+    (tmp_path / "data" / "mlflow.db").touch()
+    (tmp_path / "data" / "mlflow.db-wal").symlink_to(outside)
+    for path in (tmp_path / "data" / "mlflow.db", tmp_path / "data"):
+        path.chmod(0)
+    keeper_script.main("open")
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "data", tmp_path / "data" / "mlflow.db", outside)]
+    assert modes == [0o750, 0o600, 0o640]
 
 
 def test_in_a_container_files_are_taken_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -198,8 +198,9 @@ def test_nothing_else_is_taken_for_the_copy(tmp_path: Path, other: Callable[[Pat
 
 def test_a_copy_without_room_is_not_begun(tmp_path: Path):
     box = box_with_database(tmp_path, size=2**43)  # sparse
-    with pytest.raises(ServiceError, match="disk_full"):
-        keeper_of(unused).copy_database(box, tmp_path / "taken.db")
+    for copy, place in ((ContainerKeeper.copy_database, tmp_path / "taken.db"), (ContainerKeeper.copy_files, tmp_path)):
+        with pytest.raises(ServiceError, match=r"snapshot_failed.*claim to be 8796093022208 bytes, of which 0 are stored"):
+            copy(keeper_of(unused), box, place)
     with pytest.raises(ServiceError, match="disk_full"):
         keeper_of(unused).place_database(tmp_path / "other", box / "data" / "mlflow.db", touching=lambda: unused(box))
     os.chown(box / "data", 1_000_001, 1_000_001)

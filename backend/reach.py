@@ -1,0 +1,62 @@
+"""What the service can tell of files in a folder that is a box's own: code in the box may close it, and put anything in their place."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from backend.atomic import ensure_space
+from backend.errors import ServiceError
+
+_BLOCK: Final = 512
+"""``st_blocks`` counts these, whatever the file system's own are."""
+
+
+def is_there(path: Path) -> bool | None:
+    """Whether it is there; None where that cannot be told, as where its folder was closed."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def stored_bytes(path: Path) -> int:
+    """What it takes on the disk: a file may say that it is larger than any disk. One that cannot be seen counts nothing."""
+    try:
+        return path.lstat().st_blocks * _BLOCK
+    except OSError:
+        return 0
+
+
+def ensure_room(folder: Path, files: Sequence[Path], *, why: str) -> int:
+    """Room in ``folder`` for a copy of a box's files, and how many bytes they are. Errors: ``disk_full``; ``snapshot_failed`` where it is
+    the files' own fault (they cannot be looked at, or what is stored of them would fit); ``FileNotFoundError``.
+    """
+    try:
+        size = sum(path.stat().st_size for path in files)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ServiceError("snapshot_failed", why=f"{error.strerror} ({error.filename})") from error
+    stored = sum(map(stored_bytes, files))
+    try:
+        ensure_space(folder, size, why=why)
+    except ServiceError as error:
+        ensure_space(folder, stored, why=why)
+        raise ServiceError("snapshot_failed", why=f"its files claim to be {size} bytes, of which {stored} are stored") from error
+    return size
+
+
+def reopen(path: Path, rights: int) -> None:
+    """Its owner, who asks, has these rights on it. What is not there, or is a link, stays so."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISLNK(mode) and mode & rights != rights:
+        path.chmod(stat.S_IMODE(mode) | rights)
