@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from backend.domain import BoxState, Observation, SizeClass
 from backend.errors import ServiceError
-from backend.runtimes.docker import Container, Engine, EngineConflictError, MissingError
+from backend.runtimes.docker import Engine, EngineConflictError, MissingError
+from backend.runtimes.docker_seen import Container
 from backend.runtimes.docker_spec import GATE, LABEL, MLFLOW, ROLES, Pod, bind, create_arguments, one_shot
 from backend.runtimes.health import ask
 
@@ -67,7 +68,7 @@ class ContainerRuntime:
             self._remove(self._engine.of(server_id, fresh=True))
             raise ServiceError("box_failed_to_start", log=log, why=str(error)) from error
 
-    def migrate(self, *, server_id: str, directory: Path, mlflow_version: str, timeout: float) -> None:  # noqa: ARG002 (the port's)
+    def migrate(self, *, server_id: str, directory: Path, mlflow_version: str, timeout: float) -> None:
         """See the port: in a container of that version's image, as the uid of the box's MLflow, with the database and nothing else."""
         owner = _uids(directory)[1]
         arguments = {
@@ -80,7 +81,7 @@ class ContainerRuntime:
             "mounts": [bind(directory / "data", "/box/data")],
         }
         try:
-            status, words = self._engine.run("migrate", arguments, seconds=timeout)
+            status, words = self._engine.run("migrate", arguments, seconds=timeout, writes=server_id)
         except (EngineConflictError, MissingError) as error:
             raise ServiceError("runtime_unavailable", runtime=self.name, why=str(error)) from error
         if status != 0:
@@ -89,6 +90,8 @@ class ContainerRuntime:
 
     def stop(self, *, server_id: str, directory: Path, timeout: float) -> None:  # noqa: ARG002 (the port's)
         """See the port. Its containers are removed: what was stopped does not come back with the host's next boot."""
+        with _stopping():
+            self._engine.end_writers(server_id)
         there = self._engine.of(server_id, fresh=True)
         with _stopping():
             for role, seconds in ((GATE, timeout), (MLFLOW, min(timeout, MLFLOW_STOP_SECONDS))):

@@ -7,7 +7,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import docker  # type: ignore[import-untyped]
@@ -17,66 +16,14 @@ from docker import errors
 from backend.errors import ServiceError
 from backend.runtimes import failures
 from backend.runtimes.boxlogs import tail_of
+from backend.runtimes.docker_seen import ONCE, WRITES, Container, Image, Seen, seen_in
 from backend.runtimes.docker_spec import LABEL
 
 T = TypeVar("T")
-SEEN_SECONDS: Final = 1.0
-"""One listing answers every look of a pass: hundreds of servers ask at the same time."""
-LEFT_SECONDS: Final = 900.0
-"""After that time a one-off container that does not run is nobody's any more."""
 _CONNECTIONS: Final = 64
 UNREADY: Final = 124
 """What ``Engine.run`` gives as the status of a container that was not ready in time."""
 _REFUSED_API: Final = re.compile(r"client version [0-9.]+ is too (old|new)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Container:
-    """One container of ours, as a listing has it. ``state``: Docker's word (``running``, ``restarting``, ``exited``, …)."""
-
-    id: str
-    name: str
-    server_id: str
-    role: str
-    digest: str
-    state: str
-    status: str
-
-    @property
-    def runs(self) -> bool:
-        return self.state == "running"
-
-    @property
-    def restarts(self) -> bool:
-        return self.state == "restarting"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Image:
-    """One image of ours. ``created``: seconds since the epoch."""
-
-    id: str
-    created: int
-    labels: Mapping[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Seen:
-    """One listing: when it was asked for, when it was answered, and with what; ``failure``: why it was not."""
-
-    began: float = float("-inf")
-    ended: float = float("-inf")
-    containers: tuple[Container, ...] = ()
-    left: tuple[str, ...] = ()
-    failure: str | None = None
-
-    def is_for(self, asked: float, *, fresh: bool, changed: float) -> bool:
-        """Whether it is an answer to who asked then. A failure is everybody's who asked while it was waited for, or just after: a daemon
-        that hangs is waited for once, and not once for each server.
-        """
-        if self.failure is not None:
-            return self.ended >= asked - (0.0 if fresh else SEEN_SECONDS)
-        return self.began >= max(asked, changed) if fresh else self.ended >= asked - SEEN_SECONDS and self.began >= changed
 
 
 class EngineConflictError(Exception):
@@ -99,7 +46,7 @@ class Engine:
         self._close: Callable[[], object] | None = None
         self._has_root = False
         self._listing = threading.Lock()
-        self._seen = _Seen()
+        self._seen = Seen()
         self._changed = float("-inf")
 
     def close(self) -> None:
@@ -118,7 +65,11 @@ class Engine:
             self._has_root = True
 
     def containers(self, *, fresh: bool = False) -> tuple[Container, ...]:
-        """All of ours, those that do not run included; at most ``SEEN_SECONDS`` old. Those who ask at once share one answer."""
+        """All of ours, those that do not run included; at most ``SEEN_SECONDS`` old."""
+        return self._show(fresh=fresh).containers
+
+    def _show(self, *, fresh: bool = False) -> Seen:
+        """The listing. Those who ask at once share one answer."""
         asked = time.monotonic()
         with self._listing:
             if not self._seen.is_for(asked, fresh=fresh, changed=self._changed):
@@ -126,13 +77,20 @@ class Engine:
             seen = self._seen
         if seen.failure is not None:
             raise self._unavailable(seen.failure)
-        return seen.containers
+        return seen
 
     def remove_left(self) -> None:
-        """Remove one-off containers whose daemon or service ended before they were removed. Ids are those of the last listing."""
-        self.containers()
-        for container in self._seen.left:
+        """Remove one-off containers whose daemon or service ended before they were removed."""
+        for container in self._show().left:
             self.remove(container)
+
+    def end_writers(self, server_id: str) -> None:
+        """Remove the one-off containers that change that server's database: who waited for them was killed, and they went on. Error:
+        ``EngineConflictError``.
+        """
+        for container, whose in self._show(fresh=True).writers.items():
+            if whose == server_id:
+                self.remove(container)
 
     def of(self, server_id: str, *, fresh: bool = False) -> dict[str, Container]:
         """That server's containers by role."""
@@ -181,13 +139,17 @@ class Engine:
             return []
         return [] if stream is None else tail_of(stream, lines)
 
-    def run(self, what: str, arguments: Mapping[str, Any], *, seconds: float) -> tuple[int, str]:
+    def run(self, what: str, arguments: Mapping[str, Any], *, seconds: float, writes: str | None = None) -> tuple[int, str]:
         """Run a one-off container to its end and remove it: exit status and, unless that is 0, the last lines it said. ``what``: a word
-        for its label.
+        for its label. ``writes``: the id of the server whose database it changes; no two of these run at once.
 
         Errors: ``MissingError``, ``EngineConflictError``, ``runtime_unavailable``. The status is ``UNREADY`` where it was not in time.
         """
-        container = self.create({**arguments, "labels": {f"{LABEL}.install": self._install, f"{LABEL}.once": what}})
+        labels = {f"{LABEL}.install": self._install, ONCE: what}
+        if writes is not None:
+            self.end_writers(writes)
+            labels[WRITES] = writes
+        container = self.create({**arguments, "labels": labels})
         try:
             self.start(container)
             status = self._wait(container, seconds)
@@ -209,14 +171,13 @@ class Engine:
         except EngineConflictError as error:
             raise ServiceError("network_unusable", network=arguments["subnet"], why=str(error)) from error
 
-    def _look(self) -> _Seen:
+    def _look(self) -> Seen:
         began, wanted = time.monotonic(), {"label": f"{LABEL}.install={self._install}"}
         try:
             rows = self._ask(lambda client: client.api.containers(all=True, filters=wanted))
         except ServiceError as error:
-            return _Seen(began=began, ended=time.monotonic(), failure=str(error.params["why"]))
-        found = tuple(_container(row) for row in rows if f"{LABEL}.server" in (row.get("Labels") or {}))
-        return _Seen(began=began, ended=time.monotonic(), containers=found, left=tuple(row["Id"] for row in rows if _is_left(row)))
+            return Seen(began=began, ended=time.monotonic(), failure=str(error.params["why"]))
+        return seen_in(rows, began=began)
 
     def _wait(self, container: str, seconds: float) -> int:
         try:
@@ -272,25 +233,6 @@ class Engine:
 
     def _unavailable(self, why: str) -> ServiceError:
         return ServiceError("runtime_unavailable", runtime="docker", why=why)
-
-
-def _container(row: Mapping[str, Any]) -> Container:
-    labels = row["Labels"]
-    return Container(
-        id=row["Id"],
-        name=(row.get("Names") or [row["Id"]])[0].lstrip("/"),
-        server_id=labels[f"{LABEL}.server"],
-        role=labels.get(f"{LABEL}.role", ""),
-        digest=labels.get(f"{LABEL}.digest", ""),
-        state=str(row.get("State", "")),
-        status=str(row.get("Status", "")),
-    )
-
-
-def _is_left(row: Mapping[str, Any]) -> bool:
-    """A one-off container that does not run, and is too old to be one that somebody is about to start or to remove."""
-    runs, old = row.get("State") == "running", time.time() - int(row.get("Created", 0)) > LEFT_SECONDS
-    return f"{LABEL}.once" in (row.get("Labels") or {}) and old and not runs
 
 
 def _word(error: errors.APIError) -> str:

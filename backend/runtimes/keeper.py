@@ -89,7 +89,8 @@ class ContainerKeeper:
             given.chmod(0o755)
             (given / DATABASE).chmod(0o644)
             touching()
-            self._run(["place"], user=_owner_of(data), mounts=[bind(data, "/box/data"), bind(given, "/in", read_only=True)], size=needed)
+            mounts = [bind(data, "/box/data"), bind(given, "/in", read_only=True)]
+            self._run(["place"], user=_owner_of(data), mounts=mounts, size=needed, writes=directory.name)
 
     def _fetch(self, verb: str, data: Path, targets: Mapping[str, Path], size: int) -> None:
         """Files of the box's own uid become the service's, each through one that was made for it; all targets are in one folder."""
@@ -104,10 +105,17 @@ class ContainerKeeper:
                 _take(out / name, ours[name], target)
 
     def _run(
-        self, arguments: Sequence[str], *, user: str, mounts: Sequence[Mapping[str, Any]], rights: Sequence[str] = (), size: int = 0
+        self,
+        arguments: Sequence[str],
+        *,
+        user: str,
+        mounts: Sequence[Mapping[str, Any]],
+        rights: Sequence[str] = (),
+        size: int = 0,
+        writes: str | None = None,
     ) -> None:
-        """``size``: how many bytes it has to do with. Errors: ``disk_full``, ``snapshot_failed``, ``keeper_failed``, ``image_missing``,
-        ``runtime_unavailable``.
+        """``size``: how many bytes it has to do with; ``writes``: whose database it changes. Errors: ``disk_full``, ``snapshot_failed``,
+        ``keeper_failed``, ``image_missing``, ``runtime_unavailable``.
         """
         seconds = SECONDS + size / BYTES_A_SECOND
         wanted = {
@@ -120,7 +128,7 @@ class ContainerKeeper:
             "mounts": list(mounts),
         }
         try:
-            status, words = self._engine.run(arguments[0], wanted, seconds=seconds)
+            status, words = self._engine.run(arguments[0], wanted, seconds=seconds, writes=writes)
         except (EngineConflictError, MissingError) as error:
             raise ServiceError("runtime_unavailable", runtime="docker", why=str(error)) from error
         if status:

@@ -20,9 +20,8 @@ from backend.domain import BoxState, Observation, SizeClass
 from backend.errors import ServiceError
 from backend.runtimes.boxlogs import telling
 from backend.runtimes.health import ask
-from backend.runtimes.proctable import GUARD_MODULE, guard_pid, processes_of
+from backend.runtimes.proctable import GUARD_MODULE, MIGRATE_MODULE, guard_pid, processes_of
 
-MIGRATE_MODULE: Final = "tracking_server.migrate"
 LOCK_SECONDS: Final = 30.0
 """Within this the guard must have taken its lock, also on a host that is very busy."""
 KILL_SECONDS: Final = 10.0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 PROC = Path("/proc")
 GUARD_MODULE = "tracking_server"
+MIGRATE_MODULE = "tracking_server.migrate"
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,14 @@ def processes_of(directory: Path) -> list[Process]:
     """All living processes of the box, also when its guard is dead, or so young that it holds no lock yet.
 
     The session alone is not proof: its number may be another's by now, or the guard was started by hand in somebody's shell. So
-    each must also have something of the box's directory open, as its working directory, or in its arguments.
+    each must also have something of the box's directory open, as its working directory, or in its arguments. A migration is known by its
+    arguments alone: its session is that of the service that began it, and may have been killed since.
     """
     table = [process for process in _table() if not process.zombie]
     guards = {process.pid for process in table if _is_guard(process.pid, directory)}
+    proved = guards | {process.pid for process in table if _is_migration(process.pid, directory)}
     sessions = {process.session for process in table if process.pid in guards} | {_recorded_pid(directory)}
-    return [process for process in table if process.pid in guards or (process.session in sessions and _touches(process.pid, directory))]
+    return [process for process in table if process.pid in proved or (process.session in sessions and _touches(process.pid, directory))]
 
 
 def read_process(pid: int) -> Process | None:
@@ -88,6 +91,11 @@ def _number(text: bytes) -> int:
 
 def _is_guard(pid: int, directory: Path) -> bool:
     return _arguments(pid)[-3:] == ["-m", GUARD_MODULE, str(directory)]
+
+
+def _is_migration(pid: int, directory: Path) -> bool:
+    *_before, option, module, database = [""] * 3 + _arguments(pid)
+    return (option, module) == ("-m", MIGRATE_MODULE) and database.startswith(f"{directory}/")
 
 
 def _touches(pid: int, directory: Path) -> bool:

@@ -2,7 +2,8 @@
 
 Called as `PYTHON -P -m tracking_server DIRECTORY`. A file `fake.json` beside `config/`, or beside this program, changes its ways:
 `{"die": "why"}` ends it with status 1, `{"state": "failed", "reason": …}` answers so, `{"deaf": true}` ignores SIGTERM,
-`{"mute": true}` answers nothing. Called as `PYTHON -P -m tracking_server.migrate DATABASE` it notes its version in the database.
+`{"mute": true}` answers nothing. Called as `PYTHON -P -m tracking_server.migrate DATABASE` it notes its version in the database; a file
+`slow-migration` beside this program makes it wait first, `no-migration` makes it fail.
 """
 
 import contextlib
@@ -22,6 +23,8 @@ if "tracking_server.migrate" in sys.argv:  # what stands for a migration; twice 
     if (Path(sys.argv[0]).parent / "no-migration").exists():
         sys.stderr.write("it begins\nno such table\n")
         sys.exit(1)
+    if (Path(sys.argv[0]).parent / "slow-migration").exists():
+        signal.sigwait([signal.SIGUSR1])
     with sqlite3.connect(sys.argv[-1]) as connection:
         connection.execute("CREATE TABLE schema (version TEXT)")
         connection.execute("INSERT INTO schema VALUES (?)", (environment.removeprefix("mlflow-"),))

@@ -20,6 +20,7 @@ from backend.errors import ServiceError
 from backend.networks import install_id
 from backend.runtimes.containers import ContainerRuntime, Site
 from backend.runtimes.docker import Engine
+from backend.runtimes.docker_spec import MIB, one_shot
 from backend.runtimes.keeper import ContainerKeeper
 from backend.settings import Settings
 from backend.snapshots import KeptCopies
@@ -171,6 +172,40 @@ def test_a_database_that_is_its_boxs_alone_is_kept_and_put_back(boxes: BoxDirect
     assert database.stat().st_uid == UIDS[1]
     keeper.place_database(boxes.directory(ID), kept.folder(ID) / "mlflow.db")
     assert (database.stat().st_uid, stat.S_IMODE(database.stat().st_mode)) == (UIDS[1], 0o600)
+
+
+@pytest.mark.parametrize("closed", ["data", "data/mlflow.db"])
+def test_what_code_in_a_box_closed_is_open_again_when_it_does_not_run(
+    boxes: BoxDirectories, keeper: ContainerKeeper, state: Path, closed: str
+):
+    make_database(boxes.directory(ID) / "data" / "mlflow.db", runs=["one"])
+    boxes.install(box_of(ID))
+    os.seteuid(0)
+    (boxes.directory(ID) / closed).chmod(0)
+    os.seteuid(ACCOUNT)
+    with pytest.raises(ServiceError, match="snapshot_failed"):
+        keeper.copy_database(boxes.directory(ID), state / "taken.db")
+    for _again in range(2):
+        boxes.reopen(ID)
+    keeper.copy_database(boxes.directory(ID), state / "taken.db")
+    assert runs_in(state / "taken.db") == ["one"]
+    assert [stat.S_IMODE((boxes.directory(ID) / name).stat().st_mode) for name in ("data", "data/mlflow.db")] == [0o750, 0o600]
+
+
+def test_what_a_killed_service_left_writing_ends_with_a_stop(bench: Bench, engine: Engine):
+    server_id, directory, _address = bench.box()
+    sleeping = {
+        **one_shot(memory=64 * MIB, pids=4),
+        "image": engine.image_id(IMAGE.format(version=MLFLOW_VERSION)),
+        "entrypoint": ["/opt/aihub/env/bin/python", "-c", "import time; time.sleep(600)"],
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "_wait", lambda *_arguments: 0)  # it is not waited for, and not removed, as where the service was killed
+        patch.setattr(engine, "remove", lambda _container: None)
+        engine.run("migrate", sleeping, seconds=60, writes=server_id)
+    assert list(engine._show(fresh=True).writers.values()) == [server_id]
+    bench.runtime.stop(server_id=server_id, directory=directory, timeout=1)
+    assert engine._show(fresh=True).writers == {}
 
 
 def test_a_link_in_the_place_of_the_database_leads_nowhere(boxes: BoxDirectories, keeper: ContainerKeeper, state: Path):

@@ -22,7 +22,13 @@ class Daemon:
             remove_container=lambda container, **_how: self.removed.append(container),
         )
         self.info = lambda: {"SecurityOptions": []}
-        self.containers = SimpleNamespace(create=lambda **_how: SimpleNamespace(id="once"))
+        self.labels: dict[str, str] = {}
+        self.containers = SimpleNamespace(create=self._create)
+        self.api.containers = lambda **_which: [{"Id": "of-a-killed-service", "Labels": {"org.aihub.writes": "k3v9x2m7q4ab"}}]
+
+    def _create(self, *, labels: dict[str, str], **_how: object) -> SimpleNamespace:
+        self.labels = labels
+        return SimpleNamespace(id="once")
 
     @staticmethod
     def _fail(error: Exception, timeout: float) -> dict[str, int]:
@@ -33,7 +39,7 @@ class Daemon:
 def run(error: Exception) -> tuple[Daemon, Any]:
     daemon, engine = Daemon(error), Engine(address="unix:///nowhere", install="test", timeout=1)
     engine._made = daemon  # in place of a daemon that cannot be told to go away at this very moment
-    return daemon, lambda: engine.run("test", {"image": "x"}, seconds=7)
+    return daemon, lambda **whose: engine.run("test", {"image": "x"}, seconds=7, **whose)
 
 
 def test_one_that_takes_too_long_has_a_status_and_its_words() -> None:
@@ -47,4 +53,15 @@ def test_a_daemon_that_goes_away_is_the_failure() -> None:
     with pytest.raises(ServiceError) as caught:
         begin()
     assert caught.value.code == "runtime_unavailable"
+    assert daemon.removed == ["once"]
+
+
+def test_one_that_changes_a_database_comes_after_what_a_killed_service_left() -> None:
+    daemon, begin = run(requests.ReadTimeout("UnixHTTPConnectionPool: Read timed out. (read timeout=7)"))
+    begin(writes="k3v9x2m7q4ab")
+    assert daemon.removed == ["of-a-killed-service", "once"]
+    assert daemon.labels == {"org.aihub.install": "test", "org.aihub.once": "test", "org.aihub.writes": "k3v9x2m7q4ab"}
+    daemon, begin = run(requests.ConnectionError("Connection aborted."))
+    with pytest.raises(ServiceError):
+        begin(writes="another")
     assert daemon.removed == ["once"]

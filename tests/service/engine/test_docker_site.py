@@ -16,7 +16,7 @@ import pytest
 
 from backend import networks
 from backend.networks import install_id
-from backend.runtimes.docker import Container
+from backend.runtimes.docker_seen import Container
 from tests.service.engine.docker_site import DockerSite, docker_site, run_as_root, state_folder
 from tests.service.engine.real_site import PASSWORD
 from tests.service.engine.support import SECRET, until

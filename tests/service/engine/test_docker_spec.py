@@ -135,8 +135,8 @@ class OneContainer:
     def images(self, _name: str) -> list[SimpleNamespace]:
         return [SimpleNamespace(id="sha256:abc", created="2026")]
 
-    def run(self, what: str, arguments: dict[str, Any], *, seconds: float) -> tuple[int, str]:
-        assert what in {"copy", "files"}
+    def run(self, what: str, arguments: dict[str, Any], *, seconds: float, writes: str | None) -> tuple[int, str]:
+        assert (what in {"copy", "files"}, writes) == (True, None)
         self.seconds = seconds
         (out,) = (Path(mount["Source"]) for mount in arguments["mounts"] if mount["Target"] == "/out")
         for found in sorted(out.iterdir()):

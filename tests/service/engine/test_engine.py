@@ -150,6 +150,21 @@ def test_one_off_containers_that_were_cut_short_are_removed(daemon: Daemon, engi
     assert daemon.removed == ["never-started", "has-ended"]
 
 
+def test_a_one_off_container_that_changes_a_database_ends_with_its_server(daemon: Daemon, engine: Engine, tmp_path: Path):
+    """Whose service was killed; it would go on writing beside the next one. A copy that somebody takes meanwhile goes on."""
+    migration = {"org.aihub.once": "migrate", "org.aihub.writes": "a"}
+    daemon.rows = [
+        {"Id": "migration", "State": "running", "Created": int(time.time()), "Labels": migration},
+        {"Id": "of-another", "State": "running", "Created": int(time.time()), "Labels": {**migration, "org.aihub.writes": "b"}},
+        {"Id": "copy", "State": "running", "Created": int(time.time()), "Labels": {"org.aihub.once": "copy"}},
+    ]
+    site = Site(install="x", image="aihub-box:{version}", listen_address="127.0.0.1", networks={})
+    runtime = ContainerRuntime(engine=engine, site=site)
+    assert runtime.running() == []
+    runtime.stop(server_id="a", directory=tmp_path, timeout=1)
+    assert daemon.removed == ["migration"]
+
+
 def test_another_version_in_the_daemons_place_is_asked_in_its_own_words(daemon: Daemon, engine: Engine):
     assert len(engine.containers(fresh=True)) == 1
     daemon.api = "1.51"

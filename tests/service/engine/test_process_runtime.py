@@ -102,6 +102,44 @@ def test_a_migration_that_fails_says_why(bench: Bench, tmp_path: Path):
     )
 
 
+def test_a_migration_that_a_killed_service_left_is_ended_before_another(bench: Bench, tmp_path: Path):
+    server_id, directory, _address = bench.start()
+    bench.runtime.stop(server_id=server_id, directory=directory, timeout=20)
+    slow = tmp_path / "envs" / f"mlflow-{VERSION}" / "bin" / "slow-migration"
+    slow.touch()
+    code = f"""
+from pathlib import Path
+from backend.runtimes.process import ProcessRuntime
+runtime = ProcessRuntime(servers_dir=Path({str(directory.parent)!r}), envs_dir=Path({str(tmp_path / "envs")!r}), environment={{}})
+runtime.migrate(server_id={server_id!r}, directory=Path({str(directory)!r}), mlflow_version={VERSION!r}, timeout=60)
+"""
+    service = subprocess.Popen([sys.executable, "-c", code], cwd=Path.cwd())
+    database = str(directory / "data" / "mlflow.db")
+
+    def migrations() -> list[int]:
+        lines = {int(each.name): each / "cmdline" for each in Path("/proc").iterdir() if each.name.isdecimal()}
+        return [pid for pid, line in lines.items() if database.encode() in words_of(line)]
+
+    try:
+        left = until(migrations)
+        service.kill()
+        service.wait()
+        slow.unlink()
+        assert (len(left), migrations()) == (1, left)
+        bench.runtime.migrate(server_id=server_id, directory=directory, mlflow_version=VERSION, timeout=60)
+        assert (migrations(), bench.schema_of(directory)) == ([], VERSION)
+    finally:
+        for pid in migrations():
+            os.kill(pid, signal.SIGKILL)
+
+
+def words_of(line: Path) -> list[bytes]:
+    try:
+        return line.read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
 def test_a_box_outlives_the_process_that_started_it(bench: Bench, tmp_path: Path):
     server_id, directory, address = bench.box()
     code = f"""
