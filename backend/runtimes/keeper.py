@@ -27,6 +27,7 @@ MEMORY: Final = 256 * MIB
 PIDS: Final = 16
 _SCRIPT: Final = Path(__file__).with_name("keeper_script.py")
 _OWNERS: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
+_LOOKED_INTO: Final = ("run", "log", "data", "tmp")
 _ON_DATABASES: Final = frozenset({"copy", "files", "place"})
 _DISK_WORDS: Final = ("No space left", "database or disk is full", "Disk quota exceeded")
 
@@ -59,7 +60,7 @@ class ContainerKeeper:
     def reopen(self, directory: Path) -> None:
         """See the port. A box that is as it was made costs one look."""
         if not _is_open(directory):
-            self._run(["open"], user="0:0", rights=("DAC_OVERRIDE", "FOWNER"), mounts=[bind(directory, "/box")])
+            self._run(["open", str(os.getegid())], user="0:0", rights=_OWNERS, mounts=[bind(directory, "/box")])
 
     def copy_database(self, directory: Path, target: Path) -> None:
         """See the port. The box's own uid reads it, in a container that has nothing else: what is in the file cannot reach the service."""
@@ -163,22 +164,22 @@ def _is_prepared(directory: Path, uids: tuple[int, int]) -> bool:
 
 
 def _is_open(directory: Path) -> bool:
-    """Whether nobody closed to the service, or to the box's own uid, what it needs. What the service has itself is prepared before it is used."""
-    rights = {**dict.fromkeys(("run", "log", "data", "tmp"), 0o750), "spawn": 0o711}
-    own = [directory / name for name in rights]
-    try:
-        closed = any(not _has(path, rights[path.name]) for path in own)
-        return not closed and all(_has(path, 0o600) for path in files_of(directory / "data" / DATABASE))
-    except PermissionError:
-        return False
+    """Whether the service may look into the folders, and the box's own uid has its rights. What is the service's is not prepared yet."""
+    for name, rights in {**dict.fromkeys(_LOOKED_INTO, 0o750), "spawn": 0o711}.items():
+        found = _seen(directory / name)
+        if found is not None and (found.st_mode & rights != rights or (name in _LOOKED_INTO and found.st_gid != os.getegid())):
+            return False
+    files = filter(None, map(_seen, files_of(directory / "data" / DATABASE)))
+    return all(stat.S_ISLNK(found.st_mode) or found.st_mode & 0o600 == 0o600 for found in files)
 
 
-def _has(path: Path, rights: int) -> bool:
+def _seen(path: Path) -> os.stat_result | None:
+    """What is of the box's own uids there."""
     try:
         found = path.lstat()
     except FileNotFoundError:
-        return True
-    return found.st_uid == os.geteuid() or stat.S_ISLNK(found.st_mode) or found.st_mode & rights == rights
+        return None
+    return None if found.st_uid == os.geteuid() else found
 
 
 def _owner_of(folder: Path) -> str:

@@ -2,7 +2,7 @@
 its text is handed to the image's Python (``backend.runtimes.keeper``), with the directory at ``/box``.
 
     prepare SERVICE_UID SERVICE_GID GATE MLFLOW   make the folders, each for who reads or writes it
-    open                                          give folders and database the rights again that they were made with
+    open SERVICE_GID                              give folders and database the rights again that they were made with
     remove                                        empty the directory
     copy                                          a proven copy of the database of /box/data in the empty file /out/mlflow.db
     files                                         each file of /out gets the bytes of its namesake in /box/data
@@ -45,10 +45,13 @@ def prepare(service_uid: int, service_gid: int, gate: int, mlflow: int) -> None:
     _give("spawn", mlflow, mlflow, 0o711)
 
 
-def reopen() -> None:
-    """Whatever code in the box did to them; owners stay, and what is not there."""
-    for name, mode in (*dict.fromkeys(("run", "log", "data", "tmp"), CLOSED).items(), ("spawn", 0o711)):
-        _reopen(BOX / name, mode)
+def reopen(service_gid: int) -> None:
+    """Whatever code in the box did to them. Owners stay, and what is not there."""
+    for name in ("run", "log", "data", "tmp"):
+        if (BOX / name).exists():
+            os.chown(BOX / name, -1, service_gid)
+        _reopen(BOX / name, CLOSED)
+    _reopen(BOX / "spawn", 0o711)
     for side in ("", *SIDES):
         _reopen(BOX / "data" / f"{DATABASE}{side}", 0o600)
 
@@ -141,8 +144,10 @@ def main(verb: str, *arguments: str) -> None:
     """One verb; a failure is the exit status and the last line."""
     if verb == "prepare":
         prepare(*(int(argument) for argument in arguments))
+    elif verb == "open":
+        reopen(int(arguments[0]))
     else:
-        {"open": reopen, "remove": remove, "copy": copy, "files": files, "place": place}[verb]()
+        {"remove": remove, "copy": copy, "files": files, "place": place}[verb]()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import os
 import shutil
 import sqlite3
 import stat
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -174,14 +175,14 @@ def test_a_database_that_is_its_boxs_alone_is_kept_and_put_back(boxes: BoxDirect
     assert (database.stat().st_uid, stat.S_IMODE(database.stat().st_mode)) == (UIDS[1], 0o600)
 
 
-@pytest.mark.parametrize("closed", ["data", "data/mlflow.db"])
+@pytest.mark.parametrize("closed", ["chmod 0 data", "chmod 0 data/mlflow.db", f"chgrp {UIDS[1]} data"])
 def test_what_code_in_a_box_closed_is_open_again_when_it_does_not_run(
     boxes: BoxDirectories, keeper: ContainerKeeper, state: Path, closed: str
 ):
     make_database(boxes.directory(ID) / "data" / "mlflow.db", runs=["one"])
     boxes.install(box_of(ID))
     os.seteuid(0)
-    (boxes.directory(ID) / closed).chmod(0)
+    subprocess.run(closed.split(), cwd=boxes.directory(ID), check=True, user=0, group=0)
     os.seteuid(ACCOUNT)
     with pytest.raises(ServiceError, match="snapshot_failed"):
         keeper.copy_database(boxes.directory(ID), state / "taken.db")

@@ -185,9 +185,10 @@ def test_in_a_container_what_was_closed_is_opened_and_no_link_is_followed(tmp_pa
     (tmp_path / "data" / "mlflow.db-wal").symlink_to(outside)
     for path in (tmp_path / "data" / "mlflow.db", tmp_path / "data"):
         path.chmod(0)
-    keeper_script.main("open")
+    keeper_script.main("open", str(ACCOUNT))
     modes = [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "data", tmp_path / "data" / "mlflow.db", outside)]
     assert modes == [0o750, 0o600, 0o640]
+    assert (tmp_path / "data").stat().st_gid == ACCOUNT
 
 
 def test_in_a_container_files_are_taken_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
