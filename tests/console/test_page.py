@@ -418,6 +418,20 @@ def test_a_reload_keeps_the_requests_of_this_page(service: FakeService, open_pag
     expect(page.locator(".operation")).to_contain_text("Service stopped")
 
 
+def test_a_request_that_the_service_has_forgotten_is_gone(service: FakeService, open_page: Opener) -> None:
+    server = service.add("gaa50000", "wine")
+    service.paused = True
+    page = open_page()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator(".operation")).to_have_count(1)
+    service.operations.clear()
+    server["operation"] = None
+    page.get_by_role("button", name="Service List Update").click()
+    expect(page.locator(".operation")).to_have_count(0)
+    expect(page.get_by_text("Nothing was asked for yet.")).to_be_visible()
+    assert page.evaluate("sessionStorage.getItem('aihub-operations')") == "[]"
+
+
 def test_another_key_is_given_in_a_dialog(service: FakeService, open_page: Opener) -> None:
     service.add("gaa50000", "wine")
     page = open_page()

@@ -13,8 +13,22 @@ export function readFields(form) {
   return values;
 }
 
-/** Writes each message beside its field, clears the others, and goes to the first (not when nobody waits for it: `focus` false). */
-export function showErrors(form, messages, focus = true) {
+/** The fields of a key, by what a profile's file calls them. */
+const IN_PROFILE = { cloud_storage_accesskey_ID: "aws_access_key_id", cloud_storage_secret_accesskey: "aws_secret_access_key" };
+
+/** With Read credentials the profile is to blame for what is wrong with its key. */
+function byProfile(form, messages) {
+  if (form.elements.credentials?.value !== "read") return messages;
+  const ofKey = Object.entries(IN_PROFILE).filter(([name]) => messages[name]).map(([name, theirs]) => `${theirs}: ${messages[name]}`);
+  return ofKey.length ? { ...messages, profile: ofKey.join(" ") } : messages;
+}
+
+/**
+ * Writes each message beside its field, clears the others, and goes to the first (not when nobody waits for it: `focus` false).
+ * Answers whether one of them can be seen: a field that is hidden tells nobody anything.
+ */
+export function showErrors(form, all, focus = true) {
+  const messages = byProfile(form, all);
   let first = null;
   for (const field of form.querySelectorAll("[data-field]")) {
     const message = messages[field.dataset.field] ?? "";
@@ -23,7 +37,7 @@ export function showErrors(form, messages, focus = true) {
     input.classList.toggle("is-invalid", Boolean(message));
     if (message) input.setAttribute("aria-invalid", "true");
     else input.removeAttribute("aria-invalid");
-    if (message && !first) first = input;
+    if (message && !first && !field.closest("[hidden]")) first = input;
   }
   first?.closest("details")?.setAttribute("open", "");
   if (focus) first?.focus();

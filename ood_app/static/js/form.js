@@ -8,6 +8,8 @@ import { t } from "./texts.js";
 const form = byId("create-form");
 const button = byId("create-button");
 const problem = byId("create-problem");
+/** The operation that the form's last press began: others' are nothing of the form's, whose list shows them too. */
+let begun = "";
 
 /** What the object store said of the key or the bucket belongs beside that field. */
 const BLAME = {
@@ -33,6 +35,7 @@ export function adoptForm(onAccepted) {
     button.disabled = true;
     try {
       const operation = await call("POST", "/servers", readFields(form));
+      begun = operation.id;
       showErrors(form, {});
       onAccepted(operation);
     } catch (failure) {
@@ -78,13 +81,14 @@ function noGroup(me) {
 /** Beside the fields to blame; what no field is to blame for, above the button. */
 function showProblem(failure, focus) {
   const { code, detail, cure } = failure;
-  const fields = Object.keys(failure.fields ?? {}).length ? failure.fields : (BLAME[code] ? { [toBlame(code)]: t("{detail}. {cure}", { detail, cure }) } : {});
+  const fields = Object.keys(failure.fields ?? {}).length ? failure.fields : (BLAME[code] ? { [BLAME[code]]: t("{detail}. {cure}", { detail, cure }) } : {});
   const blamed = showErrors(form, fields, focus);
   problem.replaceChildren(...(blamed ? [] : [problemBox(failure, t("Last lines of the log"))]));
 }
 
-/** How a create ended: the secret is forgotten after success, what was wrong is shown beside its field after failure. */
-export function createEnded(operation) {
+/** How an operation ended. Of the form's own: the secret is forgotten after success, what was wrong is shown beside its field after failure. */
+export function operationEnded(operation) {
+  if (operation.id !== begun) return;
   if (operation.state === "succeeded") {
     form.elements.cloud_storage_secret_accesskey.value = "";
     problem.replaceChildren();
@@ -94,9 +98,3 @@ export function createEnded(operation) {
   if (!operation.error) return;
   showProblem(operation.error, false);
 }
-
-/** With Read credentials the profile is to blame for a key. */
-function toBlame(code) {
-  return BLAME[code].includes("accesskey") && form.elements.credentials.value === "read" ? "profile" : BLAME[code];
-}
-

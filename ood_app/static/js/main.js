@@ -3,7 +3,7 @@ import { call, serverPath } from "./api.js";
 import { byId, h, say } from "./dom.js";
 import { rollbackDialog, sizeDialog, upgradeDialog } from "./changes.js";
 import { authFileDialog, deleteDialog, jobDialog, linesDialog, storageDialog } from "./dialogs.js";
-import { adoptForm, createEnded, offer } from "./form.js";
+import { adoptForm, offer, operationEnded } from "./form.js";
 import * as list from "./list.js";
 import * as operations from "./operations.js";
 import { problemBox } from "./problem.js";
@@ -32,10 +32,11 @@ function refresh() {
 async function look() {
   try {
     if (askWho) welcome(await call("GET", "/me"));
-    const query = operations.wanted().map((id) => `op=${encodeURIComponent(id)}`).join("&");
+    const asked = operations.wanted();
+    const query = asked.map((id) => `op=${encodeURIComponent(id)}`).join("&");
     const state = await call("GET", `/state${query ? `?${query}` : ""}`);
     servers = state.servers;
-    operations.update(state.operations, ended);
+    operations.update(state.operations, operationEnded, asked);
     list.draw(servers, act);
     byId("updated").textContent = t("updated {time}", { time: now() });
     banner("lost", null);
@@ -87,7 +88,7 @@ function banner(name, content) {
 
 function accepted(operation) {
   banner("refused", null);
-  operations.update([operation], ended);
+  operations.update([operation], operationEnded);
   // The row rests at once, not at the next look: its buttons would only be refused.
   const server = servers?.find((each) => each.id === operation.server_id);
   if (server && !operations.finished(operation)) {
@@ -100,10 +101,6 @@ function accepted(operation) {
 function jobAccepted(job) {
   accepted(job);
   byId("operations-title").scrollIntoView({ block: "nearest" });
-}
-
-function ended(operation) {
-  if (operation.kind === "create") createEnded(operation);
 }
 
 const register = (server) => async () => {

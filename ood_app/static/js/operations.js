@@ -25,8 +25,9 @@ export function wanted() {
   return known.size ? open : JSON.parse(sessionStorage.getItem(STORE) ?? "[]");
 }
 
-/** Takes new answers; calls `onEnd` for each operation that has just ended. */
-export function update(operations, onEnd) {
+/** Takes new answers; calls `onEnd` for each operation that has just ended. What was `asked` for and is not answered is known no longer. */
+export function update(operations, onEnd, asked = []) {
+  for (const id of asked) if (!operations.some((each) => each.id === id)) known.delete(id);
   for (const operation of operations) {
     const before = known.get(operation.id);
     known.set(operation.id, operation);
@@ -43,7 +44,7 @@ const newestFirst = () => [...known.values()].sort((a, b) => (a.created_at < b.c
 
 export const show = () => draw(newestFirst());
 
-/** Forgets what the service knows no longer, and all that has ended. */
+/** Forgets all that has ended. */
 export function forgetFinished() {
   for (const each of [...known.values()]) if (finished(each)) known.delete(each.id);
   update([], () => {});
