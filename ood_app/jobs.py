@@ -45,21 +45,24 @@ def start(body: dict[str, Any], settings: Settings) -> dict[str, Any]:
         raise Problem(409, "too_many_jobs", _("{count} jobs are running already.").format(count=len(running)), _("Wait for one of them."))
     job_id = f"job_{secrets.token_hex(8)}"
     folder = _place() / job_id
+    try:
+        _children[job_id] = _launched(folder, request, for_programs(settings, g.language))
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)  # there may be nothing of it; `view` takes what is left for no job
+        what = _("The job cannot be started: {why}.").format(why=error.strerror)
+        raise Problem(507, "job_not_started", what, _("Free some space in your home if it is full, then start it again.")) from error
+    return _shown(job_id, folder, request.as_json(), {"state": "running"})
+
+
+def _launched(folder: Path, request: JobRequest, variables: dict[str, str]) -> subprocess.Popen[bytes]:
+    """The job's program, in a folder of its own. Raises OSError, and may leave the folder then."""
     folder.mkdir(mode=0o700, parents=True)
     (folder / "request.json").write_text(json.dumps(request.as_json()), encoding="utf-8")
     with (folder / "output.log").open("wb") as output:
-        argv = [sys.executable, "-m", "mlwf.cli", "job", "request.json", "--progress", "progress.json", "--note", job_id]
-        child = subprocess.Popen(
-            argv,
-            cwd=folder,
-            env=for_programs(settings, g.language),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
+        argv = [sys.executable, "-m", "mlwf.cli", "job", "request.json", "--progress", "progress.json", "--note", folder.name]
+        return subprocess.Popen(
+            argv, cwd=folder, env=variables, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
-    _children[job_id] = child
-    return _shown(job_id, folder, {"task": request.task, "state": "running"})
 
 
 def is_job(identifier: str) -> bool:
@@ -68,26 +71,32 @@ def is_job(identifier: str) -> bool:
 
 
 def view(job_id: str) -> dict[str, Any] | None:
-    """A job as the page shows operations; None for one that is not there any more."""
+    """A job as the page shows operations; None for one that is not there any more, or never began: its request cannot be read."""
     for name, child in list(_children.items()):
         if child.poll() is not None:
             _children.pop(name, None)
     folder = _place() / job_id
-    if not is_job(job_id) or not folder.is_dir():
+    request = _read(folder / "request.json") if is_job(job_id) else None
+    if request is None:
         return None
-    try:
-        told = json.loads((folder / "progress.json").read_text(encoding="utf-8")[:_LARGEST])
-    except FileNotFoundError:
-        told = {"state": "running"}
+    told = _read(folder / "progress.json") or {"state": "running"}
     if told["state"] == "failed" and job_id in _children:
         told |= {"state": "running", "error": None}  # it is about to say why in its log, and a page asks no more for one that has failed
     if told["state"] == "running" and _age(folder) > SILENT_SECONDS:
         told |= {"state": "failed", "error": {"detail": _("The job gave no sign of life for a minute."), "cure": _("Start it again.")}}
-    return _shown(job_id, folder, told)
+    return _shown(job_id, folder, request, told)
 
 
-def _shown(job_id: str, folder: Path, told: dict[str, Any]) -> dict[str, Any]:
-    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+def _read(path: Path) -> dict[str, Any] | None:
+    """What the file says; None where there is none, or less than a whole one: a full disk leaves it empty."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")[:_LARGEST])
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return found
+
+
+def _shown(job_id: str, folder: Path, request: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
     began = dt.datetime.fromtimestamp((folder / "request.json").stat().st_mtime, dt.UTC).isoformat(timespec="milliseconds")
     error = told.get("error")
     return {
@@ -146,4 +155,8 @@ def _forget_old() -> None:
 
 
 def _log(folder: Path) -> str:
-    return "\n".join((folder / "output.log").read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
+    try:
+        text = (folder / "output.log").read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+    return "\n".join(text.splitlines()[-20:])

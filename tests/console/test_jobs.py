@@ -1,5 +1,6 @@
 """Export model and Create image on the console's own host: started as the caller, told as requests are, gone when they are old."""
 
+import errno
 import json
 import os
 import time
@@ -96,6 +97,36 @@ def test_a_job_that_died_and_one_that_is_old(caller: Caller, tmp_path: Path) -> 
     finished(caller, caller.send("POST", "/jobs", IMAGE).json["id"])
     assert state_of(caller, "job_00000000000000aa") is None
     assert caller.get("/api/state?op=job_..%2f..%2fetc").status_code == 200
+
+
+def test_a_full_home_is_said_and_leaves_nothing(caller: Caller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, *_args: Any, **_options: Any) -> None:
+        path.touch()
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        answer = caller.send("POST", "/jobs", IMAGE)
+    assert (answer.status_code, answer.json["code"]) == (507, "job_not_started")
+    assert answer.json["detail"] == "The job cannot be started: Disk quota exceeded."
+    assert "Free some space in your home" in answer.json["cure"]
+    assert list((tmp_path / ".local/state/aihub/jobs").iterdir()) == []
+
+
+def test_what_a_full_home_has_left_stops_no_other_job(caller: Caller, tmp_path: Path) -> None:
+    place = tmp_path / ".local/state/aihub/jobs"
+    for name, request in (("job_00000000000000aa", ""), ("job_00000000000000bb", json.dumps(IMAGE))):
+        (place / name).mkdir(parents=True)
+        (place / name / "request.json").write_text(request)
+    (place / "job_00000000000000bb" / "progress.json").touch()
+    past = time.time() - 61
+    for file in (place / "job_00000000000000bb").iterdir():
+        os.utime(file, (past, past))
+    assert caller.send("POST", "/jobs", IMAGE).status_code == 202
+    assert state_of(caller, "job_00000000000000aa") is None
+    silent = state_of(caller, "job_00000000000000bb")
+    assert silent is not None
+    assert (silent["state"], silent["error"]["log"]) == ("failed", "")
 
 
 @pytest.mark.browser
