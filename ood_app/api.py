@@ -153,10 +153,10 @@ def register(group: str, env: str) -> ResponseReturnValue:
 @api.post("/servers/<group>/<env>/auth-file")
 def create_auth_file(group: str, env: str) -> ResponseReturnValue:
     """Writes the auth file as the caller, with a generated password that stays in the file."""
-    path = service().server(group, env).auth_file
+    server = service().server(group, env)
     user = service().me().user
-    caller.create_auth_file(path, user)
-    return jsonify(path=path, user_name=user), 201
+    caller.create_auth_file(server.auth_file, user, server.gid)
+    return jsonify(path=server.auth_file, user_name=user), 201
 
 
 def _exposed(path: str) -> dict[str, str] | None:

@@ -54,11 +54,11 @@ def open_to_all(path: str) -> bool:
         return False
 
 
-def create_auth_file(path: str, user_name: str) -> None:
-    """Writes a new auth file with a generated password, which stays in the file. Raises Problem where there is one, else MlwfError."""
+def create_auth_file(path: str, user_name: str, gid: int | None) -> None:
+    """Writes the group's new auth file with a generated password, which stays in it. Raises Problem where there is one, else MlwfError."""
     with use_language(g.language):
         try:
-            auth_file.generate_auth_file(Path(path), user_name)
+            auth_file.generate_auth_file(Path(path), user_name, gid)
         except FileExistsError:
             detail = _("There is a file {path} already; it was left as it is.").format(path=path)
             raise Problem(409, "auth_file_exists", detail, _("Register it, or edit it yourself.")) from None

@@ -6,6 +6,7 @@ An operation ends when somebody asks for it; `stepwise` it moves by one step eac
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import threading
 from dataclasses import dataclass, field
@@ -36,8 +37,6 @@ STEPS = {
     "rollback": ["stop_box", "snapshot", "unpack_snapshot", "take_version", "start_box"],
 }
 AFTER = {"create": "running", "start": "running", "stop": "stopped", "delete": "deleted", "restore": "running"}
-
-
 NOBODY: dict[str, Any] = {"names": [], "updated_at": None}
 
 
@@ -85,7 +84,7 @@ class FakeService:
         made = {
             "id": f"k3v9x2m7q4{number:02d}",
             "group": group,
-            "gid": 20001,
+            "gid": os.getgid(),
             "env_name": env_name,
             "status": status,
             "desired": "running",

@@ -194,6 +194,14 @@ def test_the_file_can_be_made_once_and_its_password_stays_in_it(caller: Caller, 
     assert password not in answer.get_data(as_text=True) + registered.get_data(as_text=True)
 
 
+def test_the_file_is_made_for_the_servers_group(caller: Caller, service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr("os.chown", lambda _made, uid, gid: given.append((uid, gid)))
+    service.add("gaa50000", "wine", gid=54321)
+    assert caller.send("POST", "/servers/gaa50000/wine/auth-file").status_code == 201
+    assert given == [(-1, 54321)] * 4, "aihub, wine, yml and the file"
+
+
 def test_a_folder_in_the_way_is_said(caller: Caller, service: FakeService) -> None:
     service.add("gaa50000", "wine", auth_file="/proc/nowhere/aihub/basic_auth.yml")
     answer = caller.send("POST", "/servers/gaa50000/wine/auth-file")

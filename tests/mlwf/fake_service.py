@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import shutil
 import tempfile
 import threading
@@ -28,7 +29,7 @@ def server_json(group: str, env: str, auth_file: str) -> Json:
     return {
         "id": "k3v9x2m7q4ab",
         "group": group,
-        "gid": 20001,
+        "gid": os.getgid(),
         "env_name": env,
         "status": "running",
         "desired": "running",

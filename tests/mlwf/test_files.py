@@ -1,5 +1,6 @@
 """basic_auth.yml and ~/.aws/credentials."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -10,6 +11,7 @@ from mlwf.auth_file import AuthFileError, generate_auth_file, open_to_all, read_
 from mlwf.aws_profiles import ProfileError, key_pair, profile_names
 
 SECRET = "Zx9-a-password"
+OTHER_GROUP = 54321 if os.geteuid() == 0 else next((gid for gid in os.getgroups() if gid != os.getegid()), None)
 
 
 def _write(path: Path, text: str | bytes) -> Path:
@@ -93,6 +95,33 @@ def test_a_generated_file_is_the_groups_and_nobody_elses(tmp_path: Path, above: 
         generate_auth_file(file, "bob")
     assert read_auth_file(file) == [user]
     assert [path.name for path in file.parent.iterdir()] == ["basic_auth.yml"]
+
+
+@pytest.mark.skipif(OTHER_GROUP is None, reason="this user is in one group only")
+@pytest.mark.parametrize("above", [0o700, 0o2775])
+def test_a_generated_file_is_the_servers_groups_whatever_its_makers_first_group(tmp_path: Path, above: int) -> None:
+    group = tmp_path / "group"
+    group.mkdir()
+    group.chmod(above)
+    file = group / "aihub" / "wine" / "yml" / "basic_auth.yml"
+    generate_auth_file(file, "alice", OTHER_GROUP)
+    assert {path.stat().st_gid for path in (file, *file.parents[:3])} == {OTHER_GROUP}
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in file.parents[:3]} == {0o2770 if above & stat.S_ISGID else 0o750}
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    assert group.stat().st_gid == tmp_path.stat().st_gid
+
+
+def test_where_the_file_cannot_be_the_groups_nothing_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_args: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "chown", refused)
+    area = tmp_path / "area"
+    area.mkdir()
+    for path in (area / "aihub" / "basic_auth.yml", area / "basic_auth.yml"):
+        with pytest.raises(AuthFileError, match="Operation not permitted"):
+            generate_auth_file(path, "alice", 54321)
+        assert list(area.iterdir()) == []
 
 
 CREDENTIALS = """[default]

@@ -109,8 +109,8 @@ def _read(path: Path) -> str:
         raise AuthFileError(what, _("it is not UTF-8 text"), _("Save it as UTF-8.")) from None
 
 
-def generate_auth_file(path: Path, user_name: str) -> User:
-    """Makes the file with one user and a new strong password, which the group can read.
+def generate_auth_file(path: Path, user_name: str, gid: int | None = None) -> User:
+    """Makes the file with one user and a new strong password, which the group `gid` can read (None: whatever group new files here get).
 
     Mode 0640; folders that are missing get 0750, or what the folder above hands down where that has the setgid bit. Raises
     FileExistsError where the file is there already, and leaves it as it is; AuthFileError when it cannot be made.
@@ -119,8 +119,8 @@ def generate_auth_file(path: Path, user_name: str) -> User:
     entry = {"user_name": user.user_name, "pass": user.password.reveal()}
     text = yaml.safe_dump(entry, default_flow_style=True, default_style="'", sort_keys=False, allow_unicode=True, width=4096)
     try:
-        _make_folders(path.parent)
-        _place(path, text)
+        _make_folders(path.parent, gid)
+        _place(path, text, gid)
     except FileExistsError:
         raise
     except OSError as error:
@@ -132,12 +132,13 @@ def generate_auth_file(path: Path, user_name: str) -> User:
     return user
 
 
-def _place(path: Path, text: str) -> None:
+def _place(path: Path, text: str, gid: int | None) -> None:
     """Puts a new file in its place at once and complete. Raises FileExistsError or another OSError."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
+            _give(file.fileno(), gid)
             os.fchmod(file.fileno(), 0o640)
         os.link(temporary, path)  # unlike a rename, a link never replaces what is there
     finally:
@@ -145,7 +146,14 @@ def _place(path: Path, text: str) -> None:
             temporary.unlink()
 
 
-def _make_folders(folder: Path) -> None:
+def _give(made: int | Path, gid: int | None) -> None:
+    """To the group, before that may read it: without the setgid bit above it is the caller's own first group's. Raises OSError."""
+    found = os.fstat(made) if isinstance(made, int) else made.stat()
+    if gid is not None and found.st_gid != gid:
+        os.chown(made, -1, gid)
+
+
+def _make_folders(folder: Path, gid: int | None) -> None:
     missing = []
     while not folder.is_dir():
         missing.append(folder)
@@ -153,5 +161,10 @@ def _make_folders(folder: Path) -> None:
     for each in reversed(missing):
         above = stat.S_IMODE(each.parent.stat().st_mode)
         each.mkdir(0o700)
-        inherited = above & ~stat.S_IRWXO & ~stat.S_ISVTX & ~stat.S_ISUID
-        each.chmod(inherited if above & stat.S_ISGID else 0o750)
+        try:
+            _give(each, gid)
+            inherited = above & ~stat.S_IRWXO & ~stat.S_ISVTX & ~stat.S_ISUID
+            each.chmod(inherited if above & stat.S_ISGID else 0o750)
+        except OSError:
+            each.rmdir()  # closed for the group, it would stay in the way
+            raise

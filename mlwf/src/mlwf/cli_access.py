@@ -51,9 +51,10 @@ def auth(*, target: Target, user: str | None, wait: bool) -> None:
     if user and ("/" in user or ":" in user or not user.isprintable()):
         raise WrongUseError(_("{user} is no user name").format(user=user), cure=_("Write GROUP/ENV before --generate."))
     with Client.from_environment() as client:
-        path = Path(client.server(target.group, target.env).auth_file)
+        server = client.server(target.group, target.env)
+        path = Path(server.auth_file)
         if user is not None:
-            _generate(console, path, user or pwd.getpwuid(os.getuid()).pw_name)
+            _generate(console, path, user or pwd.getpwuid(os.getuid()).pw_name, server.gid)
         users = auth_file.read_auth_file(path)
         if auth_file.open_to_all(path):
             console.print(_("Warning: everybody on this host can read {path}. Run: chmod o-rwx {path}").format(path=path), markup=False)
@@ -62,9 +63,9 @@ def auth(*, target: Target, user: str | None, wait: bool) -> None:
             console.print(_("May log in: {names}").format(names=", ".join(each.user_name for each in users)), markup=False)
 
 
-def _generate(console: Console, path: Path, user: str) -> None:
+def _generate(console: Console, path: Path, user: str, gid: int | None) -> None:
     try:
-        auth_file.generate_auth_file(path, user)
+        auth_file.generate_auth_file(path, user, gid)
     except FileExistsError:
         console.print(_("{path} is there already, and is used as it is.").format(path=path), markup=False)
     else:
