@@ -238,9 +238,11 @@ def test_an_export_logs_in_as_the_job_and_not_as_the_shell(
     stored.write_text("[mlflow]\nmlflow_tracking_username = other\nmlflow_tracking_password = wrong\n")
     for name in ("USERNAME", "PASSWORD", "TOKEN"):
         monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "wrong")
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", "https://the-sites-store")
     sent: list[str] = []
 
     def export(wanted: Wanted, environ: Mapping[str, str], _report: object) -> None:
+        assert environ["MLFLOW_S3_ENDPOINT_URL"] == "https://s3", "the server's own store, whatever the site exports"
         request = tracking_session(wanted.url, environ).prepare_request(requests.Request("GET", wanted.url))
         sent.append(request.headers["Authorization"])
         raise MlwfError("Enough")

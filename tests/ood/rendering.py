@@ -58,6 +58,8 @@ EXPORT = {
 IMAGE = {
     "mlflow_task": "image",
     "model_package": "s3://models/wine/model.tar.gz",
+    "group_name": "gaa50000",
+    "env_name": "wine",
     "base_container_url": "docker://nvcr.io/nvidia/cuda:12.5.1-cudnn-devel-ubuntu22.04",
     "output_dir": "/home/alice/mlflow",
     "bc_num_hours": "2",

@@ -83,6 +83,24 @@ def test_the_forms_patterns_are_the_services(forms: dict[str, dict[str, Any]]) -
         assert attributes[name]["pattern"].replace("\\-", "-") == rule.strip("^$")
 
 
+def test_an_image_asks_for_a_server_and_needs_none(forms: dict[str, dict[str, Any]]) -> None:
+    for name in ("group_name", "env_name"):
+        assert forms["image"]["attributes"][name]["required"] is False
+        assert forms["export"]["attributes"][name]["required"] is True
+    (with_none,) = render([submit({**IMAGE, "group_name": "", "env_name": ""})])
+    assert "result" in with_none
+
+
+@pytest.mark.parametrize(
+    ("locale", "words"), [("en", ["Absolute path", "3 to 63", "letters, digits"]), ("ja", ["絶対パス", "3〜63", "英数字"])]
+)
+def test_what_is_refused_as_not_as_described_is_described(locale: str, words: list[str]) -> None:
+    (found,) = render([form("server.yml")], locale=locale)
+    attributes = found["result"]["attributes"]
+    for name, rule in zip(["output_dir", "cloud_storage_bucket_name", "bc_queue"], words, strict=True):
+        assert rule in attributes[name]["help"]
+
+
 def test_choices_come_from_the_sites_file(tmp_path: Path) -> None:
     site = tmp_path / "site.yml"
     offer = {"clusters": ["hpc"], "queues": ["a", "b"], "hours": {"default": 3, "max": 5}, "base_containers": ["docker://x", "docker://y"]}
@@ -90,7 +108,7 @@ def test_choices_come_from_the_sites_file(tmp_path: Path) -> None:
     (found,) = render([form("create_image.yml.erb")], site=site)
     attributes = found["result"]["attributes"]
     assert found["result"]["cluster"] == ["hpc"]
-    assert attributes["group_name"]["options"] == []
+    assert (attributes["group_name"]["options"], attributes["group_name"]["value"]) == ([""], "")
     assert (attributes["bc_queue"]["widget"], attributes["bc_queue"]["options"]) == ("select", ["a", "b"])
     assert (attributes["bc_num_hours"]["value"], attributes["bc_num_hours"]["max"]) == (3, 5)
     assert (attributes["base_container_url"]["widget"], attributes["base_container_url"]["options"]) == (

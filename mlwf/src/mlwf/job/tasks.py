@@ -144,8 +144,14 @@ def _export(request: JobRequest, server: Server, environ: Mapping[str, str], ope
         wanted = Wanted(server.inside_url or "", request.model_name, request.model_version, None, _output(request))
         # Its own login, and no other that the environment has too.
         others = {name: value for name, value in environ.items() if name not in LOGIN}
-        done = export(wanted, {**others, **login}, _Reporter(progress))
+        done = export(wanted, {**others, **_store_of(server), **login}, _Reporter(progress))
         progress.tell(result=str(done.folder.resolve()))
+
+
+def _store_of(server: Server) -> dict[str, str]:
+    """Where the server's artifacts lie: what a site exports for all of its jobs is the address of its own store, which another may have."""
+    endpoint = server.storage.endpoint_url
+    return {"MLFLOW_S3_ENDPOINT_URL": endpoint} if endpoint else {}
 
 
 @contextlib.contextmanager
@@ -184,8 +190,7 @@ def _image(request: JobRequest, environ: Mapping[str, str], open_client: Open, p
     more: dict[str, str] = {}
     if request.group_name and request.env_name and request.model_package.startswith("s3://"):
         with open_client() as client:
-            endpoint = client.server(request.group_name, request.env_name).storage.endpoint_url
-        more = {"MLFLOW_S3_ENDPOINT_URL": endpoint} if endpoint else {}
+            more = _store_of(client.server(request.group_name, request.env_name))
     with progress.step("image", _("Create the image")):
         argv = [sys.executable, "-c", "from mlwf.image_cli import main; main()", "--json"]
         argv += ["--model-pkg-url", request.model_package, "--base-container-url", request.base_container_url]
