@@ -10,15 +10,14 @@ from urllib.parse import urlsplit
 
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
-from mlwf.errors import MlwfError
 
-from ood_app import problems
 from ood_app.api import close, service
 from ood_app.security import POLICY
-from ood_app.visits import alone, check_visit, is_visit, page
+from ood_app.visits import alone, check_visit, is_visit, page, tell_failures
 
 opening: Final = Blueprint("opening", __name__, url_prefix="/open")
 opening.teardown_request(close)
+tell_failures(opening, "open.html")
 
 
 @opening.get("/<group>/<env>")
@@ -37,11 +36,7 @@ def open_after_click(group: str, env: str) -> ResponseReturnValue:
 
 
 def _sign_in(group: str, env: str) -> ResponseReturnValue:
-    try:
-        ticket = service().ticket(group, env)
-    except MlwfError as error:
-        problem = problems.of_client(error)
-        return page("open.html", {"group": group, "env": env, "problem": problem.body}, status=problem.status)
+    ticket = service().ticket(group, env)
     parts = urlsplit(ticket.sign_in_url)
     answer = alone(page("open.html", {"group": group, "env": env, "address": ticket.sign_in_url, "ticket": ticket.ticket.reveal()}))
     # The form leads to the portal, which may be another host than the console's; and the server wants to see where it comes from.

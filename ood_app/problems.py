@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from flask import Flask, Response, current_app, g, jsonify
+from flask import Flask, Response, current_app, g, jsonify, request
 from mlwf.client import ServiceError, ServiceUnavailable
 from mlwf.errors import MlwfError
 from werkzeug.exceptions import HTTPException
@@ -19,6 +19,8 @@ FIELDS: Final = {
     "secret_access_key": "cloud_storage_secret_accesskey",
 }
 """The service's names of fields, as the form has them; the others are the same."""
+POLLED: Final = ("api.me", "api.state")
+"""What the page asks for again and again."""
 
 
 class Problem(Exception):  # noqa: N818  # as RFC 9457 calls it
@@ -50,11 +52,20 @@ def of_client(error: MlwfError) -> Problem:
         # The client's own cure speaks of its settings, which the page's reader cannot change: it goes into the log.
         current_app.logger.warning("%s", error)
         text = _("The service cannot be reached: {why}.").format(why=error.why)
-        return Problem(503, "service_unreachable", text, _("The page tries again by itself; if it goes on, tell the admins."))
+        return Problem(503, "service_unreachable", text, _cure_of_silence())
     if isinstance(error, ServiceError):
         fields = {FIELDS.get(name, name): text for name, text in error.fields.items()}
         return Problem(error.status if error.status >= 400 else 502, error.code, _sentence(error), error.cure, fields=fields)
     return Problem(422, "not_possible", _sentence(error), error.cure)
+
+
+def _cure_of_silence() -> str:
+    """What to do after no answer. A change that got none may have been made, so nobody is sent to make it once more."""
+    if request.endpoint in POLLED:
+        return _("The page tries again by itself; if it goes on, tell the admins.")
+    if request.method == "GET" or request.blueprint == "opening":
+        return _("Try again; if it goes on, tell the admins.")
+    return _("What you asked for may still be done: look at the list before you ask again.")
 
 
 def _sentence(error: MlwfError) -> str:

@@ -47,7 +47,7 @@ def protect(app: Flask, settings: Settings) -> None:
         SECRET_KEY=settings.secret_key or secrets.token_hex(32),
         SESSION_COOKIE_NAME="aihub_console",
         SESSION_COOKIE_HTTPONLY=True,
-        SESSION_COOKIE_SAMESITE="Strict",
+        SESSION_COOKIE_SAMESITE="Lax",  # with Strict a visit by a link of another site would begin a new session, in all tabs
         SESSION_COOKIE_SECURE=settings.portal_url.startswith("https://"),
         WTF_CSRF_TIME_LIMIT=None,  # a page may stay open for days; the token lives as long as its session
         WTF_CSRF_SSL_STRICT=False,  # the origin check below is stricter than one of the Referer
@@ -61,7 +61,7 @@ def protect(app: Flask, settings: Settings) -> None:
             raise foreign(request.host)
         if request.method not in SAFE_METHODS:
             _check_origin(request, settings.portal_url)
-            token.protect()
+            _check_token(token)
 
     @app.after_request
     def add_headers(response: Response) -> Response:
@@ -70,12 +70,14 @@ def protect(app: Flask, settings: Settings) -> None:
         response.headers.setdefault("Cache-Control", "no-store")
         return response
 
-    @app.errorhandler(CSRFError)
-    def stale(_error: CSRFError) -> tuple[Response, int]:
-        problem = Problem(
-            400, "page_too_old", _("This page is older than the console's last restart, so nothing was changed."), _("Reload the page.")
-        )
-        return problem.response()
+
+def _check_token(token: CSRFProtect) -> None:
+    """Raises Problem unless the request has the token of its session."""
+    try:
+        token.protect()
+    except CSRFError as error:
+        text = _("This page is older than the console's last restart, so nothing was changed.")
+        raise Problem(400, "page_too_old", text, _("Reload the console's page, then try again.")) from error
 
 
 def _check_origin(request: Request, portal_url: str) -> None:

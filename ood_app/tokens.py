@@ -9,16 +9,16 @@ from typing import Final
 
 from flask import Blueprint, g, request
 from flask.typing import ResponseReturnValue
-from mlwf.errors import MlwfError
 
-from ood_app import problems, texts
+from ood_app import texts
 from ood_app.api import close, service
 from ood_app.problems import Problem
 from ood_app.texts import _
-from ood_app.visits import alone, check_visit, page
+from ood_app.visits import alone, check_visit, page, tell_failures
 
 tokens: Final = Blueprint("tokens", __name__, url_prefix="/tokens")
 tokens.teardown_request(close)
+tell_failures(tokens, "token.html")
 _DAY: Final = 86400
 
 
@@ -26,17 +26,10 @@ _DAY: Final = 86400
 def create(group: str, env: str) -> ResponseReturnValue:
     """A token of the caller for this server, for so many days."""
     check_visit()
-    values: dict[str, object] = {"group": group, "env": env, "texts": texts.catalogue(g.language)}
-    try:
-        seconds = _seconds(request.form.get("days", ""))
-        made, secret = service().create_token(group, env, seconds=seconds, name=request.form.get("name", "").strip())
-    except MlwfError as error:
-        problem = problems.of_client(error)
-    except Problem as error:
-        problem = error
-    else:
-        return alone(page("token.html", {**values, "token": made, "secret": secret.reveal()}))
-    return page("token.html", {**values, "problem": problem.body}, status=problem.status)
+    seconds = _seconds(request.form.get("days", ""))
+    made, secret = service().create_token(group, env, seconds=seconds, name=request.form.get("name", "").strip())
+    values = {"group": group, "env": env, "texts": texts.catalogue(g.language), "token": made, "secret": secret.reveal()}
+    return alone(page("token.html", values))
 
 
 def _seconds(days: str) -> int:

@@ -6,9 +6,11 @@ fetches or frames is told apart by the browser's own headers; a window is cut of
 
 from __future__ import annotations
 
-from flask import Response, current_app, g, make_response, render_template, request
+from flask import Blueprint, Response, current_app, g, make_response, render_template, request
+from mlwf.errors import MlwfError
 
-from ood_app import texts
+from ood_app import problems, texts
+from ood_app.problems import Problem
 from ood_app.security import foreign
 
 
@@ -40,6 +42,18 @@ def page(template: str, values: dict[str, object], *, status: int = 200) -> Resp
         "_": texts.translate,
     }
     return make_response(render_template(template, **common, **values), status)
+
+
+def tell_failures(blueprint: Blueprint, template: str) -> None:
+    """Every failure of the blueprint's requests is shown in its page, also of what no route sees: a person looks at the answer."""
+
+    @blueprint.errorhandler(Problem)
+    def ours(problem: Problem) -> Response:
+        return page(template, {**(request.view_args or {}), "problem": problem.body}, status=problem.status)
+
+    @blueprint.errorhandler(MlwfError)
+    def clients(error: MlwfError) -> Response:
+        return ours(problems.of_client(error))
 
 
 def alone(answer: Response) -> Response:

@@ -79,6 +79,20 @@ def test_why_not_is_a_page_with_the_cure(service: FakeService, caller: Caller) -
     assert "Register Auth Info first" in answer.get_data(as_text=True)
 
 
+def test_a_page_that_is_refused_says_so_as_a_page(service: FakeService, caller: Caller) -> None:
+    service.add("gaa50000", "wine")
+    answer = post(Caller(caller.client, "of another session"))
+    assert (answer.status_code, answer.mimetype) == (400, "text/html")
+    assert "Reload the console&#39;s page" in answer.get_data(as_text=True)
+
+
+def test_a_page_promises_no_retry_that_it_does_not_make(service: FakeService, caller: Caller) -> None:
+    service.stop()
+    for answer in (caller.get(PATH, headers=VISIT), post(caller)):
+        assert answer.status_code == 503
+        assert "Try again; if it goes on, tell the admins." in answer.get_data(as_text=True)
+
+
 def test_one_click_or_enter_opens_a_new_tab_and_posts(service: FakeService, open_page: Opener) -> None:
     server = service.add("gaa50000", "wine")
     posted: list[tuple[str, str | None]] = []

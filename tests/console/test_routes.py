@@ -222,6 +222,26 @@ def test_a_service_that_is_away_is_said_to_the_reader_and_to_the_admins(
     assert "MLWF_SERVICE" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "cure"),
+    [
+        ("GET", "/me", "The page tries again by itself"),
+        ("GET", "/servers/gaa50000/wine/tokens", "Try again; if it goes on"),
+        ("POST", "/servers", "What you asked for may still be done: look at the list"),
+        ("POST", "/servers/gaa50000/wine/stop", "What you asked for may still be done: look at the list"),
+        ("DELETE", "/servers/gaa50000/wine", "What you asked for may still be done: look at the list"),
+        ("PUT", "/servers/gaa50000/wine/storage", "What you asked for may still be done: look at the list"),
+    ],
+)
+def test_nobody_promises_to_try_again_what_nobody_tries_again(
+    caller: Caller, service: FakeService, method: str, path: str, cure: str
+) -> None:
+    service.stop()
+    answer = caller.get(f"/api{path}") if method == "GET" else caller.send(method, path, {**FORM, "typed": "wine"})
+    assert (answer.status_code, answer.json["code"]) == (503, "service_unreachable")
+    assert answer.json["cure"].startswith(cure)
+
+
 def test_a_failure_of_the_service_keeps_its_words(caller: Caller, service: FakeService) -> None:
     service.broken = True
     answer = caller.get("/api/state")

@@ -6,10 +6,11 @@ import logging
 
 import pytest
 from flask import Flask
+from playwright.sync_api import expect
 
 from ood_app.app import create_app
 from ood_app.settings import load
-from tests.console.conftest import MOUNT, Caller
+from tests.console.conftest import MOUNT, Caller, Opener
 from tests.console.fake_service import FakeService
 
 CHANGES = [
@@ -106,7 +107,26 @@ def test_without_a_portal_only_loopback_names_are_served(app: Flask) -> None:
 def test_the_cookie_belongs_to_the_mount_and_to_no_script(app: Flask) -> None:
     answer = app.test_client().get("/", environ_overrides={"SCRIPT_NAME": MOUNT})
     parts = {part.strip() for part in answer.headers["Set-Cookie"].split(";")}
-    assert {"HttpOnly", "SameSite=Strict", f"Path={MOUNT}"} <= parts
+    assert {"HttpOnly", "SameSite=Lax", f"Path={MOUNT}"} <= parts
+
+
+@pytest.mark.browser
+def test_a_visit_by_another_sites_link_keeps_language_and_open_tabs(service: FakeService, open_page: Opener) -> None:
+    service.add("gaa50000", "wine")
+    page = open_page()
+    page.get_by_role("link", name="日本語").click()
+    stop = page.get_by_role("button", name="Stop")
+    expect(stop).to_be_enabled()
+    foreign = page.context.new_page()
+    link = f'<a href="{open_page.address}">the console</a>'
+    foreign.route("http://wiki.test/", lambda route: route.fulfill(content_type="text/html", body=link))
+    foreign.goto("http://wiki.test/")
+    foreign.get_by_role("link").click()
+    foreign.wait_for_url(open_page.address)
+    assert foreign.evaluate("document.documentElement.lang") == "ja"
+    stop.click()
+    expect(page.locator(".operation")).to_have_count(1)
+    assert [path for _method, path, _body in service.received] == ["/api/v1/servers/gaa50000/wine/stop"]
 
 
 def test_the_cookie_is_secure_behind_a_https_portal() -> None:

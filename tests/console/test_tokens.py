@@ -100,6 +100,25 @@ def test_why_not_is_a_page_with_the_cure(service: FakeService, caller: Caller, d
     assert said in answer.get_data(as_text=True)
 
 
+def test_what_is_refused_is_a_page_too(service: FakeService, caller: Caller) -> None:
+    service.add("gaa50000", "wine")
+    stale = Caller(caller.client, "of another session")
+    for answer, said in [
+        (post(stale), "Reload the console&#39;s page"),
+        (post(caller, **{"Sec-Fetch-Site": "cross-site"}), "came from another page"),
+    ]:
+        assert answer.mimetype == "text/html"
+        assert said in answer.get_data(as_text=True)
+        assert "gaa50000/wine" in answer.get_data(as_text=True)
+
+
+def test_a_token_that_may_have_been_made_is_looked_for_first(service: FakeService, caller: Caller) -> None:
+    service.stop()
+    answer = post(caller)
+    assert answer.status_code == 503
+    assert "look at the list before you ask again" in answer.get_data(as_text=True)
+
+
 def test_the_page_of_a_token_is_japanese_where_the_browser_asks(service: FakeService, caller: Caller) -> None:
     service.add("gaa50000", "wine")
     assert "表示されるのは今回だけです" in post(caller, **{"Accept-Language": "ja"}).get_data(as_text=True)
