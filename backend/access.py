@@ -180,10 +180,15 @@ class Leavers:
         self._settings = settings
 
     def sweep(self) -> bool:
-        """One look at all who may be in. True where something changed. What NSS does not answer stays as it is."""
+        self._out_before: set[tuple[str, int]] = set()
+        """One look at all who may be in. True where something changed. What NSS does not answer stays as it is, and who is out must be so
+        at two looks in a row: a lost answer reads like a leave, and what is ended here does not come back.
+        """
         keyed = self._give_keys()
-        gone = self._gone()
-        for server_id, uid in gone:
+        out = self._out()
+        gone = out & self._out_before
+        self._out_before = out - gone
+        for server_id, uid in sorted(gone):
             with self._registry.session() as session:
                 self._end(session, server_id, uid)
         return keyed or bool(gone)
@@ -208,17 +213,17 @@ class Leavers:
                     server.ticket_keys = self._keyring.encrypt(tickets.new_keys())
         return bool(lacking)
 
-    def _gone(self) -> list[tuple[str, int]]:
-        """Server and uid of who may be in and is a member no more."""
+    def _out(self) -> set[tuple[str, int]]:
+        """Server and uid of who may be in and is a member no more, as NSS says now."""
         callers: dict[int, Caller | None] = {}
-        found = []
+        found = set()
         for server, uid in self._inside():
             try:
                 if uid not in callers:
                     callers[uid] = self._caller(uid)
                 caller = callers[uid]
                 if caller is None or not self._may_enter(caller, server):
-                    found.append((server.id, uid))
+                    found.add((server.id, uid))
             except ServiceError as error:
                 log.warning("server %s: whether uid %d may still enter is not known now: %s", server.id, uid, error)
         return found
@@ -246,7 +251,11 @@ class Leavers:
     def _may_enter(self, caller: Caller, server: Server) -> bool:
         group_now = policy.groups_now(caller, [server.group_name], self._directory)[server.group_name]
         situation = policy.Situation(group_now=group_now)
-        return policy.refusal(caller, server, "enter", settings=self._settings, situation=situation) is None
+        """Whether policy lets that caller in. A list of groups hides what NSS failed to look up, so it alone shows nobody out."""
+        refused = policy.refusal(caller, server, "enter", settings=self._settings, situation=situation)
+        if refused is None or refused.code != "not_a_member" or group_now != server.gid:
+            return refused is None
+        return self._directory.is_member(user=caller.user, gid=server.gid)
 
     def _end(self, session: Session, server_id: str, uid: int) -> None:
         at = now()
