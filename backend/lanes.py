@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable
 
 from backend import log as logs
@@ -54,13 +55,18 @@ class Lane:
 
 
 class Lanes:
-    """A quick lane for looks and a slow one for work. What has one key is never run twice at once, whatever the lane."""
+    """A quick lane for looks and a slow one for work. What has one key is never run twice at once, whatever the lane. Of work for one
+    owner, at most ``share`` is under way.
+    """
 
-    def __init__(self, *, quick: int, slow: int, wake: Callable[[], None]) -> None:
+    def __init__(self, *, quick: int, slow: int, share: int, wake: Callable[[], None]) -> None:
         self._quick = Lane("look", quick)
         self._slow = Lane("work", slow)
+        self._share = share
         self._wake = wake
         self._busy: dict[str, bool] = {}
+        self._owned: Counter[str] = Counter()
+        self._refused: set[str] = set()
         self._changed = threading.Condition()
 
     def quick(self, key: str, job: Job, *, asked: bool = False) -> bool:
@@ -69,25 +75,32 @@ class Lanes:
         """
         return self._submit(self._quick, key, job, again=asked)
 
-    def slow(self, key: str, job: Job) -> None:
-        """Run work; where something of that key is under way, ``wake`` is called at its end, so that it is asked for again."""
-        self._submit(self._slow, key, job, again=True)
+    def slow(self, key: str, job: Job, *, owner: str | None = None) -> None:
+        """Run work; where something of that key is under way, or the owner's share, ``wake`` is called at an end of it, so that it is asked
+        for again.
+        """
+        self._submit(self._slow, key, job, again=True, owner=owner)
 
     def wait_idle(self, timeout: float) -> bool:
         """Wait until nothing is under way; False after ``timeout`` seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._busy, timeout)
 
-    def _submit(self, lane: Lane, key: str, job: Job, *, again: bool) -> bool:
+    def _submit(self, lane: Lane, key: str, job: Job, *, again: bool, owner: str | None = None) -> bool:
         with self._changed:
             if key in self._busy:
                 self._busy[key] = self._busy[key] or again
                 return False
+            if owner is not None and self._owned[owner] >= self._share:
+                self._refused.add(owner)
+                return False
             self._busy[key] = False
-        lane.put(lambda: self._run(key, job))
+            if owner is not None:
+                self._owned[owner] += 1
+        lane.put(lambda: self._run(key, job, owner))
         return True
 
-    def _run(self, key: str, job: Job) -> None:
+    def _run(self, key: str, job: Job, owner: str | None) -> None:
         more: Job | None = None
         try:
             more = job()
@@ -95,10 +108,14 @@ class Lanes:
             log.exception("work on %s", key)
         if more is not None:
             following = more
-            self._slow.put(lambda: self._run(key, following))
+            self._slow.put(lambda: self._run(key, following, owner))
             return
         with self._changed:
             again = self._busy.pop(key)
+            if owner is not None:
+                self._owned[owner] -= 1
+                again = again or owner in self._refused
+                self._refused.discard(owner)
             self._changed.notify_all()
         if again:
             self._wake()

@@ -15,7 +15,7 @@ from sqlalchemy import delete, select
 
 from backend import access, heartbeat, membership
 from backend.access import Leavers
-from backend.domain import OperationState
+from backend.domain import OperationKind, OperationState
 from backend.keyring import Keyring
 from backend.kick import Kick
 from backend.lanes import Lanes, about
@@ -35,12 +35,17 @@ log = logging.getLogger(__name__)
 
 SLOW_THREADS: Final = 64
 """Operations under way at once. Each may wait for an object store that does not answer, so they are many and cheap."""
+USER_PROBES: Final = 8
+"""Of those, how many of one user's may be of the kinds that wait for an object store: who names one that keeps callers waiting, again and
+again, waits for it alone.
+"""
 HOUSEKEEPING_SECONDS: Final = 3600.0
 LAST_SECONDS: Final = 5.0
 """What is under way gets this long when the service ends; the next start goes on with the rest."""
 QUIET_SECONDS: Final = 600.0
 _MANY: Final = 20
 _FINISHED: Final = (OperationState.SUCCEEDED, OperationState.FAILED)
+_PROBES: Final = (OperationKind.CREATE, OperationKind.STORAGE)
 
 
 class Reconciler:
@@ -83,7 +88,7 @@ class Reconciler:
         self._leavers = Leavers(registry=registry, directory=directory, keyring=keyring, settings=settings)
         self._sweeper = Sweeper(registry=registry, can_renew=lambda: listens(settings.socket))
         self._woken = threading.Event()
-        self._lanes = Lanes(quick=settings.reconciler_threads, slow=SLOW_THREADS, wake=self._wake)
+        self._lanes = Lanes(quick=settings.reconciler_threads, slow=SLOW_THREADS, share=USER_PROBES, wake=self._wake)
         self._tidied_at, self._pass_seconds = float("-inf"), 0.0
         self._reported = Orphans()
 
@@ -133,7 +138,8 @@ class Reconciler:
         for key, operations in asked.items():
             if not self._world.backoff.is_due(_trouble(key)):
                 continue
-            self._lanes.slow(key, lambda key=key, operations=operations: self._operate(key, operations))  # type: ignore[misc]
+            owner = next((each.requested_by for each in operations if each.kind in _PROBES), None)
+            self._lanes.slow(key, lambda key=key, operations=operations: self._operate(key, operations), owner=owner)  # type: ignore[misc]
         with self._world.registry.reading() as session:
             untold = access.untold(session)
             servers = session.scalars(select(Server.id)).all() if full else untold
@@ -161,22 +167,22 @@ class Reconciler:
     def _note_seconds(self, seconds: float) -> None:
         self._pass_seconds = seconds
 
-    def _unfinished(self) -> dict[str, list[str]]:
+    def _unfinished(self) -> dict[str, list[Operation]]:
         """The operations that have not ended, oldest first, by server; one whose server is gone stands alone."""
-        asked: dict[str, list[str]] = {}
-        unfinished = select(Operation.id, Operation.server_id).where(Operation.state.in_(UNFINISHED))
+        asked: dict[str, list[Operation]] = {}
+        unfinished = select(Operation).where(Operation.state.in_(UNFINISHED))
         with self._world.registry.reading() as session:
-            for operation_id, server_id in session.execute(unfinished.order_by(Operation.created_at, Operation.id)):
-                asked.setdefault(server_id or operation_id, []).append(operation_id)
+            for operation in session.scalars(unfinished.order_by(Operation.created_at, Operation.id)):
+                asked.setdefault(operation.server_id or operation.id, []).append(operation)
         return asked
 
-    def _operate(self, key: str, operations: list[str]) -> None:
+    def _operate(self, key: str, operations: list[Operation]) -> None:
         """Bring them to their ends. What is in the way of that, a key file that is missing or a registry that is full, is waited out."""
         backoff = self._world.backoff
         backoff.forget(key)
         try:
-            for operation_id in operations:
-                run_operation(self._world, operation_id)
+            for operation in operations:
+                run_operation(self._world, operation.id)
         except StoppingError:
             log.info("the work on %s is left to the next start", key)
         except Exception:

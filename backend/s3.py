@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -20,8 +21,9 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from backend.domain import Probe, Storage, StorageKey
-from backend.s3_bounds import bound_answers
-from backend.s3_errors import Target, from_answer, from_connection, not_s3
+from backend.errors import ServiceError
+from backend.s3_bounds import Deadline, bound_answers
+from backend.s3_errors import Target, from_answer, from_connection, not_s3, too_late
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -31,6 +33,10 @@ T = TypeVar("T")
 CONNECT_SECONDS: Final = 5
 READ_SECONDS: Final = 10
 ATTEMPTS: Final = 2
+PROBE_SECONDS: Final = 60.0
+"""For a whole probe. A store needs a second or two, and a busy one some more."""
+CLEAN_SECONDS: Final = 15.0
+"""For what one that failed left behind."""
 _BODY: Final = b"aihub looks whether this bucket can be used; this object may be removed\n"
 
 
@@ -38,27 +44,37 @@ class S3:
     """The port ``ObjectStore``. ``ca_file``: CA bundle for https; None: the host's own. The timeouts are lowered by tests alone."""
 
     def __init__(
-        self, *, ca_file: Path | None = None, connect_seconds: float = CONNECT_SECONDS, read_seconds: float = READ_SECONDS
+        self,
+        *,
+        ca_file: Path | None = None,
+        connect_seconds: float = CONNECT_SECONDS,
+        read_seconds: float = READ_SECONDS,
+        probe_seconds: float = PROBE_SECONDS,
     ) -> None:
         self._ca_file = ca_file
         self._connect_seconds = connect_seconds
         self._read_seconds = read_seconds
+        self._probe_seconds = probe_seconds
 
     def probe(self, *, storage: Storage, key: StorageKey) -> Probe:
         """See the port. Listing comes first: its answer tells a wrong key, secret and bucket apart. Leaves nothing behind."""
         target = Target(storage=storage, access_key_id=key.access_key_id)
-        try:
-            client = self._client(storage, key)
-        except ValueError as error:  # boto3's word for an endpoint that is no address
-            raise not_s3(target, "its address is not valid") from error
-        trial = _Trial(client, target)
-        try:
-            trial.run()
-        finally:
-            trial.clean_up()
-        return Probe(other_buckets=_other_buckets(client, storage.bucket))
+        with closing(Deadline()) as deadline:
+            try:
+                client = self._client(storage, key, deadline)
+            except ValueError as error:  # boto3's word for an endpoint that is no address
+                raise not_s3(target, "its address is not valid") from error
+            trial = _Trial(client, target, deadline)
+            try:
+                with deadline.within(self._probe_seconds):
+                    trial.run()
+                    others = _other_buckets(client, storage.bucket)
+            finally:
+                with deadline.within(CLEAN_SECONDS):
+                    trial.clean_up()
+        return Probe(other_buckets=others)
 
-    def _client(self, storage: Storage, key: StorageKey) -> S3Client:
+    def _client(self, storage: Storage, key: StorageKey, deadline: Deadline) -> S3Client:
         session = botocore.session.Session()
         for name in ("config_file", "credentials_file"):  # the account's own files have no say
             session.set_config_variable(name, "/dev/null")
@@ -81,7 +97,7 @@ class S3:
                 max_pool_connections=1,
             ),
         )
-        bound_answers(client)
+        bound_answers(client, deadline)
         return client
 
 
@@ -91,6 +107,7 @@ class _Trial:
 
     client: S3Client
     target: Target
+    deadline: Deadline
     name: str = field(default_factory=lambda: f".aihub-probe-{secrets.token_hex(8)}")
     objects: list[str] = field(default_factory=list)
     uploads: dict[str, str] = field(default_factory=dict)
@@ -114,10 +131,14 @@ class _Trial:
     def _do(self, action: str, step: Callable[[], T]) -> T:
         try:
             return step()
-        except ClientError as error:
-            raise from_answer(error.response, self.target, action) from error
-        except BotoCoreError as error:
-            raise from_connection(error, self.target) from error
+        except (ClientError, BotoCoreError, ServiceError) as error:
+            if self.deadline.is_over:  # whatever was made of an answer that was cut off
+                raise too_late(self.target) from error
+            if isinstance(error, ClientError):
+                raise from_answer(error.response, self.target, action) from error
+            if isinstance(error, BotoCoreError):
+                raise from_connection(error, self.target) from error
+            raise
 
     def _list(self) -> None:
         prefix = f"{self.target.storage.prefix}/"

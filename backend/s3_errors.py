@@ -22,6 +22,7 @@ _CODES: Final[dict[str, frozenset[str]]] = {
 """Our code to the stores' own."""
 _BUSY: Final = frozenset({"SlowDown", "ServiceUnavailable", "InternalError"})
 _AMAZON: Final = "Amazon S3"
+_LATE: Final = "it did not answer in time"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +81,17 @@ _SILENCES: Final[tuple[tuple[tuple[type[BaseException], ...], frozenset[str], st
     ((ssl.SSLError,), frozenset({"SSLError"}), "storage_not_s3", "it does not speak TLS; perhaps its address begins with http"),
     ((socket.gaierror,), frozenset({"NameResolutionError"}), "storage_unreachable", "its name is not known"),
     ((ConnectionRefusedError,), frozenset(), "storage_unreachable", "nobody listens there"),
-    ((TimeoutError,), frozenset({"ConnectTimeoutError", "ReadTimeoutError"}), "storage_unreachable", "it did not answer in time"),
+    ((TimeoutError,), frozenset({"ConnectTimeoutError", "ReadTimeoutError"}), "storage_unreachable", _LATE),
     ((), frozenset({"EndlessAnswerError"}), "storage_not_s3", "its answer does not end"),
     ((), frozenset({"ResponseParserError", "BadStatusLine", "LineTooLong"}), "storage_not_s3", "its answer cannot be read"),
     ((ConnectionError,), frozenset({"ConnectionClosedError", "IncompleteRead"}), "storage_unreachable", "it closed the connection"),
 )
 """The most telling first: kinds or names of what was raised, our code, why."""
+
+
+def too_late(target: Target) -> ServiceError:
+    """It answers, but never comes to an end."""
+    return ServiceError("storage_unreachable", endpoint=target.endpoint, why=_LATE)
 
 
 def not_s3(target: Target, why: str) -> ServiceError:

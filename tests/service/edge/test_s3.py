@@ -5,6 +5,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -172,14 +173,19 @@ def stalled(connection: socket.socket) -> None:
     silent(connection)
 
 
-def dripping(connection: socket.socket) -> None:
-    connection.recv(65536)
-    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nConnection: close\r\n\r\n<a>")
-    while select.select([], [connection], [], 1)[1]:
-        connection.sendall(b"x")
-        connection.settimeout(0.1)
-        with contextlib.suppress(TimeoutError):
-            connection.recv(1)
+def drips(first: bytes) -> Talk:
+    """That, and then a byte at a time, until the other side has enough; not for ever, so that a test of one without patience ends."""
+
+    def talk(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(first)
+        ends, left = time.monotonic() + 15, [connection]
+        while left and time.monotonic() < ends:
+            connection.sendall(b"1")
+            readable, _, _ = select.select([connection], [], [], 0.1)
+            left = [each for each in left if each not in readable or each.recv(65536)]
+
+    return talk
 
 
 def silent(connection: socket.socket) -> None:
@@ -216,11 +222,72 @@ def test_what_is_no_store(talk: Talk, code: str, why: str) -> None:
     assert (error.code, error.params["why"]) == (code, why)
 
 
-def test_an_answer_that_drips_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backend.s3_bounds.ANSWER_SECONDS", 1.0)
-    with listener(dripping) as port:
-        error = failure(storage(f"http://127.0.0.1:{port}"), key())
-    assert (error.code, error.params["why"]) == ("storage_not_s3", "its answer does not end")
+@pytest.mark.parametrize(
+    ("scheme", "first"),
+    [
+        ("http", b""),
+        ("http", b"HTTP/1.1 200 OK\r\nX-Some: "),
+        ("http", b"HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nConnection: close\r\n\r\n<a>"),
+        ("https", b"HTTP/1.1 200 OK\r\nX-Some: "),
+    ],
+    ids=["status line", "header", "body", "TLS"],
+)
+def test_an_answer_that_drips_for_ever(scheme: str, first: bytes, tmp_path: Path) -> None:
+    """Each byte comes well within the time-out, wherever in the answer it is."""
+    context = tls(tmp_path)
+    with listener(drips(first), context if scheme == "https" else None) as port:
+        store = S3(ca_file=tmp_path / "cert.pem", connect_seconds=2, read_seconds=2, probe_seconds=1)
+        began = time.monotonic()
+        error = failure(storage(f"{scheme}://localhost:{port}"), key(), store)
+        assert time.monotonic() - began < 6
+    assert (error.code, error.params["why"]) == ("storage_unreachable", "it did not answer in time")
+
+
+def test_a_store_that_turns_slow_at_the_first_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What may be left behind is tried to be removed, in a time that is bounded as well."""
+    monkeypatch.setattr("backend.s3.CLEAN_SECONDS", 1)
+    heard: list[bytes] = []
+
+    def talk(connection: socket.socket) -> None:
+        heard.append(connection.recv(65536, socket.MSG_PEEK)[:6])
+        listed = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
+        (says("200 OK", listed, "application/xml") if heard[-1].startswith(b"GET") else drips(b"HTTP/1.1 200"))(connection)
+
+    began = time.monotonic()
+    with listener(talk) as port:
+        error = failure(storage(f"http://127.0.0.1:{port}"), key(), S3(connect_seconds=2, read_seconds=2, probe_seconds=1))
+        assert time.monotonic() - began < 8
+    assert (error.code, error.params["why"]) == ("storage_unreachable", "it did not answer in time")
+    assert (heard[0][:3], heard[1][:3], heard[-1]) == (b"GET", b"PUT", b"DELETE")
+
+
+def test_a_name_with_many_addresses_that_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them would be tried for the whole time of a connection."""
+    look_up = socket.getaddrinfo
+
+    def many(host: str, port: int, *more: int) -> list[tuple[object, ...]]:
+        hosts = [f"127.0.0.{number}" for number in range(2, 60)] if host == "many.invalid" else [host]
+        return [place for each in hosts for place in look_up(each, port, *more)]
+
+    with socket.create_server(("0.0.0.0", 0), backlog=0) as full, contextlib.ExitStack() as waiting:  # noqa: S104 (any loopback address)
+        port = full.getsockname()[1]
+        for _ in range(8):  # its queue is full: the kernel answers nobody more
+            filler = waiting.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        monkeypatch.setattr(socket, "getaddrinfo", many)
+        began = time.monotonic()
+        error = failure(storage(f"http://many.invalid:{port}"), key(), S3(connect_seconds=0.4, read_seconds=1, probe_seconds=1))
+        assert time.monotonic() - began < 6
+    assert (error.code, error.params["why"]) == ("storage_unreachable", "it did not answer in time")
+
+
+def test_a_name_of_which_one_address_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    look_up = socket.getaddrinfo
+    with listener(says("403 Forbidden", xml("InvalidAccessKeyId"), "application/xml")) as port:
+        both = [*look_up("127.0.0.2", port, type=socket.SOCK_STREAM), *look_up("127.0.0.1", port, type=socket.SOCK_STREAM)]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda host, *more: both if host == "two.invalid" else look_up(host, *more))
+        assert failure(storage(f"http://two.invalid:{port}"), key()).code == "storage_key_unknown"
 
 
 @pytest.mark.parametrize(

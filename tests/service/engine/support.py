@@ -307,12 +307,12 @@ class Site:
             at=at,
         )
 
-    def create(self, env: str = "wine", bucket: str = "bucket-a") -> Operation:
+    def create(self, env: str = "wine", bucket: str = "bucket-a", caller: Caller = ALICE) -> Operation:
         key = StorageKey(access_key_id="AKIATEST", secret_access_key=Secret(SECRET))
         wish = CreateWish(
             group=GROUP.name, env_name=env, bucket=bucket, key=key, endpoint_url="http://s3.example.org", mlflow_version=self.version
         )
-        return self.requests.create(ALICE, wish, request_id=None)
+        return self.requests.create(caller, wish, request_id=None)
 
     def ask(self, what: str, env: str = "wine", caller: Caller = ALICE) -> Operation:
         asked: Operation = getattr(self.requests, what)(caller, GROUP.name, env, request_id=None)

@@ -14,9 +14,9 @@ def gate() -> Iterator[threading.Event]:
     gate.set()
 
 
-def lanes_of(*, quick: int = 2, slow: int = 4) -> tuple[Lanes, list[str]]:
+def lanes_of(*, quick: int = 2, slow: int = 4, share: int = 2) -> tuple[Lanes, list[str]]:
     woken: list[str] = []
-    return Lanes(quick=quick, slow=slow, wake=lambda: woken.append("woken")), woken
+    return Lanes(quick=quick, slow=slow, share=share, wake=lambda: woken.append("woken")), woken
 
 
 def test_what_has_one_key_never_runs_twice_at_once(gate: threading.Event):
@@ -52,6 +52,23 @@ def test_work_that_waits_keeps_no_look_waiting(gate: threading.Event):
     assert looked.wait(10)
     gate.set()
     assert lanes.wait_idle(20)
+
+
+def test_an_owner_has_a_share_of_the_lane_and_is_asked_again_when_some_of_it_is_free(gate: threading.Event):
+    lanes, woken = lanes_of(share=2)
+    ran: list[str] = []
+    for key in "abc":
+        lanes.slow(key, lambda key=key: gate.wait(20) and ran.append(key), owner="mallory")
+    for key, owner in (("d", "alice"), ("e", None)):
+        lanes.slow(key, lambda key=key: ran.append(key), owner=owner)
+    until(lambda: sorted(ran) == ["d", "e"])
+    assert woken == []
+    gate.set()
+    assert lanes.wait_idle(20)
+    assert (sorted(ran), woken) == (["a", "b", "d", "e"], ["woken"])
+    lanes.slow("c", lambda: ran.append("c"), owner="mallory")
+    assert lanes.wait_idle(20)
+    assert ran[-1] == "c"
 
 
 def test_work_that_a_look_asks_for_is_still_that_keys(gate: threading.Event):
