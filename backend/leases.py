@@ -34,6 +34,10 @@ MOST_LEASES: Final = 64
 """Of one server: enough for everybody's sessions, too few to fill a table."""
 GRACE_SECONDS: Final = 900.0
 """After the API was away (an upgrade, a reboot), nobody could renew: a lease then has its own length again, but at most this."""
+STEP_SECONDS: Final = 10.0
+"""How much further than the time that passed here a clock may go between two looks, by being set right bit by bit."""
+LATE_SECONDS: Final = 60.0
+"""How much later than it should a look may come where the host is only busy."""
 
 
 class AtEnd(enum.StrEnum):
@@ -127,13 +131,26 @@ def in_force(session: Session, server_ids: Sequence[str]) -> dict[str, list[Leas
 class Sweeper:
     """Draws the consequence of leases that are over: one transaction for each server, so a service that is killed does it again or not.
 
-    ``can_renew`` tells whether leases can be renewed now. Only the time since it could counts against a lease.
+    ``can_renew`` tells whether leases can be renewed now. Only the time since it could counts against a lease; neither does time in which
+    nothing ran here (a virtual machine that stood still, a service that was stopped), nor time by which the clock was set forward.
+    ``every``: seconds between two sweeps, at most.
     """
 
-    def __init__(self, *, registry: Registry, can_renew: Callable[[], bool], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        can_renew: Callable[[], bool],
+        every: float,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._registry = registry
         self._can_renew = can_renew
+        self._every = every
         self._clock = clock
+        self._wall = wall
+        self._swept_at: tuple[float, float] | None = None
         self._renewable_since: float | None = None
 
     def sweep(self) -> bool:
@@ -145,12 +162,25 @@ class Sweeper:
         return bool(stopped)
 
     def _renewable_for(self) -> float:
+        at, was_away = self._clock(), self._was_away()
         if not self._can_renew():
             self._renewable_since = None
             return 0.0
-        if self._renewable_since is None:
-            self._renewable_since = self._clock()
-        return self._clock() - self._renewable_since
+        if self._renewable_since is None or was_away:
+            self._renewable_since = at
+        return at - self._renewable_since
+
+    def _was_away(self) -> bool:
+        """Whether more time passed since the last look, by the clock on the wall or here, than passes while all is well."""
+        at, before = (self._clock(), self._wall()), self._swept_at
+        self._swept_at = at
+        if before is None:
+            return False
+        passed, on_the_wall = at[0] - before[0], at[1] - before[1]
+        away = passed > self._every + LATE_SECONDS or on_the_wall > passed + STEP_SECONDS
+        if away:
+            log.warning("the last look at leases was %.0f s ago, by the clock %.0f s: that counts against none", passed, on_the_wall)
+        return away
 
     def _conclude(self, server_id: str, renewable_for: float) -> bool:
         with self._registry.session() as session:

@@ -86,7 +86,7 @@ class Reconciler:
         self._chore = chore
         self._looker = Looker(self._world)
         self._leavers = Leavers(registry=registry, directory=directory, keyring=keyring, settings=settings)
-        self._sweeper = Sweeper(registry=registry, can_renew=lambda: listens(settings.socket))
+        self._sweeper = Sweeper(registry=registry, can_renew=lambda: listens(settings.socket), every=settings.observe_seconds)
         self._woken = threading.Event()
         self._lanes = Lanes(quick=settings.reconciler_threads, slow=SLOW_THREADS, share=USER_PROBES, wake=self._wake)
         self._tidied_at, self._pass_seconds = float("-inf"), 0.0

@@ -15,6 +15,8 @@ from backend.leases import GRACE_SECONDS, AtEnd, Leases, LeaseWish, Sweeper, lis
 from backend.registry.models import AuditEntry, Lease, Operation, now
 from tests.service.engine.support import ALICE, GROUP, Site
 
+EVERY = 30.0
+
 
 class Clock:
     """A clock that a test moves."""
@@ -37,8 +39,8 @@ class Leased:
             settings=self.site.settings,
             kick=Kick(self.site.settings.kick_socket),
         )
-        self.clock, self.can_renew = Clock(), True
-        self.sweeper = Sweeper(registry=self.site.registry, can_renew=lambda: self.can_renew, clock=self.clock)
+        self.clock, self.wall, self.can_renew = Clock(), Clock(), True
+        self.sweeper = Sweeper(registry=self.site.registry, can_renew=lambda: self.can_renew, every=EVERY, clock=self.clock, wall=self.wall)
         self.sweeper.sweep()
 
     def hold(self, name: str, at_end: AtEnd = AtEnd.STOP, *, seconds: int = 600) -> None:
@@ -50,9 +52,23 @@ class Leased:
 
     def run_out(self, name: str, *, ago: float = 1.0) -> None:
         """Its holder died: the time passed, and nobody renewed."""
+        self.pass_time(GRACE_SECONDS)
+        self.end_time(name, ago=ago)
+
+    def end_time(self, name: str, *, ago: float = 1.0) -> None:
+        """Until when it holds is over."""
         with self.site.registry.session() as session:
             session.get_one(Lease, (self.server_id, name)).until = now() - timedelta(seconds=ago)
-        self.clock.time += GRACE_SECONDS
+
+    def pass_time(self, seconds: float) -> bool:
+        """So much time passes, with its looks. Whether a stop was asked for."""
+        asked = []
+        while seconds > 0:
+            self.clock.time += min(seconds, EVERY)
+            self.wall.time += min(seconds, EVERY)
+            seconds -= EVERY
+            asked.append(self.sweeper.sweep())
+        return any(asked)
 
     @property
     def names(self) -> list[str]:
@@ -115,12 +131,38 @@ def test_time_in_which_nobody_could_renew_does_not_count(leased: Leased) -> None
     leased.can_renew = True
     leased.clock.time += 86400
     assert not leased.sweeper.sweep(), "the service has just come back"
-    leased.clock.time += 299
-    assert not leased.sweeper.sweep()
+    assert not leased.pass_time(299)
     leased.hold("a", seconds=300)
-    leased.clock.time += 2
-    assert not leased.sweeper.sweep(), "its holder renewed it"
+    assert not leased.pass_time(2), "its holder renewed it"
     leased.run_out("a")
+    assert leased.sweeper.sweep()
+
+
+@pytest.mark.parametrize(
+    ("here", "wall"),
+    [(1, 3600), (3600, 3600), (EVERY, EVERY + 3600)],
+    ids=["a machine that stood still", "a service", "a clock set forward"],
+)
+def test_time_in_which_nobody_was_there_does_not_count(leased: Leased, here: float, wall: float) -> None:
+    """Its job runs elsewhere and could not renew; or a minute ago its lease had an hour to go."""
+    leased.hold("a", seconds=300)
+    leased.pass_time(GRACE_SECONDS)
+    leased.end_time("a", ago=3000)
+    leased.clock.time += here
+    leased.wall.time += wall
+    assert not leased.sweeper.sweep()
+    assert not leased.pass_time(299)
+    assert leased.names == ["a"]
+    assert leased.pass_time(2), "it had its own length again"
+
+
+def test_a_clock_that_is_set_right_and_a_busy_host_keep_no_lease(leased: Leased) -> None:
+    leased.hold("a", seconds=300)
+    for here, wall in ((EVERY, EVERY + 9), (EVERY + 59, EVERY + 59), (EVERY, -3600)) * 3:
+        leased.clock.time += here
+        leased.wall.time += wall
+        assert not leased.sweeper.sweep()
+    leased.end_time("a")
     assert leased.sweeper.sweep()
 
 
