@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from mlwf.errors import with_cure
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from backend.cli.language import _
 from backend.errors import ServiceError
@@ -25,12 +25,25 @@ def sentence(error: Exception) -> str | None:
         return with_cure(told["detail"], told["cure"])
     if isinstance(error, CommandError | KeyringError):
         return str(error)
-    if isinstance(error, OperationalError) and isinstance(error.orig, sqlite3.OperationalError):
-        return _(
-            "the registry cannot be used ({why}); run `aihub init` first, and run this as the service's account or as root",
-            why=str(error.orig),
-        )
+    if isinstance(error, DBAPIError):
+        return _of_registry(error)
     if isinstance(error, PermissionError):
         path = error.filename or _("a file")
         return _("{path} may not be used by this account; run this as the service's account or as root", path=path)
+    return None
+
+
+def _of_registry(error: DBAPIError) -> str | None:
+    """What a database that is away or ill says: its own words, which hold no password and are several lines of PostgreSQL's. What a mistake
+    of ours makes it say is not foreseen.
+    """
+    why = " ".join(str(error.orig).split())
+    if isinstance(error.orig, sqlite3.OperationalError):
+        return _("the registry cannot be used ({why}); run `aihub init` first, and run this as the service's account or as root", why=why)
+    if type(error.orig) is sqlite3.DatabaseError:  # exactly: that is how it says that a file is damaged, or none of its own
+        return _(
+            "the registry cannot be used ({why}); its file is damaged: stop the service and put a backup back (`aihub restore`)", why=why
+        )
+    if isinstance(error, OperationalError | ProgrammingError) and not isinstance(error.orig, sqlite3.Error):
+        return _("the registry cannot be used ({why}); start its database, or correct database_url, then run `aihub init`", why=why)
     return None

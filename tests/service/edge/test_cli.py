@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from sqlalchemy import select
 
 from backend import __version__
+from backend.cli.failures import sentence
 from backend.cli.main import _COMMANDS, aihub
 from backend.domain import Status
 from backend.errors import ServiceError
@@ -22,6 +23,7 @@ from backend.plans.world import read_payload
 from backend.registry.models import AuditEntry, Operation, now
 from backend.secret import Secret
 from backend.tickets import read_keys
+from demo.ports import free_ports
 from tests.service.edge.admin import Admin
 from tests.service.edge.live import AIHUB
 from tests.service.edge.world import World, make_world
@@ -197,6 +199,30 @@ def test_check_finds_what_is_wrong(admin: Admin, world: World) -> None:
     assert not (settings.servers_dir / "zzzzzzzzzzzz").exists()
     latest = admin.json("audit")[0]
     assert (latest["action"], latest["server_id"], latest["scheme"]) == ("remove_orphan", "zzzzzzzzzzzz", "cli")
+
+
+def test_a_registry_that_is_damaged_or_away_is_told_and_the_other_checks_are_made(admin: Admin, world: World) -> None:
+    admin.run("init")
+    healthy = {each["name"] for each in admin.json("check")}
+    world.registry.close()
+    path = world.service.settings.state_dir / "registry.db"
+    for end in ("-wal", "-shm"):
+        path.with_name(path.name + end).unlink(missing_ok=True)
+    path.write_bytes(b"no database" * 1000)
+    damaged = "the registry cannot be used (file is not a database); its file is damaged: stop the service and put a backup back"
+    (port,) = free_ports(1)
+    away = f"database_url: postgresql+psycopg://aihub:hidden@127.0.0.1:{port}/aihub\n"
+    for line, words in (("", damaged), (away, "; start its database, or correct database_url")):
+        admin.file.write_text(admin.file.read_text() + line)
+        error = admin.run("servers", "list", code=1).exception
+        assert isinstance(error, Exception)
+        assert words in str(sentence(error))
+        answer = admin.run("check", "--json", code=1).stdout
+        found = {each["name"]: each for each in json.loads(answer)}
+        assert healthy - set(found) <= {"MLflow in use", "port to give"}
+        assert words in found["registry"]["detail"]
+        assert found["users and groups"]["state"] == "ok"
+        assert "hidden" not in answer
 
 
 def test_check_sees_a_stopped_servers_port_taken_and_the_disks_bound(admin: Admin, world: World) -> None:
