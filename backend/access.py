@@ -69,8 +69,10 @@ class Access:
             if server.status not in _UP or server.ticket_keys is None:
                 raise ServiceError("server_not_up", env_name=env, status=server.status)
             _check_users(server)
+            before = session.get(Visit, (server.id, caller.user))
+            if before is None or before.ticket_at < at.replace(second=0, microsecond=0):  # a loop would fill what is never forgotten
+                audit.record(session, caller=caller, action="ticket", server=server, request_id=request_id)
             session.merge(Visit(server_id=server.id, user=caller.user, uid=caller.uid, ticket_at=at))
-            audit.record(session, caller=caller, action="ticket", server=server, request_id=request_id)
         keys = tickets.read_keys(self._keyring.decrypt(server.ticket_keys))
         text = tickets.make_ticket(keys, server_id=server.id, user=caller.user, now=at.timestamp())
         return Ticket(
@@ -178,9 +180,9 @@ class Leavers:
         self._directory = directory
         self._keyring = keyring
         self._settings = settings
+        self._out_before: set[tuple[str, int]] = set()
 
     def sweep(self) -> bool:
-        self._out_before: set[tuple[str, int]] = set()
         """One look at all who may be in. True where something changed. What NSS does not answer stays as it is, and who is out must be so
         at two looks in a row: a lost answer reads like a leave, and what is ended here does not come back.
         """
@@ -249,9 +251,9 @@ class Leavers:
             raise
 
     def _may_enter(self, caller: Caller, server: Server) -> bool:
+        """Whether policy lets that caller in. A list of groups hides what NSS failed to look up, so it alone shows nobody out."""
         group_now = policy.groups_now(caller, [server.group_name], self._directory)[server.group_name]
         situation = policy.Situation(group_now=group_now)
-        """Whether policy lets that caller in. A list of groups hides what NSS failed to look up, so it alone shows nobody out."""
         refused = policy.refusal(caller, server, "enter", settings=self._settings, situation=situation)
         if refused is None or refused.code != "not_a_member" or group_now != server.gid:
             return refused is None

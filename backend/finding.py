@@ -1,8 +1,9 @@
-"""Finding a server by its name, and what is under way on it."""
+"""Finding a server by its name, what is under way on it, and what was done a moment ago."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Final
 
 from sqlalchemy import select
@@ -10,9 +11,11 @@ from sqlalchemy.orm import Session
 
 from backend.domain import Caller, OperationState
 from backend.errors import ServiceError
-from backend.registry.models import Operation, Server
+from backend.registry.models import Operation, Server, now
 
 UNFINISHED: Final = (OperationState.PENDING, OperationState.RUNNING)
+SAME_SECONDS: Final = 60.0
+"""For how long who asks for what is so already is answered with the same operation."""
 
 
 def find(
@@ -35,6 +38,25 @@ def unfinished(session: Session, server_ids: Sequence[str]) -> dict[str, Operati
     """The operation that is under way on each of those servers, where there is one: one query for all."""
     query = select(Operation).where(Operation.server_id.in_(server_ids), Operation.state.in_(UNFINISHED))
     return {str(operation.server_id): operation for operation in session.scalars(query)}
+
+
+def done_already(session: Session, operation: Operation) -> Operation:
+    """The operation, which changes nothing and so is not in the audit, has succeeded. Who asks in a loop gets the one of the last minute
+    again, and fills no table.
+    """
+    same = select(Operation).where(
+        Operation.server_id == operation.server_id,
+        Operation.kind == operation.kind,
+        Operation.requested_by == operation.requested_by,
+        Operation.state == OperationState.SUCCEEDED,
+        Operation.finished_at > now() - timedelta(seconds=SAME_SECONDS),
+    )
+    found = session.scalars(same.order_by(Operation.finished_at.desc()).limit(1)).first()
+    if found is not None:
+        return found
+    operation.state, operation.finished_at = OperationState.SUCCEEDED, now()
+    session.add(operation)
+    return operation
 
 
 def not_there(caller: Caller, group: str, env: str, *, deleted: bool = False) -> ServiceError:

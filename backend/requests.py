@@ -15,13 +15,13 @@ from sqlalchemy.orm import Session
 from backend import audit, bounds, policy, portpool, sizes, tickets, uidpool, versions
 from backend.domain import Caller, Desired, Group, OperationKind, OperationState, Status, new_operation_id, new_server_id, prefix_of
 from backend.errors import ServiceError
-from backend.finding import find, not_there, unfinished
+from backend.finding import done_already, find, not_there, unfinished
 from backend.keyring import Keyring
 from backend.kick import Kick
 from backend.passwords import Hasher
 from backend.ports import Directory
 from backend.registry.database import Registry
-from backend.registry.models import Operation, Server, now
+from backend.registry.models import Operation, Server
 from backend.secret import Secret
 from backend.settings import Settings
 from backend.trial_words import new_trial
@@ -205,15 +205,13 @@ class Requests:
                 return under_way
             operation = _operation(ask.kind, server, ask.caller, ask.request_id)
             if _is_so_already(server, ask.kind):
-                operation.state, operation.finished_at = OperationState.SUCCEEDED, now()
-            else:
-                operation.payload = change(server)
+                return done_already(session, operation)
+            operation.payload = change(server)
             if operation.payload is None and ask.kind in _NEED_PAYLOAD:  # it has that size, or that version, already
-                operation.state, operation.finished_at = OperationState.SUCCEEDED, now()
+                return done_already(session, operation)
             session.add(operation)
             audit.record(session, caller=ask.caller, action=ask.kind, server=server, operation=operation)
-        if operation.finished_at is None:
-            self._kick.send()
+        self._kick.send()
         return operation
 
     def _check(self, ask: Ask) -> None:

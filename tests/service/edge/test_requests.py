@@ -2,6 +2,8 @@
 
 import json
 import threading
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -352,13 +354,38 @@ def test_every_kind_is_audited(world: World) -> None:
         lambda: world.client.post(f"{WINE}/upgrade", json={"mlflow_version": "3.17.2"}),
         lambda: world.client.delete(WINE),
     ):
-        world.finish(ask().json["id"], status=Status.STOPPED)
+        world.finish(ask().json["id"], status=Status.STOPPED, mlflow_version="3.15.0")
     delete_for_good(world)
     world.client.post(f"{WINE}/restore")
     with world.registry.reading() as session:
         actions = list(session.scalars(select(AuditEntry.action).order_by(AuditEntry.id)))
     assert actions == ["create", "stop", "start", "users", "storage", "resize", "upgrade", "delete", "delete", "restore"]
     assert {kind.value for kind in OperationKind} - set(actions) == {"purge", "rollback"}
+
+
+def test_what_is_so_already_fills_no_table(world: World) -> None:
+    """Who asks in a loop for what changes nothing: nothing in the audit, which only grows, and one operation a minute."""
+    server_id = world.made()
+    asks = (
+        lambda: world.client.post(f"{WINE}/start"),
+        lambda: world.client.put(f"{WINE}/size", json={"size": world.get("/servers/gaa50000/wine")["size"]}),
+        lambda: world.client.post(f"{WINE}/upgrade", json={"mlflow_version": "3.17.2"}),
+    )
+    for ask in asks:
+        first, *others = [ask() for _ in range(3)]
+        assert (first.status_code, first.json["state"]) == (202, "succeeded")
+        assert {answer.json["id"] for answer in others} == {first.json["id"]}
+    assert (count(world, Operation), count(world, AuditEntry)) == (4, 1)
+    with world.registry.session() as session:
+        for operation in session.scalars(select(Operation)):
+            operation.finished_at = now() - timedelta(seconds=61)
+    later = asks[0]().json
+    assert count(world, Operation) == 5
+    world.be(replace(ALICE, user="carol", uid=1003))
+    assert asks[0]().json["id"] != later["id"], "each user's own"
+    world.finish(world.client.post(f"{WINE}/stop").json["id"], status=Status.STOPPED)
+    started = world.client.post(f"{WINE}/start").json
+    assert (started["state"], world.row(server_id).desired) == ("pending", "running")
 
 
 def test_since_when_a_server_has_its_status(world: World) -> None:

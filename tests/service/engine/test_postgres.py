@@ -22,6 +22,7 @@ from backend.metrics import collectors
 from backend.registry.database import Registry
 from backend.registry.models import Base
 from tests.service.engine.support import Site, make_database, rows_of, runs_in
+from tests.service.engine.test_registry import sql_of_the_page
 from tests.support.postgres import running_postgres
 
 pytestmark = pytest.mark.heavy
@@ -169,4 +170,11 @@ def test_the_audit_can_only_grow(address: str, tmp_path: Path):
     for statement in ("UPDATE audit SET action = 'x'", "DELETE FROM audit"):
         with pytest.raises(DatabaseError, match="append-only"), site.registry.session() as session:
             session.execute(text(statement))
+    with site.registry.session() as session:
+        for statement in sql_of_the_page("DISABLE TRIGGER").split(";")[1:-2]:
+            session.execute(text(statement.replace("2026-01-01", "2999-01-01")))
+        assert session.execute(text("SELECT count(*) FROM audit")).scalar() == 0
+    site.create("other")
+    with pytest.raises(DatabaseError, match="append-only"), site.registry.session() as session:
+        session.execute(text("DELETE FROM audit"))
     site.registry.close()

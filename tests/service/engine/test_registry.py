@@ -1,6 +1,9 @@
 import multiprocessing
+import re
+import sqlite3
 import stat
 import threading
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -12,6 +15,14 @@ from sqlalchemy.exc import DatabaseError, StatementError
 
 from backend.registry.database import Registry
 from backend.registry.models import AuditEntry, Base, Port
+
+MONITOR = Path(__file__).parents[3] / "docs" / "howto" / "monitor.md"
+
+
+def sql_of_the_page(word: str) -> str:
+    """What docs/howto/monitor.md has an admin say to the database: the one block with that word."""
+    (found,) = (block for block in re.findall(r"```sql\n(.*?)```", MONITOR.read_text("utf-8"), flags=re.DOTALL) if word in block)
+    return str(found)
 
 
 @pytest.fixture
@@ -155,3 +166,18 @@ def test_the_audit_can_only_grow(registry: Registry, statement: str):
         session.execute(text(statement))
     with registry.reading() as session:
         assert session.scalars(select(AuditEntry.user)).all() == ["alice"]
+
+
+def test_an_admin_can_shorten_the_audit_as_the_page_says_and_it_only_grows_again(registry: Registry):
+    rule = text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY name")
+    entry = {"uid": 1, "scheme": "cli", "action": "create", "group_name": "g", "env_name": "e"}
+    with registry.session() as session:
+        before = session.execute(rule).all()
+        for user, year in (("old", 2025), ("new", 2026)):
+            session.add(AuditEntry(user=user, at=datetime(year, 12, 31, 23, 59, tzinfo=UTC), **entry))
+    assert registry.path is not None
+    with closing(sqlite3.connect(registry.path, isolation_level=None)) as database:
+        database.executescript(sql_of_the_page("DROP TRIGGER"))
+    with registry.reading() as session:
+        assert session.scalars(select(AuditEntry.user)).all() == ["new"]
+        assert session.execute(rule).all() == before
