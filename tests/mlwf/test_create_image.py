@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -77,6 +78,8 @@ def test_from_the_package_to_an_image_that_has_answered(ground: Ground, models: 
     ground.give(wrong)
     told = create(ground, wrong, "--offline", status=1)
     assert "answers something else than was recorded" in told
+    log = Path(re.findall(r"The build log is (\S+)\.$", told.strip())[0])
+    assert '"predictions"' in (ground.home / log).read_text(), "what the server answered"
     (wrong / "expected_output.json").write_text('{"predictions": [1.0, 2.0]}')
     assert answer_of(create(ground, wrong, "--offline", "--json"))["proof"]["compared"] is True  # type: ignore[index]
 

@@ -32,6 +32,8 @@ def test_a_sif_in_a_file_and_in_a_registry(ground: Ground, models: Models) -> No
         assert pushed.returncode == 0, pushed.stderr
         pulled = answer_of(create(ground, models.tiny(), "--no-test", "--json", "--no-https", base=f"oras://{address}/sif:1"))
     assert imports_six(ground, pulled)
+    again = answer_of(create(ground, models.tiny(), "--no-test", "--json", "--offline", base=f"oras://{address}/sif:1"))
+    assert again["key"] == pulled["key"], "now nobody serves it"
 
 
 def test_fetched_on_a_node_with_internet_and_built_in_a_job_without(ground: Ground, models: Models) -> None:
