@@ -250,7 +250,15 @@ def test_a_uv_lock_of_a_workspace_whose_members_are_not_here(
     (folder / "uv.lock").write_text(
         (folder / "uv.lock").read_text() + '[[package]]\nname = "member"\nversion = "1"\nsource = { editable = "member" }\n'
     )
-    assert [each.version for each in locking(index).lock(folder).packages] == ["1.5"]
+    makes = locking(index)
+    assert [each.version for each in makes.lock(folder).packages] == ["1.5"]
+    for members in ('["/**"]', '["../../**"]', '"/**"'):
+        (folder / "pyproject.toml").write_text(PYPROJECT + f"[tool.uv.workspace]\nmembers = {members}\n")
+        assert [each.version for each in makes.lock(folder).packages] == ["1.5"]
+    for broken in ("tool = 3", "[tool", "\x00"):
+        (folder / "pyproject.toml").write_text(broken)
+        assert [each.version for each in makes.lock(folder).packages] == ["1.5"]
+    assert " export " not in (makes.folder / "build.log").read_text(), "uv would walk through all that the patterns match"
 
 
 @pytest.mark.parametrize("text", ["", "version = 1", "package = 3", "package = [1]", "[[package", "\x00"])

@@ -13,7 +13,7 @@ from mlwf.i18n import _
 from mlwf.image.package import ModelPackage
 from mlwf.image.process import ProgramError, Runner
 from mlwf.image.requirements import STRICT, Policy, RefusedRequirementError, Requirements, check_variables
-from mlwf.image.uv_lock import UvLock, read_uv_lock
+from mlwf.image.uv_lock import UvLock, read_uv_lock, stands_alone
 from mlwf.image.uv_program import run_uv
 
 NAMED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?(?:==(?P<version>[^\s;\\]+)| @ (?P<address>https://\S+))")
@@ -180,6 +180,9 @@ def _told(output: str) -> str:
 
 def _exported(own: UvLock, python: str, runner: Runner, cache: Path, folder: Path, policy: Policy) -> str:  # noqa: PLR0917
     """The model's own uv.lock as a lock of ours, held to the same policy; empty where uv cannot use it without the rest of its project."""
+    if not stands_alone(own.file.with_name("pyproject.toml")):
+        runner.note("The model's uv.lock is of a workspace, whose other projects are not here.")
+        return ""
     # A copy: uv may write beside what it reads, and the package stays as it came.
     project = folder / "project"
     project.mkdir()

@@ -84,6 +84,18 @@ def read_uv_lock(file: Path) -> UvLock:
     return UvLock(file, sources, {name: min(found) for name, found in versions.items() if len(found) == 1})
 
 
+def stands_alone(project: Path) -> bool:
+    """Whether a pyproject.toml names no other projects: uv would look for them in whatever folders of this machine its patterns match."""
+    try:
+        with project.open("rb") as content:
+            data = content.read(MAX_BYTES + 1)
+        told = tomllib.loads(data.decode("utf-8"))
+        workspace = told.get("tool", {}).get("uv", {}).get("workspace", {})
+        return len(data) <= MAX_BYTES and not workspace.get("members")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
+
+
 def plain(name: str) -> str:
     """The name as indexes compare names."""
     return re.sub(r"[-_.]+", "-", name).lower()
