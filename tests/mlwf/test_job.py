@@ -251,3 +251,25 @@ def test_an_export_logs_in_as_the_job_and_not_as_the_shell(
     request = write(tmp_path, task="export", group_name="gaa50000", env_name="wine", model_name="m", model_version="1")
     assert mlwf("job", request) == 1
     assert sent == ["Basic Z3JvdXA6cmlnaHQ=" if registered else "Bearer aihub_token0000000_text"]
+
+
+def test_an_images_package_comes_from_the_store_of_the_server_that_was_chosen(
+    service: FakeService, mlwf: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.add("gaa50000", "wine")
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", "https://the-sites-store")
+    asked: list[str] = []
+
+    def follow(_argv: list[str], environ: Mapping[str, str], _progress: Progress) -> dict[str, Any]:
+        asked.append(environ["MLFLOW_S3_ENDPOINT_URL"])
+        return {"folder": "/made"}
+
+    monkeypatch.setattr("mlwf.job.tasks._follow", follow)
+    for fields in (
+        {"group_name": "gaa50000", "env_name": "wine", "model_package": "s3://b/model.tar.gz"},
+        {"model_package": "s3://b/model.tar.gz"},
+        {"group_name": "gaa50000", "env_name": "gone", "model_package": "/here/model.tar.gz"},
+    ):
+        request = write(tmp_path, task="image", base_container_url="docker://x", output_dir=str(tmp_path), **fields)
+        assert mlwf("job", request) == 0
+    assert asked == ["https://s3", "https://the-sites-store", "https://the-sites-store"]
