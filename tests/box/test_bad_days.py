@@ -72,8 +72,9 @@ def test_killed_nginx_master_takes_its_workers_along_and_comes_again(own_box: Ma
 def test_a_killed_leash_does_not_leave_nginx_without_one(own_box: MakeBox) -> None:
     box = own_box()
     box.start()
-    leash = box.find("kill -KILL 0")
+    leash, worker = box.find("kill -KILL 0"), box.find("nginx: worker")
     leash.kill()
+    until(lambda: not alive([worker.pid]), what="the old nginx gone, which would hold the port")
     until(
         lambda: [each for each in box.find_all("kill -KILL 0") if each.pid != leash.pid],
         what="a new leash",

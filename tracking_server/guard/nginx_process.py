@@ -68,12 +68,11 @@ class NginxProcess:
         """Start it; raises NginxError when the program is not there."""
         reader, self._leash_pipe = os.pipe()
         try:
-            self._leash = child.spawn(
-                ["sh", "-c", _LEASH], environment=self._environment, files={0: reader, 1: self._null(), 2: self._null()}
-            )
+            leash = child.spawn(["sh", "-c", _LEASH], environment=self._environment, files={0: reader, 1: self._null(), 2: self._null()})
         finally:
             os.close(reader)
-        self._loop.on_exit(self._leash, lambda _code: self._leash_ended())
+        self._leash = leash
+        self._loop.on_exit(leash, lambda _code: self._leash_ended(leash))
         self._master = self._spawn([self._program, *self._options(layout.NGINX_CONF)], group=self._leash)
         self._started_at = time.monotonic()
         self._loop.on_exit(self._master, self._ended)
@@ -102,11 +101,12 @@ class NginxProcess:
             lines = [line for line in file.read(65536).decode(errors="replace").splitlines() if "[emerg]" in line]
         return lines[-1].partition("[emerg] ")[2] if lines else "it gave no reason; see log/nginx-error.log"
 
-    def _leash_ended(self) -> None:
-        """Killed by somebody: without it nginx could outlive us, so nginx is started anew with another."""
-        self._leash = 0
-        if self._master:
-            child.send(self._master, signal.SIGKILL)
+    def _leash_ended(self, leash: int) -> None:
+        """Killed by somebody: without it nginx could outlive us, so nginx is started anew with another. A worker that stayed would hold the
+        port; its group is there as long as one of them is.
+        """
+        if leash == self._leash:
+            self._cut_leash()
 
     def _ended(self, code: int) -> None:
         self._master = 0
@@ -134,6 +134,7 @@ class NginxProcess:
         """A killed master leaves its workers: they go with the group."""
         if self._leash:
             child.kill_group(self._leash)
+            self._leash = 0
         if self._leash_pipe >= 0:
             os.close(self._leash_pipe)
             self._leash_pipe = -1
