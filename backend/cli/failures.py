@@ -27,6 +27,8 @@ def sentence(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, DBAPIError):
         return _of_registry(error)
+    if isinstance(error, ModuleNotFoundError) and error.name == "psycopg":
+        return _("the driver of PostgreSQL is not installed; install the service with `--extra postgresql`, or correct database_url")
     if isinstance(error, PermissionError):
         path = error.filename or _("a file")
         return _("{path} may not be used by this account; run this as the service's account or as root", path=path)

@@ -201,6 +201,14 @@ def test_check_finds_what_is_wrong(admin: Admin, world: World) -> None:
     assert (latest["action"], latest["server_id"], latest["scheme"]) == ("remove_orphan", "zzzzzzzzzzzz", "cli")
 
 
+def test_a_registry_in_postgresql_without_its_driver_is_told(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
+    admin.file.write_text(f"{admin.file.read_text()}database_url: postgresql+psycopg://aihub@127.0.0.1/aihub\n")
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    error = admin.run("servers", "list", code=1).exception
+    assert isinstance(error, Exception)
+    assert "install the service with `--extra postgresql`" in str(sentence(error))
+
+
 def test_a_registry_that_is_damaged_or_away_is_told_and_the_other_checks_are_made(admin: Admin, world: World) -> None:
     admin.run("init")
     healthy = {each["name"] for each in admin.json("check")}
