@@ -32,8 +32,10 @@ worker_shutdown_timeout {drain}s;
 }}
 http {{
     server_tokens off;
+    uninitialized_variable_warn off;
     default_type application/octet-stream;
-    log_format box '$remote_addr $aihub_who [$time_iso8601] $request_method $uri $status $body_bytes_sent $request_time $aihub_request_id';
+    log_format box '$remote_addr $aihub_who [$time_iso8601] $aihub_method $aihub_path $status '
+                   '$body_bytes_sent $request_time $aihub_request_id';
     access_log ../log/access.log box;
     client_body_temp_path nginx-body;
     proxy_temp_path nginx-proxy;
@@ -41,7 +43,7 @@ http {{
     scgi_temp_path nginx-scgi;
     uwsgi_temp_path nginx-uwsgi;
     absolute_redirect off;
-    large_client_header_buffers 4 16k;
+    large_client_header_buffers 2 16k;
     client_body_timeout 300s;
     send_timeout 300s;
     client_max_body_size {body}m;
@@ -54,6 +56,14 @@ http {{
     map $aihub_retry_after $aihub_refusal {{
         default 429;
         "" 401;
+    }}
+    map $request_method $aihub_method {{
+        default $request_method;
+        "~(?s)^(?<aihub_word>.{{32}})." $aihub_word...;
+    }}
+    map $uri $aihub_path {{
+        default $uri;
+        "~(?s)^(?<aihub_head>.{{512}})." $aihub_head...;
     }}
     map $http_x_forwarded_user $aihub_portal {{
         default 1;
@@ -88,7 +98,7 @@ http {{
         default "";
         {artifact_map} 1;
     }}
-    map $aihub_principal $aihub_who {{ default $aihub_principal; - $aihub_answered; }}
+    map $aihub_principal $aihub_who {{ default $aihub_principal; "" -; - $aihub_answered; }}
     upstream mlflow {{
         server unix:mlflow.sock;
         keepalive 16;

@@ -136,3 +136,14 @@ def test_mlflow_says_what_each_of_its_threads_does_and_goes_on(box: Box) -> None
     assert re.search(r"Current thread 0x.*mlflow_process/server\.py", box.stacks(), re.DOTALL)
     assert [each.pid for each in box.find_all("mlflow_process")] == pids
     assert box.request("POST", SEARCH, json={"max_results": 1}).status_code == 200
+
+
+@pytest.mark.box
+def test_a_line_of_the_access_log_is_short_whatever_was_asked(box: Box) -> None:
+    """Anybody can write there, without a password, as fast as the network is."""
+    given = f"Long-{uuid4().hex}"
+    answer = box.request("GET", f"/{'%FF' * 3000}", headers={"X-Request-ID": given}, auth=None)
+    assert answer.status_code == 401
+    (line,) = lines_of(box, "access.log", given)
+    assert len(line) < 2500
+    assert "..." in line

@@ -75,6 +75,42 @@ config = uvicorn.Config(application, lifespan="on", log_config=None)
 rest = {"drain_seconds": 1, "told": print, "activity": SharedActivity(1), "door": Door()}
 SleepyServer(config, handed_over, idle_seconds=0.1, **rest).run_until_idle()
 """
+_CLIENT_LEFT = """
+import asyncio, socket, threading, time, uvicorn
+from tracking_server.mlflow_process.door import Door
+from tracking_server.mlflow_process.server import SleepyServer
+from tracking_server.mlflow_process.workers import SharedActivity
+
+released, done = threading.Event(), []
+
+async def application(scope, receive, send):
+    if scope["path"] == "/slow":
+        await asyncio.to_thread(released.wait, 3)
+    released.set()
+    done.append(scope["path"])
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b""})
+
+def ask(path):
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(held.getsockname())
+    client.sendall(f"GET {path} HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n".encode())
+    return client
+
+def clients():
+    ask("/slow").close()
+    time.sleep(0.5)  # five times the time after which it falls asleep
+    ask("/quick").recv(100)
+
+held = socket.socket(socket.AF_UNIX)
+held.bind("")
+held.listen()
+config = uvicorn.Config(application, lifespan="off", log_config=None)
+rest = {"drain_seconds": 5, "told": lambda _word: None, "activity": SharedActivity(1), "door": Door()}
+threading.Thread(target=clients, daemon=True).start()
+SleepyServer(config, held, idle_seconds=0.1, **rest).run_until_idle()
+print(*done)
+"""
 
 
 def run(script: str, python: Path = Path(sys.executable)) -> list[str]:
@@ -93,3 +129,8 @@ def test_a_worker_that_fails_while_another_falls_asleep_is_not_taken_for_asleep(
 def test_a_worker_that_starts_never_lets_the_others_wait_for_a_connection() -> None:
     """The listening socket is one for all: where it blocked, a worker that had just accepted somebody hung until somebody else came."""
     assert run(_NEVER_BLOCKS, environment() / "bin" / "python") == ["False", "ready", "False"]
+
+
+def test_nobody_waits_for_a_request_whose_client_has_left() -> None:
+    """It goes on in its thread: a server that fell asleep meanwhile let nobody in until that had ended."""
+    assert run(_CLIENT_LEFT, environment() / "bin" / "python") == ["/quick", "/slow"]

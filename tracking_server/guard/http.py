@@ -6,6 +6,7 @@ import json
 import socket
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 from tracking_server.guard.loop import READ, WRITE, Loop, Timer
@@ -130,7 +131,8 @@ class Connection:
         try:
             self._handler(request, self._respond)
         except Exception:  # noqa: BLE001
-            traceback.print_exc()  # of one request, which must not end the server for all others
+            with suppress(OSError):  # stderr may be a file on a full disk
+                traceback.print_exc()  # of one request, which must not end the server for all others
             if self._waiting:
                 self._refuse(500)
 

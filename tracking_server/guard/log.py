@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import suppress
 
 
 class Log:
@@ -18,9 +19,15 @@ class Log:
         try:
             os.write(self._file, line.encode())
         except OSError as error:  # a full disk must not stop the guard
-            sys.stderr.write(f"guard.log: {error}\n")
+            _complain(f"guard.log: {error}\n")
 
     def last_words(self, text: str) -> None:
         """Why the box cannot run: the log's last line, and on stderr."""
         self(text)
-        sys.stderr.write(text + "\n")
+        _complain(text + "\n")
+
+
+def _complain(line: str) -> None:
+    """On stderr, which may be a file on the same full disk."""
+    with suppress(OSError):
+        sys.stderr.write(line)

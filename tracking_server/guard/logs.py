@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from tracking_server.guard.loop import Loop
 
 LIMIT_BYTES = 16 * 1024 * 1024
-SECONDS = 60.0
+SECONDS = 1.0
+"""Between two looks: a stranger's requests, refused as they are, write some megabytes a second."""
+_OF_NGINX = ("access.log", "nginx-error.log")
 
 
 class LogKeeper:
@@ -24,6 +25,7 @@ class LogKeeper:
         self._reopen = reopen
         self._log = log
         self._limit = limit
+        self._moved: set[str] = set()
         self._loop.later(SECONDS, self._look)
 
     def _look(self) -> None:
@@ -35,8 +37,11 @@ class LogKeeper:
 
     def bound(self) -> None:
         """One look at every log now."""
-        renamed = [self._rename(name) for name in ("access.log", "nginx-error.log")]
-        if any(renamed):
+        for name in _OF_NGINX:
+            self._rename(name)
+        # Until nginx could make a new one it writes to the end of the old one.
+        self._moved = {name for name in self._moved if not (self._folder / name).exists()}
+        if self._moved:
             self._reopen()
         for name in ("guard.log", "mlflow.log"):
             self._copy_and_empty(name)
@@ -47,13 +52,16 @@ class LogKeeper:
         except FileNotFoundError:
             return False
 
-    def _rename(self, name: str) -> bool:
-        if not self._is_full(name):
-            return False
-        (self._folder / name).replace(self._folder / f"{name}.1")
-        return True
+    def _rename(self, name: str) -> None:
+        if self._is_full(name):
+            (self._folder / name).replace(self._folder / f"{name}.1")
+            self._moved.add(name)
 
     def _copy_and_empty(self, name: str) -> None:
-        if self._is_full(name):
-            shutil.copyfile(self._folder / name, self._folder / f"{name}.1")
-            os.truncate(self._folder / name, 0)
+        """The end of it is kept: code in MLflow's process can make its log as long as it likes, without writing that."""
+        if not self._is_full(name):
+            return
+        with (self._folder / name).open("rb") as log:
+            log.seek(-self._limit, os.SEEK_END)
+            (self._folder / f"{name}.1").write_bytes(log.read(self._limit))
+        os.truncate(self._folder / name, 0)

@@ -99,6 +99,7 @@ class Sessions:
         if claims is None or claims.get("s") != self._settings().server_id:
             raise SignInError("not_ours")
         now, issued, until = self._clock(), claims["t"], claims["e"]
+        self._started = min(self._started, now)  # a clock that was ahead when we started was set right since
         if issued > now + CLOCK_SECONDS:
             raise SignInError("clock")
         if now > until or until - issued > MOST_TICKET_SECONDS:

@@ -101,17 +101,21 @@ class SleepyServer(uvicorn.Server):  # type: ignore[misc]  # uvicorn is in the b
 
     def _is_idle(self) -> bool:
         now = time.monotonic()
-        if self.server_state.connections or self.server_state.total_requests != self._requests_seen:
+        if self._is_somebody_here() or self.server_state.total_requests != self._requests_seen:
             self._requests_seen = self.server_state.total_requests
             self._active_now()
         return 0 < self._idle_seconds <= now - self._activity.latest()
+
+    def _is_somebody_here(self) -> bool:
+        """A request goes on when its client has left, with threads of ours: nobody would be let in while it is waited for at the end."""
+        return bool(self.server_state.connections or self.server_state.tasks)
 
     def _active_now(self) -> None:
         self._activity.note(self._worker, time.monotonic())
 
     async def _fell_asleep(self) -> bool:
         await self._stop_accepting()
-        if not self.server_state.connections:
+        if not self._is_somebody_here():
             return True
         await self._accept_again()
         self._active_now()
@@ -146,5 +150,5 @@ class SleepyServer(uvicorn.Server):  # type: ignore[misc]  # uvicorn is in the b
         await self._stop_accepting()
         deadline = time.monotonic() + self._drain_seconds
         # uvicorn has no event for it.
-        while (self.server_state.connections or self.server_state.tasks) and time.monotonic() < deadline:  # noqa: ASYNC110
+        while self._is_somebody_here() and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
