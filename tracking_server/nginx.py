@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from tracking_server import replies
-from tracking_server.nginx_parts import AUTH, BODILESS, OPEN_GATEWAY, SANDBOX, SIGN_IN, TO_GUARD, TO_MLFLOW
+from tracking_server.nginx_parts import AUTH, BODILESS, LOG, OPEN_GATEWAY, SANDBOX, SIGN_IN, TO_GUARD, TO_MLFLOW
 from tracking_server.settings import Settings
 
 CONNECTIONS = 4096  # a waiting client takes two, and a third while its login is checked
@@ -34,8 +34,7 @@ http {{
     server_tokens off;
     uninitialized_variable_warn off;
     default_type application/octet-stream;
-    log_format box '$remote_addr $aihub_who [$time_iso8601] $aihub_method $aihub_path $status '
-                   '$body_bytes_sent $request_time $aihub_request_id';
+{log}
     access_log ../log/access.log box;
     client_body_temp_path nginx-body;
     proxy_temp_path nginx-proxy;
@@ -56,14 +55,6 @@ http {{
     map $aihub_retry_after $aihub_refusal {{
         default 429;
         "" 401;
-    }}
-    map $request_method $aihub_method {{
-        default $request_method;
-        "~(?s)^(?<aihub_word>.{{32}})." $aihub_word...;
-    }}
-    map $uri $aihub_path {{
-        default $uri;
-        "~(?s)^(?<aihub_head>.{{512}})." $aihub_head...;
     }}
     map $http_x_forwarded_user $aihub_portal {{
         default 1;
@@ -88,7 +79,6 @@ http {{
         "~^PUT:" "";
         "~:with$" 1;
     }}
-    map $upstream_http_x_aihub_principal $aihub_answered {{ default $upstream_http_x_aihub_principal; "" -; }}
     map $http_x_request_id $aihub_request_id {{
         default $request_id;
         "~^[A-Za-z0-9._-]{{1,64}}$" $http_x_request_id;
@@ -98,7 +88,6 @@ http {{
         default "";
         {artifact_map} 1;
     }}
-    map $aihub_principal $aihub_who {{ default $aihub_principal; "" -; - $aihub_answered; }}
     upstream mlflow {{
         server unix:mlflow.sock;
         keepalive 16;
@@ -285,6 +274,7 @@ def nginx_text(settings: Settings, *, user: str | None) -> str:
         body=BODY_MEGABYTES,
         listen=settings.listen,
         auth=AUTH,
+        log=LOG,
         sign_in=SIGN_IN,
         bodiless=BODILESS,
         to_guard=TO_GUARD,

@@ -49,3 +49,18 @@ OPEN_GATEWAY = f"""\
             proxy_buffering off;
         }}"""
 """A model's words are passed on as they come."""
+
+# Whoever asks: a line is no longer than this, since anybody may write them, as fast as the network is.
+LOG = """\
+    map $request_method $aihub_method {
+        default $request_method;
+        "~(?s)^(?<aihub_word>.{32})." $aihub_word...;
+    }
+    map $uri $aihub_path {
+        default $uri;
+        "~(?s)^(?<aihub_head>.{512})." $aihub_head...;
+    }
+    map $upstream_http_x_aihub_principal $aihub_answered { default $upstream_http_x_aihub_principal; "" -; }
+    map $aihub_principal $aihub_who { default $aihub_principal; "" -; - $aihub_answered; }
+    log_format box '$remote_addr $aihub_who [$time_iso8601] $aihub_method $aihub_path $status '
+                   '$body_bytes_sent $request_time $aihub_request_id';"""

@@ -1,13 +1,10 @@
 """The box's pure parts: settings, nginx text, mount table, users file."""
 
-import errno
-import io
 import json
 import re
 import signal
 import socket
 import sqlite3
-import sys
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -18,15 +15,10 @@ import pytest
 from tests.support.box import ROOT, users_document
 from tests.support.half_written import ROWS, mode_of, verdict_on, write_half
 from tracking_server import layout
-from tracking_server.guard import signed
 from tracking_server.guard.access import Access
 from tracking_server.guard.http import Connection, Request, Respond, Response
 from tracking_server.guard.identity import Principal, parse_basic
-from tracking_server.guard.log import Log
-from tracking_server.guard.logs import LogKeeper
 from tracking_server.guard.loop import Loop
-from tracking_server.guard.sessions import Sessions, SignInError
-from tracking_server.guard.spent import Spent
 from tracking_server.guard.users import UsersError, parse_users
 from tracking_server.guard.watch import Watch
 from tracking_server.mlflow_process import database
@@ -258,69 +250,6 @@ def test_a_principal_is_printable_in_a_header() -> None:
 )
 def test_basic_credentials(blob: str, credential: tuple[str, bytes] | None) -> None:
     assert parse_basic(blob) == credential
-
-
-def test_logs_are_bounded(tmp_path: Path) -> None:
-    reopened = []
-    keeper = LogKeeper(NoLoop(), tmp_path, reopen=lambda: reopened.append(True), log=print, limit=10)  # type: ignore[arg-type]
-    for name in ("access.log", "mlflow.log", "guard.log"):
-        (tmp_path / name).write_text("x" * 11)
-    (tmp_path / "nginx-error.log").write_text("short")
-    keeper.bound()
-    assert reopened == [True]
-    (tmp_path / "nginx-error.log").write_text("short")
-    keeper.bound()
-    assert reopened == [True, True], "nginx had no room for a new one, and goes on with the old one until it has"
-    (tmp_path / "access.log").touch()
-    keeper.bound()
-    assert reopened == [True, True]
-    (tmp_path / "access.log").unlink()
-    assert {path.name: path.stat().st_size for path in tmp_path.iterdir()} == {
-        "access.log.1": 11,
-        "guard.log": 0,
-        "guard.log.1": 10,
-        "mlflow.log": 0,
-        "mlflow.log.1": 10,
-        "nginx-error.log": 5,
-    }
-
-
-def test_a_log_that_claims_to_be_long_costs_its_end_only(tmp_path: Path) -> None:
-    keeper = LogKeeper(NoLoop(), tmp_path, reopen=list, log=print, limit=10)  # type: ignore[arg-type]
-    with (tmp_path / "mlflow.log").open("wb") as log:
-        log.truncate(2**40)
-        log.seek(0, 2)
-        log.write(b"the end")
-    keeper.bound()
-    assert (tmp_path / "mlflow.log.1").read_bytes() == b"\0\0\0the end"
-    assert (tmp_path / "mlflow.log").stat().st_size == 0
-
-
-def test_a_full_disk_ends_no_guard(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Full(io.StringIO):
-        def write(self, _text: str) -> int:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(sys, "stderr", Full())
-    log = Log("/dev/full")
-    log("a line")
-    log.last_words("the last")
-
-
-def test_a_clock_that_was_ahead_at_the_start_keeps_nobody_out_for_long(tmp_path: Path) -> None:
-    times = [9 * 3600.0]
-    sessions = Sessions(lambda: settings(origins=["http://127.0.0.1:1"]), Spent(tmp_path / "spent", now=times[0]), clock=lambda: times[0])
-    sessions.set_keys({"one": b"k" * 32})
-
-    def ticket(issued: float) -> str:
-        claims = {"s": LEAST["server_id"], "u": "alice", "n": f"{issued}", "t": issued, "e": issued + 30}
-        return signed.sign(signed.TICKET, "one", b"k" * 32, claims)
-
-    times[0] = 100.0
-    with pytest.raises(SignInError, match="too_old"):
-        sessions.enter(ticket(90.0), origin="http://127.0.0.1:1", portal_user="")
-    times[0] = 110.0
-    assert sessions.enter(ticket(105.0), origin="http://127.0.0.1:1", portal_user="")[0].user == "alice"
 
 
 def test_a_file_that_is_refused_is_tried_again_and_not_said_to_be_taken_over(tmp_path: Path) -> None:
