@@ -65,7 +65,17 @@ class NginxProcess:
             raise NginxError(f"nginx refuses its configuration: {self._last_error(mark)}")
 
     def start(self) -> None:
-        """Start it; raises NginxError when the program is not there."""
+        """Start it; raises NginxError when that cannot be, and leaves nothing then."""
+        try:
+            self._start()
+        except OSError as error:
+            self._cut_leash()
+            raise NginxError(f"nginx cannot be started ({error.strerror})") from None
+        except NginxError:
+            self._cut_leash()
+            raise
+
+    def _start(self) -> None:
         reader, self._leash_pipe = os.pipe()
         try:
             leash = child.spawn(["sh", "-c", _LEASH], environment=self._environment, files={0: reader, 1: self._null(), 2: self._null()})
@@ -117,8 +127,11 @@ class NginxProcess:
         steady = time.monotonic() - self._started_at > _STEADY_SECONDS
         self._failures = 0 if steady else self._failures + 1
         self._log(f"nginx ended with status {code}")
+        self._try_again(f"nginx ended {self._failures} times soon after its start; see log/nginx-error.log")
+
+    def _try_again(self, hopeless: str) -> None:
         if self._failures > 3:
-            self.on_hopeless(f"nginx ended {self._failures} times soon after its start; see log/nginx-error.log")
+            self.on_hopeless(hopeless)
             return
         self._loop.later(min(_LONGEST_BACKOFF, 0.05 * 4**self._failures), self._start_again)
 
@@ -127,8 +140,10 @@ class NginxProcess:
             return
         try:
             self.start()
-        except NginxError as error:
-            self.on_hopeless(str(error))
+        except NginxError as error:  # as where the machine has no process to spare: it may have one soon
+            self._failures += 1
+            self._log(str(error))
+            self._try_again(str(error))
 
     def _cut_leash(self) -> None:
         """A killed master leaves its workers: they go with the group."""

@@ -63,12 +63,9 @@ class _Line:
     def _dial(self) -> None:
         if self._over:
             return
-        line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        line.setblocking(False)
         try:
-            line.connect(self._place)
+            line = _connected(self._place)
         except OSError:
-            line.close()
             if time.monotonic() > self._deadline:
                 self.hang_up()
             else:
@@ -109,6 +106,17 @@ class _Line:
             self._socket.close()
             self._socket = None
         self.lost()
+
+
+def _connected(place: str) -> socket.socket:
+    line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    line.setblocking(False)
+    try:
+        line.connect(place)
+    except OSError:
+        line.close()
+        raise
+    return line
 
 
 class _Look(_Line):

@@ -6,12 +6,15 @@ kernel's boot id, its first line, is another) it counts as lost, and tickets fro
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from pathlib import Path
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _UNKNOWN = "unknown"
 _TIDY_LINES = 4096
+_LINE = re.compile(r"([!-~]+) ([0-9]+\.[0-9]{3})")
 
 
 class Spent:
@@ -35,7 +38,7 @@ class Spent:
             return False
         if self._lines > _TIDY_LINES:
             self._tidy(now)
-        os.write(self._file, f"{name} {until:.3f}\n".encode())
+        _write(self._file, f"{name} {until:.3f}\n")
         self._lines += 1
         self._until[name] = until
         return True
@@ -46,23 +49,36 @@ class Spent:
     def _load(self, now: float) -> bool:
         try:
             status = self._path.stat()
-            boot, *lines = self._path.read_text(encoding="ascii").splitlines()
-            entries = [line.split(" ") for line in lines]
-            self._until = {name: float(until) for name, until in entries if float(until) > now}
+            boot, *lines = self._path.read_text(encoding="ascii", errors="replace").splitlines()
         except (OSError, ValueError):
             return False
-        return status.st_uid == os.geteuid() and boot != _UNKNOWN and boot == _boot_id()
+        entries = [entry for entry in map(_LINE.fullmatch, lines) if entry]  # one that was torn takes none of the others along
+        self._until = {entry[1]: float(entry[2]) for entry in entries if float(entry[2]) > now}
+        return len(entries) == len(lines) and status.st_uid == os.geteuid() and boot != _UNKNOWN and boot == _boot_id()
 
     def _tidy(self, now: float) -> None:
         """Write the file anew with what still counts."""
         self._until = {name: until for name, until in self._until.items() if until > now}
         fresh = self._path.with_name(self._path.name + ".new")
         file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        os.write(file, "\n".join([_boot_id(), *(f"{name} {until:.3f}" for name, until in self._until.items()), ""]).encode())
-        fresh.replace(self._path)
+        try:
+            _write(file, "\n".join([_boot_id(), *(f"{name} {until:.3f}" for name, until in self._until.items()), ""]))
+            fresh.replace(self._path)
+        except OSError:
+            os.close(file)
+            raise
         if self._file >= 0:
             os.close(self._file)
         self._file, self._lines = file, len(self._until)
+
+
+def _write(file: int, text: str) -> None:
+    """All of it or nothing: what comes next must not go on in the middle of a line."""
+    data = text.encode()
+    written = os.write(file, data)
+    if written < len(data):
+        os.ftruncate(file, os.fstat(file).st_size - written)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _boot_id() -> str:

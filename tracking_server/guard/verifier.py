@@ -17,6 +17,7 @@ import math
 import os
 import threading
 import time
+import traceback
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -161,11 +162,15 @@ class Verifier:
                 self._wake_at(min((lane.rests_until for lane in ready), default=None), now)
                 return
             lane = min(rested, key=lambda candidate: candidate.rank(now))
-            lane.served_at = now
-            self._busy_users.add(lane.user)
-            self._work.append((lane, lane.waiting.popleft()))
-            self._start_thread()
-            self._work_waits.release()
+            if self._threads > len(self._busy_users) or self._start_thread():
+                lane.served_at = now
+                self._busy_users.add(lane.user)
+                self._work.append((lane, lane.waiting.popleft()))
+                self._work_waits.release()
+            elif self._busy_users:
+                return  # whose thread takes this one, too, when it is done
+            else:
+                self._answer(lane.waiting.popleft(), Verdict.BUSY)
 
     def _wake_at(self, when: float | None, now: float) -> None:
         if self._rest_timer is not None:
@@ -174,37 +179,55 @@ class Verifier:
         if when is not None:
             self._rest_timer = self._loop.later(when - now, self._dispatch)
 
-    def _start_thread(self) -> None:
-        if self._threads < min(THREADS, len(self._busy_users)):
-            self._threads += 1
+    def _start_thread(self) -> bool:
+        """False: the machine lets us have no more now."""
+        try:
             threading.Thread(target=self._serve, name="bcrypt", daemon=True).start()
+        except (RuntimeError, MemoryError):
+            traceback.print_exc()
+            return False
+        self._threads += 1
+        return True
 
     def _serve(self) -> None:
         """A thread's life: bcrypt lets the others run while it computes."""
-        if self._check is None:
-            import bcrypt  # half a megabyte that a box without logins need not have
-
-            self._check = bcrypt.checkpw
         while True:
             self._work_waits.acquire()
             lane, job = self._work.popleft()
-            right = self._check(job.password, job.line)
+            right = self._is_right(job)
             self._loop.post(lambda lane=lane, job=job, right=right: self._checked(lane, job, right))  # type: ignore[misc]
 
-    def _checked(self, lane: _Lane, job: _Job, right: bool) -> None:
+    def _is_right(self, job: _Job) -> bool | None:
+        """None: nobody can say. Whatever it was, the thread goes on: everybody's logins hang on it."""
+        try:
+            if self._check is None:
+                import bcrypt  # half a megabyte that a box without logins need not have
+
+                self._check = bcrypt.checkpw
+            return self._check(job.password, job.line)
+        except BaseException:  # noqa: BLE001  # as above; a panic of bcrypt's is no Exception
+            traceback.print_exc()
+            return None
+
+    def _checked(self, lane: _Lane, job: _Job, right: bool | None) -> None:
         self._busy_users.discard(lane.user)
-        self._pending.pop(job.digest, None)
+        if right is None:
+            verdict = Verdict.BUSY
         # The line may have changed while bcrypt ran: what counts is the one in force now.
-        if right and self._users.get(job.name) == job.line:
+        elif right and self._users.get(job.name) == job.line:
             self._right[job.name] = job.digest
             verdict = Verdict.RIGHT
         else:
             verdict = Verdict.WRONG
             self._remember_wrong(job.digest)
             lane.failed(self._clock())
+        self._answer(job, verdict)
+        self._dispatch()
+
+    def _answer(self, job: _Job, verdict: Verdict) -> None:
+        self._pending.pop(job.digest, None)
         for answer in job.answers:
             answer(verdict)
-        self._dispatch()
 
     def _remember_wrong(self, digest: bytes) -> None:
         self._wrong[digest] = None

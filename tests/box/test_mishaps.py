@@ -1,0 +1,173 @@
+"""What one mishap must not take the guard along with: no thread, no process, no open file to spare, a line written by half."""
+
+import errno
+import os
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tracking_server.guard import child
+from tracking_server.guard.nginx_process import NginxProcess
+from tracking_server.guard.spawner_client import SpawnerStarter
+from tracking_server.guard.spent import Spent
+from tracking_server.guard.verifier import Verdict, Verifier
+
+SOON, LATE = 1000.0, 2000.0
+NO_MORE = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+class ByHand:
+    """A loop whose timers, ends and posted calls are the test's to make."""
+
+    def __init__(self) -> None:
+        self.timers: deque[Callable[[], None]] = deque()
+        self.ends: dict[int, Callable[[int], None]] = {}
+        self._posted: deque[Callable[[], None]] = deque()
+        self._there = threading.Semaphore(0)
+
+    def later(self, _seconds: float, call: Callable[[], None]) -> Any:
+        self.timers.append(call)
+        return SimpleNamespace(cancel=lambda: None)
+
+    def on_exit(self, pid: int, call: Callable[[int], None]) -> None:
+        self.ends[pid] = call
+
+    def post(self, call: Callable[[], None]) -> None:
+        self._posted.append(call)
+        self._there.release()
+
+    def take_posted(self) -> None:
+        assert self._there.acquire(timeout=10), "nothing was posted"
+        self._posted.popleft()()
+
+
+def verifier_of(loop: ByHand, check: Callable[[bytes, bytes], bool]) -> Verifier:
+    verifier = Verifier(loop, check=check)  # type: ignore[arg-type]
+    verifier.set_users(dict.fromkeys(("alice", "bob", "carol"), b"$2b$04$line"))
+    return verifier
+
+
+def test_a_thread_that_the_machine_refuses_is_one_answer_not_the_end_of_logins(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    loop, said = ByHand(), []
+    verifier = verifier_of(loop, lambda password, _line: password == b"right")
+    with monkeypatch.context() as patch:
+
+        def refused(_self: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        patch.setattr(threading.Thread, "start", refused)
+        for name in ("alice", "bob", "carol"):
+            verifier.verify(name, b"right", "::1", said.append)
+    assert said == [Verdict.BUSY] * 3
+    assert "can't start new thread" in capfd.readouterr().err
+    verifier.verify("alice", b"right", "::1", said.append)
+    loop.take_posted()
+    assert said[3:] == [Verdict.RIGHT]
+
+
+def test_one_thread_alone_does_the_work_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, said, go_on = ByHand(), [], threading.Event()
+    verifier = verifier_of(loop, lambda _password, _line: go_on.wait(10))
+    verifier.verify("alice", b"right", "::1", said.append)
+
+    def refused(_self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    verifier.verify("bob", b"right", "::1", said.append)
+    assert said == []
+    go_on.set()
+    loop.take_posted()
+    loop.take_posted()
+    assert said == [Verdict.RIGHT] * 2
+
+
+def test_a_check_that_fails_is_nobodys_wrong_password(capfd: pytest.CaptureFixture[str]) -> None:
+    loop, said, broken = ByHand(), [], ["once", "twice", "thrice"]
+
+    def check(_password: bytes, _line: bytes) -> bool:
+        if broken:
+            raise MemoryError(broken.pop())
+        return True
+
+    verifier = verifier_of(loop, check)
+    for _again in range(4):
+        verifier.verify("alice", b"right", "::1", said.append)
+        loop.take_posted()
+    assert said == [Verdict.BUSY] * 3 + [Verdict.RIGHT]
+    assert "MemoryError: once" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("torn", ["session", "session 19", "session 1999.00", "\0\0\0", "sess\u00e9 1999.000"])
+def test_a_torn_line_of_what_is_spent_takes_no_other_along(tmp_path: Path, torn: str) -> None:
+    path = tmp_path / "spent"
+    Spent(path, now=SOON).add("first", LATE, now=SOON)
+    with path.open("a") as file:
+        file.write(f"{torn}\nsecond {LATE:.3f}\n")
+    again = Spent(path, now=SOON)
+    assert ("first" in again, "second" in again) == (True, True)
+    assert not again.survived, "what the line said is not known"
+    assert Spent(path, now=SOON).survived, "written anew, without the line"
+
+
+def test_what_was_written_by_half_is_not_spent_and_spoils_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "spent"
+    spent, write = Spent(path, now=SOON), os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda file, data: write(file, data[:4]))
+        with pytest.raises(OSError, match="No space left"):
+            spent.add("first", LATE, now=SOON)
+    assert "first" not in spent
+    assert spent.add("second", LATE, now=SOON)
+    again = Spent(path, now=SOON)
+    assert ("second" in again, again.survived) == (True, True)
+
+
+def test_nginx_is_tried_again_where_the_machine_has_no_process_to_spare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, said = ByHand(), []
+    refused: list[str] = []
+    pids = iter(range(1_000_000_001, 1_000_000_099))
+
+    def spawn(argv: list[str], **_how: Any) -> int:
+        if argv[0] in refused:
+            refused.remove(argv[0])
+            raise NO_MORE
+        return next(pids)
+
+    monkeypatch.setattr(child, "spawn", spawn)
+    monkeypatch.setattr(child, "kill_group", lambda _group: None)
+    nginx = NginxProcess(loop, said.append, tmp_path / "error.log", {})  # type: ignore[arg-type]
+    nginx.on_hopeless = said.append
+    nginx.start()
+    master = max(loop.ends)
+    refused += ["sh", "nginx"]
+    loop.ends[master](1)
+    for _refused in ("sh", "nginx"):
+        loop.timers.popleft()()
+    assert [text for text in said if "Resource temporarily unavailable" in text] == said[1:]
+    assert len(said) == 3
+    loop.timers.popleft()()
+    assert max(loop.ends) > master
+    assert not loop.timers
+    nginx.kill()
+
+
+def test_the_spawner_is_dialled_again_where_there_was_no_file_to_spare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, ended = ByHand(), []
+    SpawnerStarter(loop, str(tmp_path / "spawn.sock")).look(ended.append)  # type: ignore[arg-type]
+
+    def refused(*_kind: Any) -> socket.socket:
+        raise NO_MORE
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socket", refused)
+        loop.timers.popleft()()
+    assert (len(loop.timers), ended) == (1, [])
