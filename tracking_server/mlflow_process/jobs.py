@@ -26,6 +26,9 @@ _LOST = "The job's process was ended by {how}, perhaps because the server's memo
 _LOOK_SECONDS = 0.2
 _WATCH_SECONDS = 1.0
 _LETTER_BYTES = 64 * 1024
+_TOO_LONG = (
+    f"What the job must know of its model's provider is longer than {_LETTER_BYTES} bytes, which no job can be given: use a shorter key."
+)
 _log = logging.getLogger(__name__)
 
 
@@ -36,8 +39,13 @@ class Mailbox:
         self._inside, self._outside = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._inside.setblocking(False)
 
-    def post(self, job_id: str, environment: dict[str, str]) -> None:
-        self._outside.send(json.dumps([job_id, environment]).encode())
+    def post(self, job_id: str, environment: dict[str, str]) -> bool:
+        """False: it is too long for a letter."""
+        letter = json.dumps([job_id, environment]).encode()
+        if len(letter) > _LETTER_BYTES:
+            return False
+        self._outside.send(letter)
+        return True
 
     def letters(self, seconds: float) -> list[tuple[str, dict[str, str]]]:
         """What has come, after so long at most."""
@@ -54,7 +62,10 @@ class Mailbox:
 
 def install(mailbox: Mailbox) -> None:
     """Into this process's MLflow, once, before it is forked: who takes a job tells the runner, where MLflow would write to a file."""
-    from mlflow.server.jobs import utils  # type: ignore[import-not-found]  # MLflow is in the box's environment only
+    import mlflow  # type: ignore[import-not-found]  # MLflow is in the box's environment only
+    from mlflow.exceptions import MlflowException  # type: ignore[import-not-found]
+    from mlflow.server import handlers  # type: ignore[import-not-found]
+    from mlflow.server.jobs import utils  # type: ignore[import-not-found]
 
     class Queue:
         """What MLflow uses of its own queue's object."""
@@ -62,7 +73,10 @@ def install(mailbox: Mailbox) -> None:
         def submit_task(self, job_id: str, *arguments: Any) -> None:
             """MLflow gives workspace, name, parameters, time limit, exclusiveness and, where there is one, the job's environment."""
             environment = arguments[5] if len(arguments) > 5 else None
-            mailbox.post(job_id, environment or {})
+            if not mailbox.post(job_id, environment or {}):
+                handlers._get_job_store().fail_job(job_id, _TOO_LONG)  # noqa: SLF001  # as below
+                mlflow.end_run("FAILED")  # the one that MLflow has begun for the job, on this thread
+                raise MlflowException.invalid_parameter_value(_TOO_LONG)
 
     utils._get_or_init_huey_instance = lambda _name: Queue()  # noqa: SLF001  # MLflow's versions are pinned
 
@@ -97,25 +111,25 @@ class Runner:
         self._waiting: dict[str, tuple[float, dict[str, str]]] = {}
         self._running: dict[int, _Running] = {}
         self._next_look = 0.0
+        self._taken_over = False
         self._stop_at: float | None = None
 
     def run_until_idle(self) -> None:
         """Until nobody, no job included, was active for long enough, or SIGTERM."""
-        from mlflow.exceptions import MlflowException  # type: ignore[import-not-found]
+        from mlflow.exceptions import MlflowException
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._asked_to_stop)
         self._store = job.store_without_connections()
         self._activity.note(self._worker, time.monotonic())
-        self._take_over()
         while not self._over():
             for job_id, environment in self._mailbox.letters(_LOOK_SECONDS):
                 if all(each.job_id != job_id for each in self._running.values()):  # found in the table before its letter came
                     self._waiting[job_id] = (0.0, environment)
             try:
                 self._turn()
-            except MlflowException:
-                _log.exception("the table of jobs cannot be used now")
+            except (MlflowException, OSError):  # none of one job's mishaps ends the server
+                _log.exception("the jobs cannot be looked after now")
         self._end_all()
 
     def _asked_to_stop(self, _number: int, _frame: object) -> None:
@@ -128,10 +142,13 @@ class Runner:
         for each in list(self._store.list_jobs(statuses=[JobStatus.RUNNING])):
             self._fail(each.job_id, INTERRUPTED)
         for each in list(self._store.list_jobs(statuses=[JobStatus.PENDING])):
-            self._waiting[each.job_id] = (0.0, {})
+            self._waiting.setdefault(each.job_id, (0.0, {}))  # its letter may have come
+        self._taken_over = True
 
     def _turn(self) -> None:
         now = time.monotonic()
+        if not self._taken_over:
+            self._take_over()
         self._reap()
         if now >= self._next_look:
             self._next_look = now + _WATCH_SECONDS
@@ -169,13 +186,22 @@ class Runner:
         self._running[pid] = _Running(job_id, environment, lock, deadline)
 
     def _reap(self) -> None:
-        for pid in list(self._running):
+        for pid, each in list(self._running.items()):
             code = _ended(pid)
             if code is not None:
-                self._ended(self._running.pop(pid), code)
+                self._ended(each, code)  # where the table does not answer, the kernel keeps the code for the next turn
+                os.waitpid(pid, 0)
+                del self._running[pid]
 
     def _ended(self, was: _Running, code: int) -> None:
-        entity = self._store.get_job(was.job_id)
+        from mlflow.exceptions import MlflowException
+
+        try:
+            entity = self._store.get_job(was.job_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # called off, and cleared away already
+                return
+            raise
         if code == job.AGAIN:
             self._waiting[was.job_id] = (time.monotonic() + job.pause_before(entity.retry_count), was.environment)
         elif entity.status in ("PENDING", "RUNNING"):
@@ -208,6 +234,8 @@ class Runner:
 
 
 def _ended(pid: int) -> int | None:
-    """The exit code of a child, negative for a signal; None: it runs."""
-    found, status = os.waitpid(pid, os.WNOHANG)
-    return os.waitstatus_to_exitcode(status) if found else None
+    """The exit code of a child, negative for a signal; None: it runs. It is still to be waited for."""
+    found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if found is None:
+        return None
+    return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status

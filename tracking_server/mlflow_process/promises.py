@@ -63,6 +63,6 @@ class Promises:
 def _lives(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):  # gone, or its id is another account's by now
         return False
     return True

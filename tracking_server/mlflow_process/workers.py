@@ -48,7 +48,11 @@ def fork(work: Callable[[], int]) -> int:
     """The id of a new process that ends with what `work` returns, with 1 where that fails, and in any case with this one."""
     parent = os.getpid()
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # what comes before the child has its own rule must not be lost
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+        raise
     if pid:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         return pid
