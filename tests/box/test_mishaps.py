@@ -1,8 +1,10 @@
 """What one mishap must not take the guard along with: no thread, no process, no open file to spare, a line written by half."""
 
 import errno
+import io
 import os
 import socket
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -104,6 +106,26 @@ def test_a_check_that_fails_is_nobodys_wrong_password(capfd: pytest.CaptureFixtu
         loop.take_posted()
     assert said == [Verdict.BUSY] * 3 + [Verdict.RIGHT]
     assert "MemoryError: once" in capfd.readouterr().err
+
+
+def test_a_check_that_fails_on_a_full_disk_is_answered_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stderr", Full())
+    loop, said, broken = ByHand(), [], ["once"]
+
+    def check(_password: bytes, _line: bytes) -> bool:
+        if broken:
+            raise MemoryError(broken.pop())
+        return True
+
+    verifier = verifier_of(loop, check)
+    for _again in range(2):
+        verifier.verify("alice", b"right", "::1", said.append)
+        loop.take_posted()
+    assert said == [Verdict.BUSY, Verdict.RIGHT]
 
 
 @pytest.mark.parametrize("torn", ["session", "session 19", "session 1999.00", "\0\0\0", "sess\u00e9 1999.000"])

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
-import traceback
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import NamedTuple
 
+from tracking_server.guard.log import tell_failure
 from tracking_server.guard.loop import READ, WRITE, Loop, Timer
 
 HEAD_BYTES = 256 * 1024  # more than nginx lets through
@@ -131,8 +130,7 @@ class Connection:
         try:
             self._handler(request, self._respond)
         except Exception:  # noqa: BLE001
-            with suppress(OSError):  # stderr may be a file on a full disk
-                traceback.print_exc()  # of one request, which must not end the server for all others
+            tell_failure()  # of one request, which must not end the server for all others
             if self._waiting:
                 self._refuse(500)
 

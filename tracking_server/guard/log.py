@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import traceback
 from contextlib import suppress
 
 
@@ -31,3 +32,9 @@ def _complain(line: str) -> None:
     """On stderr, which may be a file on the same full disk."""
     with suppress(OSError):
         sys.stderr.write(line)
+
+
+def tell_failure() -> None:
+    """The exception that is being handled, on stderr, which may be a file on a full disk."""
+    with suppress(OSError):
+        traceback.print_exc()

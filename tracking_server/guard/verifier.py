@@ -17,11 +17,11 @@ import math
 import os
 import threading
 import time
-import traceback
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from enum import Enum
 
+from tracking_server.guard.log import tell_failure
 from tracking_server.guard.loop import Loop, Timer
 
 THREADS = 2
@@ -184,7 +184,7 @@ class Verifier:
         try:
             threading.Thread(target=self._serve, name="bcrypt", daemon=True).start()
         except (RuntimeError, MemoryError):
-            traceback.print_exc()
+            tell_failure()
             return False
         self._threads += 1
         return True
@@ -206,7 +206,7 @@ class Verifier:
                 self._check = bcrypt.checkpw
             return self._check(job.password, job.line)
         except BaseException:  # noqa: BLE001  # as above; a panic of bcrypt's is no Exception
-            traceback.print_exc()
+            tell_failure()
             return None
 
     def _checked(self, lane: _Lane, job: _Job, right: bool | None) -> None:
