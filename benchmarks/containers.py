@@ -6,6 +6,8 @@ On both runtimes: single creates, one after the other, and ten at once. On Docke
 every operation of which must succeed; their memory when all sleep and when ten of them are awake; and the time from a killed service's
 start until it has looked at all of them. A create's time is the operation's own, from the request to its end.
 
+How much of one processor the service and the daemons take while all sleep is told by their own processor time over a minute.
+
 Memory is the proportional set size, by part: the servers' own processes, Docker's shims, its proxies for ports (none with
 `userland-proxy: false`) and its daemons. The kernel's own is not in it. Needs root and Docker (`bin/setup heavy`); the image is built
 first. The image's build apart, about ten minutes on two cores with 50 servers.
@@ -43,7 +45,9 @@ GROUP, LOGIN = "root", ("alice", "correct horse battery staple")
 TOGETHER = 10
 AWAKE = 10
 IDLE_SECONDS = 5
+QUIET_SECONDS = 60.0
 WAIT = 3600.0  # several hundred creates on two cores
+SERVICE = {"idle_seconds": IDLE_SECONDS, "observe_seconds": 5}  # how often it looks: the settings' own
 NETWORKS = {"gate_network": "10.214.8.0/22", "mlflow_network": "10.214.12.0/22"}  # a thousand servers' addresses, as in the settings' own
 GB16 = 16 << 30
 Parts = dict[str, set[int]]
@@ -78,14 +82,14 @@ class Bench:
 @contextlib.contextmanager
 def on_docker(docker: Docker, store: S3Store, ports: int) -> Iterator[Bench]:
     first = free_range(ports)
-    with service_on(docker, store, port_first=first, port_last=first + ports - 1, idle_seconds=IDLE_SECONDS, **NETWORKS) as live:
+    with service_on(docker, store, port_first=first, port_last=first + ports - 1, **SERVICE, **NETWORKS) as live:
         yield Bench(live, store, lambda: _of_containers(docker))
 
 
 @contextlib.contextmanager
 def on_processes(store: S3Store, ports: int) -> Iterator[Bench]:
     first = free_range(ports)
-    with service_on(None, store, port_first=first, port_last=first + ports - 1, idle_seconds=IDLE_SECONDS) as live:
+    with service_on(None, store, port_first=first, port_last=first + ports - 1, **SERVICE) as live:
         yield Bench(live, store, lambda: {"servers": {process.pid for process in server_processes(None, live.state)}})
 
 
@@ -145,6 +149,26 @@ def awake(client: Client, names: list[str]) -> Iterator[None]:
             each.result()
 
 
+def processor_shares(bench: Bench) -> dict[str, float]:
+    """By part, the service among them, over a quiet minute."""
+    assert bench.live.process is not None
+    service = psutil.Process(bench.live.process.pid)
+    parts = {"service": {service.pid, *(child.pid for child in service.children(recursive=True))}} | bench.parts()
+    before = {part: _processor_seconds(pids) for part, pids in parts.items()}
+    time.sleep(QUIET_SECONDS)
+    return {part: 100 * (_processor_seconds(pids) - before[part]) / QUIET_SECONDS for part, pids in parts.items()}
+
+
+def _processor_seconds(pids: set[int]) -> float:
+    """Of those that are still there."""
+    total = 0.0
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            used = psutil.Process(pid).cpu_times()
+            total += used.user + used.system
+    return total
+
+
 def known_again(live: Live) -> float:
     """Seconds from the start of a killed service until it has looked at every server. When it looked last is forgotten before."""
     assert live.process is not None
@@ -180,6 +204,7 @@ def many(bench: Bench, client: Client, count: int, rounds: int) -> dict[str, obj
     began = time.perf_counter()
     asleep(client)
     found["until all sleep, s"] = time.perf_counter() - began
+    found["processor while all sleep, % of one"] = processor_shares(bench)
     sleeping = bench.memory()
     found["asleep, MB"] = sleeping
     found["known again, s"] = [known_again(bench.live) for _ in range(rounds)]
