@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 from mlwf.connection import connection
+from mlwf.munge import MungeAuth
+from mlwf.token_auth import TokenAuth
 
 from backend.settings_file import load
 
@@ -136,10 +138,35 @@ def test_the_pages_settings_can_be_used(page: Path, tmp_path: Path) -> None:
             file = tmp_path / "settings.yml"
             file.write_text(block)
             assert load(file).inside_host == content["inside_host"]
-        if "munge_uid" in content:
+
+
+@pytest.mark.parametrize("page", ["install/service.md", "reference/mlwf.md"])
+def test_both_ways_to_the_service_are_shown_each_with_its_own_address(page: str, tmp_path: Path) -> None:
+    """A token at MUNGE's address is refused as if there were no proof at all, so the pages must not show one address alone."""
+    shown = {}
+    for block in blocks(ROOT / "docs" / page, "yaml"):
+        content = yaml.safe_load(block)
+        if "service" in content:
             file = tmp_path / "mlwf.yml"
-            file.write_text(block.replace("/etc/aihub/ca.pem", str(file)))
-            assert connection({}, site_file=file).address == content["service"]
+            file.write_text(block.replace("/etc/aihub/ca.pem", str(file)).replace("~/", f"{tmp_path}/"))
+            token = tmp_path / ".config" / "mlwf" / "token"
+            token.parent.mkdir(parents=True, exist_ok=True)
+            token.write_text("aihub_0123456789ab_secret\n")
+            token.chmod(0o600)
+            reached = connection({"HOME": "/nowhere"}, site_file=file)
+            shown[type(reached.auth)] = reached.address
+    assert shown == {MungeAuth: _behind("munge_listen"), TokenAuth: _behind("token_listen")}
+
+
+def _behind(listener: str) -> str:
+    """The address of the TLS nginx's server that hands on to this listener of the page's settings."""
+    (settings,) = (text for block in blocks(PAGES[0], "yaml") if "inside_host" in (text := yaml.safe_load(block)))
+    servers = (DEPLOY / "nginx" / "aihub.conf").read_text().split("\nserver {")[1:]
+    (server,) = (text for text in servers if f"proxy_pass http://{settings[listener]};" in text)
+    port, name = re.search(r"listen (\d+) ssl;", server), re.search(r"server_name (\S+);", server)
+    assert port
+    assert name
+    return f"https://{name[1]}:{port[1]}"
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("nft") is None, reason="only root's nft can try rules")

@@ -208,10 +208,16 @@ def test_the_rendered_scripts_pass_shellcheck_and_quote_the_sites_words(tmp_path
     assert words[-1][:4] == ["exec", "/apps/ai hub/$(id)/mlwf", "job", "request.json"]
 
 
-def test_the_example_is_a_site_of_the_service() -> None:
+def test_what_the_forms_take_of_the_services_settings_is_in_the_example_and_nothing_else() -> None:
+    texts = [(ROOT / name).read_text() for name in ("form.yml.erb", "view.html.erb", "template/script.sh.erb")]
+    taken = {name for text in texts for name in re.findall(r'site\["service"\] \|\| \{\}\)\["(\w+)"\]', text)}
+    assert taken == set(yaml.safe_load(EXAMPLE.read_text())["service"])
+
+
+def test_the_service_takes_its_part_of_one_file_for_both() -> None:
+    """As the page on settings has it, where the portal's host is the service's, too."""
     settings = load(EXAMPLE)
-    assert settings.portal_url == "https://portal.example.org"
-    assert settings.allowed_groups == ("gaa*", "gbb*")
+    assert (settings.endpoint_url, settings.allowed_groups) == ("https://s3.example.org", ("gaa*", "gbb*"))
 
 
 def view(card: dict[str, Any] | str) -> dict[str, Any]:

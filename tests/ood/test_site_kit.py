@@ -1,8 +1,11 @@
 """The site kit: its examples are what their readers take, and the documentation names all of it."""
 
 import re
+from pathlib import Path
 
 import yaml
+from mlwf.connection import connection
+from mlwf.munge import MungeAuth
 
 from ood_app.settings import load
 from tests.ood.rendering import EXAMPLE, ROOT
@@ -33,6 +36,12 @@ def test_every_choice_of_the_forms_is_documented_and_in_the_example() -> None:
         text = path.read_text()
         used |= set(re.findall(r'offer\["(\w+)"\]', text)) | set(re.findall(r'\["batch_connect"\] \|\| \{\}\)\["(\w+)"\]', text))
     assert documented == used == set(yaml.safe_load(EXAMPLE.read_text())["batch_connect"])
+
+
+def test_a_job_proves_who_calls_on_a_node_without_settings_of_its_own(tmp_path: Path) -> None:
+    environment = yaml.safe_load(EXAMPLE.read_text())["batch_connect"]["environment"]
+    reached = connection({**environment, "HOME": str(tmp_path)}, site_file=tmp_path / "mlwf.yml")
+    assert isinstance(reached.auth, MungeAuth)
 
 
 def test_the_host_pattern_is_narrow() -> None:
