@@ -21,6 +21,8 @@ from ood_app import site_file
 
 PREFIX: Final = "AIHUB_CONSOLE_"
 LANGUAGES: Final = ("en", "ja")
+BASE_CONTAINER_URL: Final = "docker://nvcr.io/nvidia/cuda:12.8.1-cudnn-runtime-ubuntu24.04"
+"""The base image that forms, console and pages recommend for a GPU, and why: docs/howto/create-image.md. A test holds all places equal."""
 
 
 class SettingsError(ValueError):
@@ -126,7 +128,7 @@ TABLE: Final = (
     Setting(
         "base_container_url",
         PREFIX + "BASE_CONTAINER_URL",
-        "docker://nvcr.io/nvidia/cuda:12.5.1-cudnn-devel-ubuntu22.04",
+        BASE_CONTAINER_URL,
         "Base image in the `mlwf_create_image` command that is shown.",
     ),
 )

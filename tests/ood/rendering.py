@@ -60,7 +60,7 @@ IMAGE = {
     "model_package": "s3://models/wine/model.tar.gz",
     "group_name": "gaa50000",
     "env_name": "wine",
-    "base_container_url": "docker://nvcr.io/nvidia/cuda:12.5.1-cudnn-devel-ubuntu22.04",
+    "base_container_url": "docker://nvcr.io/nvidia/cuda:12.8.1-cudnn-runtime-ubuntu24.04",
     "output_dir": "/home/alice/mlflow",
     "bc_num_hours": "2",
     "bc_queue": "",
