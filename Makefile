@@ -64,7 +64,7 @@ envs:                ## the tracking servers' environment, from its lock
 	@[ -e $(ENV)/version.json ] || echo "Installing MLflow $(MLFLOW_VERSION) for the tracking servers …"
 	@tracking_server/install $(MLFLOW_VERSION) $(ENV)
 
-image:               ## the container image of one MLflow version (MLFLOW_VERSION=, BASE=, SITE_CA=; docs/howto/image.md)
+image:               ## the container image of one MLflow version (MLFLOW_VERSION=, BASE=, SITE_CA=; docs/howto/server-image.md)
 	@tracking_server/build-image $(MLFLOW_VERSION)
 
 clean:               ## stop the demo; remove its data, .venv and all that was made here

@@ -81,7 +81,7 @@ def settings(endpoint_url: str) -> str:
 
 
 def bring(docker: Docker, image: str, load: list[str]) -> None:
-    """As docs/howto/image.md has it: `docker save … | ssh HOST docker load`."""
+    """As docs/howto/server-image.md has it: `docker save … | ssh HOST docker load`."""
     with subprocess.Popen(["docker", "save", image], env=docker.environment, stdout=subprocess.PIPE) as saved:
         subprocess.run(load, stdin=saved.stdout, check=True, capture_output=True, timeout=300)
     assert saved.returncode == 0

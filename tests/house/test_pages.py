@@ -1,0 +1,59 @@
+"""The pages are found from README, their links lead somewhere, and what several of them name is one thing."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ood_app.settings import BASE_CONTAINER_URL
+from tests.house.tree import ROOT, files
+
+PAGES = [ROOT / path for path in files("*.md")]
+INDEX = ROOT / "docs" / "README.md"
+
+
+def text_of(page: Path) -> str:
+    """Without code blocks, in which brackets are no links and # begins no heading."""
+    return re.sub(r"^ *```.*?^ *```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def links(page: Path) -> Iterator[tuple[Path, str]]:
+    """The files of this tree that the page links to, each with the anchor or an empty text."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", text_of(page)):
+        if not re.match(r"[a-z]+:", target):
+            name, _, anchor = target.partition("#")
+            yield (page.parent / name).resolve() if name else page, anchor
+
+
+def anchors(page: Path) -> set[str]:
+    """As GitHub makes them of headings."""
+    headings = re.findall(r"^#+ (.*)$", text_of(page), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_page_is_in_the_index_and_the_index_in_the_readme() -> None:
+    assert INDEX in {file for file, _ in links(ROOT / "README.md")}
+    listed = {file for file, _ in links(INDEX)}
+    assert [str(page) for page in PAGES if page.is_relative_to(INDEX.parent) and page != INDEX and page not in listed] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_and_every_anchor_to_a_heading(page: Path) -> None:
+    wrong = [str(file) for file, anchor in links(page) if not file.exists() or (anchor and anchor not in anchors(file))]
+    assert wrong == []
+
+
+def test_anchors_are_as_github_makes_them() -> None:
+    assert {"8-back-up", "6-callers-on-other-hosts-tls-munge-tokens"} <= anchors(ROOT / "docs/install/service.md")
+    assert "mlwf_export_model" in anchors(ROOT / "docs/reference/mlwf.md")
+
+
+def test_one_base_image_for_the_gpu_is_recommended_everywhere() -> None:
+    named: dict[str, set[str]] = {}
+    for path in files("*.md", "*.erb", "*.example", "*.yml", "*.py"):
+        for image in re.findall(r"[\w./:-]*\bcuda:[\w.-]+", (ROOT / path).read_text("utf-8")):
+            named.setdefault(image, set()).add(str(path))
+    assert set(named) == {BASE_CONTAINER_URL}
+    places = {"form.yml.erb", "deploy/site.yml.example", "ood_app/README.md", "docs/howto/create-image.md", "docs/walkthrough/llm.en.md"}
+    assert places <= named[BASE_CONTAINER_URL]
