@@ -86,7 +86,9 @@ def test_one_word_for_one_thing_in_japanese() -> None:
     """As the published walk-through has them."""
     catalogues = [path for path in ROOT.rglob("*.po") if not {".venv", "var", "build"} & set(path.relative_to(ROOT).parts)]
     assert len(catalogues) >= 4
-    for path in [*catalogues, ROOT / "tracking_server/guard/pages.py"]:
+    pages = list((ROOT / "docs").rglob("*.ja.md"))
+    assert len(pages) >= 2
+    for path in [*catalogues, *pages, ROOT / "tracking_server/guard/pages.py"]:
         assert not re.findall("利用者|鍵|サーバー", path.read_text("utf-8")), path
 
 
