@@ -85,6 +85,29 @@ def test_a_service_that_is_away_is_told_once_and_waited_for(service: FakeService
     assert "NSS is away" in told[0]
 
 
+@pytest.mark.parametrize(("status", "tried_again"), [(403, True), (409, True), (404, False), (422, False)])
+def test_only_what_nothing_can_change_ends_the_renewals(service: FakeService, status: int, tried_again: bool) -> None:
+    """A list of groups that NSS cut short reads like a leave: 403, or 409 where a group seems to be another one."""
+    service.add("g", "wine")
+    told: list[str] = []
+
+    def renewals() -> int:
+        return len([1 for method, *_rest in service.requests if method == "PUT"])
+
+    held = HeldLease(lambda: Client(service.address), "g", "wine", seconds=1, at_end="keep", warn=told.append)
+    with held:
+        service.refuse = (status, {"code": "any", "detail": "It is refused.", "cure": "Wait."})
+        until(lambda: told, what="the warning")
+        service.refuse = None
+        before = renewals()
+        if tried_again:
+            until(lambda: renewals() > before, what="a renewal that went well")
+        else:
+            held._thread.join(10)
+            assert (held._thread.is_alive(), renewals()) == (False, before)
+    assert len(told) == 1
+
+
 def test_list_and_end(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
     service.add("g", "wine")
     with Client(service.address) as client:

@@ -18,7 +18,8 @@ from mlwf.service_errors import OperationFailedError, ServiceError, ServiceUnava
 UP = frozenset({"running", "sleeping"})
 RETRY_SECONDS = 10.0
 START_SECONDS = 600.0
-_FINAL = frozenset({403, 404, 409, 422})
+_FINAL = frozenset({404, 422})
+"""What no later try changes. Who is told 403 or 409 may be so by an answer that the site's directory lost."""
 
 
 def new_lease_id() -> str:
