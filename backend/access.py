@@ -195,10 +195,10 @@ class Leavers:
                 self._end(session, server_id, uid)
         return keyed or bool(gone)
 
-    def tidy(self) -> None:
-        """Forget what is over since long."""
-        oldest = now() - timedelta(days=REMEMBERED_DAYS)
-        last_session = now() - timedelta(hours=self._settings.session_hours + 1)
+    def tidy(self, sure: datetime) -> None:
+        """Forget what is over since long, by a time that it surely is."""
+        oldest = sure - timedelta(days=REMEMBERED_DAYS)
+        last_session = sure - timedelta(hours=self._settings.session_hours + 1)
         with self._registry.session() as session:
             session.execute(delete(Token).where(or_(Token.expires_at < oldest, Token.revoked_at < oldest)))
             session.execute(

@@ -6,13 +6,10 @@ from __future__ import annotations
 
 import enum
 import logging
-import os
-import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Final
 
 from sqlalchemy import select
@@ -206,23 +203,6 @@ def is_over(lease: Lease, renewable_for: float) -> bool:
     if lease.ended:
         return True
     return lease.until <= now() and renewable_for >= min(float(lease.seconds), GRACE_SECONDS)
-
-
-def listens(path: Path) -> bool:
-    """Whether somebody answers on the API's socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(2)
-        try:
-            folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            client.connect(f"/proc/self/fd/{folder}/{path.name}")  # a socket's own name holds 107 bytes only
-        except OSError:
-            return False
-        finally:
-            os.close(folder)
-    return True
 
 
 def _ask_for_stop(session: Session, server: Server, lease: Lease) -> None:

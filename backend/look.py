@@ -102,7 +102,7 @@ class Looker:
 
     def _clearing(self, server: Server) -> Job | None:
         """All of a deleted server whose time is over; before that, what a restore that failed left of its box."""
-        if server.restorable_until is not None and server.restorable_until <= now():
+        if self._world.is_over(server.restorable_until):
             return self._work(server, partial(leftovers.purge, self._world))
         return self._work(server, partial(leftovers.clear_box, self._world)) if leftovers.is_box_there(self._world, server) else None
 
@@ -110,7 +110,7 @@ class Looker:
         """What is left of a trial, and the database from before an upgrade that was long enough ago."""
         if server.trial_id is not None and self._world.backoff.is_due(server.trial_id):
             return self._while_untouched(server.id, leftovers.clear_trial)
-        if server.previous_until is not None and server.previous_until <= now():
+        if self._world.is_over(server.previous_until):
             return self._while_untouched(server.id, leftovers.forget_previous)
         return None
 

@@ -19,17 +19,19 @@ from backend.domain import OperationKind, OperationState
 from backend.keyring import Keyring
 from backend.kick import Kick
 from backend.lanes import Lanes, about
-from backend.leases import Sweeper, listens
+from backend.leases import Sweeper
 from backend.look import UNFINISHED, Looker
 from backend.orphans import Orphans, find_orphans
 from backend.plans.run import run_operation
 from backend.plans.world import StoppingError, World, nothing
 from backend.ports import BoxFiles, Directory, Keeper, ObjectStore, Runtime, Trial
 from backend.registry.database import Registry
-from backend.registry.models import Operation, Server, now
+from backend.registry.models import Operation, Server
+from backend.renewable import Renewable
 from backend.rounds import Round
 from backend.settings import Settings
 from backend.snapshots import KeptCopies
+from backend.sure_time import SureTime
 
 log = logging.getLogger(__name__)
 
@@ -65,9 +67,10 @@ class Reconciler:
         trial: Trial,
         keeper: Keeper | None = None,
         chore: Callable[[], None] | None = None,
+        sure_time: SureTime | None = None,
         at: Callable[[str], None] = nothing,
     ) -> None:
-        self._kick = kick
+        self._kick, self._chore = kick, chore
         self._world = World(
             registry=registry,
             runtime=runtime,
@@ -81,16 +84,15 @@ class Reconciler:
             keyring=keyring,
             settings=settings,
             start_slots=threading.BoundedSemaphore(settings.reconciler_threads),
+            sure_time=sure_time or SureTime(),
             at=at,
         )
-        self._chore = chore
         self._looker = Looker(self._world)
         self._leavers = Leavers(registry=registry, directory=directory, keyring=keyring, settings=settings)
-        self._sweeper = Sweeper(registry=registry, can_renew=lambda: listens(settings.socket), every=settings.observe_seconds)
+        self._sweeper = _sweeper(self._world)
         self._woken = threading.Event()
         self._lanes = Lanes(quick=settings.reconciler_threads, slow=SLOW_THREADS, share=USER_PROBES, wake=self._wake)
-        self._tidied_at, self._pass_seconds = float("-inf"), 0.0
-        self._reported = Orphans()
+        self._tidied_at, self._pass_seconds, self._reported = float("-inf"), 0.0, Orphans()
 
     def run(self, stop: threading.Event) -> None:
         """Reconcile until ``stop`` is set, then return within seconds; what is under way goes on at the next start. Waits its turn where
@@ -133,6 +135,7 @@ class Reconciler:
 
     def _pass(self, *, full: bool) -> None:
         """Hand out the work. Nothing here waits for a box or an object store."""
+        self._world.sure_time.note()
         self._lanes.quick("leases", self._look_at_leases)
         asked = self._unfinished()
         for key, operations in asked.items():
@@ -201,11 +204,12 @@ class Reconciler:
 
     def _tidy(self) -> None:
         """Forget old operations and what nobody enters by any more; say what no row knows."""
-        world = self._world
-        self._leavers.tidy()
-        oldest = now() - timedelta(days=world.settings.operations_days)
-        with world.registry.session() as session:
-            session.execute(delete(Operation).where(Operation.state.in_(_FINISHED), Operation.finished_at < oldest))
+        world, sure = self._world, self._world.sure_time.now()
+        if sure is not None:
+            self._leavers.tidy(sure)
+            oldest = sure - timedelta(days=world.settings.operations_days)
+            with world.registry.session() as session:
+                session.execute(delete(Operation).where(Operation.state.in_(_FINISHED), Operation.finished_at < oldest))
         orphans = find_orphans(registry=world.registry, runtime=world.runtime, boxes=world.boxes, copies=world.copies)
         if orphans and orphans != self._reported:
             log.warning("no server of the registry has these; `aihub check --remove-orphans` removes them: %s", orphans)
@@ -235,6 +239,11 @@ class Reconciler:
                         told = True
                     stop.wait(0.2)
             yield
+
+
+def _sweeper(world: World) -> Sweeper:
+    can_renew = Renewable(settings=world.settings, registry=world.registry, directory=world.directory)
+    return Sweeper(registry=world.registry, can_renew=can_renew, every=world.settings.observe_seconds)
 
 
 def _trouble(key: str) -> str:

@@ -146,7 +146,8 @@ def _finish(response: Response) -> Response:
     response.headers.add("Vary", "Accept-Language")
     user = g.caller.user if g.caller else "-"
     milliseconds = (time.monotonic() - g.began) * 1000
-    log.info("%s %s %d %.0fms user=%s", request.method, _plain(request.path), response.status_code, milliseconds, user)
+    level = logging.DEBUG if request.endpoint == "api.health" and response.status_code == 200 else logging.INFO  # asked every few seconds
+    log.log(level, "%s %s %d %.0fms user=%s", request.method, _plain(request.path), response.status_code, milliseconds, user)
     return response
 
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from backend.registry.models import Server
 from backend.secret import Secret
 from backend.settings import Settings
 from backend.snapshots import KeptCopies
+from backend.sure_time import SureTime
 
 SLOT_SECONDS: Final = 1.0
 """How often one who waits for a place looks whether the service is told to end."""
@@ -54,6 +56,8 @@ class World:
     keyring: Keyring
     settings: Settings
     start_slots: threading.Semaphore
+    sure_time: SureTime
+    """By which what is over is destroyed."""
     stop: threading.Event = field(default_factory=threading.Event)
     backoff: Backoff = field(default_factory=Backoff)
     at: Callable[[str], None] = nothing
@@ -77,6 +81,11 @@ class World:
             yield
         finally:
             self.start_slots.release()
+
+    def is_over(self, until: datetime | None) -> bool:
+        """Whether that time has surely come, so that what was kept until then can go for good."""
+        sure = self.sure_time.now()
+        return until is not None and sure is not None and until <= sure
 
     def server(self, server_id: str) -> Server | None:
         """The row as it is now, for reading only."""

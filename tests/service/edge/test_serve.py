@@ -1,16 +1,22 @@
 """`aihub serve`: one per state, its parts started again, one signal ends all, and no request refused meanwhile."""
 
+import errno
 import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from mlwf.transport import open_session
 from prometheus_client.parser import text_string_to_metric_families
 
+from backend import renewable, supervisor
 from demo.ports import free_ports
 from tests.service.edge.live import Live, live_service, until
 
@@ -84,6 +90,47 @@ def test_a_part_that_dies_is_started_again(live: Live) -> None:
     asking.join(30)
     assert answers == [200]  # it waited in the socket's queue
     assert "it is started again in" in live.log
+
+
+def test_a_process_that_the_machine_refuses_is_asked_for_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The supervisor holds the listening sockets: its own end would refuse every request."""
+    part = supervisor._Part(name="reconciler", argv=[sys.executable, "-c", ""], listener=None)
+
+    def refuse(*_arguments: Any, **_options: Any) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", refuse)
+        part.look()
+        part.look()
+    assert part.process is None
+    assert caplog.text.count("Resource temporarily unavailable") == 1, "it waits before it tries again"
+    part.start_at = 0.0
+    part.look()
+    assert part.process is not None
+    assert part.process.wait(60) == 0
+
+
+def test_an_api_that_hangs_is_none_that_answers(live: Live) -> None:
+    """It can be connected to all the while: the supervisor holds the socket."""
+    live.start()
+
+    def answers() -> bool:
+        session, base = open_session(f"unix://{live.socket}")
+        with session:
+            return renewable.answers(session, base)
+
+    assert answers()
+    api = live.part("api")
+    for part in (api, *api.children()):
+        part.suspend()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(renewable, "SECONDS", 0.5)
+        assert not answers()
+    for part in (*api.children(), api):
+        part.resume()
+    assert answers()
+    assert " /api/v1/health 200 " not in live.log, "what is asked every few seconds fills no log"
 
 
 def test_what_lies_in_the_sockets_place(live: Live) -> None:

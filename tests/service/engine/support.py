@@ -21,7 +21,6 @@ from backend.keyring import Keyring
 from backend.kick import Kick
 from backend.orphans import Orphans, find_orphans
 from backend.passwords import Hasher
-from backend.plans.world import nothing
 from backend.reconciler import Reconciler
 from backend.registry.database import Registry
 from backend.registry.models import Base, Operation, Port, Server
@@ -29,6 +28,7 @@ from backend.requests import Requests
 from backend.secret import Secret
 from backend.settings import Settings
 from backend.snapshots import KeptCopies
+from backend.sure_time import SureTime
 from backend.wiring import make_copies
 from backend.wishes import CreateWish, StorageWish
 from demo.ports import free_range
@@ -292,20 +292,11 @@ class Site:
         install_version(self.settings.envs_dir, VERSION)
         install_version(self.settings.envs_dir, NEWER)
 
-    def reconciler(self, *, at: Callable[[str], None] = nothing, boxes: Any = None, runtime: Any = None, keeper: Any = None) -> Reconciler:
-        return Reconciler(
-            registry=self.registry,
-            runtime=runtime or self.runtime,
-            boxes=boxes or self.boxes,
-            store=self.store,
-            directory=self.directory,
-            keyring=self.keyring,
-            settings=self.settings,
-            kick=self.kick,
-            keeper=keeper,
-            trial=self.trial,
-            at=at,
-        )
+    def reconciler(self, **given: Any) -> Reconciler:
+        """One that begins now, with ``given`` in place of the site's own; it takes the clock for right at once."""
+        parts = ("registry", "runtime", "boxes", "store", "directory", "keyring", "settings", "kick", "trial")
+        own = {**{name: getattr(self, name) for name in parts}, "sure_time": SureTime(seconds=0)}
+        return Reconciler(**{**own, **given})
 
     def create(self, env: str = "wine", bucket: str = "bucket-a", caller: Caller = ALICE) -> Operation:
         key = StorageKey(access_key_id="AKIATEST", secret_access_key=Secret(SECRET))

@@ -1,21 +1,27 @@
 """What becomes of a server when its leases are over."""
 
-import os
 import socket
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 
-from backend.domain import Desired
+from backend.domain import Caller, Desired
+from backend.errors import ServiceError
 from backend.kick import Kick
-from backend.leases import GRACE_SECONDS, AtEnd, Leases, LeaseWish, Sweeper, listens
+from backend.leases import GRACE_SECONDS, AtEnd, Leases, LeaseWish, Sweeper
 from backend.registry.models import AuditEntry, Lease, Operation, now
+from backend.renewable import Renewable
 from tests.service.engine.support import ALICE, GROUP, Site
 
 EVERY = 30.0
+OTHERS = {"user": "somebody", "scheme": "munge", "seconds": 600, "at_end": "keep"}
 
 
 class Clock:
@@ -206,18 +212,103 @@ def test_the_reconciler_sweeps(leased: Leased) -> None:
 
 
 @pytest.fixture
-def listening(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / ("long" * 30) / "s.sock"
-    place.parent.mkdir()
+def listening(leased: Leased) -> Iterator[socket.socket]:
+    """The API's socket as the supervisor holds it: one can connect to it whether or not somebody answers."""
     with socket.socket(socket.AF_UNIX) as server:
-        folder = os.open(place.parent, os.O_PATH)
-        server.bind(f"/proc/self/fd/{folder}/s.sock")
-        os.close(folder)
+        server.bind(str(leased.site.settings.socket))
         server.listen()
-        yield place
+        yield server
 
 
-def test_whether_the_api_answers_is_seen(listening: Path, tmp_path: Path) -> None:
-    assert listens(listening)
-    assert not listens(tmp_path / "none.sock")
-    assert not listens(tmp_path / "no-folder" / "none.sock")
+@contextmanager
+def answering(listening: socket.socket, status: int) -> Iterator[None]:
+    """The API's part, which answers with that status."""
+
+    class Api(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/api/v1/health" else 404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def address_string(self) -> str:
+            return "a Unix socket has none"
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("", 0), Api, bind_and_activate=False)
+    server.socket.close()
+    server.socket = listening.dup()
+    server.get_request = lambda: (server.socket.accept()[0], ("", 0))  # type: ignore[method-assign]
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def renewable_of(leased: Leased, monkeypatch: pytest.MonkeyPatch) -> Renewable:
+    monkeypatch.setattr("backend.renewable.SECONDS", 0.3)
+    leased.hold("a")
+    return Renewable(settings=leased.site.settings, registry=leased.site.registry, directory=leased.site.directory)
+
+
+def test_an_api_that_hangs_or_fails_behind_its_socket_renews_nothing(
+    leased: Leased, listening: socket.socket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    can_renew = renewable_of(leased, monkeypatch)
+    assert not can_renew()
+    assert not can_renew()
+    with answering(listening, 502):
+        assert not can_renew()
+    with answering(listening, 200):
+        assert can_renew()
+    assert [record.message for record in caplog.records if "part api does not answer" in record.message] == [caplog.messages[0]]
+
+
+def test_nobody_renews_where_nobody_listens(leased: Leased, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not renewable_of(leased, monkeypatch)()
+
+
+def test_another_listener_that_hangs_counts_too(leased: Leased, listening: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs on compute nodes come by that one alone."""
+    can_renew = renewable_of(leased, monkeypatch)
+    with answering(listening, 200), socket.create_server(("127.0.0.1", 0)) as hangs:
+        assert can_renew()
+        settings = replace(leased.site.settings, token_listen=f"127.0.0.1:{hangs.getsockname()[1]}")
+        assert not Renewable(settings=settings, registry=leased.site.registry, directory=leased.site.directory)()
+
+
+def test_a_directory_that_is_away_stops_no_server(leased: Leased, listening: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request is refused then, by every listener: a job cannot renew, whatever it does."""
+    can_renew = renewable_of(leased, monkeypatch)
+    leased.sweeper._can_renew = can_renew
+    with answering(listening, 200):
+        leased.pass_time(GRACE_SECONDS)
+        leased.site.directory.down = True
+        leased.end_time("a")
+        assert not leased.pass_time(2 * GRACE_SECONDS)
+        leased.site.directory.down = False
+        assert not leased.pass_time(600)
+        assert leased.pass_time(EVERY), "it had its own length again, and nobody renewed"
+
+
+def test_each_look_asks_for_another_holder(leased: Leased, listening: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some accounts are the host's own, and are found while the site's directory is away."""
+    can_renew = renewable_of(leased, monkeypatch)
+    with leased.site.registry.session() as session:
+        for uid in (1, 5000):
+            session.add(Lease(**OTHERS, server_id=leased.server_id, lease_id=f"of-{uid}", uid=uid, until=now()))
+    asked: list[int] = []
+
+    def caller(*, uid: int) -> Caller:
+        asked.append(uid)
+        raise ServiceError("directory_failed" if uid == 5000 else "caller_unknown", uid=uid, why="it is away")
+
+    monkeypatch.setattr(leased.site.directory, "caller", caller)
+    with answering(listening, 200):
+        assert [can_renew() for _ in range(4)] == [True, True, False, True]
+    assert asked == [1, ALICE.uid, 5000, 1]
