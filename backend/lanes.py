@@ -35,23 +35,33 @@ class Lane:
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
-        self._idle = 0
+        self._open = 0
+        """Jobs that were put here and have not ended."""
 
     def put(self, job: Callable[[], None]) -> None:
-        """Run it as soon as a thread is free."""
+        """Run it as soon as a thread is free. A thread that the machine refuses is asked for again with the next job. Error:
+        ``RuntimeError``, where there is none at all.
+        """
         with self._lock:
-            if self._idle > 0:
-                self._idle -= 1  # promised to this job
-            elif self._threads < self._size:
-                self._threads += 1
-                threading.Thread(target=self._work, name=f"{self._name}-{self._threads}", daemon=True).start()
+            if self._threads < min(self._size, self._open + 1):
+                self._start_thread()
+            self._open += 1
         self._jobs.put(job)
+
+    def _start_thread(self) -> None:
+        try:
+            threading.Thread(target=self._work, name=f"{self._name}-{self._threads + 1}", daemon=True).start()
+        except RuntimeError:
+            if self._threads == 0:
+                raise
+        else:
+            self._threads += 1
 
     def _work(self) -> None:
         while True:
             self._jobs.get()()
             with self._lock:
-                self._idle += 1
+                self._open -= 1
 
 
 class Lanes:
@@ -97,7 +107,11 @@ class Lanes:
             self._busy[key] = False
             if owner is not None:
                 self._owned[owner] += 1
-        lane.put(lambda: self._run(key, job, owner))
+        try:
+            lane.put(lambda: self._run(key, job, owner))
+        except RuntimeError:
+            self._release(key, owner)
+            raise
         return True
 
     def _run(self, key: str, job: Job, owner: str | None) -> None:
@@ -106,10 +120,21 @@ class Lanes:
             more = job()
         except Exception:  # one server's trouble is not another's, and the next look tries again
             log.exception("work on %s", key)
-        if more is not None:
-            following = more
-            self._slow.put(lambda: self._run(key, following, owner))
+        if more is not None and self._goes_on(key, more, owner):
             return
+        if self._release(key, owner):
+            self._wake()
+
+    def _goes_on(self, key: str, work: Job, owner: str | None) -> bool:
+        try:
+            self._slow.put(lambda: self._run(key, work, owner))
+        except RuntimeError as error:
+            log.warning("work on %s waits for the next look: %s", key, error)
+            return False
+        return True
+
+    def _release(self, key: str, owner: str | None) -> bool:
+        """Nothing of that key is under way any more. Whether somebody waits for that."""
         with self._changed:
             again = self._busy.pop(key)
             if owner is not None:
@@ -117,5 +142,4 @@ class Lanes:
                 again = again or owner in self._refused
                 self._refused.discard(owner)
             self._changed.notify_all()
-        if again:
-            self._wake()
+        return again

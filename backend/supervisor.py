@@ -69,15 +69,26 @@ class _Part:
     def look(self) -> None:
         """Start it when its time has come; note its end, and wait longer each time that it ends soon."""
         if self.process is None:
-            if time.monotonic() >= self.start_at:
-                self.start()
+            self._start_in_time()
             return
         status = self.process.poll()
         if status is None:
             return
         lived = time.monotonic() - self.started_at
-        self.pause = _FIRST_PAUSE if lived >= _WELL_AFTER else min(self.pause * 2, _LAST_PAUSE)
+        self._wait(lived)
         log.error("%s ended after %.0f s with status %d; it is started again in %.0f s", self.name, lived, status, self.pause)
+
+    def _start_in_time(self) -> None:
+        if time.monotonic() < self.start_at:
+            return
+        try:
+            self.start()
+        except OSError as error:  # no process or no memory to be had: the other parts, and the sockets, are ours to hold
+            self._wait(0.0)
+            log.error("%s cannot be started (%s); it is tried again in %.0f s", self.name, error, self.pause)  # noqa: TRY400 (a sentence)
+
+    def _wait(self, lived: float) -> None:
+        self.pause = _FIRST_PAUSE if lived >= _WELL_AFTER else min(self.pause * 2, _LAST_PAUSE)
         self.process, self.start_at = None, time.monotonic() + self.pause
 
     def signal(self, number: int) -> None:

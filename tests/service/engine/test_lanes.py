@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -103,3 +104,54 @@ def test_one_that_fails_harms_no_other(caplog: pytest.LogCaptureFixture):
     assert lanes.wait_idle(20)
     assert ran == ["b", "a"]
     assert "a mistake" in caplog.text
+
+
+@contextmanager
+def refused_threads() -> Iterator[None]:
+    """As long as the unit's TasksMax is reached, by whatever else is in it."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def refuse(_thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        patch.setattr(threading.Thread, "start", refuse)
+        yield
+
+
+def test_a_thread_that_is_refused_wedges_no_key_and_no_lane():
+    lanes, _woken = lanes_of(quick=1, slow=1, share=1)
+    ran: list[str] = []
+    with refused_threads(), pytest.raises(RuntimeError):
+        lanes.slow("a", lambda: ran.append("a"), owner="alice")
+    with refused_threads(), pytest.raises(RuntimeError):
+        lanes.quick("leases", lambda: ran.append("leases"))
+    lanes.slow("a", lambda: ran.append("a"), owner="alice")
+    lanes.quick("leases", lambda: ran.append("leases"))
+    assert lanes.wait_idle(20)
+    assert sorted(ran) == ["a", "leases"]
+
+
+def test_where_a_thread_is_there_work_waits_for_it_and_for_the_next_one(gate: threading.Event):
+    lanes, _woken = lanes_of(slow=2)
+    ran: list[str] = []
+    lanes.slow("a", lambda: gate.wait(20) and ran.append("a"))
+    with refused_threads():
+        lanes.slow("b", lambda: ran.append("b"))
+    lanes.slow("c", lambda: ran.append("c"))
+    until(lambda: ran == ["b", "c"])
+    gate.set()
+    assert lanes.wait_idle(20)
+    assert ran == ["b", "c", "a"]
+
+
+def test_work_that_a_look_asks_for_and_gets_no_thread_for_is_asked_for_again():
+    lanes, _woken = lanes_of(quick=1)
+    ran: list[str] = []
+    lanes.quick("b", lambda: ran.append("look"))
+    assert lanes.wait_idle(20)
+    with refused_threads():
+        lanes.quick("a", lambda: lambda: ran.append("work"))
+        assert lanes.wait_idle(20)
+    lanes.quick("a", lambda: lambda: ran.append("work"))
+    assert lanes.wait_idle(20)
+    assert ran == ["look", "work"]
