@@ -30,7 +30,7 @@ def test_what_mlflow_writes(make_folder: MakeFolder, tmp_path: Path) -> None:
     assert package.flavors == ("python_function", "sklearn")
     assert package.input_example
     assert package.input_example.file == tmp_path / "model" / "serving_input_example.json"
-    assert (package.name, package.needs_gpu, package.uv_lock) == ("m-0123456789abcdef", False, None)
+    assert (package.name, package.uv_lock) == ("m-0123456789abcdef", None)
 
 
 def test_a_models_folder_is_not_copied_into_itself(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,12 +257,6 @@ def test_files_that_include_each_other_again_and_again(make_folder: MakeFolder, 
     (folder / "requirements.txt").write_text("-r c.txt\n" * 1001)
     with pytest.raises(MlwfError, match="include files more than 1000 times"):
         read_package(folder)
-
-
-def test_what_suggests_a_gpu(make_folder: MakeFolder) -> None:
-    for number, line in enumerate(["torch==2.8.0+cu128", "flash-attn==2.8.3", "nvidia-cublas-cu12==12.8"]):
-        assert read_package(make_folder({"requirements.txt": line}, name=str(number))).needs_gpu
-    assert not read_package(make_folder({"requirements.txt": "torch==2.8.0+cpu"}, name="cpu")).needs_gpu
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -33,6 +33,28 @@ class NeedsGpu(mlflow.pyfunc.PythonModel):
 mlflow.pyfunc.save_model(
     sys.argv[1], python_model=NeedsGpu(), pip_requirements=[f"mlflow=={mlflow.__version__}", "scikit-learn", "skops", "pandas"])
 """
+SAVE_AT_HOME = """
+import os
+import sys
+from pathlib import Path
+import mlflow
+
+class AtHome(mlflow.pyfunc.PythonModel):
+    def load_context(self, context):
+        home = Path("~").expanduser()
+        assert not list(home.iterdir())
+        (home / ".cache").mkdir()
+        assert not [name for name in os.environ if name.lower().endswith("_proxy")]
+    def predict(self, model_input: list[str]) -> list[str]:
+        if model_input == ["die"]:
+            print("these are my last words", flush=True)
+            os.kill(os.getpid(), 9)
+        return model_input
+
+mlflow.pyfunc.save_model(
+    sys.argv[1], python_model=AtHome(), input_example=["live"],
+    pip_requirements=[f"mlflow=={mlflow.__version__}", "scikit-learn", "skops", "pandas"])
+"""
 
 
 @dataclass(frozen=True)
@@ -49,6 +71,10 @@ class Models:
     def needs_gpu(self) -> Path:
         """A model that fails as PyTorch does where there is no GPU; the same packages."""
         return self._saved("needs-gpu", SAVE_GPU)
+
+    def at_home(self) -> Path:
+        """A model that writes below ~, wants no proxy, and dies when it is asked to; the same packages."""
+        return self._saved("at-home", SAVE_AT_HOME)
 
     def tiny(self, *requirements: str, python: str = "") -> Path:
         """A package whose environment is made in a second; nothing loads its model."""

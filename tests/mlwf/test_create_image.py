@@ -19,6 +19,8 @@ from tests.support.apptainer import CERTIFICATES, Ground, as_docker_archive, bas
 from tests.support.box import until
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
+# Where nobody listens: whoever uses the network all the same fails.
+NO_NETWORK = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https")}
 
 
 def create(
@@ -29,6 +31,11 @@ def create(
     done = ground.run(ground.create(*given), seconds=seconds, **more)
     assert done.returncode == status, done.stderr
     return done.stderr if status else done.stdout
+
+
+def log_of(ground: Ground, told: str) -> str:
+    """The build log that a failure names."""
+    return (ground.home / re.findall(r"The build log is (\S+)\.$", told.strip())[0]).read_text()
 
 
 def sha256(file: Path) -> str:
@@ -72,14 +79,24 @@ def test_from_the_package_to_an_image_that_has_answered(ground: Ground, models: 
     assert gpu["cached"], "the same packages are the same image"
     assert gpu["proof"]["state"] == "needs-gpu"  # type: ignore[index]
 
+    # The proof needs no proxy, and waits for none.
+    home = answer_of(create(ground, models.at_home(), "--json", "--offline", **NO_NETWORK))
+    assert json.loads(home["proof"]["text"]) == {"predictions": ["live"]}  # type: ignore[index]
+    dying = ground.home / "dying"
+    shutil.copytree(models.at_home(), dying)
+    example = dying / "serving_input_example.json"
+    example.write_text(example.read_text().replace("live", "die"))
+    told = create(ground, ground.give(dying), "--offline", status=1)
+    assert "the server broke off: RemoteDisconnected" in told
+    assert "these are my last words" in log_of(ground, told)
+
     wrong = models.regression().parent / "recorded"
     shutil.copytree(models.regression(), wrong, dirs_exist_ok=True)
     (wrong / "expected_output.json").write_text('{"predictions": [1.0, 2.5]}')
     ground.give(wrong)
     told = create(ground, wrong, "--offline", status=1)
     assert "answers something else than was recorded" in told
-    log = Path(re.findall(r"The build log is (\S+)\.$", told.strip())[0])
-    assert '"predictions"' in (ground.home / log).read_text(), "what the server answered"
+    assert '"predictions"' in log_of(ground, told), "what the server answered"
     (wrong / "expected_output.json").write_text('{"predictions": [1.0, 2.0]}')
     assert answer_of(create(ground, wrong, "--offline", "--json"))["proof"]["compared"] is True  # type: ignore[index]
 

@@ -8,12 +8,10 @@ import pytest
 
 from tests.image.web import Web
 from tests.mlwf.models import Models, answer_of
-from tests.mlwf.test_create_image import create
+from tests.mlwf.test_create_image import NO_NETWORK, create
 from tests.support.apptainer import Ground, registry
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
-# Where nobody listens: whoever uses the network all the same fails.
-NO_NETWORK = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https")}
 
 
 def imports_six(ground: Ground, made: dict[str, object]) -> bool:

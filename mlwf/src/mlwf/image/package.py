@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,18 +14,14 @@ from mlwf.image.requirements import STRICT, Policy, Requirements
 from mlwf.image.sources import Progress, Silence, fetch_files
 from mlwf.settings import environment
 
-# Packages that do nothing without a GPU, and versions that were built for one.
-GPU_NAMES = re.compile(r"(?:nvidia-|cupy|flash-attn|tensorrt|vllm|auto-gptq|autoawq|xformers|deepspeed|pycuda|cudf|cuml)", re.IGNORECASE)
-GPU_VERSIONS = re.compile(r"\+(?:cu|rocm)[0-9]")
-
 
 @dataclass(frozen=True)
 class ModelPackage:
     """What a package says. Nothing of it was run, and no model loaded.
 
     `python`: the exact version, "3.11.7", said by the file `python_origin`; `wanted`: its requirements, checked; `uv_lock`: the file, where
-    there is one; `build_requirements`: what an sdist would be built with; `input_example`: what /invocations is asked with; `needs_gpu`:
-    whether its packages suggest so; `sha256`: of names and contents of all files; `name`: the model's id.
+    there is one; `build_requirements`: what an sdist would be built with; `input_example`: what /invocations is asked with; `sha256`:
+    of names and contents of all files; `name`: the model's id.
     """
 
     folder: Path
@@ -34,7 +29,6 @@ class ModelPackage:
     wanted: Requirements
     flavors: tuple[str, ...]
     input_example: Example | None
-    needs_gpu: bool
     sha256: str
     name: str = ""
     python_origin: str = ""
@@ -80,7 +74,6 @@ def read_package(folder: Path, policy: Policy = STRICT) -> ModelPackage:
         wanted=recorded.requirements,
         flavors=tuple(sorted(map(str, flavors))),
         input_example=find_example(folder, mlmodel),
-        needs_gpu=any(GPU_NAMES.match(line) or GPU_VERSIONS.search(line) for line in recorded.requirements.packages),
         sha256=tree_digest(folder),
         name=next((each for each in (mlmodel.get("model_id"), mlmodel.get("model_uuid")) if each and isinstance(each, str)), ""),
         python_origin=recorded.origin,

@@ -19,21 +19,26 @@ SECONDS = 1800.0
 ANSWERED, LOADED, NEEDS_GPU = "answered", "loaded", "needs-gpu"
 STATES = frozenset({ANSWERED, LOADED, "failed"})
 MAX_RESULT = 64 << 20
-GPU_WORDS = ("cuda", "nvidia", "gpu", "hip error", "rocm")
+# The last two are Triton's and vLLM's, who name no GPU.
+GPU_WORDS = ("cuda", "nvidia", "nvml", "gpu", "hip error", "rocm", "active driver", "infer device type")
 # Runs in the image with its Python. The server is MLflow's own, on the loopback of a network that has nothing else.
 SCRIPT = """
-import json, os, subprocess, sys, time, urllib.error, urllib.request
+import contextlib, http.client, json, os, subprocess, sys, time, urllib.error, urllib.request
 
-# A fixed port: this network is ours alone.
+# The container tools let nobody else set it.
+os.environ["HOME"] = "/tmp/home"
+os.mkdir("/tmp/home")
+# A fixed port: this network is ours alone. It has no proxy, whatever the base says.
 URL = "http://127.0.0.1:8080"
-log = open("/tmp/server.log", "w+b")
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+log = open("/tmp/server.log", "a+b")
 server = subprocess.Popen(
     [sys.executable, "-m", "mlflow", "models", "serve", "-m", "/mlwf-model", "-h", "127.0.0.1", "-p", "8080", "--env-manager", "local"],
     stdout=log, stderr=subprocess.STDOUT)
 
 def ask(path, body=None):
     headers = {"Content-Type": "application/json"} if body is not None else {}
-    with urllib.request.urlopen(urllib.request.Request(URL + path, body, headers), timeout=float(sys.argv[1])) as answer:
+    with opener.open(urllib.request.Request(URL + path, body, headers), timeout=float(sys.argv[1])) as answer:
         return answer.read()
 
 def told():
@@ -67,6 +72,11 @@ try:
     end(state="answered", text=ask("/invocations", example).decode())
 except urllib.error.HTTPError as error:
     end(state="failed", text=told() + error.read().decode("utf-8", "replace"))
+except (OSError, http.client.HTTPException) as error:
+    # Where the server has died, whoever started it says how.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        server.wait(10)
+    end(state="failed", text=f"{told()}\\nError: the server broke off: {type(error).__name__}: {error}")
 """
 
 
@@ -91,7 +101,7 @@ def prove(kit: Kit, image: Path, package: ModelPackage, folder: Path) -> Verdict
     command += _asked_with(kit, package, outside)
     has_gpu = Path("/dev/nvidiactl").exists()
     binds = [Bind(package.folder, "/mlwf-model"), Bind(outside, "/tmp", writable=True)]  # noqa: S108
-    variables = {"HOME": "/tmp", "MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1"}  # noqa: S108
+    variables = {"MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1"}
     what = _("The model does not work in the image")
     try:
         kit.tool.run(kit.runner, image, command, what, binds=binds, variables=variables, nvidia=has_gpu, timeout=2 * SECONDS)
@@ -137,7 +147,7 @@ def judge(result: dict[str, object], package: ModelPackage, *, has_gpu: bool) ->
     state, text = str(result.get("state")), str(result.get("text", ""))
     if state == "failed":
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        if not has_gpu and (package.needs_gpu or _speaks_of_gpu(lines)):
+        if not has_gpu and _speaks_of_gpu(lines):
             return Verdict(NEEDS_GPU)
         last = next((line for line in reversed(lines) if "Error" in line or "error" in line), lines[-1] if lines else "")
         raise MlwfError(_("The model does not work in the image"), last[:400], _cure())
@@ -186,8 +196,9 @@ def same(one: object, other: object) -> bool:
 
 
 def _speaks_of_gpu(lines: list[str]) -> bool:
+    """Whether the last errors are for want of a GPU. A package that is missing is none of them, whatever its name."""
     errors = [line.lower() for line in lines if "Error" in line or "error" in line or "Found no" in line]
-    return any(word in line for line in errors[-3:] for word in GPU_WORDS)
+    return any(word in line for line in errors[-3:] for word in GPU_WORDS if "no module named" not in line)
 
 
 def _cure() -> str:

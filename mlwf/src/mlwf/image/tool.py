@@ -15,6 +15,8 @@ BUILD_PREFIXES = ("APPTAINER", "SINGULARITY")
 # Of the tools' own variables a program in a container is started with these alone: where they work, and how they mount an image at all.
 # The others reach into it whatever the options say: *_BIND, *_BINDPATH and *_MOUNT add to --bind, *ENV_* goes past --cleanenv.
 KEPT_VARIABLES = ("TMPDIR", "CACHEDIR", "DISABLE_CACHE", "CONFIGDIR", "USERNS", "UNSQUASH", "TMP_SANDBOX")
+# These, too, go past --cleanenv, perhaps with a password; a container without network has no use for them.
+PROXY = re.compile(r".*_proxy", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,11 @@ class ContainerTool:
 
 
 def without_wishes(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables without those by which a user or a site's module asks the container tools for more in every container."""
+    """The variables without proxies, and those by which a user or a site's module asks the container tools for more in every container."""
     kept = {f"{prefix}_{name}" for prefix in BUILD_PREFIXES for name in KEPT_VARIABLES}
-    return {name: value for name, value in environ.items() if name in kept or not name.startswith(BUILD_PREFIXES)}
+    return {
+        name: value for name, value in environ.items() if name in kept or not (name.startswith(BUILD_PREFIXES) or PROXY.fullmatch(name))
+    }
 
 
 def find_tool(environ: Mapping[str, str]) -> ContainerTool:
