@@ -4,6 +4,8 @@ import hashlib
 import importlib.util
 import io
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 from mlwf.image.base import ComingBase
 from mlwf.image.cache import Cache
-from mlwf.image.compiled import COMPILED, SOURCES
+from mlwf.image.compiled import COMPILE, COMPILED, SOURCES
 from mlwf.image.environment import Environments, make_or_fetch
 from mlwf.image.kit import Kit
 from mlwf.image.lock import Lock
@@ -153,3 +155,33 @@ def test_an_environment_is_that_of_the_bases_python_whatever_runs_uv(ground: Gro
     assert (env / "include/site/python3.99/top/top.h").is_file()
     assert "../../../include/site/python3.99/top/top.h," in (packages / "top-1.0.dist-info/RECORD").read_text()
     assert "$(realpath" in (env / "bin/top").read_text()
+
+
+def runs(program: str) -> bool:
+    return bool(shutil.which(program)) and not subprocess.run([program, "-c", ""], capture_output=True, check=False).returncode
+
+
+# Before 3.11 a set of constants had another order in each process.
+PYTHONS = [sys.executable, *filter(runs, ("python3.8", "python3.9", "python3.10"))]
+
+
+@pytest.mark.parametrize("program", PYTHONS)
+def test_the_same_source_is_the_same_bytes_whatever_the_base_wishes(tmp_path: Path, program: str) -> None:
+    words = ", ".join(repr(f"word-{number}") for number in range(20))
+    (tmp_path / "module.py").write_text(f'"""Kept."""\ndef known(word):\n    return word in {{{words}}}\n')
+    (tmp_path / "compile.py").write_text(COMPILE)
+    os.mkfifo(tmp_path / "list")
+    made = set()
+    for seed in ("1", "2"):
+        process = subprocess.Popen(
+            [program, "-I", "-S", "-B", tmp_path / "compile.py", tmp_path, tmp_path, "/final", "1"],
+            env={**os.environ, "PYTHONOPTIMIZE": "2", "PYTHONHASHSEED": seed},
+        )
+        with (tmp_path / "list").open("w") as listed:  # is open when it is read: the work begins
+            given = Path(f"/proc/{process.pid}/environ").read_text().split("\0")
+            listed.write("key module.py\0")
+        assert process.wait(60) == 0
+        assert [each for each in given if each.startswith("PYTHON")] == ["PYTHONHASHSEED=0"]
+        made.add((tmp_path / "key").read_bytes())
+    assert len(made) == 1
+    assert b"Kept." in made.pop()

@@ -23,9 +23,10 @@ from mlwf.image.tool import Bind
 
 SOURCES, COMPILED = "/mlwf-sources", "/mlwf-compiled"
 LIST, PYCACHE = "list", "__pycache__"
-# Each .pyc names the file where it will be in the image, and is never checked against it.
+# Each .pyc names the file where it will be in the image, and is never checked against it. Before 3.11 a set of constants is written in
+# the order of its hashes: they are the same each time. That -I, which keeps the base's PYTHON… out, would not let be said: it starts twice.
 COMPILE = """
-import concurrent.futures, py_compile, sys
+import concurrent.futures, os, py_compile, sys
 sources, into, final, workers = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 
 def compiled(line):
@@ -46,6 +47,9 @@ def main():
             pass
 
 if __name__ == "__main__":
+    if sys.flags.isolated:
+        rest = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        os.execve(sys.executable, [sys.executable, "-s", "-S", "-B", *sys.argv], {**rest, "PYTHONHASHSEED": "0"})
     main()
 """
 
@@ -63,7 +67,7 @@ class Compiler:
         """What programs of this base have compiled: no other base gets to run it."""
         facts = self.base.facts
         python = self.python
-        made_by = (facts.source, facts.digest, facts.architecture, python.version, python.inside, python.origin)
+        made_by = (COMPILE, facts.source, facts.digest, facts.architecture, python.version, python.inside, python.origin)
         return self.kit.cache.root / "compiled" / self.kit.cache.key(*made_by)
 
     def compile(self, packages: Path, final: str, work: Path) -> None:

@@ -105,10 +105,13 @@ def _provide(wanted: str, key: str, base: ComingBase, kit: Kit, wishes: PythonWi
         if not origin:
             return None, ""
         name = f"python{wanted.rpartition('.')[0]}"
-        # Its own .pyc compare times, which an image does not keep: they are made anew, unchecked; here, since all bases share it.
+        # Its own .pyc compare times, which an image does not keep: they are made anew, unchecked; here, since all bases share it. With -I
+        # no variable counts, and before 3.11 the same source has other bytes each time: it has the one that it needs, and no other.
         kit.runner.run(
-            [made / "bin" / name, "-I", "-S", "-c", COMPILE, made / "lib", str(kit.processors)],
+            [(made / "bin" / name).absolute(), "-s", "-S", "-c", COMPILE, "lib", str(kit.processors)],
             _("Python {version} does not run on this machine").format(version=wanted),
+            environ={"PYTHONHASHSEED": "0"},
+            folder=made,
         )
         what = _("Python {version} does not run in the base image").format(version=wanted)
         command = [f"{INSIDE}/bin/{name}", "-I", "-S", "-c", TELL]
