@@ -207,7 +207,7 @@ def test_what_a_site_wishes_for_every_container_reaches_no_strangers_program(tmp
     others = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": "/home/u", "APPTAINER_TMPDIR": "/local", "SINGULARITY_CACHEDIR": "/cache"}
     wishes = ("BIND", "BINDPATH", "MOUNT", "HOME", "OVERLAY", "WRITABLE", "ENV_FILE", "NV", "CONTAINLIBS", "DOCKER_PASSWORD", "TMPDIRS")
     asked = {f"{prefix}_{wish}": "/home" for prefix in ("APPTAINER", "SINGULARITY") for wish in wishes}
-    proxies = {name: "http://user:hunter2@proxy" for name in ("http_proxy", "HTTPS_PROXY", "all_proxy", "ftp_proxy", "no_proxy")}
+    proxies = dict.fromkeys(("http_proxy", "HTTPS_PROXY", "all_proxy", "ftp_proxy", "no_proxy"), "http://proxy:3128")
     environ = {**others, **asked, **proxies, "APPTAINERENV_TOKEN": "hunter2", "SINGULARITYENV_TOKEN": "hunter2"}
     tool = find_tool(environ)
     binds = [Bind(tmp_path, "/there")]
