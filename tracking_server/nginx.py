@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 
 from tracking_server import replies
-from tracking_server.nginx_parts import AUTH, BODILESS, LOG, OPEN_GATEWAY, SANDBOX, SIGN_IN, TO_GUARD, TO_MLFLOW
+from tracking_server.nginx_parts import AUTH, BODILESS, BOUNDED, LOG, MAPS, OPEN_GATEWAY, SANDBOX, SIGN_IN, TO_GUARD, TO_MLFLOW
 from tracking_server.settings import Settings
 
 CONNECTIONS = 4096  # a waiting client takes two, and a third while its login is checked
 BODY_MEGABYTES = 64
+# nginx keeps a body on the disk until the whole of it is there, so that MLflow waits for no slow client; but an artifact is passed on as it
+# comes. So many at once, of clients that were let in: 2 GB in all. A batch has 10 kB to 1 MB (MLflow takes no larger one of metrics).
+BATCHES, LARGE_BODIES = 1024, 16
 KEEP_SECONDS = 1  # a connection to MLflow is kept so long for the next request: long enough for a job's stream of metrics
 _REFUSED = r"^/mlflow/(?:ajax-)?api/[0-9.]+/(?:mlflow/)?(?:assistant|jobs)(?:/|$)"
 _REFUSED_BUT_JOBS = _REFUSED.replace("|jobs", "")
@@ -52,37 +55,7 @@ http {{
     proxy_send_timeout 3600s;
     proxy_next_upstream off;
     proxy_max_temp_file_size 0;
-    map $aihub_retry_after $aihub_refusal {{
-        default 429;
-        "" 401;
-    }}
-    map $http_x_forwarded_user $aihub_portal {{
-        default 1;
-        "" "";
-    }}
-    map "$aihub_retry_after$aihub_why:$aihub_portal" $aihub_challenge {{
-        default "";
-        ":" 'Basic realm="MLflow"';
-        "expired:" 'Basic realm="MLflow"';
-    }}
-    map "$http_content_length$http_transfer_encoding" $aihub_body {{
-        default with;
-        "" without;
-        0 without;
-    }}
-    map "$request_method:$aihub_portal:$aihub_body:$http_accept" $aihub_page {{
-        default "";
-        "~^GET:1:without:.*text/html" 1;
-    }}
-    map "$request_method:$aihub_body" $aihub_stray {{
-        default "";
-        "~^PUT:" "";
-        "~:with$" 1;
-    }}
-    map $http_x_request_id $aihub_request_id {{
-        default $request_id;
-        "~^[A-Za-z0-9._-]{{1,64}}$" $http_x_request_id;
-    }}
+{maps}
     map $request_method $aihub_artifact_prefix {{ default ""; DELETE /mlflow; }}
     map $uri $aihub_artifact {{
         default "";
@@ -117,6 +90,7 @@ http {{
         error_page 413 = @too_large;
         error_page 500 = @failed_here;
         error_page 502 504 = @failed;
+        error_page 503 = @crowded;
         location = / {{
             return 308 /mlflow/;
         }}
@@ -162,10 +136,12 @@ http {{
         }}
         location = /mlflow/ {{
 {auth}
+{bodiless}
 {to_mlflow}
         }}
         location ^~ /mlflow/static-files/ {{
 {auth}
+{bodiless}
 {to_mlflow}
             gzip on;
             gzip_proxied any;
@@ -187,6 +163,10 @@ http {{
         }}
         location /mlflow/ {{
 {auth}
+            try_files /nothing @mlflow;
+        }}
+        location @mlflow {{
+{bounded}
 {to_mlflow}
 {sandbox}
         }}
@@ -250,6 +230,11 @@ http {{
             add_header X-Request-Id $aihub_request_id always;
             {reply_503}
         }}
+        location @crowded {{
+            add_header Retry-After 10 always;
+            add_header X-Request-Id $aihub_request_id always;
+            {reply_503_crowded}
+        }}
         location @failed_here {{
             add_header Retry-After 2 always;
             add_header X-Request-Id $aihub_request_id always;
@@ -262,9 +247,10 @@ http {{
 
 def nginx_text(settings: Settings, *, user: str | None) -> str:
     """The whole configuration. `user`: the account of the workers, said only where the master is root."""
+    bounded = BOUNDED.format(batches=BATCHES, large=LARGE_BODIES)
     rules = [
         _refusing(_REFUSED_BUT_JOBS if settings.genai_jobs else _REFUSED),
-        OPEN_GATEWAY if settings.allow_gateway else _refusing(_GATEWAY),
+        OPEN_GATEWAY.format(bounded=bounded) if settings.allow_gateway else _refusing(_GATEWAY),
     ]
     return _TEMPLATE.format(
         keep=KEEP_SECONDS,
@@ -275,8 +261,10 @@ def nginx_text(settings: Settings, *, user: str | None) -> str:
         listen=settings.listen,
         auth=AUTH,
         log=LOG,
+        maps=MAPS,
         sign_in=SIGN_IN,
         bodiless=BODILESS,
+        bounded=bounded,
         to_guard=TO_GUARD,
         to_mlflow=TO_MLFLOW,
         sandbox=SANDBOX,

@@ -41,13 +41,22 @@ SANDBOX = """\
             add_header Content-Security-Policy sandbox always;
             add_header X-Content-Type-Options nosniff always;"""
 
+# In a location that `try_files` leads to once somebody is let in: nginx counts before it asks who it is, and would count strangers, too.
+BOUNDED = """\
+            limit_conn batches {batches};
+            limit_conn large {large};"""
+
 OPEN_GATEWAY = f"""\
-        location ^~ /mlflow/gateway/ {{
+        location ^~ /mlflow/gateway/ {{{{
 {AUTH}
+            try_files /nothing @gateway;
+        }}}}
+        location @gateway {{{{
+{{bounded}}
 {TO_MLFLOW}
 {SANDBOX}
             proxy_buffering off;
-        }}"""
+        }}}}"""
 """A model's words are passed on as they come."""
 
 # Whoever asks: a line is no longer than this, since anybody may write them, as fast as the network is.
@@ -64,3 +73,47 @@ LOG = """\
     map $aihub_principal $aihub_who { default $aihub_principal; "" -; - $aihub_answered; }
     log_format box '$remote_addr $aihub_who [$time_iso8601] $aihub_method $aihub_path $status '
                    '$body_bytes_sent $request_time $aihub_request_id';"""
+
+MAPS = """\
+    map $aihub_retry_after $aihub_refusal {
+        default 429;
+        "" 401;
+    }
+    map $http_x_forwarded_user $aihub_portal {
+        default 1;
+        "" "";
+    }
+    map "$aihub_retry_after$aihub_why:$aihub_portal" $aihub_challenge {
+        default "";
+        ":" 'Basic realm="MLflow"';
+        "expired:" 'Basic realm="MLflow"';
+    }
+    map "$http_content_length$http_transfer_encoding" $aihub_body {
+        default with;
+        "" without;
+        0 without;
+    }
+    map "$http_content_length:$http_transfer_encoding" $aihub_batch {
+        default "";
+        "~^[0-9]{5,6}:$" 1;
+    }
+    map "$http_content_length:$http_transfer_encoding" $aihub_large {
+        default 1;
+        "~^[0-9]{0,6}:$" "";
+    }
+    limit_conn_zone $aihub_batch zone=batches:32k;
+    limit_conn_zone $aihub_large zone=large:32k;
+    map "$request_method:$aihub_portal:$aihub_body:$http_accept" $aihub_page {
+        default "";
+        "~^GET:1:without:.*text/html" 1;
+    }
+    map "$request_method:$aihub_body" $aihub_stray {
+        default "";
+        "~^PUT:" "";
+        "~:with$" 1;
+    }
+    map $http_x_request_id $aihub_request_id {
+        default $request_id;
+        "~^[A-Za-z0-9._-]{1,64}$" $http_x_request_id;
+    }"""
+"""What the locations ask of a request. `aihub_batch` and `aihub_large`: what is counted for `BOUNDED`."""
