@@ -52,6 +52,37 @@ ended = []
 os.waitpid = waitpid
 print(Workers(2, serve).run())
 """
+_KILLED_MEANWHILE = """
+import os, signal
+from tracking_server.mlflow_process.workers import Workers
+
+begun, begins = os.pipe()
+waited_for, waits = os.pipe()
+
+def serve(number):
+    os.close(waits)
+    if number == 0:
+        os.read(begun, 1)
+        os.kill(os.getpid(), signal.SIGKILL)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    os.write(begins, b"x")
+    signal.sigwait([signal.SIGTERM])
+    os.read(waited_for, 1)  # what it has begun lasts until somebody waits for its end
+    print("answered", flush=True)
+
+# The first wait is for the one that is killed.
+waited, ended = os.waitpid, []
+
+def waitpid(*asked):
+    if ended:
+        os.close(waits)
+    found = waited(*asked)
+    ended.append(found[0])
+    return found
+
+os.waitpid = waitpid
+print(Workers(2, serve).run())
+"""
 _NEVER_BLOCKS = """
 import os, socket, uvicorn
 from tracking_server.mlflow_process.door import Door
@@ -124,6 +155,10 @@ def test_who_is_told_to_end_while_workers_are_made_ends_them_all() -> None:
 
 def test_a_worker_that_fails_while_another_falls_asleep_is_not_taken_for_asleep() -> None:
     assert run(_FAILS_MEANWHILE) == ["1"]
+
+
+def test_a_worker_that_is_killed_takes_nobodys_request_along_but_its_own() -> None:
+    assert run(_KILLED_MEANWHILE) == ["answered", "1"]
 
 
 def test_a_worker_that_starts_never_lets_the_others_wait_for_a_connection() -> None:

@@ -142,8 +142,9 @@ class MlflowProcess:
             self.reason = reason[:_REASON_CHARACTERS]
         if state == "ready" and self.state is State.WAKING:
             self._ready()
-        elif state == "draining" and self.state is State.AWAKE:
+        elif state == "draining" and self.state is State.AWAKE:  # of itself: one of its workers failed
             self.state = State.DRAINING
+            self._bound_drain()
 
     def _ready(self) -> None:
         self.state = State.AWAKE
@@ -209,6 +210,9 @@ class MlflowProcess:
     def _drain(self, running: Running) -> None:
         self.state = State.DRAINING
         running.drain()
+        self._bound_drain()
+
+    def _bound_drain(self) -> None:
         self._cancel_timers()
         self._deadline = self._loop.later(self._drain_seconds + _KILL_GRACE, self.kill)
 

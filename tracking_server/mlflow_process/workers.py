@@ -90,8 +90,17 @@ class Workers:
             number = self._numbers.pop(pid)
             if not self._ended_well(status) or not self._serve_on(number):
                 self._stop()
+                self._wait_for_the_rest()
                 return 1
         return 0
+
+    def _wait_for_the_rest(self) -> None:
+        """They end what they have begun, and the guard bounds it. None takes the place of the one that failed: what that had spooled is
+        counted until MLflow starts anew.
+        """
+        while self._numbers:
+            pid, _status = os.waitpid(-1, 0)
+            self._numbers.pop(pid)
 
     def _ended_well(self, status: int) -> bool:
         return self._stopping or os.waitstatus_to_exitcode(status) == 0
