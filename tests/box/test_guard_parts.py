@@ -62,6 +62,26 @@ def test_a_full_disk_ends_no_guard(monkeypatch: pytest.MonkeyPatch) -> None:
     log.last_words("the last")
 
 
+def test_a_clock_that_was_ahead_at_a_start_forgets_nobody_who_signed_out(tmp_path: Path) -> None:
+    path, now, month = tmp_path / "spent", 1000.0, 30 * 86400.0
+    Spent(path, now=now).add("session", now + 43200, now=now)
+    assert "session" in Spent(path, now=now + month)
+    again = Spent(path, now=now + 60)
+    assert ("session" in again, again.survived) == (True, True)
+
+
+def test_what_is_over_is_forgotten_but_for_the_latest(tmp_path: Path) -> None:
+    path = tmp_path / "spent"
+    spent = Spent(path, now=0.0)
+    spent.add("it-lasts", 1000.0, now=0.0)
+    for number in range(5000):
+        spent.add(f"ticket-{number}", 10.0, now=20.0)
+    assert len(path.read_text().splitlines()) < 4096
+    again = Spent(path, now=30.0)
+    assert "it-lasts" in again
+    assert [f"ticket-{number}" in again for number in (0, 3975, 3976, 4999)] == [False, False, True, True]
+
+
 def test_a_clock_that_was_ahead_at_the_start_keeps_nobody_out_for_long(tmp_path: Path) -> None:
     times = [9 * 3600.0]
     sessions = Sessions(lambda: settings(origins=["http://127.0.0.1:1"]), Spent(tmp_path / "spent", now=times[0]), clock=lambda: times[0])

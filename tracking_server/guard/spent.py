@@ -1,4 +1,5 @@
-"""What may not be used again: tickets that were used, sessions that were signed out. Kept until they would have expired anyway.
+"""What may not be used again: tickets that were used, sessions that were signed out. Kept until they would have expired anyway, and the
+latest for longer: a clock that is weeks ahead says of all that they have, and once it is right they could be used again.
 
 A file in `run/` remembers it over a restart of the guard. It is not forced to the disk at each use, so after a reboot of the machine (the
 kernel's boot id, its first line, is another) it counts as lost, and tickets from before the guard's start are refused.
@@ -14,6 +15,7 @@ from pathlib import Path
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _UNKNOWN = "unknown"
 _TIDY_LINES = 4096
+_LATEST = 1024
 _LINE = re.compile(r"([!-~]+) ([0-9]+\.[0-9]{3})")
 
 
@@ -23,7 +25,7 @@ class Spent:
     def __init__(self, path: Path, *, now: float) -> None:
         self._path = path
         self._until: dict[str, float] = {}
-        self.survived = self._load(now)
+        self.survived = self._load()
         self._lines = 0
         self._file = -1
         self._tidy(now)
@@ -46,19 +48,20 @@ class Spent:
     def __contains__(self, name: str) -> bool:
         return name in self._until
 
-    def _load(self, now: float) -> bool:
+    def _load(self) -> bool:
         try:
             status = self._path.stat()
             boot, *lines = self._path.read_text(encoding="ascii", errors="replace").splitlines()
         except (OSError, ValueError):
             return False
         entries = [entry for entry in map(_LINE.fullmatch, lines) if entry]  # one that was torn takes none of the others along
-        self._until = {entry[1]: float(entry[2]) for entry in entries if float(entry[2]) > now}
+        self._until = {entry[1]: float(entry[2]) for entry in entries}
         return len(entries) == len(lines) and status.st_uid == os.geteuid() and boot != _UNKNOWN and boot == _boot_id()
 
     def _tidy(self, now: float) -> None:
         """Write the file anew with what still counts."""
-        self._until = {name: until for name, until in self._until.items() if until > now}
+        latest = len(self._until) - _LATEST
+        self._until = {name: until for place, (name, until) in enumerate(self._until.items()) if place >= latest or until > now}
         fresh = self._path.with_name(self._path.name + ".new")
         file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
