@@ -25,6 +25,13 @@ def is_there(path: Path) -> bool | None:
     return True
 
 
+def refuse_links(box: Path) -> None:
+    """What root's daemon is to mount is a box's directory, or a folder in it, and no link to another. Error: ``keeper_failed``."""
+    for folder in (box, *box.iterdir()):
+        if folder.is_symlink():
+            raise ServiceError("keeper_failed", why=f"{folder} is a link")
+
+
 def stored_bytes(path: Path) -> int:
     """What it takes on the disk: a file may say that it is larger than any disk. One that cannot be seen counts nothing."""
     try:

@@ -137,7 +137,10 @@ class Settings:
     stop_timeout: float = _row(60, "Seconds that requests under way get when a server is stopped.", least=0)
     nginx: str = _row("nginx", "The nginx program.")
     # how servers run in containers (`runtime: docker`)
-    docker_host: str = _row("unix:///run/docker.sock", "The daemon's address; Podman's Docker-compatible socket is one too.")
+    docker_host: str = _row(
+        "unix:///run/docker.sock",
+        "The daemon's socket, `unix:///PATH` (no other address is taken); Podman's Docker-compatible one is one too.",
+    )
     docker_timeout: float = _row(60, "Seconds that the daemon may take for an answer.", least=1)
     image: str = _row("aihub-box:{version}", "Name of the servers' image; `{version}` is the MLflow version.")
     uid_first: int = _row(1900000000, "First of the uids of the servers' containers, two for each; nobody else may have them.", least=1000)

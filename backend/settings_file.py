@@ -260,6 +260,9 @@ def _containers(settings: Settings) -> Iterator[tuple[str, str]]:
             yield name, _("is no network ({why}); write e.g. 10.213.0.0/22", why=str(error))
     if len(subnets) == 2 and subnets[0].overlaps(subnets[1]):
         yield "mlflow_network", _("overlaps gate_network ({other}); choose another", other=settings.gate_network)
+    if not settings.docker_host.startswith("unix:///"):
+        told = _("is {value!r}; write unix:///PATH, its socket: who reaches an address of the daemon is root", value=settings.docker_host)
+        yield "docker_host", told
     if settings.image.replace("{version}", "") == settings.image or "{" in settings.image.replace("{version}", ""):
         yield "image", _("is {value!r}; write {version} once, where the MLflow version stands, and no other braces", value=settings.image)
 

@@ -41,7 +41,7 @@ def _make_state(settings: Settings) -> None:
 
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     settings.state_dir.chmod(0o700)
-    for folder in (settings.run_dir, settings.servers_dir, settings.kept_dir):
+    for folder in (settings.run_dir, settings.servers_dir, *settings.copies_dirs):
         folder.mkdir(exist_ok=True, mode=0o700)
     made = Keyring(settings.keys_file).create()
     registry = open_registry(settings)

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from backend.domain import BoxState, Observation, SizeClass
 from backend.errors import ServiceError
+from backend.reach import refuse_links
 from backend.runtimes.docker import Engine, EngineConflictError, MissingError
 from backend.runtimes.docker_seen import Container
 from backend.runtimes.docker_spec import GATE, LABEL, MLFLOW, ROLES, Pod, bind, create_arguments, one_shot
@@ -70,6 +71,7 @@ class ContainerRuntime:
 
     def migrate(self, *, server_id: str, directory: Path, mlflow_version: str, timeout: float) -> None:
         """See the port: in a container of that version's image, as the uid of the box's MLflow, with the database and nothing else."""
+        refuse_links(directory)
         owner = _uids(directory)[1]
         arguments = {
             **one_shot(memory=MIGRATE_MEMORY, pids=MIGRATE_PIDS),
@@ -137,6 +139,7 @@ class ContainerRuntime:
         return "\n".join(part for part in parts if part)
 
     def _pod(self, server_id: str, directory: Path, mlflow_version: str, size: SizeClass) -> Pod:
+        refuse_links(directory)
         image = self._image_id(mlflow_version)
         gate, mlflow = self._site.networks
         return Pod(

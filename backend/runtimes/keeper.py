@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Final
 
 from backend.atomic import ensure_space, make_private, remove_tree, sync_folder
 from backend.errors import ServiceError
-from backend.reach import ensure_room
+from backend.reach import ensure_room, refuse_links
 from backend.runtimes.docker import UNREADY, Engine, EngineConflictError, MissingError
 from backend.runtimes.docker_spec import MIB, bind, one_shot
 from backend.snapshots import DATABASE, copied_files, files_of, replace_database
@@ -25,6 +25,8 @@ BYTES_A_SECOND: Final = 4 * MIB
 """What the slowest disk takes and proves: a large database gets the time that it needs."""
 MEMORY: Final = 256 * MIB
 PIDS: Final = 16
+LEAST_UID: Final = 1000
+"""As the setting ``uid_first`` has it: a row that says less was not written by the service."""
 _SCRIPT: Final = Path(__file__).with_name("keeper_script.py")
 _OWNERS: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
 _LOOKED_INTO: Final = ("run", "log", "data", "tmp")
@@ -43,24 +45,24 @@ class ContainerKeeper:
 
     def prepare(self, directory: Path, uids: tuple[int, int] | None) -> None:
         """See the port. A box that is prepared already, and whose folders are right, costs one look."""
-        if uids is None:
-            raise ValueError("a box in containers has uids")
+        if uids is None or min(uids) < LEAST_UID:
+            raise ValueError("a box in containers has uids, and none of the system's")
         if _is_prepared(directory, uids):
             return
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         arguments = ["prepare", str(os.geteuid()), str(os.getegid()), *map(str, uids)]
-        self._run(arguments, user="0:0", rights=_OWNERS, mounts=[bind(directory, "/box")])
+        self._run(arguments, box=directory, user="0:0", rights=_OWNERS, mounts=[bind(directory, "/box")])
 
     def remove(self, directory: Path) -> None:
         """See the port."""
         if directory.is_dir() and any(directory.iterdir()):
-            self._run(["remove"], user="0:0", rights=("DAC_OVERRIDE", "FOWNER"), mounts=[bind(directory, "/box")])
+            self._run(["remove"], box=directory, user="0:0", rights=("DAC_OVERRIDE", "FOWNER"), mounts=[bind(directory, "/box")])
         remove_tree(directory)
 
     def reopen(self, directory: Path) -> None:
         """See the port. A box that is as it was made costs one look."""
         if not _is_open(directory):
-            self._run(["open", str(os.getegid())], user="0:0", rights=_OWNERS, mounts=[bind(directory, "/box")])
+            self._run(["open", str(os.getegid())], box=directory, user="0:0", rights=_OWNERS, mounts=[bind(directory, "/box")])
 
     def copy_database(self, directory: Path, target: Path) -> None:
         """See the port. The box's own uid reads it, in a container that has nothing else: what is in the file cannot reach the service."""
@@ -91,7 +93,7 @@ class ContainerKeeper:
             (given / DATABASE).chmod(0o644)
             touching()
             mounts = [bind(data, "/box/data"), bind(given, "/in", read_only=True)]
-            self._run(["place"], user=_owner_of(data), mounts=mounts, size=needed, writes=directory.name)
+            self._run(["place"], box=directory, user=_owner_of(data), mounts=mounts, size=needed, writes=directory.name)
 
     def _fetch(self, verb: str, data: Path, targets: Mapping[str, Path], size: int) -> None:
         """Files of the box's own uid become the service's, each through one that was made for it; all targets are in one folder."""
@@ -101,7 +103,7 @@ class ContainerKeeper:
             for file in ours.values():
                 os.fchmod(file.fileno(), 0o666)
             out.chmod(0o1777)  # its parent is the service's alone; sticky: the files can be written to, not replaced
-            self._run([verb], user=_owner_of(data), mounts=[bind(data, "/box/data"), bind(out, "/out")], size=size)
+            self._run([verb], box=data.parent, user=_owner_of(data), mounts=[bind(data, "/box/data"), bind(out, "/out")], size=size)
             for name, target in targets.items():
                 _take(out / name, ours[name], target)
 
@@ -109,15 +111,17 @@ class ContainerKeeper:
         self,
         arguments: Sequence[str],
         *,
+        box: Path,
         user: str,
         mounts: Sequence[Mapping[str, Any]],
         rights: Sequence[str] = (),
         size: int = 0,
         writes: str | None = None,
     ) -> None:
-        """``size``: how many bytes it has to do with; ``writes``: whose database it changes. Errors: ``disk_full``, ``snapshot_failed``,
-        ``keeper_failed``, ``image_missing``, ``runtime_unavailable``.
+        """``box``: whose it is; ``size``: how many bytes it has to do with; ``writes``: whose database it changes. Errors: ``disk_full``,
+        ``snapshot_failed``, ``keeper_failed``, ``image_missing``, ``runtime_unavailable``.
         """
+        refuse_links(box)
         seconds = SECONDS + size / BYTES_A_SECOND
         wanted = {
             **one_shot(memory=MEMORY, pids=PIDS),

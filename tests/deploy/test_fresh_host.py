@@ -66,6 +66,24 @@ def test_the_first_tracking_server_under_the_units_rules(installed: Installed) -
     assert "experiments" in installed.answers()
 
 
+def test_what_answers_requests_can_put_nothing_in_a_servers_place(installed: Installed) -> None:
+    """With `runtime: docker` the reconciler has root's daemon mount these folders: a link there would be any folder of the host."""
+    host, pid = installed.host, installed.main_pid("aihub-web")
+    (server,) = host.run("ls /var/lib/aihub/servers").stdout.split()
+    entered = f"nsenter --target={pid} --mount setpriv --reuid=aihub --regid=aihub --clear-groups --no-new-privs"
+    for tried, refused in (
+        (f"mv servers/{server} servers/away", "Read-only file system"),
+        ("ln -s / servers/.removed-k3v9x2m7q4ab", "Read-only file system"),
+        ("touch kept/x previous/x replaced/x", "Read-only file system"),
+        ("mv servers away", "busy"),
+        ("umount servers", "must be superuser"),
+    ):
+        done = host.run(f"{entered} sh -c 'cd /var/lib/aihub && exec {tried}'", check=False)
+        assert done.returncode != 0
+        assert refused in done.stderr, tried
+    host.run(f"{entered} touch /var/lib/aihub/registry.db")  # else it is the account's as ever
+
+
 def test_a_restart_of_both_units_stops_no_server(installed: Installed) -> None:
     guards = "pgrep -f 'tracking_server /var/lib/aihub/servers'"
     before, units = installed.host.run(guards).stdout, [installed.main_pid(unit) for unit in ("aihub-web", "aihub-reconciler")]

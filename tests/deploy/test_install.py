@@ -14,6 +14,7 @@ from mlwf.connection import connection
 from mlwf.munge import MungeAuth
 from mlwf.token_auth import TokenAuth
 
+from backend.settings import Settings
 from backend.settings_file import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,10 +67,17 @@ def test_the_units_commands_are_ones_that_there_are(unit: Path) -> None:
         assert {word for word in words if word.startswith("--")} <= _options(words[:1]), line
 
 
+def test_what_answers_requests_writes_in_no_folder_that_roots_daemon_mounts() -> None:
+    settings = Settings(state_dir=Path("/var/lib/aihub"))
+    line = re.search(r"^ReadOnlyPaths=(.*)$", (DEPLOY / "systemd" / "aihub-web.service").read_text(), re.MULTILINE)
+    assert line
+    assert line[1].split() == [f"-{folder}" for folder in (settings.servers_dir, *settings.copies_dirs)]
+
+
 def test_only_the_reconciler_may_use_docker() -> None:
     web, reconciler = ((DEPLOY / "systemd" / f"aihub-{name}.service").read_text() for name in ("web", "reconciler"))
     assert "SupplementaryGroups" not in web
-    assert "InaccessiblePaths=-/run/docker.sock" in web
+    assert "InaccessiblePaths=-/run/docker.sock -/run/containerd " in web
     assert "SupplementaryGroups" not in reconciler
     assert "SupplementaryGroups=docker\n" in (DEPLOY / "systemd" / "docker.conf").read_text()
     assert "-/run/aihub-podman.sock" in web

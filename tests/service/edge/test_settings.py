@@ -64,6 +64,10 @@ def test_the_environment_names_the_file(tmp_path: Path, monkeypatch: pytest.Monk
         ("inside_host: h:1\n", "line 1: inside_host is 'h:1'; write a host name or address without port"),
         ("prefix_root: a//b\n", "line 1: prefix_root is 'a//b'; use letters, digits, . _ - and single slashes inside"),
         ("port_first: 25000\nport_last: 24000\n", "line 2: port_last is below port_first (25000); make it larger"),
+        (
+            "docker_host: tcp://127.0.0.1:2375\n",
+            "line 1: docker_host is 'tcp://127.0.0.1:2375'; write unix:///PATH, its socket: who reaches an address of the daemon is root",
+        ),
         ("region: a\nregion: b\n", "line 2: region stands on line 1 already; keep one of them"),
         ("- a\n", "line 1: the file must be `name: value` lines; write it so"),
     ],

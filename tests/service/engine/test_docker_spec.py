@@ -16,6 +16,7 @@ from backend.cli.owner import as_owner
 from backend.domain import SizeClass
 from backend.errors import ServiceError
 from backend.registry.models import Server
+from backend.runtimes.containers import ContainerRuntime
 from backend.runtimes.docker_spec import Pod, create_arguments, one_shot
 from backend.runtimes.keeper import ContainerKeeper
 from backend.settings import Settings
@@ -157,6 +158,47 @@ def box_with_database(home: Path, size: int = 0) -> Path:
     with (home / "box" / "data" / "mlflow.db").open("wb") as database:
         database.truncate(size)
     return home / "box"
+
+
+ON_A_BOX: dict[str, Callable[[ContainerKeeper, Path], object]] = {
+    "prepare": lambda keeper, box: keeper.prepare(box, (1000000, 1000001)),
+    "remove": lambda keeper, box: keeper.remove(box),
+    "reopen": lambda keeper, box: keeper.reopen(box),
+    "copy": lambda keeper, box: keeper.copy_database(box, box.parent / "taken.db"),
+    "files": lambda keeper, box: keeper.copy_files(box, box.parent),
+    "place": lambda keeper, box: keeper.place_database(box, box / "data" / "mlflow.db"),
+}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders to a box's uid")
+@pytest.mark.parametrize("of", ["the box", "its data"])
+@pytest.mark.parametrize("act", list(ON_A_BOX))
+def test_roots_daemon_is_given_no_link_in_a_boxs_place(tmp_path: Path, act: str, of: str):
+    """Whoever put it there would have root do that anywhere on the host."""
+    elsewhere = box_with_database(tmp_path / "elsewhere") / ("." if of == "the box" else "data")
+    os.chown(tmp_path / "elsewhere" / "box" / "data", 1_000_001, 1_000_001)
+    (tmp_path / "elsewhere" / "box" / "data").chmod(0o500)  # for `reopen`
+    box = tmp_path / "servers" / "k3v9x2m7q4ab"
+    if of == "the box":
+        box.parent.mkdir()
+    else:
+        box.mkdir(parents=True)
+    link = box if of == "the box" else box / "data"
+    link.symlink_to(elsewhere)
+    os.chown(link, 1_000_001, 1_000_001, follow_symlinks=False)
+    with pytest.raises(ServiceError, match=f"keeper_failed.*{link} is a link"):
+        ON_A_BOX[act](keeper_of(unused), box)
+    with pytest.raises(ServiceError, match=f"keeper_failed.*{link} is a link"):
+        ContainerRuntime(engine=None, site=None).start(  # type: ignore[arg-type]
+            server_id="k3v9x2m7q4ab", directory=box, mlflow_version="3.17.2", size=SIZE
+        )
+    assert (tmp_path / "elsewhere" / "box" / "data" / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize("uids", [None, (0, 1), (999, 1000)])
+def test_no_box_gets_a_uid_of_the_systems(tmp_path: Path, uids: tuple[int, int] | None):
+    with pytest.raises(ValueError, match="none of the system's"):
+        keeper_of(unused).prepare(tmp_path / "box", uids)
 
 
 def test_a_copy_is_what_the_container_wrote_into_the_services_file(tmp_path: Path):
