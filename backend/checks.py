@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from sqlalchemy import select
 
-from backend import audit, disk, listeners, networks, portpool, service, versions, wiring
+from backend import audit, container_checks, disk, listeners, portpool, service, versions, wiring
+from backend.check_shape import Check, Finding
 from backend.domain import Caller, Status
 from backend.i18n import _
 from backend.keyring import Keyring
@@ -22,23 +22,9 @@ from backend.registry.database import Registry
 from backend.registry.models import Port, Server
 from backend.settings import Settings
 
-State = Literal["ok", "warning", "failure"]
 SOMAXCONN: Final = Path("/proc/sys/net/core/somaxconn")
 BACKLOG: Final = 4096
 """What a server's box asks for, so that a crowd waits in the queue instead of being refused."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One line: what was looked at (by a name that scripts know), how it is, and the cure where it is not well."""
-
-    name: str
-    state: State
-    detail: str
-    cure: str = ""
-
-
-Check = Callable[[Settings], Iterator[Finding]]
 
 
 def state_folder(settings: Settings) -> Iterator[Finding]:
@@ -134,20 +120,6 @@ def runtime(settings: Settings) -> Iterator[Finding]:
     else:
         lack = _("there is no {program}", program=settings.nginx)
         yield Finding(name="nginx", state="failure", detail=lack, cure=_("install nginx, or set nginx"))
-
-
-def resolvers(settings: Settings) -> Iterator[Finding]:
-    """Servers in containers can look up the names that they may reach."""
-    if settings.runtime != "docker":
-        return
-    found = networks.resolvers(settings)
-    if found:
-        yield Finding(name="DNS", state="ok", detail=_("the servers ask {addresses}", addresses=", ".join(found)))
-    elif networks.has_names(networks.allow_list(settings)):
-        detail = _("there is no DNS server that containers can reach, so the servers do not find what endpoint_url and egress name")
-        yield Finding(name="DNS", state="failure", detail=detail, cure=_("set resolvers to the site's DNS servers"))
-    else:
-        yield Finding(name="DNS", state="ok", detail=_("none, and none is needed: endpoint_url and egress are addresses"))
 
 
 def environments(settings: Settings) -> Iterator[Finding]:
@@ -254,7 +226,8 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("keys", keys),
     ("users and groups", user_directory),
     ("runtime", runtime),
-    ("DNS", resolvers),
+    ("DNS", container_checks.resolvers),
+    ("firewall", container_checks.firewall),
     ("MLflow", environments),
     ("ports", ports),
     ("somaxconn", backlog),

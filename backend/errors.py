@@ -136,6 +136,11 @@ FAILURES: Final[dict[str, Failure]] = {
         "An upgrade can be rolled back for some days only; ask the admins for a backup.",
     ),
     "endpoint_fixed": Failure(403, "This site's tracking servers use the object store {endpoint} only", "Leave endpoint_url out."),
+    "endpoint_closed": Failure(
+        422,
+        "The firewall of this site's tracking servers lets none of them connect to the object store {endpoint}",
+        "Name a store that is open to them, or ask the admins to add {entry} to the setting egress.",
+    ),
     "no_portal": Failure(
         409, "This site has no portal through which a browser could sign in", "Use the inside URL with a registered user name and password."
     ),

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import json
 import re
 import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,9 @@ from backend.settings import Settings
 RESOLV_CONFS: Final = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 """The second is where systemd-resolved keeps the servers that it asks itself; the first names only its own stub on loopback then."""
 LEAST_ADDRESSES: Final = 16
+ANSWER_SECONDS: Final = 6 * 3600
+"""For so long an address that a name had stays allowed after the last look-up that gave it."""
+_COMMENT: Final = 120
 _ENTRY: Final = re.compile(r"(?P<host>[A-Za-z0-9.-]+(/\d{1,2})?):(?P<port>\d{1,5})")
 _DNS: Final = 53
 _HTTP: Final = {"http": 80, "https": 443}
@@ -43,6 +47,18 @@ class Target:
     def __str__(self) -> str:
         address = self.network.network_address if self.network.prefixlen == 32 else self.network
         return f"{address} . {self.port}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """An address that a name of the allow-list had, and for how many more seconds it may be connected to."""
+
+    target: Target
+    entry: str
+    seconds: int
+
+    def __str__(self) -> str:
+        return f'{self.target} timeout {self.seconds}s comment "{self.entry}"'
 
 
 def install_id(state_dir: Path) -> str:
@@ -83,11 +99,14 @@ def allow_list(settings: Settings) -> tuple[str, ...]:
     """``HOST:PORT`` of all that MLflow may reach: the site's object store and what the admin adds. An endpoint that a member names is not
     in it: else the list would be the members'.
     """
-    found = []
-    if settings.endpoint_url is not None:
-        parts = urlsplit(settings.endpoint_url)
-        found.append(f"{parts.hostname}:{parts.port or _HTTP[parts.scheme]}")
+    found = [] if settings.endpoint_url is None else ["{}:{}".format(*place_of(settings.endpoint_url))]
     return tuple(dict.fromkeys([*found, *settings.egress]))
+
+
+def place_of(url: str) -> tuple[str, int]:
+    """Host and port of an object store's address."""
+    parts = urlsplit(url)
+    return str(parts.hostname), parts.port or _HTTP[parts.scheme]
 
 
 def has_names(entries: Iterable[str]) -> bool:
@@ -116,7 +135,7 @@ def targets(entries: Sequence[str], lookup: Lookup | None = None) -> Iterator[Ta
         match = _ENTRY.fullmatch(entry)
         if match is None or not 0 < int(match["port"]) < 65536:
             raise EntryError(_("egress: {entry!r} is not HOST:PORT or NETWORK/BITS:PORT; write it so", entry=entry))
-        for network in _addresses(entry, match["host"], int(match["port"]), lookup or _look_up):
+        for network in _addresses(entry, match["host"], int(match["port"]), lookup or look_up):
             if network.is_loopback or network.is_link_local:
                 raise EntryError(
                     _(
@@ -141,31 +160,59 @@ def _addresses(entry: str, host: str, port: int, lookup: Lookup) -> list[ipaddre
         raise EntryError(_("egress: {host} has no address now ({why}); correct the name, or try again", host=host, why=why)) from None
 
 
-def _look_up(host: str, port: int) -> list[str]:
+def look_up(host: str, port: int) -> list[str]:
+    """The IPv4 addresses that the name has now. Error: ``OSError``."""
     return [str(found[4][0]) for found in socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)]
 
 
-def ruleset(install: str, allowed: Iterable[Target], dns: Sequence[str]) -> str:
+def answers(found: Mapping[str, Iterable[Target]], earlier: Iterable[Answer]) -> list[Answer]:
+    """What the names of the allow-list (each entry with its addresses now) lead to, and led to in the last hours: MLflow may have asked
+    another DNS server, or at another moment. What is no more in the list goes at once.
+    """
+    now = {target: entry for entry, targets_of in found.items() if has_names([entry]) for target in targets_of}
+    kept = {_comment(entry) for entry in found}
+    old = {each.target: each for each in earlier if each.target not in now and each.entry in kept and each.seconds > 0}
+    fresh = [Answer(target=one, entry=_comment(now[one]), seconds=ANSWER_SECONDS) for one in sorted(now)]
+    return [*fresh, *(old[one] for one in sorted(old))]
+
+
+def earlier_answers(listed: str) -> list[Answer]:
+    """Those of a table that is in force: what ``nft --json list set`` says of its set ``answers``."""
+    sets = [each["set"] for each in json.loads(listed)["nftables"] if "set" in each]
+    elements = [element["elem"] for one in sets for element in one.get("elem", ())]
+    return [
+        Answer(target=Target(ipaddress.IPv4Network(address), port), entry=each["comment"], seconds=each["expires"])
+        for each in elements
+        for address, port in [each["val"]["concat"]]
+    ]
+
+
+def _comment(entry: str) -> str:
+    """For nft, which takes 128 characters; a host's name may have more."""
+    return entry if len(entry) < _COMMENT else hashlib.sha256(entry.encode()).hexdigest()
+
+
+def table_name(install: str) -> str:
+    """Family and name, as nft's commands have it."""
+    return f"inet aihub_{install}"
+
+
+def ruleset(install: str, allowed: Iterable[Target], dns: Sequence[str], answered: Iterable[Answer] = ()) -> str:
     """The whole table, for ``nft -f``: one transaction that replaces what was there, so that there is never a moment without rules."""
     gate, mlflow = bridge_names(install)
-    table = f"inet aihub_{install}"
-    egress = ", ".join(map(str, _merged(allowed)))
-    resolved = ", ".join(sorted(set(dns)))
+    table = table_name(install)
+    sets = (
+        _set("egress", "ipv4_addr . inet_service", _merged(allowed), flags="interval"),
+        _set("answers", "ipv4_addr . inet_service", answered, flags="timeout"),
+        _set("resolvers", "ipv4_addr", sorted(set(dns))),
+    )
     return f"""table {table} {{}}
 delete table {table}
 table {table} {{
-    set egress {{
-        type ipv4_addr . inet_service
-        flags interval
-        {f"elements = {{ {egress} }}" if egress else ""}
-    }}
-    set resolvers {{
-        type ipv4_addr
-        {f"elements = {{ {resolved} }}" if resolved else ""}
-    }}
-    chain allowed {{
+{"".join(sets)}    chain allowed {{
         ct state established,related accept
         iifname "{mlflow}" ip daddr . tcp dport @egress accept
+        iifname "{mlflow}" ip daddr . tcp dport @answers accept
         iifname "{mlflow}" ip daddr @resolvers meta l4proto {{ tcp, udp }} th dport {_DNS} accept
     }}
     chain forward {{
@@ -184,6 +231,14 @@ table {table} {{
     }}
 }}
 """
+
+
+def _set(name: str, kind: str, elements: Iterable[object], *, flags: str = "") -> str:
+    lines = [f"type {kind}"]
+    lines += [f"flags {flags}"] if flags else []
+    inside = ", ".join(map(str, elements))
+    lines += [f"elements = {{ {inside} }}"] if inside else []
+    return f"    set {name} {{\n" + "".join(f"        {line}\n" for line in lines) + "    }\n"
 
 
 def _merged(allowed: Iterable[Target]) -> Iterator[Target]:

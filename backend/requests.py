@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from backend import audit, bounds, policy, portpool, sizes, tickets, uidpool, versions
+from backend import audit, bounds, egress, policy, portpool, sizes, tickets, uidpool, versions
 from backend.domain import Caller, Desired, Group, OperationKind, OperationState, Status, new_operation_id, new_server_id, prefix_of
 from backend.errors import ServiceError
 from backend.finding import done_already, find, not_there, unfinished
@@ -64,11 +64,12 @@ class Requests:
 
     def create(self, caller: Caller, wish: CreateWish, *, request_id: str | None) -> Operation:
         """Errors: ``not_a_member``, ``group_not_offered``, ``not_allowed``, ``server_exists``, ``too_many_servers``, ``too_many_kept``,
-        ``endpoint_fixed``, ``version_missing``, ``size_unknown``, ``ports_exhausted``, ``uids_exhausted``, ``host_short_of_disk``,
-        ``directory_failed``.
+        ``endpoint_fixed``, ``endpoint_closed``, ``version_missing``, ``size_unknown``, ``ports_exhausted``, ``uids_exhausted``,
+        ``host_short_of_disk``, ``directory_failed``.
         """
         group = policy.check_create(caller, wish.group, self._settings, self._directory)
         wish = replace(wish, endpoint_url=self._endpoint(wish.endpoint_url))
+        egress.check_endpoint(self._settings, wish.endpoint_url)
         version, revision = versions.schema_revision(self._settings, wish.mlflow_version)
         wish = replace(wish, size=sizes.chosen(self._settings, wish.size).name)
         server = self._new_server(caller, group, wish, version, revision)
@@ -143,8 +144,10 @@ class Requests:
         return self._change(ask, lambda _server: payload)
 
     def set_storage(self, caller: Caller, group: str, env: str, wish: StorageWish, *, request_id: str | None) -> Operation:
-        """Other keys or another endpoint for the same bucket. Errors: as ``start``, ``endpoint_fixed``."""
+        """Other keys or another endpoint for the same bucket. Errors: as ``start``, ``endpoint_fixed``, ``endpoint_closed``."""
         endpoint = self._endpoint(wish.endpoint_url)
+        if endpoint is not None:
+            egress.check_endpoint(self._settings, endpoint)
 
         def change(server: Server) -> str:
             return self._encrypted(

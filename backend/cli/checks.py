@@ -12,7 +12,7 @@ from backend.cli.context import acting_admin, confirm, json_option, ready_settin
 from backend.cli.language import _
 
 if TYPE_CHECKING:
-    from backend.checks import Check, Finding
+    from backend.check_shape import Check, Finding
     from backend.settings import Settings
 
 _COLUMNS: Final = {"state": _("state"), "name": _("name"), "detail": _("detail"), "cure": _("cure")}
@@ -27,6 +27,7 @@ NAMES: Final = {
     "users and groups": _("users and groups"),
     "admins": _("admins"),
     "runtime": _("runtime"),
+    "firewall": _("firewall"),
     "MLflow in use": _("MLflow in use"),
     "ports": _("ports"),
     "port to give": _("port to give"),
@@ -72,7 +73,7 @@ def _remove_orphans(settings: Settings, *, yes: bool) -> None:
 
 def _run(name: str, one: Check, settings: Settings) -> Iterator[Finding]:
     """One check; what it could not even look at is a failure with its own words."""
-    from backend.checks import Finding
+    from backend.check_shape import Finding
     from backend.cli.failures import sentence
 
     try:

@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from backend.cli.language import _
 from backend.errors import ServiceError
+from backend.firewall import FirewallError
 from backend.i18n import spoken
 from backend.keyring import KeyringError
 from backend.messages import describe
@@ -23,7 +24,7 @@ def sentence(error: Exception) -> str | None:
     if isinstance(error, ServiceError):
         told = describe(error.code, error.params, spoken())
         return with_cure(told["detail"], told["cure"])
-    if isinstance(error, CommandError | KeyringError):
+    if isinstance(error, CommandError | FirewallError | KeyringError):
         return str(error)
     if isinstance(error, DBAPIError):
         return _of_registry(error)

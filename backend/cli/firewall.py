@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -34,21 +33,24 @@ if TYPE_CHECKING:
 def firewall(context: click.Context, *, apply: bool, ensure: bool, remove: bool) -> None:
     from backend import networks
     from backend.cli.failures import CommandError
+    from backend.firewall import earlier_answers, is_in_force
 
     settings = settings_of(context)
     name = networks.install_id(settings.state_dir)
-    table = f"inet aihub_{name}"
+    table = networks.table_name(name)
     if remove:
         _nft(f"table {table} {{}}\ndelete table {table}\n")
         return
-    allowed, failures = _look_up(networks.allow_list(settings))
-    if failures and (not (apply or ensure) or _is_in_force(table)):
+    found, failures = _look_up(networks.allow_list(settings))
+    if failures and (not (apply or ensure) or is_in_force(name)):
         if not ensure:
             raise CommandError(failures[0])
         for failure in failures:  # Docker, which this start was asked for, is not to stay away because of a name
             click.echo(_("{failure}; until then the rules in force stay", failure=failure), err=True)
         return
-    rules = networks.ruleset(name, allowed, networks.resolvers(settings))
+    allowed = {target for targets in found.values() for target in targets}
+    answers = networks.answers(found, earlier_answers(name) if apply or ensure else ())
+    rules = networks.ruleset(name, allowed, networks.resolvers(settings), answers)
     if not (apply or ensure):
         click.echo(rules, nl=False)
         return
@@ -56,31 +58,28 @@ def firewall(context: click.Context, *, apply: bool, ensure: bool, remove: bool)
     _nft(rules)
     for failure in failures:  # none were in force: the containers are closed rather than open
         click.echo(_("{failure}; until then it is closed to the containers", failure=failure), err=True)
-    click.echo(_("table {table}: {count} addresses allowed", table=table, count=len(set(allowed))))
+    click.echo(_("table {table}: {count} addresses allowed", table=table, count=len(allowed)))
 
 
-def _is_in_force(table: str) -> bool:
-    return _run("list", "table", *table.split()).returncode == 0
-
-
-def _look_up(entries: Iterable[str]) -> tuple[list[Target], list[str]]:
-    """What is allowed, and why entries are not."""
+def _look_up(entries: Iterable[str]) -> tuple[dict[str, list[Target]], list[str]]:
+    """What is allowed by each entry, and why others allow nothing."""
     from backend import networks
 
-    allowed: list[Target] = []
+    found: dict[str, list[Target]] = {}
     failures = []
     for entry in entries:
         try:
-            allowed += networks.targets([entry])
+            found[entry] = list(networks.targets([entry]))
         except networks.EntryError as error:
             failures.append(str(error))
-    return allowed, failures
+    return found, failures
 
 
 def _nft(rules: str, *options: str) -> None:
     from backend.cli.failures import CommandError
+    from backend.firewall import nft
 
-    done = _run(*options, "-f", "-", rules=rules)
+    done = nft(*options, "-f", "-", rules=rules)
     if done.returncode:
         why = done.stderr.strip().splitlines()[0]
         if os.geteuid():
@@ -88,12 +87,3 @@ def _nft(rules: str, *options: str) -> None:
         raise CommandError(
             _("nft refuses the rules, and nothing was changed ({why}); `aihub firewall` shows them: correct egress or resolvers", why=why)
         )
-
-
-def _run(*arguments: str, rules: str = "") -> subprocess.CompletedProcess[str]:
-    from backend.cli.failures import CommandError
-
-    try:
-        return subprocess.run(["nft", *arguments], input=rules, capture_output=True, text=True, timeout=60, check=False)
-    except FileNotFoundError:
-        raise CommandError(_("there is no nft; install nftables (Debian: apt-get install nftables)")) from None

@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from backend import membership, portpool, tickets
+from backend import egress, membership, networks, portpool, tickets
 from backend.domain import BoxState, Desired, OperationKind, Status
 from backend.errors import ServiceError
 from backend.plans import box_steps as box
@@ -36,8 +36,9 @@ def reason_of(error: ServiceError) -> dict[str, Any]:
 
 
 def check_storage(work: Work) -> None:
-    """The key opens the bucket."""
+    """The key opens the bucket, at a store that the server reaches as the service does."""
     storage, key = work.new_storage(work.server())
+    egress.check_endpoint(work.world.settings, storage.endpoint_url, networks.look_up)
     probe = work.world.store.probe(storage=storage, key=key)
 
     def note(_session: Session, server: Server) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +33,7 @@ class Host:
         self._settings = folder / "settings.yml"
         self._folder = folder
         self._name = f"aihub{os.getpid()}firewall"
+        self._etc = Path("/etc/netns") / self._name
         self._table = f"aihub_{install_id(folder / 'state')}"
 
     def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
@@ -39,18 +42,30 @@ class Host:
         return subprocess.run(entered, env=surroundings, capture_output=True, text=True, check=False, timeout=60)
 
     def firewall(self, *argv: str, egress: list[str], by: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-        self._settings.write_text(f"state_dir: {self._folder / 'state'}\negress: {egress}\n")
+        self._settings.write_text(f"runtime: docker\nstate_dir: {self._folder / 'state'}\negress: {egress}\n")
         return self.run(*by, AIHUB, "--settings", str(self._settings), "firewall", *argv)
 
     def in_force(self) -> str:
         """The table, as nft lists it; empty where there is none."""
         return self.run("nft", "list", "table", "inet", self._table).stdout
 
+    def hosts(self, text: str) -> None:
+        """Its /etc/hosts: in place of a DNS server."""
+        self._etc.mkdir(parents=True, exist_ok=True)
+        (self._etc / "hosts").write_text(text)
+
+    def check(self, by: tuple[str, ...] = ()) -> str:
+        """What `aihub check` finds of the firewall."""
+        code = "import sys; from backend import container_checks, settings_file; from pathlib import Path\n"
+        code += "print(*(found.state for found in container_checks.firewall(settings_file.load(Path(sys.argv[1])))))"
+        return self.run(*by, sys.executable, "-c", code, str(self._settings)).stdout.strip()
+
     def make(self) -> None:
         subprocess.run(["ip", "netns", "add", self._name], check=True)
 
     def remove(self) -> None:
         subprocess.run(["ip", "netns", "del", self._name], check=False)
+        shutil.rmtree(self._etc, ignore_errors=True)
 
 
 @pytest.fixture
@@ -105,6 +120,30 @@ def test_what_was_flushed_is_back_with_dockers_next_start(host: Host) -> None:
     assert host.in_force() == ""
     assert host.firewall("--ensure", egress=[HERE]).returncode == 0
     assert "192.0.2.7 . 5432" in host.in_force()
+
+
+def test_an_address_that_a_name_had_stays_open_for_some_hours(host: Host) -> None:
+    """MLflow asks DNS itself, and not at the same moment as the timer."""
+    name = f"s3.{'long-' * 40}name.example.org:443".replace("long-" * 12, "long.", 3)  # longer than nft's comments
+    host.hosts(f"192.0.2.10 {name[:-4]}\n192.0.2.20 other.example.org\n")
+    assert host.firewall("--ensure", egress=[name, "other.example.org:443", HERE]).returncode == 0
+    host.hosts(f"192.0.2.11 {name[:-4]}\n")
+    done = host.firewall("--apply", egress=[name, HERE])
+    assert done.returncode == 0, done.stderr
+    rules = host.in_force()
+    egress, answers = (rules.partition(f"set {name} {{")[2].partition("}\n\n")[0] for name in ("egress", "answers"))
+    assert "192.0.2.11 . 443" in egress
+    assert "192.0.2.10" not in egress
+    assert dict(re.findall(r"(192\.0\.2\.\d+) \. 443 timeout (\dh)", answers)) == {"192.0.2.10": "5h", "192.0.2.11": "6h"}
+    assert "192.0.2.20" not in rules, "its entry is no more"
+
+
+def test_check_says_whether_the_rules_are_in_force(host: Host) -> None:
+    assert host.firewall(egress=[HERE]).returncode == 0
+    assert host.check() == "failure"
+    assert host.firewall("--apply", egress=[HERE]).returncode == 0
+    assert host.check() == "ok"
+    assert host.check(by=NO_ROOT) == "warning"
 
 
 @pytest.mark.parametrize(("by", "cure"), [(NO_ROOT, "run it as root"), (NO_RIGHT, "`aihub firewall` shows them")])

@@ -151,7 +151,7 @@ def _site(docker: Docker, home: Path, choices: dict[str, Any]) -> DockerSite:
         "mlflow_network": MLFLOW_NETWORK,
         "port_first": free_range(PORTS),
         "stop_timeout": 20,
-        "egress": ("192.0.2.7:443",),
+        "egress": ("s3.example.org:80",),
         **choices,
     }
     site = DockerSite(home, **values)

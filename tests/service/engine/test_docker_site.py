@@ -107,6 +107,10 @@ def test_the_firewall_refuses_all_but_the_allow_list(site: DockerSite):
             nft(networks.ruleset(install, networks.targets([f"{gateway}:{port}"]), []))
             assert reaches("mlflow", gateway, port)
             assert not reaches("gate", gateway, port)
+            (target,) = networks.targets([f"{gateway}:{port}"])
+            nft(networks.ruleset(install, [], [], [networks.Answer(target=target, entry="name:1", seconds=600)]))
+            assert reaches("mlflow", gateway, port), "an address that a name had before"
+            assert not reaches("gate", gateway, port)
         finally:
             nft(f"delete table inet aihub_{install}\n")
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from backend import checks, disk, networks, uidpool, versions
+from backend import checks, container_checks, disk, networks, uidpool, versions
 from backend.cli.owner import as_owner
 from backend.domain import SizeClass
 from backend.errors import ServiceError
@@ -386,6 +386,6 @@ def test_check_says_that_containers_have_no_dns_server(tmp_path: Path):
         ({"egress": ("db.example.org:5432",)}, "failure"),
         ({"egress": ("db.example.org:5432",), "resolvers": ("192.0.2.53",)}, "ok"),
     ):
-        (found,) = checks.resolvers(replace(containers, **changes))
+        (found,) = container_checks.resolvers(replace(containers, **changes))
         assert (found.state, bool(found.cure)) == (state, state == "failure")
-    assert list(checks.resolvers(replace(containers, runtime="process"))) == []
+    assert list(container_checks.resolvers(replace(containers, runtime="process"))) == []

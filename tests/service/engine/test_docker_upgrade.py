@@ -44,7 +44,9 @@ def before(docker: Docker, s3_store: S3Store, images: str) -> Iterator[Before]:
     with (
         state_folder() as home,
         reachable(docker, s3_store) as endpoint_url,
-        docker_site(docker, home, real_store=S3(), image=images, region=s3_store.region) as site,
+        docker_site(
+            docker, home, real_store=S3(), image=images, region=s3_store.region, egress=(endpoint_url.removeprefix("http://"),)
+        ) as site,
     ):
         wish = CreateWish(
             group=GROUP.name,
