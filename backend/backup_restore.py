@@ -58,21 +58,21 @@ def _check_empty(settings: Settings, registry: Registry) -> None:
 
 
 def _place_registry(source: Path, registry: Registry, state: Path) -> None:
-    if registry.path is not None:
-        make_private(registry.path.parent)
-        replace_database(source, registry.path)  # which is not there; what its last one left beside it may be
-        registry.migrate()
-        _forget_ticket_keys(registry)
-        return
+    """All that is to be changed in it is changed beside it, so that it is there when nothing is left to do."""
     part = state / ".registry"
     try:
+        remove_tree(part)  # what a restore that was killed left beside the file would be played into this one
         make_private(part)
         place_file(source, part / REGISTRY)
         with registry_at(part / REGISTRY) as copy:  # of an older version, perhaps
             copy.migrate()
             _forget_ticket_keys(copy)
-            registry.migrate()
-            registry.fill_from(copy)
+            if registry.path is None:
+                registry.migrate()
+                registry.fill_from(copy)
+        if registry.path is not None:
+            make_private(registry.path.parent)
+            replace_database(part / REGISTRY, registry.path)  # which is not there; what its last one left beside it may be
     finally:
         remove_tree(part)
 

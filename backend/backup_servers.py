@@ -49,6 +49,12 @@ class ServerCopies:
                 break
         return (self._part / place / server_id / DATABASE).exists()
 
+    def forget(self, server_id: str) -> None:
+        """Nothing of the server is in the backup, so that it can be copied anew."""
+        for name in (SERVERS, DAMAGED, *(folder.name for folder in self._settings.copies_dirs)):
+            remove_tree(self._part / name / server_id)
+        self.failures = [failure for failure in self.failures if failure["id"] != server_id]
+
     def _copy_database(self, server: dict[str, Any], directory: Path) -> bool:
         """True where there is one, in whatever state."""
         target = self._part / SERVERS / directory.name / DATABASE

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import sqlite3
 import stat
 import sys
@@ -159,6 +161,57 @@ def test_a_server_that_is_restored_between_two_looks_is_found_by_the_next(two: S
     assert runs_in(tmp_path / "backup" / "servers" / server.id / "mlflow.db") == ["a run of one"]
 
 
+@pytest.mark.parametrize("at", ["_servers", "_copy_copy", "_copy_database"])
+def test_a_server_that_is_upgraded_meanwhile_has_the_version_of_its_database(
+    two: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+):
+    def upgrade() -> None:
+        two.upgrade("one")
+        two.reconciler().reconcile_all()
+
+    meanwhile(monkeypatch, at, upgrade)
+    manifest = backup(two.registry, two.settings, tmp_path / "backup")
+    of_one = next(server for server in manifest["servers"] if server["env_name"] == "one")
+    assert (of_one["mlflow_version"], of_one["database"], manifest["failures"]) == (NEWER, True, [])
+    other = restored(tmp_path, two, tmp_path / "backup")
+    other.reconciler().reconcile_all()
+    after = other.one("one")
+    assert (after.mlflow_version, after.previous_version, schema_of(other.database(after))) == (NEWER, VERSION, NEWER)
+    assert runs_in(other.database(after)) == ["a run of one"]
+    rollback = other.ask("rollback", env="one")
+    other.reconciler().reconcile_all()
+    assert other.operation(rollback).state == "succeeded", other.operation(rollback).error
+    assert (other.one("one").mlflow_version, schema_of(other.database(after))) == (VERSION, None)
+
+
+def test_a_server_that_is_rolled_back_meanwhile_has_the_version_of_its_database(two: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    two.upgrade("one")
+    two.reconciler().reconcile_all()
+    meanwhile(monkeypatch, "_servers", lambda: changed(two, "rollback", "one"))
+    manifest = backup(two.registry, two.settings, tmp_path / "backup")
+    assert {server["mlflow_version"] for server in manifest["servers"]} == {VERSION}
+    other = restored(tmp_path, two, tmp_path / "backup")
+    after = other.one("one")
+    assert (after.mlflow_version, after.previous_version, schema_of(other.database(after))) == (VERSION, NEWER, None)
+
+
+def test_of_two_at_once_the_second_is_refused_and_harms_nothing(two: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A timer that overtakes itself; one by hand beside the nightly one."""
+    refused: list[str] = []
+
+    def second() -> None:
+        with pytest.raises(ServiceError) as caught:
+            backup(two.registry, two.settings, tmp_path / "backup")
+        refused.append(str(caught.value.params["why"]))
+
+    meanwhile(monkeypatch, "_copy_database", second)
+    manifest = backup(two.registry, two.settings, tmp_path / "backup")
+    assert refused == ["another backup is being made; wait for its end"]
+    assert [server["database"] for server in manifest["servers"]] == [True, True, True]
+    assert len([name for name in manifest["files"] if name.endswith("mlflow.db")]) == 3
+    backup(two.registry, two.settings, tmp_path / "another")
+
+
 def test_a_deleted_server_that_never_had_a_database_is_in_it(site: Site, tmp_path: Path):
     site.database(site.made("one")).unlink()
     changed(site, "delete", "one")
@@ -262,6 +315,25 @@ def test_one_that_was_cut_short_can_be_put_back_again(two: Site, tmp_path: Path,
     other = restored(tmp_path, two, tmp_path / "backup")
     with other.registry.reading() as session:
         assert len(session.scalars(select(Server)).all()) == 3
+
+
+@pytest.mark.parametrize("point", ["migrate", "session"])
+def test_one_that_was_cut_short_beside_its_registry_can_be_put_back_again(two: Site, tmp_path: Path, point: str):
+    """The disk is full, or the process killed, where the registry is converted and its ticket keys are forgotten."""
+    backup(two.registry, two.settings, tmp_path / "backup")
+
+    def fail(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Registry, point, fail)
+        with pytest.raises(ServiceError, match="disk_full"):
+            restored(tmp_path, two, tmp_path / "backup")
+    assert not (tmp_path / "other" / "registry.db").exists()
+    other = restored(tmp_path, two, tmp_path / "backup")
+    with other.registry.reading() as session:
+        assert session.scalars(select(Server.ticket_keys)).all() == [None, None, None], "sessions that were signed out have ended"
+    assert not (tmp_path / "other" / ".registry").exists()
 
 
 def test_an_upgraded_server_can_be_rolled_back_on_the_new_machine(site: Site, tmp_path: Path):
