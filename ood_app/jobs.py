@@ -143,15 +143,22 @@ def _known() -> list[str]:
 
 
 def _age(folder: Path) -> float:
-    """Seconds since the job last said something."""
-    newest = max((each.stat().st_mtime for each in folder.glob("*.json")), default=0.0)
+    """Seconds since the job last said something, or since its folder was made. Another process may remove it meanwhile."""
+    newest = max(map(_changed_at, folder.glob("*.json")), default=0.0) or _changed_at(folder)
     return dt.datetime.now(dt.UTC).timestamp() - newest
+
+
+def _changed_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _forget_old() -> None:
     for name in _known():
         if is_job(name) and _age(_place() / name) > KEPT_DAYS * 86400:
-            shutil.rmtree(_place() / name)
+            shutil.rmtree(_place() / name, ignore_errors=True)  # such as a file that is open on another host; the next start tries again
 
 
 def _log(folder: Path) -> str:

@@ -99,6 +99,28 @@ def test_a_job_that_died_and_one_that_is_old(caller: Caller, tmp_path: Path) -> 
     assert caller.get("/api/state?op=job_..%2f..%2fetc").status_code == 200
 
 
+def test_an_old_job_that_cannot_be_removed_stops_no_new_one(caller: Caller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On NFS a file that a program has open stays, under another name; or a console on another host removes the same folder."""
+    place = tmp_path / ".local/state/aihub/jobs"
+    old, fresh = place / "job_00000000000000aa", place / "job_00000000000000bb"
+    ancient = time.time() - 8 * 86400
+    for folder in (old, fresh):
+        folder.mkdir(parents=True)
+    (old / "request.json").write_text(json.dumps(IMAGE))
+    os.utime(old / "request.json", (ancient, ancient))
+
+    def busy(path: str, *_args: Any, **_options: Any) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", busy)
+        assert caller.send("POST", "/jobs", IMAGE).status_code == 202
+    assert old.exists()
+    assert fresh.exists(), "one that another console has just begun"
+    assert caller.send("POST", "/jobs", IMAGE).status_code == 202
+    assert not old.exists()
+
+
 def test_a_full_home_is_said_and_leaves_nothing(caller: Caller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, *_args: Any, **_options: Any) -> None:
         path.touch()
