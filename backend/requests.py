@@ -176,6 +176,8 @@ class Requests:
     def upgrade(self, caller: Caller, group: str, env: str, version: str, *, request_id: str | None) -> Operation:
         """A newer MLflow. Errors: as ``start``, ``version_missing``, ``version_older``, ``too_many_requests``."""
         version, revision = versions.schema_revision(self._settings, version)
+        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.UPGRADE, request_id=request_id)
+        self._check(ask)  # before the hash, which costs
         trial = new_trial(self._hasher)
 
         def change(server: Server) -> str | None:
@@ -184,20 +186,18 @@ class Requests:
             becomes = {"mlflow_version": version, "schema_revision": revision}
             return None if version == server.mlflow_version else self._encrypted({**trial, "becomes": becomes})
 
-        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.UPGRADE, request_id=request_id)
-        self._check(ask)
         return self._change(ask, change)
 
     def rollback(self, caller: Caller, group: str, env: str, *, request_id: str | None) -> Operation:
         """The version and database from before the last upgrade; what was written since is kept. Error too: ``nothing_to_roll_back``."""
+        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.ROLLBACK, request_id=request_id)
+        self._check(ask)  # before the hash, which costs
         trial = new_trial(self._hasher)
 
         def change(server: Server) -> str:
             becomes = {"mlflow_version": server.previous_version, "schema_revision": server.previous_revision}
             return self._encrypted({**trial, "becomes": becomes})
 
-        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.ROLLBACK, request_id=request_id)
-        self._check(ask)
         return self._change(ask, change)
 
     def _change(self, ask: Ask, change: Change) -> Operation:

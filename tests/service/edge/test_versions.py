@@ -1,4 +1,4 @@
-"""The MLflow versions on offer are those that are installed, whole."""
+"""The MLflow versions on offer are those that are installed, whole; and what it costs to ask for another one."""
 
 from pathlib import Path
 
@@ -6,7 +6,10 @@ import pytest
 
 from backend import versions
 from backend.errors import ServiceError
-from tests.service.edge.world import fake_environment, make_settings
+from backend.passwords import Hasher
+from tests.service.edge.world import BOB, World, fake_environment, make_settings
+
+SERVERS = "/api/v1/servers/gaa50000"
 
 
 def test_newest_first_and_only_whole_ones(tmp_path: Path) -> None:
@@ -31,3 +34,13 @@ def test_the_site_may_choose(tmp_path: Path) -> None:
     assert versions.offered(settings) == ["3.17.2"]
     with pytest.raises(ServiceError, match=r"MLflow 3\.18\.0 is not installed"):
         versions.schema_revision(settings, "3.18.0")
+
+
+@pytest.mark.parametrize(("kind", "body"), [("upgrade", {"mlflow_version": "3.17.2"}), ("rollback", None)])
+def test_who_is_refused_costs_no_hash(world: World, monkeypatch: pytest.MonkeyPatch, kind: str, body: dict[str, str] | None) -> None:
+    """A hash takes a third of a second of a core and one of a few places, which others then lack."""
+    monkeypatch.setattr(Hasher, "_hash", lambda *_: pytest.fail("a hash for nothing"))
+    world.made()
+    world.be(BOB)
+    for path in (f"{SERVERS}/wine", f"{SERVERS}/no-such"):
+        assert world.client.post(f"{path}/{kind}", json=body).json["code"] == "not_a_member"
