@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from backend.errors import ServiceError
+from backend.reach import stored_of
 from backend.settings import Settings
 
 MIB: Final = 1024**2
@@ -72,6 +73,6 @@ def _files(directory: Path) -> Iterator[Path]:
 def _size(path: Path) -> int:
     """Of a file that may go at any moment."""
     try:
-        return path.lstat().st_size
+        return stored_of(path.lstat())
     except FileNotFoundError:
         return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,11 +34,16 @@ def refuse_links(box: Path) -> None:
 
 
 def stored_bytes(path: Path) -> int:
-    """What it takes on the disk: a file may say that it is larger than any disk. One that cannot be seen counts nothing."""
+    """What it takes on the disk. One that cannot be seen counts nothing."""
     try:
-        return path.lstat().st_blocks * _BLOCK
+        return stored_of(path.lstat())
     except OSError:
         return 0
+
+
+def stored_of(status: os.stat_result) -> int:
+    """What a file takes on the disk: it may say that it is larger than any disk."""
+    return status.st_blocks * _BLOCK
 
 
 def ensure_room(folder: Path, files: Sequence[Path], *, why: str) -> int:

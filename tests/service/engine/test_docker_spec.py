@@ -327,16 +327,20 @@ def test_a_disk_without_room_is_said_before_anything_is_made(tmp_path: Path):
 
 
 def test_a_server_that_runs_is_told_of_its_disk(tmp_path: Path):
+    kib = 1024
     (tmp_path / "box" / "data").mkdir(parents=True)
-    (tmp_path / "box" / "data" / "mlflow.db").write_bytes(b"x" * 2048)
-    settings = Settings(state_dir=tmp_path, disk_low=0, server_disk=1024)
+    (tmp_path / "box" / "data" / "mlflow.db").write_bytes(os.urandom(256 * kib))
+    settings = Settings(state_dir=tmp_path, disk_low=0, server_disk=128 * kib)
     found = disk.trouble(settings, tmp_path / "box")
     assert found is not None
     assert found.code == "server_too_large"
-    assert disk.trouble(replace(settings, server_disk=4096), tmp_path / "box") is None
+    wide = replace(settings, server_disk=512 * kib)
+    assert disk.trouble(wide, tmp_path / "box") is None
+    os.truncate(tmp_path / "box" / "data" / "mlflow.db", 2**40)
+    assert disk.trouble(wide, tmp_path / "box") is None, "a file may say that it is larger than any disk"
     (tmp_path / "box" / "tmp" / "spool").mkdir(parents=True)
-    (tmp_path / "box" / "tmp" / "spool" / "upload").write_bytes(b"x" * 4096)
-    spooled = disk.trouble(replace(settings, server_disk=4096), tmp_path / "box")
+    (tmp_path / "box" / "tmp" / "spool" / "upload").write_bytes(os.urandom(512 * kib))
+    spooled = disk.trouble(wide, tmp_path / "box")
     assert spooled is not None
     assert spooled.code == "server_too_large"
     low = disk.trouble(replace(settings, disk_low=2**60), tmp_path / "box")
