@@ -167,7 +167,8 @@ def test_the_rows_of_a_backup_are_from_one_moment(address: str, tmp_path: Path):
 def test_the_audit_can_only_grow(address: str, tmp_path: Path):
     site = Site(tmp_path / "state", database_url=address)
     site.create()
-    for statement in ("UPDATE audit SET action = 'x'", "DELETE FROM audit"):
+    replace = "INSERT INTO audit SELECT * FROM audit ON CONFLICT (id) DO UPDATE SET action = 'x'"
+    for statement in ("UPDATE audit SET action = 'x'", "DELETE FROM audit", replace):
         with pytest.raises(DatabaseError, match="append-only"), site.registry.session() as session:
             session.execute(text(statement))
     with site.registry.session() as session:

@@ -156,7 +156,16 @@ def test_times_keep_their_offset_and_one_without_is_refused(registry: Registry):
         session.add(AuditEntry(at=datetime(2026, 11, 24), **entry))  # noqa: DTZ001 (that is what is refused)
 
 
-@pytest.mark.parametrize("statement", ["UPDATE audit SET user_name = 'x'", "DELETE FROM audit"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE audit SET user_name = 'x'",
+        "DELETE FROM audit",
+        "INSERT OR REPLACE INTO audit SELECT * FROM audit",
+        "REPLACE INTO audit SELECT * FROM audit",
+        "INSERT INTO audit SELECT * FROM audit WHERE true ON CONFLICT (id) DO UPDATE SET user = 'x'",
+    ],
+)
 def test_the_audit_can_only_grow(registry: Registry, statement: str):
     """Whoever asks the database, with whatever program."""
     with registry.session() as session:
