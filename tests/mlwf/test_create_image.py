@@ -219,7 +219,7 @@ def test_an_interrupt_leaves_nothing(ground: Ground, models: Models) -> None:
     argv = ground.create(
         "--model-pkg-url", models.tiny(), "--base-container-url", f"docker-archive:{ground.base}", "--no-test", "--output-dir", output
     )  # fmt: skip
-    for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+    for number, status in ((signal.SIGTERM, 143), (signal.SIGHUP, 143), (signal.SIGINT, 130)):
         process = ground.start(argv, MLWF_CACHE=str(cache), TMPDIR=str(temporary))
         until(lambda: list(temporary.glob("*/base/usr")), what="a base that is being unpacked")
         process.send_signal(number)
