@@ -17,7 +17,6 @@ from mlwf.image.lock import Lock
 from mlwf.image.process import Runner
 from mlwf.image.pythons import Python
 from mlwf.image.steps import Meter
-from mlwf.image.tool import ContainerTool
 
 from tests.image.index import Index
 
@@ -51,13 +50,6 @@ def test_it_is_not_measured_all_the_time(tmp_path: Path, monkeypatch: pytest.Mon
     assert grown() == 0
     (tmp_path / "file").write_bytes(b"x")
     assert grown() == 0
-
-
-@pytest.mark.parametrize(("kind", "name"), [("apptainer", "apptainer"), ("singularity-ce", "singularity")])
-def test_where_a_tool_keeps_layers(kind: str, name: str) -> None:
-    tool = ContainerTool(Path("tool"), kind, "1")
-    assert tool.blob_folders({"HOME": "/h"})[0] == Path(f"/h/.{name}/cache/blob")
-    assert tool.blob_folders({"HOME": "/h", f"{name.upper()}_CACHEDIR": "/c"})[1] == Path("/c/cache/blob/blobs/sha256")
 
 
 def test_wheels_that_uv_fetches_are_seen(tmp_path: Path, serve_index: Callable[[Index], Index]) -> None:

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tests.mlwf.tracking import PlainServer, Tracking, start_plain_server
 from tests.support.apptainer import Ground, apptainer_ground
 from tests.support.box import environment, make_box
 from tests.support.s3 import S3Store
+from tests.support.singularity import singularity_ground
 
 
 @pytest.fixture
@@ -77,8 +79,8 @@ def plain_server() -> Iterator[PlainServer]:
 
 @pytest.fixture(scope="session")
 def ground() -> Iterator[Ground]:
-    """Apptainer, an ordinary user with an empty cache, and a base image; for heavy tests."""
-    with apptainer_ground() as made:
+    """A container tool (MLWF_TEST_TOOL: apptainer or singularity), a user with an empty cache, and a base image; for heavy tests."""
+    with singularity_ground() if os.environ.get("MLWF_TEST_TOOL") == "singularity" else apptainer_ground() as made:
         yield made
 
 

@@ -56,17 +56,17 @@ def test_from_the_package_to_an_image_that_has_answered(ground: Ground, models: 
     }  # fmt: skip
     assert (folder / "model" / "MLmodel").is_file()
 
-    inside = ground.run(["apptainer", "exec", image, "sh", "-c", "command -v python; python -V; mlflow --version; echo $OF_THE_BASE"])
+    inside = ground.run([ground.tool, "exec", image, "sh", "-c", "command -v python; python -V; mlflow --version; echo $OF_THE_BASE"])
     assert inside.stdout.splitlines()[:2] == ["/mlwf/env/bin/python", f"Python {base_python()}"]
     assert "mlflow, version 3.17.2" in inside.stdout
     assert inside.stdout.splitlines()[-1] == "kept"
-    assert "mlflow models serve" in ground.run(["apptainer", "run", image]).stdout
-    with_gpu = 'echo "python -V" | apptainer shell --nv "$0" && apptainer exec --nv "$0" python -V'
+    assert "mlflow models serve" in ground.run([ground.tool, "run", image]).stdout
+    with_gpu = f'echo "python -V" | {ground.tool} shell --nv "$0" && {ground.tool} exec --nv "$0" python -V'
     assert ground.run(["sh", "-c", with_gpu, image]).stdout.splitlines() == [f"Python {base_python()}"] * 2
-    labels = json.loads(ground.run(["apptainer", "inspect", "--json", image]).stdout)["data"]["attributes"]["labels"]
+    labels = json.loads(ground.run([ground.tool, "inspect", "--json", image]).stdout)["data"]["attributes"]["labels"]
     assert labels["mlwf.python"] == base_python()
-    assert "uv pip sync" in ground.run(["apptainer", "inspect", "--deffile", image]).stdout
-    assert "FS (Squashfs/*System/" in ground.run(["apptainer", "sif", "list", image]).stdout
+    assert "uv pip sync" in ground.run([ground.tool, "inspect", "--deffile", image]).stdout
+    assert "FS (Squashfs/*System/" in ground.run([ground.tool, "sif", "list", image]).stdout
     software = json.loads((folder / "software.cdx.json").read_text())
     assert {"mlflow", "scikit-learn"} <= {component["name"] for component in software["components"]}
 
@@ -135,7 +135,7 @@ def test_bases_of_a_registry_and_a_layout(ground: Ground, models: Models) -> Non
     subprocess.run(["skopeo", "copy", "-q", "--insecure-policy", f"docker-archive:{ground.base}", f"oci:{layout}:one"], check=True)
     ground.give(layout)
     laid = answer_of(create(ground, tiny, "--no-test", "--json", base=f"oci:{layout}:one"))
-    assert ground.run(["apptainer", "exec", str(laid["image"]), "python", "-c", "import six"]).returncode == 0
+    assert ground.run([ground.tool, "exec", str(laid["image"]), "python", "-c", "import six"]).returncode == 0
     assert "a /mlwf already" in create(ground, tiny, "--no-test", base=str(laid["image"]), status=1)
 
 
@@ -163,11 +163,12 @@ def test_a_base_that_writes_wherever_it_can_reaches_nothing_of_the_user(ground: 
 
     def kept() -> dict[Path, str]:
         files = (path for path in ground.home.rglob("*") if path.is_file() and not path.is_symlink())
-        return {path: sha256(path) for path in files if ".apptainer" not in path.parts}  # the tool's own notes
+        return {path: sha256(path) for path in files if f".{ground.tool}" not in path.parts}  # the tool's own notes
 
     before = kept()
     # As sites' modules have it, which bind the homes into every container.
-    wishes = {"APPTAINER_BIND": str(ground.home), "SINGULARITY_BINDPATH": f"{ground.home}:/mnt", "APPTAINERENV_BASH_ENV": "/mnt/evil"}
+    wishes = {"APPTAINER_BIND": str(ground.home), "SINGULARITY_BINDPATH": f"{ground.home}:/mnt"}
+    wishes |= {"APPTAINERENV_BASH_ENV": "/mnt/evil", "SINGULARITYENV_BASH_ENV": "/mnt/evil"}
     made = answer_of(create(ground, tiny, "--no-test", "--json", base=f"docker-archive:{evil}", **wishes))
     after = kept()
     assert {path: after.get(path) for path in before} == before
@@ -175,7 +176,7 @@ def test_a_base_that_writes_wherever_it_can_reaches_nothing_of_the_user(ground: 
     assert {path.relative_to(cache).parts[0] for path in added} <= {"bases", "images", "locks", "compiled", "digests", "wheels"}
     assert not [path for path in added if "evil" in path.name or path.suffix == ".pyc"]
     compiled = "/mlwf/env/lib/python3.11/site-packages/__pycache__/six.cpython-311.pyc"
-    assert ground.run(["apptainer", "exec", str(made["image"]), "ls", compiled]).stdout == f"{compiled}\n", "it did run"
+    assert ground.run([ground.tool, "exec", str(made["image"]), "ls", compiled]).stdout == f"{compiled}\n", "it did run"
 
 
 def _with_program(base: Path, changed: Path, name: str, text: str) -> None:
@@ -206,7 +207,7 @@ def test_the_recipe_builds_an_equivalent_image_by_hand(ground: Ground, models: M
     assert built.returncode == 0, built.stderr
     ask = "import six, sys; print(six.__version__, sys.version.split()[0], sys.prefix)"
     answers = [
-        ground.run(["apptainer", "exec", folder / name, "python", "-c", ask]).stdout for name in ("by-hand.sif", "container.simg")
+        ground.run([ground.tool, "exec", folder / name, "python", "-c", ask]).stdout for name in ("by-hand.sif", "container.simg")
     ]  # fmt: skip
     assert answers[0] == answers[1] == f"1.17.0 {base_python()} /mlwf/env\n"
 

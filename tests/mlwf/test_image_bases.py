@@ -15,18 +15,18 @@ pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
 
 
 def imports_six(ground: Ground, made: dict[str, object]) -> bool:
-    done = ground.run(["apptainer", "exec", str(made["image"]), "sh", "-c", "python -c 'import six' && echo $OF_THE_BASE"])
+    done = ground.run([ground.tool, "exec", str(made["image"]), "sh", "-c", "python -c 'import six' && echo $OF_THE_BASE"])
     return done.stdout == "kept\n"
 
 
 def test_a_sif_in_a_file_and_in_a_registry(ground: Ground, models: Models) -> None:
     file = ground.home / "plain.sif"
     fast = ["--mksquashfs-args", "-comp zstd -Xcompression-level 1"]
-    built = ground.run(["apptainer", "build", *fast, file, f"docker-archive:{ground.base}"], seconds=400)
+    built = ground.run([ground.tool, "build", *fast, file, f"docker-archive:{ground.base}"], seconds=400)
     assert built.returncode == 0, built.stderr
     assert imports_six(ground, answer_of(create(ground, models.tiny(), "--no-test", "--json", base=str(file))))
     with registry(ground) as address:
-        pushed = ground.run(["apptainer", "push", "--no-https", file, f"oras://{address}/sif:1"], seconds=300)
+        pushed = ground.run([ground.tool, "push", "--no-https", file, f"oras://{address}/sif:1"], seconds=300)
         assert pushed.returncode == 0, pushed.stderr
         pulled = answer_of(create(ground, models.tiny(), "--no-test", "--json", "--no-https", base=f"oras://{address}/sif:1"))
     assert imports_six(ground, pulled)

@@ -51,7 +51,7 @@ def test_the_dockerfile_builds_an_equivalent_image_of_a_base_in_the_daemon(
 ) -> None:
     made = answer_of(create(ground, models.tiny(), "--no-test", "--json", base=f"docker-daemon:{base}", DOCKER_HOST=daemon))
     folder, named = Path(str(made["folder"])), f"built-{base}"
-    inside = ground.run(["apptainer", "exec", folder / "container.simg", "python", "-I", "-c", LIST])
+    inside = ground.run([ground.tool, "exec", folder / "container.simg", "python", "-I", "-c", LIST])
     assert inside.returncode == 0, inside.stderr
     assert inside.stdout.startswith(f"{base_python()} ")
     assert " /mlwf/env [('six', '1.17.0')]" in inside.stdout
@@ -84,5 +84,5 @@ def test_a_base_that_docker_has_saved(ground: Ground, models: Models, docker: Do
     ground.give(archive)
     for source in (f"docker-archive:{archive}", f"docker-archive:{archive}:{base}"):
         made = answer_of(create(ground, models.tiny(), "--no-test", "--json", base=source))
-        assert ground.run(["apptainer", "exec", str(made["image"]), "python", "-c", "import six"]).returncode == 0
+        assert ground.run([ground.tool, "exec", str(made["image"]), "python", "-c", "import six"]).returncode == 0
     assert made["cached"], "the same file is the same base"

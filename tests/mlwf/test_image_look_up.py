@@ -116,15 +116,17 @@ def test_an_address_that_a_job_without_network_reads_was_used(tmp_path: Path, mo
 def test_a_base_that_only_the_container_tool_can_fetch_is_found_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """--offline sent the user to --fetch-only, and that had kept a base which --offline never looked for."""
     monkeypatch.setattr("mlwf.image.plan.LEAST_SPACE", 1)
-    squasher = SimpleNamespace(version="4.6", compressor=())
-    tool = SimpleNamespace(kind="apptainer", version="1.4", pull=lambda _runner, _text, file, **_how: file.write_bytes(b"a SIF"))
+    squasher = SimpleNamespace(version="4.6", compression="zstd", compressor=())
+    tool = SimpleNamespace(
+        kind="apptainer", version="1.4", opens_zstd=True, pull=lambda _runner, _text, file, **_how: file.write_bytes(b"a SIF")
+    )
     kit: Any = SimpleNamespace(
         cache=Cache.open({"MLWF_CACHE": str(tmp_path / "cache")}), tool=tool, squash=SimpleNamespace(squasher=squasher),
         runner=Runner({}), steps=SimpleNamespace(step=lambda _name: contextlib.nullcontext()),
     )  # fmt: skip
     text = "oras://registry.example/base:1"
     online = Wanted("model", text, tmp_path)
-    with pytest.raises(MlwfError, match="--fetch-only"):
+    with pytest.raises(MlwfError, match=r"none for apptainer 1\.4 and mksquashfs 4\.6 \(zstd\)\. .*--fetch-only.*same versions"):
         look_up(kit, replace(online, offline=True))
     with _pinned(kit, look_up(kit, online), tmp_path, online) as fetched:
         assert fetched.digest == digest_of(b"a SIF")
@@ -136,7 +138,7 @@ def test_a_base_that_only_the_container_tool_can_fetch_is_found_without_network(
 
 def test_nothing_that_was_made_for_other_processors_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One home, two kinds of nodes: the digest of a tag for both is one, and the lock of packages in plain Python, too."""
-    squasher = SimpleNamespace(version="4.6", compressor=())
+    squasher = SimpleNamespace(version="4.6", compression="zstd", compressor=())
     kit: Any = SimpleNamespace(
         cache=Cache(tmp_path), tool=SimpleNamespace(kind="apptainer", version="1.4"), squash=SimpleNamespace(squasher=squasher)
     )

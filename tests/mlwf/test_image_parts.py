@@ -103,9 +103,9 @@ def test_what_is_no_base_is_wrong_use(text: str) -> None:
 def test_bases_that_lie_here(tmp_path: Path) -> None:
     archive = tmp_path / "a:b.tar"
     archive.write_bytes(b"content")
-    for text in (f"docker-archive:{archive}", f"docker-archive:{archive}:name:1", str(archive)):
+    for text in (f"docker-archive:{archive}", str(archive)):
         base = parse_base(text)
-        assert base.path == archive
+        assert (base.path, base.tag) == (archive, "")
         assert pin(base, {}, http=False, digest_of=lambda file: f"sha256:{file.name}").digest == "sha256:a:b.tar"
 
 
@@ -205,7 +205,20 @@ def test_what_a_site_wishes_for_every_container_reaches_no_strangers_program(tmp
     program.write_text(f"#!/bin/sh\ncase $1 in --version) echo '{name} version 1.4.5';; *) echo \"$@\"; exec env;; esac\n")
     program.chmod(0o755)
     others = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": "/home/u", "APPTAINER_TMPDIR": "/local", "SINGULARITY_CACHEDIR": "/cache"}
-    wishes = ("BIND", "BINDPATH", "MOUNT", "HOME", "OVERLAY", "WRITABLE", "ENV_FILE", "NV", "CONTAINLIBS", "DOCKER_PASSWORD", "TMPDIRS")
+    wishes = (
+        "BIND",
+        "BINDPATH",
+        "MOUNT",
+        "HOME",
+        "OVERLAY",
+        "WRITABLE",
+        "ENV_FILE",
+        "NV",
+        "CONTAINLIBS",
+        "DOCKER_PASSWORD",
+        "TMPDIRS",
+        "OCI",
+    )
     asked = {f"{prefix}_{wish}": "/home" for prefix in ("APPTAINER", "SINGULARITY") for wish in wishes}
     proxies = dict.fromkeys(("http_proxy", "HTTPS_PROXY", "all_proxy", "ftp_proxy", "no_proxy"), "http://proxy:3128")
     environ = {**others, **asked, **proxies, "APPTAINERENV_TOKEN": "hunter2", "SINGULARITYENV_TOKEN": "hunter2"}
@@ -216,8 +229,9 @@ def test_what_a_site_wishes_for_every_container_reaches_no_strangers_program(tmp
     contained = "--containall --no-home --cleanenv --pwd / --net --network none"
     assert options == f"--silent exec {contained} --bind {tmp_path}:/there:ro /base.sif /bin/true"
     given = dict(line.split("=", 1) for line in variables)
+    native = {} if name == "apptainer" else {"SINGULARITY_NO_OCI": "1"}
     shells_own = {"PWD", "OLDPWD", "SHLVL", "_"}
-    assert {each: given[each] for each in given.keys() - shells_own} == {**others, f"{name.upper()}ENV_A": "1"}
+    assert {each: given[each] for each in given.keys() - shells_own} == {**others, **native, f"{name.upper()}ENV_A": "1"}
 
 
 def test_recipes_name_the_content(tmp_path: Path) -> None:

@@ -40,13 +40,18 @@ class GroundError(Exception):
 
 @dataclass(frozen=True)
 class Ground:
-    """Apptainer and an ordinary user with a home of his own. `base`: a docker-archive with Debian's Python."""
+    """A container tool and an ordinary user with a home of his own. `base`: a docker-archive with Debian's Python.
+
+    `entry`: root's command in front of all that the user starts, where the tool needs one.
+    """
 
     commands: Path
     home: Path
     base: Path
     python: str
     modules: tuple[Path, ...]
+    tool: str = "apptainer"
+    entry: tuple[str, ...] = ()
 
     def environment(self, **more: str) -> dict[str, str]:
         """The user's, without anything of ours."""
@@ -65,7 +70,7 @@ class Ground:
     def start(self, argv: Sequence[str | Path], **more: str) -> "subprocess.Popen[str]":
         """Starts a program as the user, in his home."""
         return subprocess.Popen(
-            [*_as_user(), *map(str, argv)], env=self.environment(**more), cwd=self.home, stdin=subprocess.DEVNULL,
+            [*self.entry, *_as_user(), *map(str, argv)], env=self.environment(**more), cwd=self.home, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
 
@@ -92,17 +97,21 @@ class Ground:
         return folder
 
 
-@contextlib.contextmanager
-def apptainer_ground() -> Iterator[Ground]:
+def apptainer_ground() -> contextlib.AbstractContextManager[Ground]:
     """Makes what is not there yet (about a minute the first time on a machine) and removes the user's home at the end."""
+    return ground_with(Path(checked([str(ROOT / "bin" / "apptainer-for-tests"), str(CACHED / "apptainer")]).splitlines()[-1]))
+
+
+@contextlib.contextmanager
+def ground_with(commands: Path, tool: str = "apptainer", entry: tuple[str, ...] = ()) -> Iterator[Ground]:
+    """An ordinary user with `commands` first in PATH; his home is removed at the end."""
     base = base_archive()
-    commands = Path(_checked([str(ROOT / "bin" / "apptainer-for-tests"), str(CACHED / "apptainer")]).splitlines()[-1])
     above = Path(tempfile.mkdtemp(prefix="g-", dir="/tmp"))
     above.chmod(0o755)
     home = above / "home"
     home.mkdir()
     try:
-        ground = Ground(commands, home, base, _usable_python(), _modules(above))
+        ground = Ground(commands, home, base, _usable_python(), _modules(above), tool, entry)
         ground.give(home)
         yield ground
     finally:
@@ -128,7 +137,7 @@ def base_archive() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not archive.exists():
             layer = CACHED / "base-python.part.tar"
-            _checked(
+            checked(
                 ["mmdebstrap", "--quiet", "--variant=minbase", "--include=python3,python3-venv,ca-certificates", "bookworm", str(layer)]
             )
             with tarfile.open(layer) as tar:
@@ -185,7 +194,7 @@ def registry(ground: Ground) -> Iterator[str]:
         _wait_for(f"http://127.0.0.1:{port}/v2/", process)
         address = f"127.0.0.1:{port}"
         copy = ["skopeo", "copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false"]
-        _checked([*copy, f"docker-archive:{ground.base}", f"docker://{address}/base:1"])
+        checked([*copy, f"docker-archive:{ground.base}", f"docker://{address}/base:1"])
         yield address
     finally:
         process.terminate()
@@ -226,7 +235,8 @@ def _usable_python() -> str:
     raise GroundError(f"no Python {minor} that an ordinary user can run: looked at {', '.join(PYTHONS)}")
 
 
-def _checked(argv: list[str]) -> str:
+def checked(argv: list[str]) -> str:
+    """What a program said. Raises GroundError."""
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         raise GroundError(f"{argv[0]} ended with status {done.returncode}: {(done.stderr or done.stdout).strip()[-2000:]}")

@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-BASE_IMAGE = "aihub-base:bookworm"
 ROOT = Path(__file__).resolve().parents[2]
 BUILD_BEHIND = {
     **dict.fromkeys(("http_proxy", "https_proxy"), "http://not-in-the-image.invalid:3128"),
-    "no_proxy": "org",  # where Debian's packages and PyPI's are
+    "no_proxy": "org,ubuntu.com",  # where the packages of Debian, PyPI and Ubuntu are
     "PIP_INDEX_URL": "https://pypi.org/simple",
 }
 """What a site may set while an image is built; nobody asks that proxy. Not where this machine has its own."""
@@ -50,19 +49,23 @@ class Docker:
         """`docker ARGV…`; what it wrote, without the last line break. Raises DockerError."""
         return _run("docker", *argv, environment=self.environment, seconds=seconds).rstrip("\n")
 
-    def base_image(self) -> str:
-        """The name of a Debian image, made by `bin/dockerd base` when it is not there (about 20 s the first time on a machine)."""
-        _run(str(DOCKERD), "base", str(self.home))
-        return BASE_IMAGE
+    def base_image(self, release: str = "bookworm") -> str:
+        """The name of a Debian or Ubuntu image, made by `bin/dockerd base` when it is not there (20 s the first time on a machine)."""
+        _run(str(DOCKERD), "base", str(self.home), release)
+        return f"aihub-base:{release}"
 
     def box_image(self, version: str) -> str:
         """The image of the tracking servers, made of the sources as they are now (minutes the first time, seconds when all is cached)."""
-        if os.environ.get("AIHUB_IMAGE_AS_IS"):  # for who changes nothing in the image meanwhile
-            return f"aihub-box:{version}"
-        base = {"BASE": self.base_image(), "SITE_CA": ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"}
-        behind = {} if BUILD_BEHIND.keys() & os.environ.keys() else BUILD_BEHIND
-        _run(str(ROOT / "tracking_server" / "build-image"), version, environment={**self.environment, **base, **behind}, seconds=900)
+        if not os.environ.get("AIHUB_IMAGE_AS_IS"):  # for who changes nothing in the image meanwhile
+            self.build_box_image(version, self.base_image())
         return f"aihub-box:{version}"
+
+    def build_box_image(self, version: str, base: str, *tag: str) -> None:
+        """On that base image; called `tag`, else as admins call it."""
+        certificates = ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"
+        behind = {} if BUILD_BEHIND.keys() & os.environ.keys() else BUILD_BEHIND
+        given = {**self.environment, "BASE": base, "SITE_CA": certificates, **behind}
+        _run(str(ROOT / "tracking_server" / "build-image"), version, *tag, environment=given, seconds=900)
 
 
 @contextlib.contextmanager

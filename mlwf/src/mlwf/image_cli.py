@@ -16,6 +16,7 @@ from mlwf.image.create import IMAGE, Created, create
 from mlwf.image.plan import Wanted
 from mlwf.image.proof import ANSWERED, LOADED, NEEDS_GPU, Verdict
 from mlwf.image.steps import words
+from mlwf.image.tool import COMPRESSIONS
 from mlwf.report import print_anything, show_failure, stderr
 from mlwf.settings import environment
 
@@ -141,6 +142,11 @@ class _Watching(Progress):
 @click.option("--allow-indexes", is_flag=True, help=_("Also from package indexes that the model names (--extra-index-url and the like)."))
 @click.option("--allow-urls", is_flag=True, help=_("Also packages at https addresses that the model names (NAME @ https://…)."))
 @click.option("--python-mirror", default="", metavar="URL", help=_("Where uv fetches Python; UV_PYTHON_INSTALL_MIRROR by default."))
+@click.option(
+    "--compression",
+    type=click.Choice(COMPRESSIONS),
+    help=_("How the image is packed; by default as this machine's container tool reads it best. gzip: every Apptainer and Singularity."),
+)
 @click.option("--copy", is_flag=True, help=_("Give container.simg bytes of its own, where it would be a hard link into the cache."))
 @click.option("--no-https", is_flag=True, help=_("The registry of the base image speaks plain HTTP."))
 @click.option("--json", "as_json", is_flag=True, help=_("The result as JSON on stdout, the steps as JSON lines on stderr."))

@@ -52,6 +52,7 @@ SETTINGS = (
         "MLWF_CONTAINER_TOOL",
         "The command of Apptainer or Singularity, where it is not the first of `apptainer` and `singularity` in `PATH`.",
     ),
+    Setting("MLWF_COMPRESSION", "How images are packed, where `--compression` does not say: `auto`, `gzip` or `zstd`."),
     Setting(
         "MLWF_CACHE", "Folder of bases, wheels and images for `mlwf_create_image`; `XDG_CACHE_HOME/mlwf` or `~/.cache/mlwf` by default."
     ),

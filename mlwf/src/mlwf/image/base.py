@@ -15,6 +15,7 @@ from mlwf.image import sif
 from mlwf.image.kit import Kit
 from mlwf.image.process import Runner
 from mlwf.image.squash import Squash
+from mlwf.image.tool import Login
 
 BASE_OBJECT = "mlwf-base.json"
 INSPECT_OBJECT = "inspect-metadata.json"
@@ -103,11 +104,11 @@ class Unpacked:
     started: float
 
 
-def unpack(kit: Kit, source: str, *, named: str, digest: str, folder: Path, http: bool = False) -> Unpacked:
+def unpack(kit: Kit, source: str, *, named: str, digest: str, folder: Path, http: bool = False, login: Login | None = None) -> Unpacked:
     """Makes `folder`/base from what the tool calls `source`. `named`: how the labels call it. Raises MlwfError."""
     started = time.time()
     root = folder / "base"
-    kit.tool.build_sandbox(kit.runner, source, root, tmpdir=folder, http=http)
+    kit.tool.build_sandbox(kit.runner, source, root, tmpdir=folder, http=http, login=login)
     if os.path.lexists(root / OURS):
         raise MlwfError(
             _("The base image has a /{name} already").format(name=OURS), cure=_("Take a base image that was not made by this tool.")

@@ -115,7 +115,7 @@ def _with_credentials(
     """Asks again as the registry's 401 says: with the user's password, or with a token from where it points to."""
     method = str(answer.request.method)
     again = functools.partial(session.request, method, url, timeout=TIMEOUT, allow_redirects=True, stream=method == "GET")
-    known = _credentials(reference.host, environ)
+    known = registry_login(reference.host, environ)
     kind, _space, rest = answer.headers.get("WWW-Authenticate", "").partition(" ")
     if kind.lower() == "basic" and known:
         return again(auth=(known[0], known[1].reveal()))
@@ -147,7 +147,7 @@ def _bearer(answer: requests.Response, reference: DockerReference) -> str:
     return bearer
 
 
-def _credentials(host: str, environ: Mapping[str, str]) -> tuple[str, Secret] | None:
+def registry_login(host: str, environ: Mapping[str, str]) -> tuple[str, Secret] | None:
     """User and password for the registry: the variables of the container tools, then the files that a login writes."""
     for prefix in ("APPTAINER", "SINGULARITY"):
         user, password = environ.get(f"{prefix}_DOCKER_USERNAME"), environ.get(f"{prefix}_DOCKER_PASSWORD")

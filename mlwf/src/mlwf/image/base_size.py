@@ -10,6 +10,8 @@ from mlwf.image.base_source import DIGEST, document
 # What unpacking takes, and packing again. Layers are packed to a third or a little more (Debian with Python: 86 MB, 222 unpacked).
 OF_LAYERS = 4
 OF_FILE = 3
+# An archive of layers is unpacked by us first.
+OF_KIND = {"docker": OF_LAYERS, "oci": OF_LAYERS, "oci-archive": OF_LAYERS + 1}
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -24,7 +26,7 @@ def layers_size(manifest_of: Callable[[str], bytes], digest: str) -> int:
             told = json.loads(content)
             if "layers" in told:
                 return sum(max(0, int(each["size"])) for each in told["layers"])
-            digest = next(str(each["digest"]) for each in told["manifests"] if _is_ours(each.get("platform") or {}))
+            digest = next(str(each["digest"]) for each in told["manifests"] if is_for_this_machine(each.get("platform") or {}))
         except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
             return 0
         if not DIGEST.fullmatch(digest):
@@ -40,6 +42,7 @@ def layout_manifest(layout: Path, digest: str) -> bytes:
         return b""
 
 
-def _is_ours(told: dict[str, object]) -> bool:
+def is_for_this_machine(told: dict[str, object]) -> bool:
+    """Whether that is what an index says of an image for this machine."""
     machine = platform.machine()
     return (told.get("os"), told.get("architecture")) == ("linux", ARCHITECTURES.get(machine, machine))

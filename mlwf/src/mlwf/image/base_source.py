@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+import tarfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +22,12 @@ MAX_DOCUMENT = 4 << 20
 
 @dataclass(frozen=True)
 class BaseSource:
-    """A base image as the user named it. `path` for what lies on this machine."""
+    """A base image as the user named it. `path` for what lies on this machine; `tag`: which image of it, empty where nothing is said."""
 
     text: str
     kind: str
     path: Path | None = None
+    tag: str = ""
     reference: DockerReference | None = None
 
     @property
@@ -57,7 +60,8 @@ def parse_base(text: str) -> BaseSource:
     if colon and scheme == "docker-daemon" and DAEMON_NAME.fullmatch(rest):
         return BaseSource(text, scheme)
     if colon and scheme in {"docker-archive", "oci-archive", "oci"}:
-        return BaseSource(text, scheme, path=_existing(_file_part(rest), text))
+        name = _file_part(rest)
+        return BaseSource(text, scheme, path=_existing(name, text), tag=rest.removeprefix(name).removeprefix(":"))
     if colon and re.fullmatch(r"[a-z][a-z0-9+-]*", scheme) and not Path(text).exists():
         raise _unknown(text)
     path = _existing(text, text)
@@ -85,9 +89,14 @@ def pin(base: BaseSource, environ: Mapping[str, str], *, http: bool, digest_of: 
         # By its id: a moment later, the name may mean another one.
         return Pinned(f"docker-daemon:{digest}", digest, base.text, size)
     assert base.path is not None  # noqa: S101  # the other kinds have a path
-    if base.kind == "oci":
-        return Pinned(base.text, _oci_digest(base), f"oci:{base.path}")
-    return Pinned(str(base.path) if base.kind == "sif" else base.text, digest_of(base.path), base.text)
+    if base.kind == "sif":
+        return Pinned(str(base.path), digest_of(base.path), base.text)
+    exact = f"{base.kind}:{base.path}"  # without a tag, which not every tool takes
+    if base.kind in {"oci", "oci-archive"}:
+        return Pinned(exact, _oci_digest(base), exact)
+    if base.tag:
+        _check_alone(base)
+    return Pinned(exact, digest_of(base.path), exact)
 
 
 def _file_part(rest: str) -> str:
@@ -120,33 +129,54 @@ def _unknown(text: str) -> WrongUseError:
 
 
 def _oci_digest(base: BaseSource) -> str:
-    """The manifest's digest in a folder of the OCI image layout."""
+    """The manifest's digest in a folder or an archive of the OCI image layout."""
     assert base.path is not None  # noqa: S101
-    tag = base.text.removeprefix("oci:").removeprefix(str(_file_part(base.text.removeprefix("oci:")))).removeprefix(":")
     try:
-        manifests = json.loads(document(base.path / "index.json"))["manifests"]
-        chosen = [each for each in manifests if not tag or (each.get("annotations") or {}).get("org.opencontainers.image.ref.name") == tag]
+        index = document(base.path / "index.json") if base.kind == "oci" else _member(base.path, "index.json")
+        manifests = json.loads(index)["manifests"]
+        annotations = [each.get("annotations") or {} for each in manifests]
+        names = [{each.get("org.opencontainers.image.ref.name"), each.get("io.containerd.image.name")} for each in annotations]
+        chosen = [each for each, known in zip(manifests, names, strict=True) if not base.tag or base.tag in known]
         if len(chosen) == 1 and DIGEST.fullmatch(chosen[0]["digest"]):
             return str(chosen[0]["digest"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        chosen = []
-    raise MlwfError(
-        _("{folder} does not hold one image {tag}").format(folder=base.path, tag=tag or "''"),
-        cure=_("Name a folder of the OCI image layout, and a tag of it: oci:FOLDER:TAG."),
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, tarfile.TarError, EOFError, zlib.error):
+        pass  # what is told below holds for all of them
+    raise no_one_image(base.path, base.tag)
+
+
+def _check_alone(base: BaseSource) -> None:
+    """The image that is asked for by name must be the archive's only one, whose digest stands for it: not every tool can choose."""
+    assert base.path is not None  # noqa: S101
+    try:
+        (image,) = json.loads(_member(base.path, "manifest.json"))
+        if _full_name(base.tag) in map(_full_name, image.get("RepoTags") or ()):
+            return
+    except (OSError, ValueError, TypeError, AttributeError, MlwfError, tarfile.TarError, EOFError, zlib.error):
+        pass  # what is told below holds for all of them
+    raise no_one_image(base.path, base.tag)
+
+
+def _full_name(name: str) -> tuple[str, str, str]:
+    reference = DockerReference.parse(f"docker://{name}")
+    return reference.host, reference.name, reference.tag
+
+
+def _member(archive: Path, name: str) -> bytes:
+    """A small file of an archive; empty where there is none. Raises OSError and what tarfile raises."""
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            if member.name.removeprefix("./") == name and member.isreg() and member.size <= MAX_DOCUMENT:
+                content = tar.extractfile(member)
+                return content.read() if content else b""
+    return b""
+
+
+def no_one_image(where: Path, tag: str = "") -> MlwfError:
+    """A folder or archive does not hold the one image that it was named for."""
+    return MlwfError(
+        _("{folder} does not hold one image {tag}").format(folder=where, tag=tag or "''"),
+        cure=_("Name a folder of the OCI image layout and a tag of it (oci:FOLDER:TAG), or a file that holds that image alone."),
     )
-
-
-def one_image(layout: Path, digest: str, view: Path) -> str:
-    """A folder that shows one image of an OCI layout, for tools that do not know tags in it; what to give the tool. Raises OSError."""
-    view.mkdir()
-    index = json.loads(document(layout / "index.json"))
-    index["manifests"] = [
-        {name: entry[name] for name in ("mediaType", "digest", "size")} for entry in index["manifests"] if entry["digest"] == digest
-    ]
-    (view / "index.json").write_text(json.dumps({**index, "manifests": index["manifests"][:1]}))
-    (view / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
-    (view / "blobs").symlink_to(layout / "blobs")
-    return f"oci:{view}"
 
 
 def document(file: Path) -> bytes:

@@ -63,7 +63,7 @@ def create(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Crea
     """
     tool = find_tool(environ)
     check_source(wanted.package_url, wanted.checksum)
-    squash = Squash(find_mksquashfs(environ, tool), processors(environ), megabytes())
+    squash = Squash(find_mksquashfs(environ, tool, wanted.compression), processors(environ), megabytes())
     cache = Cache.open(environ)
     source = kept_package(cache, wanted.package_url, environ) if wanted.offline else wanted.package_url
     with (

@@ -13,8 +13,9 @@ from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.image import base as bases
 from mlwf.image.aside import Aside
-from mlwf.image.base_size import OF_FILE, OF_LAYERS, layers_size, layout_manifest
-from mlwf.image.base_source import PULLED, BaseSource, Pinned, file_digest, one_image, parse_base, pin
+from mlwf.image.base_given import check_opens, given, login_for
+from mlwf.image.base_size import OF_FILE, OF_KIND, OF_LAYERS, layers_size, layout_manifest
+from mlwf.image.base_source import PULLED, BaseSource, Pinned, file_digest, parse_base, pin
 from mlwf.image.environment import INDEXES
 from mlwf.image.growth import Growth
 from mlwf.image.kit import Kit
@@ -26,7 +27,7 @@ from mlwf.image.steps import Meter
 from mlwf.image.tempspace import find_tempspace, sweep_tempspace, temporary_folder
 
 # The layout of what we write: a change of it makes every cached image a stranger.
-FORMAT = "4"
+FORMAT = "5"
 LEAST_SPACE = 1 << 30
 LAYERED = frozenset({"docker", "oci"})
 
@@ -49,6 +50,7 @@ class Wanted:
     allow_urls: bool = False
     checksum: str = ""
     python_mirror: str = ""
+    compression: str | None = None
     http_registry: bool = False
     copy: bool = False
 
@@ -69,7 +71,7 @@ class Found:
     @property
     def room(self) -> int:
         """Bytes for unpacking it and packing it again; what a small base takes where its size is not known."""
-        return max((OF_LAYERS if self.source.kind in LAYERED else OF_FILE) * self.size, LEAST_SPACE)
+        return max(OF_KIND.get(self.source.kind, OF_FILE) * self.size, LEAST_SPACE)
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ def look_up(kit: Kit, wanted: Wanted) -> Found:
     with kit.steps.step("look-up"):
         if source.kind in PULLED and not wanted.offline:
             return Found(source, None)
+        if source.kind == "sif" and source.path:
+            check_opens(kit.tool, source.path)
         pinned = _pin(kit, source, wanted)
         if kit.cache.get("bases", _base_key(kit, source, pinned)) or (wanted.offline and source.is_remote):
             return Found(source, pinned)
@@ -105,7 +109,7 @@ def make_plan(kit: Kit, wanted: Wanted, found: Found, package: ModelPackage, fol
     source = found.source
     with kit.steps.step("base") as meter, _pinned(kit, found, folder, wanted) as pinned:
         known = found if found.pinned else replace(found, size=Path(pinned.source).stat().st_size)
-        base = _base(kit, known, pinned, folder, wanted, aside, meter)
+        base = _base(kit, known, pinned, wanted, aside, meter)
     with kit.steps.step("python"):
         wishes = PythonWishes(wanted.allow_python_minor, wanted.python_mirror, wanted.offline)
         python = find_python(package.python, base, kit, wishes=wishes)
@@ -122,7 +126,7 @@ def _pin(kit: Kit, source: BaseSource, wanted: Wanted) -> Pinned:
         try:
             digest, _space, exact = _recall(remembered).partition(" ")
         except FileNotFoundError:
-            raise _not_fetched(source.text) from None
+            raise _not_fetched(kit, source.text) from None
         return Pinned(exact, digest, exact)
     pinned = pin(source, kit.runner.environ, http=wanted.http_registry, digest_of=lambda file: _digest(kit, file))
     if source.is_remote:
@@ -170,7 +174,8 @@ def _pinned(kit: Kit, found: Found, folder: Path, wanted: Wanted) -> Iterator[Pi
         yield found.pinned
         return
     file = folder / "pulled.sif"
-    kit.tool.pull(kit.runner, found.source.text, file, http=wanted.http_registry)
+    kit.tool.pull(kit.runner, found.source.text, file, http=wanted.http_registry, login=login_for(found.source, kit.runner.environ))
+    check_opens(kit.tool, file)
     digest = file_digest(file)
     _remember(_address(kit, found.source), f"{digest} {found.source.text}")
     yield Pinned(str(file), digest, found.source.text)
@@ -196,7 +201,7 @@ def _tools(kit: Kit) -> tuple[str, ...]:
     return kit.tool.kind, kit.tool.version, kit.squash.squasher.version, *kit.squash.squasher.compressor
 
 
-def _base(kit: Kit, found: Found, pinned: Pinned, folder: Path, wanted: Wanted, aside: Aside, meter: Meter) -> bases.ComingBase:  # noqa: PLR0917
+def _base(kit: Kit, found: Found, pinned: Pinned, wanted: Wanted, aside: Aside, meter: Meter) -> bases.ComingBase:  # noqa: PLR0917
     source = found.source
     named, key = _base_name(source, pinned), _base_key(kit, source, pinned)
     aside.held.enter_context(kit.cache.lock(f"base-{key}", waits=kit.steps.waits))
@@ -206,11 +211,11 @@ def _base(kit: Kit, found: Found, pinned: Pinned, folder: Path, wanted: Wanted, 
         base = bases.load_base(file)
         return bases.ComingBase(base.facts, lambda: base, base.partition.size)
     if wanted.offline and source.is_remote:
-        raise _not_fetched(source.text)
+        raise _not_fetched(kit, source.text)
     place = aside.held.enter_context(temporary_folder(kit.runner.environ, wanted.tmpdir, found.room))
-    given = one_image(source.path, pinned.digest, folder / "layout") if source.kind == "oci" and source.path else pinned.source
-    meter.watches(Growth(place, *kit.tool.blob_folders(kit.runner.environ)), OF_LAYERS * found.size if source.kind in LAYERED else None)
-    unpacked = bases.unpack(kit, given, named=named, digest=pinned.digest, folder=place, http=wanted.http_registry)
+    meter.watches(Growth(place), OF_LAYERS * found.size if source.kind in LAYERED else None)
+    what, login = given(source, pinned, place), login_for(source, kit.runner.environ)
+    unpacked = bases.unpack(kit, what, named=named, digest=pinned.digest, folder=place, http=wanted.http_registry, login=login)
     return _coming(kit, unpacked, key, aside, size=found.size if source.kind in {*LAYERED, *PULLED, "sif"} else 0)
 
 
@@ -273,8 +278,12 @@ def _lock(kit: Kit, base: bases.ComingBase, python: Python, package: ModelPackag
     return lock
 
 
-def _not_fetched(text: str) -> MlwfError:
+def _not_fetched(kit: Kit, text: str) -> MlwfError:
+    squasher = kit.squash.squasher
     return MlwfError(
         _("The base image {text} is not in the cache, and --offline forbids to fetch it").format(text=text),
-        cure=_("Run the same command with --fetch-only on a node with internet first."),
+        _("there is none for {tool} and {packer}").format(
+            tool=f"{kit.tool.kind} {kit.tool.version}", packer=f"mksquashfs {squasher.version} ({squasher.compression})"
+        ),
+        _("Run the same command with --fetch-only on a node with internet first, which has the same versions of both."),
     )

@@ -25,6 +25,7 @@ SINGULARITY = """\
 # Builds by hand what mlwf_create_image made: the same base, the same Python, the same packages.
 # Before: pip install uv=={uv} && cp "$(command -v uv)" .
 # Then:   singularity build container.simg Singularity
+#         (SingularityCE and PRO, as a user: with --fakeroot, or with proot in PATH)
 # The base image's content: {digest}
 Bootstrap: {bootstrap}
 From: {source}

@@ -26,6 +26,8 @@ JSON_LIMIT = 16 << 20
 DEFINITION, PARTITION, JSON = 0x4001, 0x4004, 0x4006
 GROUP = 0xF0000001
 SQUASHFS, SYSTEM_PARTITION = 1, 2
+# The beginning of a squashfs, and what its bytes 20 and 21 say of zstd.
+SQUASHFS_MAGIC, ZSTD_NUMBER = b"hsqs", b"\x06\x00"
 ARCHITECTURES = {"386": b"01", "amd64": b"02", "arm": b"03", "arm64": b"04", "ppc64": b"05", "ppc64le": b"06", "riscv64": b"12"}
 # 1980-01-01, the first moment that every archive format knows: SIFs of ours carry no clock of the machine that made them.
 EPOCH = 315532800
@@ -92,6 +94,14 @@ def read_partition(path: Path) -> Partition:
             if filesystem == SQUASHFS and purpose == SYSTEM_PARTITION and arch.rstrip(b"\0") in names:
                 return Partition(offset, size, names[arch.rstrip(b"\0")])
     raise MlwfError(_("{file} is no Singularity image (SIF) with a squashfs").format(file=path), cure=_("Name another base image."))
+
+
+def is_packed_with_zstd(path: Path) -> bool:
+    """Whether the squashfs of a SIF, or one that is the whole file, is; False for other files. Raises MlwfError for a SIF without one."""
+    offset = read_partition(path).offset if _descriptors(path) else 0
+    with path.open("rb") as file:
+        superblock = os.pread(file.fileno(), 22, offset)
+    return superblock[:4] == SQUASHFS_MAGIC and superblock[20:] == ZSTD_NUMBER
 
 
 def read_objects(path: Path) -> dict[str, bytes]:

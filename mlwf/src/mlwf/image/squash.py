@@ -10,8 +10,6 @@ from mlwf.image import sif
 from mlwf.image.process import Runner
 from mlwf.image.tool import Squasher
 
-MAGIC = b"hsqs"
-
 
 @dataclass(frozen=True)
 class Squash:
@@ -47,7 +45,7 @@ def _check(target: Path, offset: int, size: int) -> None:
     """A mksquashfs that crashed can leave a file that looks whole: the superblock must say how long it is."""
     with target.open("rb") as file:
         superblock = os.pread(file.fileno(), 96, offset)
-    used = int.from_bytes(superblock[40:48], "little") if superblock[:4] == MAGIC else -1
+    used = int.from_bytes(superblock[40:48], "little") if superblock[:4] == sif.SQUASHFS_MAGIC else -1
     if not 0 < used <= size:
         raise MlwfError(
             _("The image that mksquashfs wrote is not whole"), cure=_("Try again; if it comes back, report the version of squashfs-tools.")

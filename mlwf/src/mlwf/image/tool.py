@@ -6,12 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlwf.errors import MlwfError
+from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
 from mlwf.image.process import Runner
+from mlwf.secret import Secret
 
 NAMES = ("apptainer", "singularity")
+# How an image is packed: as the tool reads it best, or as who will run it elsewhere needs it.
+AUTO, GZIP, ZSTD = COMPRESSIONS = ("auto", "gzip", "zstd")
 BUILD_PREFIXES = ("APPTAINER", "SINGULARITY")
+OCI_MODE, NO_OCI_MODE = "SINGULARITY_OCI", "SINGULARITY_NO_OCI"
+Login = tuple[str, Secret]
 # Of the tools' own variables a program in a container is started with these alone: where they work, and how they mount an image at all.
 # The others reach into it whatever the options say: *_BIND, *_BINDPATH and *_MOUNT add to --bind, *ENV_* goes past --cleanenv.
 KEPT_VARIABLES = ("TMPDIR", "CACHEDIR", "DISABLE_CACHE", "CONFIGDIR", "USERNS", "UNSQUASH", "TMP_SANDBOX")
@@ -46,26 +51,37 @@ class ContainerTool:
     kind: str
     version: str
 
-    def build_sandbox(self, runner: Runner, source: str, folder: Path, *, tmpdir: Path, http: bool = False) -> None:
+    @property
+    def opens_zstd(self) -> bool:
+        """Whether it opens an image that is packed with zstd. It looks itself, whatever the kernel reads: Apptainer before 1.4 and every
+        Singularity say that such an image is corrupted.
+        """
+        numbers = re.match(r"(\d+)\.(\d+)", self.version)
+        return self.kind == "apptainer" and numbers is not None and (int(numbers[1]), int(numbers[2])) >= (1, 4)
+
+    def build_sandbox(
+        self, runner: Runner, source: str, folder: Path, *, tmpdir: Path, http: bool = False, login: Login | None = None
+    ) -> None:
         """Unpacks a base image into `folder`. `http`: the registry speaks plain HTTP. Raises ProgramError."""
-        options = ["--no-https"] if http else []
-        runner.run(
-            [self.path, "build", *options, "--fix-perms", "--sandbox", folder, source],
-            _("The base image {source} cannot be unpacked").format(source=source),
-            extra={f"{prefix}_TMPDIR": str(tmpdir) for prefix in BUILD_PREFIXES},
-        )
+        extra = {f"{prefix}_TMPDIR": str(tmpdir) for prefix in BUILD_PREFIXES}
+        what = _("The base image {source} cannot be unpacked").format(source=source)
+        self._fetch(runner, ["build", "--fix-perms", "--sandbox"], [folder, source], what, http=http, login=login, extra=extra)
 
-    def blob_folders(self, environ: Mapping[str, str]) -> tuple[Path, Path]:
-        """Where it keeps the layers that it fetches: beginning ones, and whole ones."""
-        name = "apptainer" if self.kind == "apptainer" else "singularity"
-        above = environ.get(f"{name.upper()}_CACHEDIR") or str(Path(environ.get("HOME", "/"), f".{name}"))
-        blob = Path(above, "cache", "blob")
-        return blob, blob / "blobs" / "sha256"
-
-    def pull(self, runner: Runner, source: str, file: Path, *, http: bool = False) -> None:
+    def pull(self, runner: Runner, source: str, file: Path, *, http: bool = False, login: Login | None = None) -> None:
         """Fetches an image that is a SIF already (library://, oras://). Raises ProgramError."""
-        options = ["--no-https"] if http else []
-        runner.run([self.path, "pull", *options, file, source], _("The base image {source} cannot be fetched").format(source=source))
+        what = _("The base image {source} cannot be fetched").format(source=source)
+        self._fetch(runner, ["pull"], [file, source], what, http=http, login=login)
+
+    def _fetch(
+        self, runner: Runner, verb: list[str], names: list[str | Path], what: str, *, http: bool, login: Login | None,
+        extra: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        # We keep what comes of it: the tool shall not keep it too, in the user's home and for ever.
+        options = ["--disable-cache", *(["--no-https"] if http else [])]
+        # The tools read each their own files and variables of a login, and no other's: what the look-up used is what they are given.
+        known = {f"{self._prefix}_DOCKER_USERNAME": login[0], f"{self._prefix}_DOCKER_PASSWORD": login[1].reveal()} if login else {}
+        environ = {name: value for name, value in runner.environ.items() if name != OCI_MODE}
+        runner.run([self.path, *verb, *options, *names], what, environ=environ, extra={**(extra or {}), **known, **self._native()})
 
     def run(
         self,
@@ -89,12 +105,21 @@ class ContainerTool:
         for bind in binds:
             options += ["--bind", bind.text()]
         argv: list[str | Path] = [self.path, "--silent", "exec", *options, image, *command]
-        return runner.run(argv, what, environ=without_wishes(runner.environ), extra=self.inside(variables or {}), timeout=timeout)
+        return runner.run(
+            argv, what, environ=without_wishes(runner.environ), extra=self._native() | self.inside(variables or {}), timeout=timeout
+        )
 
     def inside(self, variables: Mapping[str, str]) -> dict[str, str]:
         """The variables as the container gets them, whichever tool it is."""
-        prefix = "APPTAINERENV_" if self.kind == "apptainer" else "SINGULARITYENV_"
-        return {prefix + name: value for name, value in variables.items()}
+        return {f"{self._prefix}ENV_{name}": value for name, value in variables.items()}
+
+    @property
+    def _prefix(self) -> str:
+        return "APPTAINER" if self.kind == "apptainer" else "SINGULARITY"
+
+    def _native(self) -> dict[str, str]:
+        """What keeps SingularityCE and PRO from their OCI mode, where a site has set it: it runs no folder and no SIF of ours."""
+        return {} if self.kind == "apptainer" else {NO_OCI_MODE: "1"}
 
 
 def without_wishes(environ: Mapping[str, str]) -> dict[str, str]:
@@ -133,21 +158,23 @@ def parse_version(said: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Squasher:
-    """mksquashfs and what it can do."""
+    """mksquashfs and how it shall compress: gzip or zstd, at the level that costs least time."""
 
     path: Path
     version: str
-    compressors: tuple[str, ...]
+    compression: str
 
     @property
     def compressor(self) -> tuple[str, ...]:
-        """The options of the fastest compression that every reader of the image understands as far as we know."""
-        name = "zstd" if "zstd" in self.compressors else "gzip"
-        return ("-comp", name, "-Xcompression-level", "1")
+        """Its options for that."""
+        return ("-comp", self.compression, "-Xcompression-level", "1")
 
 
-def find_mksquashfs(environ: Mapping[str, str], tool: ContainerTool) -> Squasher:
-    """The machine's mksquashfs, else the one that Apptainer or Singularity brings. Raises MlwfError."""
+def find_mksquashfs(environ: Mapping[str, str], tool: ContainerTool, wanted: str | None = None) -> Squasher:
+    """The machine's mksquashfs, else the one that Apptainer or Singularity brings. Raises MlwfError.
+
+    `wanted`: one of COMPRESSIONS; None: what MLWF_COMPRESSION says.
+    """
     beside = tool.path.resolve().parent.parent
     paths = [
         environ.get("PATH", ""),
@@ -163,5 +190,27 @@ def find_mksquashfs(environ: Mapping[str, str], tool: ContainerTool) -> Squasher
     runner, what = Runner(environ), _("{command} does not run").format(command=found)
     said, helped = runner.ask([found, "-version"], what), runner.ask([found, "-help"], what)
     version = re.search(r"mksquashfs version (\S+)", said)
-    compressors = tuple(name for name in ("gzip", "zstd") if re.search(rf"^\s+{name}\b", helped, re.MULTILINE))
-    return Squasher(Path(found), version[1] if version else "", compressors)
+    can_zstd = re.search(rf"^\s+{ZSTD}\b", helped, re.MULTILINE) is not None
+    compression = _compression(tool, can_zstd=can_zstd, wanted=wanted or environ.get("MLWF_COMPRESSION") or AUTO)
+    return Squasher(Path(found), version[1] if version else "", compression)
+
+
+def _compression(tool: ContainerTool, *, can_zstd: bool, wanted: str) -> str:
+    """Answers gzip or zstd. Raises MlwfError where it cannot be as it is wanted, or the image could not be opened here."""
+    if wanted not in COMPRESSIONS:
+        raise WrongUseError(
+            _("MLWF_COMPRESSION cannot be {value}").format(value=repr(wanted)),
+            cure=_("Set one of {values}, or leave it out.").format(values=", ".join(COMPRESSIONS)),
+        )
+    if wanted == AUTO:
+        return ZSTD if can_zstd and tool.opens_zstd else GZIP
+    if wanted == ZSTD and not tool.opens_zstd:
+        raise MlwfError(
+            _("{tool} opens no image that is packed with zstd").format(tool=f"{tool.kind} {tool.version}"),
+            cure=_("Leave out --compression and MLWF_COMPRESSION, or make it where there is Apptainer 1.4 or later."),
+        )
+    if wanted == ZSTD and not can_zstd:
+        raise MlwfError(
+            _("This machine's mksquashfs does not pack with zstd"), cure=_("Leave out --compression and MLWF_COMPRESSION, or say gzip.")
+        )
+    return wanted

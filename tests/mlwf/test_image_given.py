@@ -1,0 +1,197 @@
+"""What the container tools differ in: what they are given for a base, and how an image for them is packed."""
+
+import base64
+import hashlib
+import io
+import json
+import os
+import platform
+import tarfile
+from pathlib import Path
+
+import pytest
+from mlwf.errors import MlwfError, WrongUseError
+from mlwf.image import sif
+from mlwf.image.base_given import check_opens, given, login_for
+from mlwf.image.base_size import ARCHITECTURES
+from mlwf.image.base_source import parse_base, pin
+from mlwf.image.process import Runner
+from mlwf.image.tool import ContainerTool, find_mksquashfs, find_tool
+
+from tests.mlwf.test_image_parts import fake_tool
+
+APPTAINER, OLD, CE, PRO, SINGULARITY = (
+    ContainerTool(Path("tool"), kind, version)
+    for kind, version in (
+        ("apptainer", "1.4.5-1.el9"), ("apptainer", "1.3.6"), ("singularity-ce", "4.1.1"), ("singularity-pro", "4.3.1"),
+        ("singularity", "3.8.7"),
+    )
+)  # fmt: skip
+OURS = {"os": "linux", "architecture": ARCHITECTURES.get(platform.machine(), platform.machine())}
+
+
+def shown(source: str, place: Path) -> tuple[str, bytes]:
+    """The digest of the one image in what the tool is given, and the content of its manifest."""
+    base = parse_base(source)
+    place.mkdir()
+    text = given(base, pin(base, {}, http=False, digest_of=str), place)
+    layout = Path(text.removeprefix("oci:"))
+    (entry,) = json.loads((layout / "index.json").read_text())["manifests"]
+    content = (layout / "blobs" / entry["digest"].replace(":", "/")).read_bytes()
+    assert entry["size"] == len(content)
+    assert entry["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
+    assert (layout / "oci-layout").is_file()
+    return entry["digest"], content
+
+
+def put(layout: Path, told: object) -> str:
+    content = json.dumps(told).encode()
+    digest = hashlib.sha256(content).hexdigest()
+    (layout / "blobs/sha256" / digest).write_bytes(content)
+    return f"sha256:{digest}"
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Path:
+    """Two images: `plain`, and `many`, an index as docker buildx and skopeo --all write it."""
+    folder = tmp_path / "layout"
+    (folder / "blobs/sha256").mkdir(parents=True)
+    plain, mine = put(folder, {"layers": [], "of": "plain"}), put(folder, {"layers": [], "of": "mine"})
+    other = {"digest": "sha256:" + "0" * 64, "platform": {"os": "unknown", "architecture": "unknown"}}
+    many = put(folder, {"mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [other, {"digest": mine, "platform": OURS}]})
+    entries = [
+        {"digest": each, "annotations": {"org.opencontainers.image.ref.name": name}} for each, name in ((plain, "plain"), (many, "many"))
+    ]
+    (folder / "index.json").write_text(json.dumps({"manifests": entries}))
+    return folder
+
+
+def test_a_layout_is_shown_as_one_image_for_this_machine(layout: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "layout.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(layout, arcname=".")
+    for number, where in enumerate((f"oci:{layout}", f"oci-archive:{archive}")):
+        for tag, of in (("plain", "plain"), ("many", "mine")):
+            _digest, content = shown(f"{where}:{tag}", tmp_path / f"{number}-{tag}")
+            assert json.loads(content)["of"] == of
+        with pytest.raises(MlwfError, match="does not hold one image"):
+            shown(where, tmp_path / f"{number}-none")
+
+
+def test_a_layout_whose_manifest_is_another_is_refused(layout: Path, tmp_path: Path) -> None:
+    """By its digest the base is kept: a stranger's archive must not put something else there."""
+    for file in (layout / "blobs/sha256").iterdir():
+        file.write_bytes(file.read_bytes().replace(b"mine", b"evil"))
+    with pytest.raises(MlwfError, match="does not hold one image"):
+        shown(f"oci:{layout}:many", tmp_path / "place")
+
+
+def write_tar(archive: Path, files: dict[str, bytes]) -> None:
+    with tarfile.open(archive, "w") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [b'[{"RepoTags": ["name:1"]}, {"RepoTags": ["other:1"]}]', b'[{"RepoTags": ["name:2"]}]', b'[{"RepoTags": null}]', b"[]", b"{", b"[1]"],
+)
+def test_an_archive_that_is_asked_for_an_image_holds_it_alone(tmp_path: Path, manifest: bytes) -> None:
+    write_tar(tmp_path / "a.tar", {"manifest.json": manifest})
+    with pytest.raises(MlwfError, match="does not hold one image name:1"):
+        pin(parse_base(f"docker-archive:{tmp_path}/a.tar:name:1"), {}, http=False, digest_of=str)
+
+
+def test_an_archive_is_given_without_name_and_colons(tmp_path: Path) -> None:
+    archive = tmp_path / "a:b.tar"
+    write_tar(archive, {"manifest.json": b'[{"RepoTags": ["docker.io/library/name:1"]}]'})
+    base = parse_base(f"docker-archive:{archive}:name:1")
+    pinned = pin(base, {}, http=False, digest_of=lambda file: f"sha256:{file.name}")
+    assert (base.tag, pinned.digest, pinned.exact) == ("name:1", "sha256:a:b.tar", f"docker-archive:{archive}")
+    (tmp_path / "place").mkdir()
+    assert given(base, pinned, tmp_path / "place") == f"docker-archive:{tmp_path}/place/archive.tar"
+    assert (tmp_path / "place/archive.tar").read_bytes() == archive.read_bytes()
+
+
+def test_an_image_that_the_tool_cannot_open_is_told_in_words(tmp_path: Path) -> None:
+    superblock = b"hsqs".ljust(20, b"\0")
+    for name, number in (("gzip", b"\1\0"), ("zstd", b"\6\0")):
+        content = superblock + number + b"\0" * 100
+        (tmp_path / f"{name}.squashfs").write_bytes(content)
+        with (tmp_path / f"{name}.sif").open("w+b") as file:
+            os.pwrite(file.fileno(), content, sif.partition_offset([]))
+            sif.write_front(file.fileno(), [], size=len(content), architecture="amd64", identity=b"x")
+    for file in tmp_path.glob("*.s*"):
+        check_opens(APPTAINER, file)
+        if "zstd" in file.name:
+            with pytest.raises(MlwfError, match=r"zstd, which singularity-ce 4\.1\.1 does not read.*--compression gzip"):
+                check_opens(CE, file)
+        else:
+            check_opens(CE, file)
+    with (tmp_path / "none.sif").open("w+b") as file:
+        sif.write_front(file.fileno(), [], size=0, architecture="amd64", identity=b"x")
+        os.pwrite(file.fileno(), b"\5\x40\0\0", sif.DESCRIPTORS_AT)  # an object of another kind, as images of the OCI mode have them
+    with pytest.raises(MlwfError, match="no Singularity image"):
+        check_opens(APPTAINER, tmp_path / "none.sif")
+
+
+@pytest.mark.parametrize(("said", "prefix"), [("apptainer version 1.4.5", "APPTAINER"), ("singularity-ce version 4.1.1", "SINGULARITY")])
+def test_whichever_tool_fetches_gets_the_login_and_keeps_nothing(tmp_path: Path, said: str, prefix: str) -> None:
+    program = tmp_path / "tool"
+    program.write_text(f'#!/bin/sh\ncase $1 in --version) echo "{said}";; *) echo "$@"; exec env;; esac\n')
+    program.chmod(0o755)
+    (tmp_path / ".docker").mkdir()
+    auth = base64.b64encode(b"alice:right").decode()
+    (tmp_path / ".docker/config.json").write_text(json.dumps({"auths": {"registry.example:5000": {"auth": auth}}}))
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "MLWF_CONTAINER_TOOL": str(program), "SINGULARITY_OCI": "1"}
+    tool, place = find_tool(environ), tmp_path / "place"
+    for source in ("docker://registry.example:5000/base:1", "oras://registry.example:5000/base:1"):
+        login = login_for(parse_base(source), environ)
+        with (tmp_path / "log").open("w+b", buffering=0) as log:
+            if source.startswith("docker"):
+                tool.build_sandbox(Runner(environ, log), source, place, tmpdir=tmp_path, login=login)
+            else:
+                tool.pull(Runner(environ, log), source, place, login=login)
+            log.seek(0)
+            _command, options, *variables = log.read().decode().splitlines()
+        assert "--disable-cache" in options.split()
+        assert "right" not in options
+        variables = [each for each in variables if "_DOCKER_" in each or "OCI" in each]
+        native = ["SINGULARITY_NO_OCI=1"] if prefix == "SINGULARITY" else []
+        assert sorted(variables) == sorted([f"{prefix}_DOCKER_USERNAME=alice", f"{prefix}_DOCKER_PASSWORD=right", *native])
+    assert login_for(parse_base("docker://other.example/base:1"), environ) is None
+    assert login_for(parse_base("library://base"), environ) is None
+
+
+@pytest.mark.parametrize(
+    ("tool", "wanted", "site", "packed"),
+    [
+        (APPTAINER, None, "", "zstd"),
+        (OLD, None, "", "gzip"),
+        (CE, None, "", "gzip"),
+        (PRO, None, "", "gzip"),
+        (SINGULARITY, None, "", "gzip"),
+        (APPTAINER, None, "gzip", "gzip"),
+        (APPTAINER, "auto", "gzip", "zstd"),
+        (APPTAINER, "gzip", "zstd", "gzip"),
+        (CE, "gzip", "zstd", "gzip"),
+    ],
+)
+def test_how_an_image_is_packed(tmp_path: Path, tool: ContainerTool, wanted: str | None, site: str, packed: str) -> None:
+    fake_tool(tmp_path, "mksquashfs", "mksquashfs version 4.5.1\n\tgzip (default)\n\tzstd")
+    environ = {"PATH": str(tmp_path), "MLWF_COMPRESSION": site}
+    assert find_mksquashfs(environ, tool, wanted).compression == packed
+
+
+def test_how_an_image_cannot_be_packed(tmp_path: Path) -> None:
+    fake_tool(tmp_path, "mksquashfs", "mksquashfs version 4.4\n\tgzip (default)")
+    environ = {"PATH": str(tmp_path)}
+    assert find_mksquashfs(environ, APPTAINER).compression == "gzip"
+    with pytest.raises(MlwfError, match="mksquashfs does not pack with zstd"):
+        find_mksquashfs(environ, APPTAINER, "zstd")
+    with pytest.raises(MlwfError, match=r"singularity-ce 4\.1\.1 opens no image .* zstd"):
+        find_mksquashfs({**environ, "MLWF_COMPRESSION": "zstd"}, CE)
+    with pytest.raises(WrongUseError, match="MLWF_COMPRESSION cannot be 'xz'"):
+        find_mksquashfs({**environ, "MLWF_COMPRESSION": "xz"}, CE)
