@@ -11,6 +11,7 @@ and wheels cached, the image made anew. `again`: the identical request. `pack`: 
 `write`: that many bytes are copied and synced. The proof is timed by itself and is in no ratio. `torch` is a PyTorch and
 transformers environment; TORCH_WHEELS names a folder with a wheel for the CPU (/opt/wheels by default), where it exists.
 `tiny` (one small package) only tries this script. `--ways` runs only these (what they stand on is made first, untimed).
+MLWF_TEST_TOOL=singularity measures SingularityCE, which has no `plain zstd 1` and builds the plain recipe with --fakeroot.
 """
 
 import argparse
@@ -33,8 +34,10 @@ from mlwf.image.squash import Squash
 from mlwf.image.tool import find_mksquashfs, find_tool
 
 from tests.mlwf.models import Models
+from tests.mlwf.test_create_image import AS_A_USER
 from tests.support.apptainer import CERTIFICATES, Ground, apptainer_ground
 from tests.support.box import environment
+from tests.support.singularity import singularity_ground
 
 PLAIN = """\
 Bootstrap: docker-archive
@@ -50,6 +53,7 @@ From: {base}
 ZSTD = ("--mksquashfs-args", "-comp zstd -Xcompression-level 1")
 WAYS = ("plain", "plain zstd 1", "cold", "warm", "again", "pack", "write", "import", "proof")
 IMAGE = {"plain": "plain.sif", "plain zstd 1": "plain-zstd.sif"}
+GROUNDS = {"apptainer": apptainer_ground, "singularity": singularity_ground}
 TARGETS = {"sklearn": {"cold": 4.0, "warm": 15.0}, "torch": {"warm": 8.0}, "tiny": {}}
 TORCH = ("mlflow==3.17.2", "torch==2.13.0", "transformers")
 WHEELS = os.environ.get("TORCH_WHEELS", "/opt/wheels")
@@ -67,7 +71,7 @@ class Bench:
         self.times: dict[str, list[float]] = defaultdict(list)
         self.cpu: dict[str, list[float]] = defaultdict(list)
         self.sizes: dict[str, int] = {}
-        self.environ = {"UV_FIND_LINKS": WHEELS, "APPTAINERENV_PIP_FIND_LINKS": "/mnt"} if Path(WHEELS).is_dir() else {}
+        self.environ = {"UV_FIND_LINKS": WHEELS, f"{ground.tool.upper()}ENV_PIP_FIND_LINKS": "/mnt"} if Path(WHEELS).is_dir() else {}
 
     def round(self) -> None:
         cache = self.ground.home / "cache"
@@ -95,7 +99,7 @@ class Bench:
         """The import in turn in the plain image and in ours."""
         for _turn in range(5):
             for way, image in (("import plain", IMAGE["plain zstd 1"]), ("import ours", "ours.sif")):
-                command = ["apptainer", "exec", self.ground.home / image, "python", "-c", f"import {self.module}"]
+                command = [self.ground.tool, "exec", self.ground.home / image, "python", "-c", f"import {self.module}"]
                 self._timed(way, lambda command=command: self._run(command))
 
     def _pack(self) -> None:
@@ -138,7 +142,7 @@ class Bench:
         name = IMAGE[way]
         # What is bound must exist in the base already.
         bound = ["--bind", CERTIFICATES, *(["--bind", f"{WHEELS}:/mnt"] if self.environ else [])]
-        said = self._run(["apptainer", "build", "-F", *options, *bound, self.ground.home / name, recipe])
+        said = self._run([self.ground.tool, "build", "-F", *AS_A_USER[self.ground.tool], *options, *bound, self.ground.home / name, recipe])
         self.sizes[name] = (self.ground.home / name).stat().st_size
         return said
 
@@ -155,7 +159,7 @@ class Bench:
         return self.ground.create("--model-pkg-url", self.model, "--base-container-url", f"docker-archive:{self.ground.base}", *options)
 
     def _run(self, argv: list[str] | list[str | Path]) -> str:
-        done = self.ground.run(argv, seconds=HOURS, APPTAINERENV_PIP_CERT=CERTIFICATES, **self.environ)
+        done = self.ground.run(argv, seconds=HOURS, **{f"{self.ground.tool.upper()}ENV_PIP_CERT": CERTIFICATES}, **self.environ)
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
 
@@ -209,8 +213,8 @@ def main() -> None:
         wanted.ways = [way for way in wanted.ways if way != "import"]  # there would be nothing to compare with
     cores = len(os.sched_getaffinity(0))
     found: dict[str, object] = {"cores": cores, "kernel": platform.release()}
-    with apptainer_ground() as ground:
-        version = subprocess.run([ground.commands / "apptainer", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    with GROUNDS[os.environ.get("MLWF_TEST_TOOL", "apptainer")]() as ground:
+        version = subprocess.run([ground.commands / ground.tool, "--version"], capture_output=True, text=True, check=True).stdout.strip()
         print(f"{cores} cores, {platform.release()}, load {os.getloadavg()[0]:.1f}, {version}")
         for name in wanted.models:
             found[name] = measured(name, ground, wanted)

@@ -22,6 +22,10 @@ pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
 # Where nobody listens: whoever uses the network all the same fails.
 NO_NETWORK = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https")}
 
+# Options of each tool's own build: with little time for packing, where that can be chosen; by a recipe that runs programs, as a user.
+QUICKLY = {"apptainer": ("--mksquashfs-args", "-comp zstd -Xcompression-level 1"), "singularity": ()}
+AS_A_USER = {"apptainer": (), "singularity": ("--fakeroot",)}
+
 
 def create(
     ground: Ground, model: Path | str, *options: str | Path, base: str = "", status: int = 0, seconds: float = 500.0, **more: str
@@ -199,11 +203,10 @@ def _with_program(base: Path, changed: Path, name: str, text: str) -> None:
 def test_the_recipe_builds_an_equivalent_image_by_hand(ground: Ground, models: Models) -> None:
     made = answer_of(create(ground, models.tiny(), "--no-test", "--json"))
     folder = Path(str(made["folder"]))
-    script = (
-        'cp "$(python3 -c "import uv; print(uv.find_uv_bin())")" uv && '
-        'apptainer build --mksquashfs-args "-comp zstd -Xcompression-level 1" --bind "$APPTAINERENV_SSL_CERT_FILE" by-hand.sif Singularity'
-    ).replace("python3", ground.python)
-    built = ground.run(["/bin/sh", "-ec", f"cd '{folder}'; {script}"], seconds=400, APPTAINERENV_SSL_CERT_FILE=CERTIFICATES)
+    script = 'cp "$("$1" -c "import uv; print(uv.find_uv_bin())")" uv; shift; exec "$@" --bind "$SSL_CERT_FILE" by-hand.sif Singularity'
+    build = [ground.python, ground.tool, "build", *QUICKLY[ground.tool], *AS_A_USER[ground.tool]]
+    inside = {f"{ground.tool.upper()}ENV_SSL_CERT_FILE": CERTIFICATES}
+    built = ground.run(["/bin/sh", "-ec", f"cd '{folder}'; {script}", "sh", *build], seconds=400, SSL_CERT_FILE=CERTIFICATES, **inside)
     assert built.returncode == 0, built.stderr
     ask = "import six, sys; print(six.__version__, sys.version.split()[0], sys.prefix)"
     answers = [

@@ -4,6 +4,7 @@ MLWF_TEST_TOOL=singularity lets those have SingularityCE, too.
 """
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from tests.mlwf.models import Models, answer_of
 from tests.mlwf.test_create_image import create, sha256
-from tests.support.apptainer import Ground, base_python, registry
+from tests.support.apptainer import Ground, apptainer_ground, base_python, registry
 from tests.support.box import environment
 from tests.support.singularity import singularity_ground, why_not
 
@@ -57,3 +58,17 @@ def test_the_same_bytes_again_without_privileges(ce: Ground, ce_models: Models) 
     other = answer_of(create(ce, ce_models.tiny(), "--no-test", "--json", MLWF_CACHE=str(ce.home / "other"), SINGULARITY_USERNS="1"))
     assert not other["cached"]
     assert sha256(Path(str(one["image"]))) == sha256(Path(str(other["image"])))
+
+
+def test_an_image_of_apptainer_opens_when_it_is_packed_with_gzip(ce: Ground, ce_models: Models) -> None:
+    images = {}
+    with apptainer_ground() as apptainer:
+        tiny = Models(environment(), apptainer).tiny()
+        for compression in ("gzip", "zstd"):
+            made = answer_of(create(apptainer, tiny, "--no-test", "--json", "--compression", compression))
+            images[compression] = ce.give(Path(shutil.copy(str(made["image"]), ce.home / f"{compression}.sif")))
+    inside = ce.run(["singularity", "exec", images["gzip"], "sh", "-c", "python -c 'import six' && echo $OF_THE_BASE"])
+    assert inside.stdout == "kept\n", inside.stderr
+    assert "unknown compression algorithm" in ce.run(["singularity", "exec", images["zstd"], "true"]).stderr, "it may be the default now"
+    told = create(ce, ce_models.tiny(), "--no-test", base=str(images["zstd"]), status=1)
+    assert "packed with zstd, which singularity-ce" in told

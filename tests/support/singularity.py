@@ -12,12 +12,14 @@ import requests
 from tests.support.apptainer import CACHED, ROOT, Ground, checked, ground_with
 
 # Its own files, laid under the machine's for one process and its children: it has the places of its settings, its starter and itself
-# built in, and takes the user's home from the list of users.
+# built in, and takes the user's home from the list of users. For its --fakeroot the user has more ids than his own.
 _ENTER = r"""
 for place in /etc /usr/bin /var/lib "$2"; do mount -t overlay overlay -o "lowerdir=$place:$1$place" "$place"; done
 mount -t tmpfs tmpfs /mnt
 sed "s|^\(nobody:.*\):[^:]*:\([^:]*\)$|\1:$HOME:\2|" /etc/passwd >/mnt/passwd
 mount --bind /mnt/passwd /etc/passwd
+echo nobody:100000:65536 >/mnt/subid
+for list in /etc/subuid /etc/subgid; do mount --bind /mnt/subid "$list"; done
 umount --lazy /mnt
 shift 2
 exec "$@"
