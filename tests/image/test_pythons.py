@@ -5,6 +5,7 @@ import io
 import json
 import os
 import platform
+import shutil
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from mlwf.errors import MlwfError
 from mlwf.image.cache import Cache
 from mlwf.image.cache_space import prune
 from mlwf.image.process import Runner
-from mlwf.image.pythons import PythonWishes, _from_site, _from_uv, find_python
+from mlwf.image.pythons import Python, PythonWishes, _from_site, _from_uv, find_python
 
 from tests.image.web import Web
 
@@ -114,9 +115,9 @@ def age(folder: Path) -> None:
         os.utime(path, (1, 1))
 
 
-def kit_of(cache: Cache, site: Path) -> Any:
-    """As much of a build's as finding a Python takes, with a base in which every Python says that it is the right one."""
-    tool = SimpleNamespace(run=lambda *_args, **_options: "3.11.7\n")
+def kit_of(cache: Cache, site: Path, says: str = "3.11.7") -> Any:
+    """As much of a build's as finding a Python takes, with a base in which every Python says that it is `says`."""
+    tool = SimpleNamespace(run=lambda *_args, **_options: f"{says}\n")
     environ = {"PATH": os.environ["PATH"], "MLWF_PYTHONS": str(site)}
     steps = SimpleNamespace(waits=lambda: None)
     return SimpleNamespace(cache=cache, runner=Runner(environ, io.BytesIO()), tool=tool, processors=1, steps=steps)
@@ -142,22 +143,30 @@ def test_a_python_that_was_used_just_now_is_not_pruned_nor_lost_without_network(
     assert (made.folder / "bin/python3.11").exists()
 
 
-@pytest.mark.parametrize(
-    ("base_has", "helps"), [({"3.11.2": "/usr/bin/python3"}, True), ({"3.12.1": "/usr/bin/python3"}, False), ({}, False)]
-)
-def test_another_patch_is_offered_where_there_is_one(cache: Cache, tmp_path: Path, base_has: dict[str, str], helps: bool) -> None:
-    base: Any = SimpleNamespace(facts=SimpleNamespace(pythons=base_has, architecture="x86_64"))
-    kit = kit_of(cache, tmp_path / "none")
-    kit.runner.environ["UV_PYTHON_DOWNLOADS"] = "never"
-    with pytest.raises(MlwfError, match=r"Take a base image with Python 3\.11\.7") as caught:
-        find_python("3.11.7", base, kit, wishes=PythonWishes())
-    assert ("--allow-python-minor" in str(caught.value)) is helps
-    if helps:
-        assert find_python("3.11.7", base, kit, wishes=PythonWishes(allow_minor=True)).version == "3.11.2"
-    else:
-        with pytest.raises(MlwfError) as caught:
-            find_python("3.11.7", base, kit, wishes=PythonWishes(allow_minor=True))
-        assert "--allow-python-minor" not in str(caught.value)
+def test_another_patch_is_taken_where_that_is_allowed(cache: Cache, tmp_path: Path, site: Path, mirror: Web) -> None:
+    allowed, bases = PythonWishes(allow_minor=True, mirror=mirror.url), {"3.11.2": "/old", "3.12.1": "/other", "3.11.10": "/newest"}
+    none = kit_of(cache, tmp_path / "none")
+    none.runner.environ["UV_PYTHON_DOWNLOADS"] = "never"
+    base: Any = SimpleNamespace(facts=SimpleNamespace(pythons=bases, architecture="x86_64"))
+    assert find_python("3.11.9", base, none, wishes=allowed) == Python("3.11.10", "/newest", None, "base")
+    for wishes, offered in ((PythonWishes(), True), (allowed, False)):
+        with pytest.raises(MlwfError, match=r"Take a base image with Python 3\.11\.9") as caught:
+            find_python("3.11.9", BASE, none, wishes=wishes)
+        assert ("--allow-python-minor" in str(caught.value)) is offered
+
+    by_uv = kit_of(cache, tmp_path / "none")
+    by_uv.runner.environ.update(runner(tmp_path, io.BytesIO()).environ)
+    fetched = find_python("3.11.9", BASE, by_uv, wishes=allowed)
+    assert (fetched.version, fetched.inside, fetched.origin) == ("3.11.7", "/mlwf/python/bin/python3.11", "uv")
+    assert find_python("3.11.9", BASE, none, wishes=PythonWishes(allow_minor=True, offline=True)) == fetched
+
+    for version in ("3.11.12", "3.12.1", "3.1.1"):
+        shutil.copytree(site / "3.11.7", site / version)
+    elsewhere = Cache.open({"MLWF_CACHE": str(tmp_path / "elsewhere")})
+    kept = find_python("3.11.9", BASE, kit_of(elsewhere, site, "3.11.12"), wishes=allowed)
+    assert (kept.version, kept.origin) == ("3.11.12", "site")
+    with pytest.raises(MlwfError, match=r"should be Python 3\.11 is 3\.12\.1"):
+        find_python("3.11.9", BASE, kit_of(Cache.open({"MLWF_CACHE": str(tmp_path / "third")}), site, "3.12.1"), wishes=allowed)
 
 
 def test_a_python_that_other_jobs_use_is_never_taken_away_for_a_new_one(cache: Cache, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,6 +174,6 @@ def test_a_python_that_other_jobs_use_is_never_taken_away_for_a_new_one(cache: C
     assert made.folder
     inode = (made.folder / "bin/python3.11").stat().st_ino
     # Two jobs make it at once when a lease fails: neither saw the other's.
-    monkeypatch.setattr("mlwf.image.pythons._kept", lambda _key, _cache: None)
+    monkeypatch.setattr("mlwf.image.pythons._kept", lambda *_given: None)
     assert find_python("3.11.7", BASE, kit_of(cache, site), wishes=PythonWishes()) == made
     assert (made.folder / "bin/python3.11").stat().st_ino == inode

@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,79 +57,106 @@ class PythonWishes:
 
 def find_python(wanted: str, base: ComingBase, kit: Kit, *, wishes: PythonWishes) -> Python:
     """The Python `wanted` ("3.11.7") for this base. Raises MlwfError when there is none, saying what would do."""
-    if wanted in base.facts.pythons:
-        return Python(wanted, base.facts.pythons[wanted], None, "base")
-    key = f"{wanted}-{base.facts.architecture}"
-    with kit.cache.lock(f"python-{key}", waits=kit.steps.waits):
-        folder, origin = _kept(key, kit.cache) or _provide(wanted, key, base, kit, wishes)
-    if folder:
-        return Python(wanted, f"{INSIDE}/bin/python{wanted.rpartition('.')[0]}", folder, origin)
-    minor = wanted.rpartition(".")[0] + "."
-    near = [version for version in base.facts.pythons if version.startswith(minor)]
-    if near and wishes.allow_minor:
-        return Python(near[0], base.facts.pythons[near[0]], None, "base")
+    found = _found(wanted, base, kit, wishes)
+    if not found and wishes.allow_minor:
+        found = _found(wanted.rpartition(".")[0], base, kit, wishes)
+    if found:
+        return found
     what = _("Python {version}, which the model recorded, is not to be had").format(version=wanted)
     if wishes.offline:
         cure = _("Run the same command with --fetch-only on a node with internet first.")
         raise MlwfError(what, _("it is neither in the base image nor in the cache, and --offline forbids to fetch it"), cure)
     cure = _("Take a base image with Python {version}, or set --python-mirror or MLWF_PYTHONS.")
-    if near:
+    if not wishes.allow_minor:
         cure = _(
             "Take a base image with Python {version}, set --python-mirror or MLWF_PYTHONS, or allow another patch: --allow-python-minor."
         )
-    found = ", ".join(base.facts.pythons) or _("no Python")
     raise MlwfError(
         what,
-        _("the base image has {found}, the site keeps none, and uv fetched none").format(found=found),
+        _("the base image has {found}, the site keeps none, and uv fetched none").format(
+            found=", ".join(base.facts.pythons) or _("no Python")
+        ),
         cure.format(version=wanted),
     )
 
 
-def _kept(key: str, cache: Cache) -> tuple[Path, str] | None:
-    """The folder in the cache, and where it came from. Its name says that: a note of its own could be lost, and the folder stay."""
+def _found(wanted: str, base: ComingBase, kit: Kit, wishes: PythonWishes) -> Python | None:
+    """The Python `wanted`, or the newest of a minor version ("3.11"): the base's, one that was got before, the site's, or uv's."""
+    own = newest(wanted, base.facts.pythons)
+    if own:
+        return Python(own, base.facts.pythons[own], None, "base")
+    architecture = base.facts.architecture
+    with kit.cache.lock(f"python-{wanted}-{architecture}", waits=kit.steps.waits):
+        return _kept(wanted, architecture, kit.cache) or _provide(wanted, base, kit, wishes)
+
+
+def newest(wanted: str, versions: Iterable[str]) -> str:
+    """Of these versions `wanted`, or the newest of that minor version; empty where there is none."""
+    fitting = [each for each in versions if VERSION.fullmatch(each) and wanted in {each, each.rpartition(".")[0]}]
+    return max(fitting, key=lambda version: int(version.rpartition(".")[2]), default="")
+
+
+def _kept(wanted: str, architecture: str, cache: Cache) -> Python | None:
+    """The one in the cache. Its folder's name says where it came from: a note of its own could be lost, and the folder stay."""
+    above = cache.root / "pythons"
     for origin in ORIGINS:
-        folder = cache.root / "pythons" / f"{key}-{origin}"
+        end = f"-{architecture}-{origin}"
+        version = newest(wanted, (folder.name.removesuffix(end) for folder in above.glob(f"{wanted}*{end}")))
         with contextlib.suppress(FileNotFoundError):
-            os.utime(folder)  # when it was last used, for prune
-            return folder, origin
+            if version:
+                os.utime(above / f"{version}{end}")  # when it was last used, for prune
+                return _python(version, above / f"{version}{end}", origin)
     return None
 
 
-def _provide(wanted: str, key: str, base: ComingBase, kit: Kit, wishes: PythonWishes) -> tuple[Path | None, str]:
-    """Puts the Python into the cache, and answers as `_kept` does; None and nothing when nobody has it."""
+def _python(version: str, folder: Path, origin: str) -> Python:
+    return Python(version, f"{INSIDE}/bin/python{version.rpartition('.')[0]}", folder, origin)
+
+
+def _provide(wanted: str, base: ComingBase, kit: Kit, wishes: PythonWishes) -> Python | None:
+    """Puts the Python into the cache; None when nobody has it."""
     with kit.cache.work() as work:
         made = work / "python"
         origin = "site" if _from_site(wanted, made, kit.runner.environ) else ""
         if not origin and not wishes.offline and _from_uv(wanted, made, work, kit.runner, wishes.mirror):
             origin = "uv"
         if not origin:
-            return None, ""
-        name = f"python{wanted.rpartition('.')[0]}"
-        # Its own .pyc compare times, which an image does not keep: they are made anew, unchecked; here, since all bases share it. With -I
-        # no variable counts, and before 3.11 the same source has other bytes each time: it has the one that it needs, and no other.
-        kit.runner.run(
-            [(made / "bin" / name).absolute(), "-s", "-S", "-c", COMPILE, "lib", str(kit.processors)],
-            _("Python {version} does not run on this machine").format(version=wanted),
-            environ={"PYTHONHASHSEED": "0"},
-            folder=made,
+            return None
+        version = _made_ready(wanted, made, base, kit)
+        folder = kit.cache.put_folder("pythons", f"{version}-{base.facts.architecture}-{origin}", made)
+        return _python(version, folder, origin)
+
+
+def _made_ready(wanted: str, made: Path, base: ComingBase, kit: Kit) -> str:
+    """Compiles what it has of its own, and answers what version it says that it is, in the base. Raises MlwfError."""
+    name = f"python{'.'.join(wanted.split('.')[:2])}"
+    # Its own .pyc compare times, which an image does not keep: they are made anew, unchecked; here, since all bases share it. With -I
+    # no variable counts, and before 3.11 the same source has other bytes each time: it has the one that it needs, and no other.
+    kit.runner.run(
+        [(made / "bin" / name).absolute(), "-s", "-S", "-c", COMPILE, "lib", str(kit.processors)],
+        _("Python {version} does not run on this machine").format(version=wanted),
+        environ={"PYTHONHASHSEED": "0"},
+        folder=made,
+    )
+    what = _("Python {version} does not run in the base image").format(version=wanted)
+    command = [f"{INSIDE}/bin/{name}", "-I", "-S", "-c", TELL]
+    said = kit.tool.run(kit.runner, base.made().file, command, what, binds=[Bind(made, INSIDE)]).strip()
+    if not newest(wanted, [said]):
+        raise MlwfError(
+            _("What should be Python {version} is {found}").format(version=wanted, found=said[:40] or "''"),
+            cure=_("Correct the folder that MLWF_PYTHONS names, or the mirror."),
         )
-        what = _("Python {version} does not run in the base image").format(version=wanted)
-        command = [f"{INSIDE}/bin/{name}", "-I", "-S", "-c", TELL]
-        said = kit.tool.run(kit.runner, base.made().file, command, what, binds=[Bind(made, INSIDE)]).strip()
-        if said != wanted:
-            raise MlwfError(
-                _("What should be Python {version} is {found}").format(version=wanted, found=said[:40] or "''"),
-                cure=_("Correct the folder that MLWF_PYTHONS names, or the mirror."),
-            )
-        return kit.cache.put_folder("pythons", f"{key}-{origin}", made), origin
+    return said
 
 
 def _from_site(wanted: str, into: Path, environ: Mapping[str, str]) -> bool:
     """A folder VERSION below the one that MLWF_PYTHONS names, whole and movable (python-build-standalone and its like)."""
     above = environ.get("MLWF_PYTHONS")
-    if not above or not VERSION.fullmatch(wanted) or not Path(above, wanted, "bin").is_dir():
+    there = [bin_folder.parent.name for bin_folder in Path(above).glob("*/bin")] if above else []
+    version = newest(wanted, there)
+    if not above or not version:
         return False
-    shutil.copytree(Path(above, wanted), into, symlinks=True)
+    shutil.copytree(Path(above, version), into, symlinks=True)
     return True
 
 
