@@ -18,7 +18,7 @@ from tracking_server.guard import child
 from tracking_server.guard.nginx_process import NginxProcess
 from tracking_server.guard.spawner_client import SpawnerStarter
 from tracking_server.guard.spent import Spent
-from tracking_server.guard.verifier import Verdict, Verifier
+from tracking_server.guard.verifier import LANES, Verdict, Verifier
 
 SOON, LATE = 1000.0, 2000.0
 NO_MORE = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -53,6 +53,25 @@ def verifier_of(loop: ByHand, check: Callable[[bytes, bytes], bool]) -> Verifier
     verifier = Verifier(loop, check=check)  # type: ignore[arg-type]
     verifier.set_users(dict.fromkeys(("alice", "bob", "carol"), b"$2b$04$line"))
     return verifier
+
+
+def test_who_tries_one_users_password_from_everywhere_shuts_nobody_else_out() -> None:
+    loop, hold, said, tried = ByHand(), threading.Event(), [], []
+
+    def check(password: bytes, _line: bytes) -> bool:
+        assert hold.wait(10)
+        return password == b"right"
+
+    verifier = verifier_of(loop, check)
+    for number in range(10 * LANES):
+        verifier.verify("alice", b"wrong %d" % number, f"127.0.{number // 256}.{number % 256}", tried.append)
+    assert tried.count(Verdict.BUSY) == len(tried) > 0, "there is an end to her own"
+    verifier.verify("bob", b"right", "::1", said.append)
+    verifier.set_users(dict.fromkeys(("bob", "carol"), b"$2b$04$line"))
+    hold.set()
+    while not said:
+        loop.take_posted()
+    assert said == [Verdict.RIGHT]
 
 
 def test_a_thread_that_the_machine_refuses_is_one_answer_not_the_end_of_logins(

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 from tests.support.box import ROOT
+from tracking_server.mlflow_process.downloads import Share
 from tracking_server.mlflow_process.spool import NO_ROOM, NoRoomError, Spool, SpoolMiddleware, Upload
 
 # In processes of their own, as MLflow's workers and jobs are: each says what it was let, and lives until it is told to end.
 _WORKERS = """
 import os, signal, sys
 from pathlib import Path
+from tracking_server.mlflow_process.downloads import Share
 from tracking_server.mlflow_process.spool import Spool
 
 spool = Spool(Path(sys.argv[1]), 100)
@@ -49,6 +51,22 @@ def _run(coroutine: Coroutine[Any, Any, Any]) -> None:
     """On a thread of its own: Playwright keeps a loop on the tests' thread, if a browser was started before."""
     with ThreadPoolExecutor(1) as thread:
         thread.submit(asyncio.run, coroutine).result()
+
+
+def test_a_download_counts_once_while_it_arrives(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 100)
+    assert spool.promise(60)
+    share = Share(spool, 60)
+    assert not spool.promise(41)
+    (tmp_path / "part").write_bytes(b"x" * 50)
+    share.arrived(30)
+    share.arrived(30)
+    share.arrived(-10)  # a part that is fetched once more
+    assert spool.promise(40)
+    spool.keep(40)
+    (tmp_path / "part").unlink()
+    share.end()
+    assert spool.promise(100), "nothing is left of it"
 
 
 def _put(path: str, length: int | None) -> dict[str, Any]:

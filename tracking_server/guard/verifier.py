@@ -4,7 +4,7 @@ bcrypt is slow on purpose, so whoever sends wrong passwords makes others wait, u
 
 - a credential that was right stays known (by a keyed digest, in memory) until its user's line changes, and needs no bcrypt;
 - a credential that was wrong stays known too, in a bounded list;
-- the rest waits in lanes, one per user and address, each short: what does not fit is told to come again (429);
+- the rest waits in lanes, one per user and address, each short, and a user has so many: what does not fit is told to come again (429);
 - a user has one thread at most, and the lane with the fewest recent failures goes first. Users that do not exist share one lane.
 
 No lane is by address alone, since a portal is one address for all.
@@ -26,7 +26,7 @@ from tracking_server.guard.loop import Loop, Timer
 
 THREADS = 2
 LANE_DEPTH = 8
-LANES = 256
+LANES = 32
 WRONG_REMEMBERED = 8192
 RETRY_AFTER_SECONDS = 2
 _FORGET_SECONDS = 20.0  # a lane's failures halve in this time
@@ -98,7 +98,7 @@ class Verifier:
         self._right: dict[str, bytes] = {}
         self._wrong: OrderedDict[bytes, None] = OrderedDict()
         self._pending: dict[bytes, _Job] = {}
-        self._lanes: OrderedDict[tuple[str, str], _Lane] = OrderedDict()
+        self._lanes: dict[str, OrderedDict[str, _Lane]] = {}
         self._busy_users: set[str] = set()
         self._work: deque[tuple[_Lane, _Job]] = deque()
         self._work_waits = threading.Semaphore(0)
@@ -109,6 +109,11 @@ class Verifier:
         """A digest covers the user's line, so what was remembered of a changed line is found no more."""
         self._users = dict(users)
         self._right = {name: digest for name, digest in self._right.items() if name in self._users}
+        gone = [
+            name for name, lanes in self._lanes.items() if name and name not in users and not any(each.waiting for each in lanes.values())
+        ]
+        for name in gone:
+            del self._lanes[name]
         self._nobody = _NOBODY % max((int(line[4:6]) for line in users.values()), default=12)
 
     def verify(self, name: str, password: bytes, address: str, answer: Answer) -> None:
@@ -138,25 +143,22 @@ class Verifier:
         self._dispatch()
 
     def _lane(self, user: str, address: str) -> _Lane | None:
-        lane = self._lanes.get((user, address))
-        if lane is None:
-            if len(self._lanes) >= LANES and not self._drop_idle_lane():
+        """None: all of this user's have somebody who waits. Whoever fills them shuts nobody else out."""
+        lanes = self._lanes.setdefault(user, OrderedDict())
+        if address not in lanes and len(lanes) >= LANES:
+            idle = next((each for each, lane in lanes.items() if not lane.waiting), None)
+            if idle is None:
                 return None
-            lane = self._lanes[user, address] = _Lane(user, known=bool(user))
-        self._lanes.move_to_end((user, address))
+            del lanes[idle]
+        lane = lanes.setdefault(address, _Lane(user, known=bool(user)))
+        lanes.move_to_end(address)
         return lane
-
-    def _drop_idle_lane(self) -> bool:
-        for key, lane in self._lanes.items():
-            if not lane.waiting and lane.user not in self._busy_users:
-                del self._lanes[key]
-                return True
-        return False
 
     def _dispatch(self) -> None:
         now = self._clock()
         while len(self._busy_users) < THREADS:
-            ready = [lane for lane in self._lanes.values() if lane.waiting and lane.user not in self._busy_users]
+            free = (lanes for user, lanes in self._lanes.items() if user not in self._busy_users)
+            ready = [lane for lanes in free for lane in lanes.values() if lane.waiting]
             rested = [lane for lane in ready if lane.rests_until <= now]
             if not rested:
                 self._wake_at(min((lane.rests_until for lane in ready), default=None), now)
