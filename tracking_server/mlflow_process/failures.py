@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import functools
+from collections.abc import Iterator
 from typing import Any
 
 from tracking_server.mlflow_process.spool import NO_ROOM, NoRoomError
@@ -67,6 +69,27 @@ def install(asgi: Any, wsgi: Any) -> None:
             raise error
         return jsonify(found[1]), found[0]
 
+    _tell_of_the_store_when_listing()
     for kind in (OSError, NoRoomError, Boto3Error, BotoCoreError, ClientError):
         asgi.add_exception_handler(kind, asgi_answer)
         wsgi.register_error_handler(kind, wsgi_answer)
+
+
+def _tell_of_the_store_when_listing() -> None:
+    """MLflow answers 401 or 403 where the object store refuses the server's own key: its clients would look for a wrong password."""
+    from botocore.exceptions import ClientError
+    from mlflow.exceptions import MlflowException  # type: ignore[import-not-found]
+    from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository  # type: ignore[import-not-found]
+
+    pages = S3ArtifactRepository._iterate_s3_paginated_results  # noqa: SLF001  # MLflow's versions are pinned
+
+    @functools.wraps(pages)
+    def pages_or_the_stores_word(self: Any, *where: Any, **more: Any) -> Iterator[Any]:
+        try:
+            yield from pages(self, *where, **more)
+        except MlflowException as error:
+            if isinstance(error.__context__, ClientError):
+                raise error.__context__ from None
+            raise
+
+    S3ArtifactRepository._iterate_s3_paginated_results = pages_or_the_stores_word  # noqa: SLF001  # as above

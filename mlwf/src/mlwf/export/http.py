@@ -1,6 +1,7 @@
 """GET with bounded patience: what is worth another try, how long to wait, and what a refusal means."""
 
 import contextlib
+import json
 import random
 import socket
 import ssl
@@ -125,13 +126,23 @@ def _check(response: requests.Response) -> None:
     if status in {200, 206}:
         return
     if status in TRANSIENT:
-        raise TransientError(f"HTTP {status}", wait=_retry_after(response))
+        raise TransientError(f"HTTP {status}{_message(response)}", wait=_retry_after(response))
     with network_errors():
         text = response.raw.read(65536, decode_content=True)
     headers = response.headers
     raise RefusedError(
         f"HTTP {status}", status=status, body=text, location=headers.get("Location", ""), reason=headers.get("X-Aihub-Why", "")
     )
+
+
+def _message(response: requests.Response) -> str:
+    """What a tracking server's error document says, after a colon; nothing of other documents."""
+    try:
+        with network_errors():
+            said = json.loads(response.raw.read(8192, decode_content=True)).get("message")
+    except (TransientError, RefusedError, ValueError, AttributeError, RecursionError):
+        return ""
+    return f": {' '.join(said.split())[:300]}" if isinstance(said, str) and said.isprintable() else ""
 
 
 def _retry_after(response: requests.Response) -> float | None:

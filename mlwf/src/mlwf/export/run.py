@@ -112,36 +112,50 @@ def _listed(wanted: Wanted, api: TrackingApi, version: ModelVersion, environ: Ma
 
 def _choose(wanted: Wanted, api: TrackingApi, location: Location, environ: Mapping[str, str]) -> tuple[Source, list[RemoteFile], str]:
     """The source to read from, its list of files, and why it is not the store."""
-    because = ""
-    if wanted.through != "server" or location.kind == "s3":
-        if wanted.through == "server":
-            raise MlwfError(
-                _("This server's artifacts are not read through it"),
-                _("they lie in {place}").format(place=f"s3://{location.bucket}/{location.path}"),
-                _("Leave --through server away, and set AWS credentials that can read there."),
-            )
+    told, because = _told(api), ""
+    through_server = _place_in_server(location, told)
+    if wanted.through != "server":
         try:
-            store = _store(api, location, environ)
+            store = _store(told, location, environ)
             files = store.files()
-            if files or wanted.through == "store" or location.kind == "s3":
+            if files or wanted.through == "store" or through_server is None:
                 return store, files, ""
             because = _("the object store has nothing of the model")  # another store, perhaps
         except StoreError as error:
-            if wanted.through == "store" or location.kind == "s3":
+            if wanted.through == "store" or through_server is None:
                 raise
             because = ": ".join(part for part in (error.what, error.why) if part)
-    server = ServerSource(api, location.path)
+    if through_server is None:
+        raise MlwfError(
+            _("This server's artifacts are not read through it"),
+            _("they lie in {place}").format(place=f"s3://{location.bucket}/{location.path}"),
+            _("Leave --through server away, and set AWS credentials that can read there."),
+        )
+    server = ServerSource(api, through_server)
     return server, server.files(), because
 
 
-def _store(api: TrackingApi, location: Location, environ: Mapping[str, str]) -> StoreSource:
-    """The object store behind the server, which a server of ours names to its users. Raises StoreError."""
-    told: Mapping[str, object] = {}
+def _told(api: TrackingApi) -> Mapping[str, object]:
+    """What a server of ours tells its users of its object store; of another, nothing."""
     try:
-        told = api.get_json("-/info")
+        return api.get_json("-/info")
     except RegistryError as error:
         if error.code not in {"NOT_MLFLOW", "ENDPOINT_NOT_FOUND", "RESOURCE_DOES_NOT_EXIST"}:
             raise
+    return {}
+
+
+def _place_in_server(location: Location, told: Mapping[str, object]) -> str | None:
+    """Where the server's own route has it: also where clients go to the object store themselves, below the server's own prefix."""
+    if location.kind == "proxied":
+        return location.path
+    above = f"{told.get('prefix')}/" if told.get("prefix") else ""
+    inside = bool(told.get("bucket")) and told.get("bucket") == location.bucket and location.path.startswith(above)
+    return location.path.removeprefix(above) if inside else None
+
+
+def _store(told: Mapping[str, object], location: Location, environ: Mapping[str, str]) -> StoreSource:
+    """The object store behind the server, which a server of ours names to its users. Raises StoreError."""
     bucket, key = location.bucket, location.path
     if location.kind == "proxied":
         bucket = str(told.get("bucket") or "")
