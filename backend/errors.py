@@ -30,7 +30,7 @@ FAILURES: Final[dict[str, Failure]] = {
     "bad_http": Failure(400, "The request is not proper HTTP: {why}", "Use an ordinary HTTP client."),
     "internal": Failure(
         500,
-        "The service failed on its own account (request {request_id})",
+        "The service has an internal error (request {request_id})",
         "Give the admins that request id; the service's log has the reason.",
     ),
     # who calls
@@ -212,7 +212,8 @@ FAILURES: Final[dict[str, Failure]] = {
     "storage_forbidden": Failure(
         422,
         "The key {access_key_id} may not {action} in bucket {bucket}",
-        "Give the key that right, use the bucket's owner's key, or correct cloud_storage_bucket_name: a store says the same of no bucket.",
+        "Give the key that right, use the bucket's owner's key, or correct cloud_storage_bucket_name: some stores give the same answer "
+        "when there is no such bucket.",
     ),
     "storage_unreachable": Failure(
         422, "The object store {endpoint} cannot be reached: {why}", "Check the endpoint's address; if it is right, try again later."

@@ -12,23 +12,25 @@ from backend.i18n import fill, translate
 from backend.notices import WARNINGS
 
 OPERATIONS: Final[dict[str, tuple[str, str, str]]] = {
-    "create": ("Creating service …", "Service created", "The service was not created"),
-    "start": ("Starting service …", "Service started", "The service did not start"),
-    "stop": ("Stopping service …", "Service stopped", "The service did not stop"),
-    "delete": ("Deleting service …", "Service deleted", "The service was not deleted"),
-    "restore": ("Restoring service …", "Service restored", "The service was not restored"),
-    "purge": ("Purging service …", "Service purged", "The service was not purged"),
+    "create": ("Creating the server …", "Service created", "The server was not created"),
+    "start": ("Starting the server …", "Server started", "The server did not start"),
+    "stop": ("Stopping the server …", "Server stopped", "The server did not stop"),
+    "delete": ("Deleting the server …", "Server deleted", "The server was not deleted"),
+    "restore": ("Restoring the server …", "Server restored", "The server was not restored"),
+    "purge": ("Purging the server …", "Server purged", "The server was not purged"),
     "users": ("Registering auth info …", "Auth info registered", "The auth info was not registered"),
     "storage": ("Changing the storage key …", "Storage key changed", "The storage key was not changed; the old one is in force"),
     "resize": ("Changing the size …", "Size changed", "The size was not changed; the old one is in force"),
     "upgrade": ("Upgrading MLflow …", "MLflow upgraded", "MLflow was not upgraded"),
     "rollback": ("Rolling back the upgrade …", "Upgrade rolled back", "The upgrade was not rolled back"),
 }
-"""Kind to what is said while it runs, when it succeeded, when it failed."""
+"""Kind to what is said while it runs, when it succeeded, when it failed. `Service created` is what users of the service wait for; elsewhere
+the service is the control plane alone, and this is a server.
+"""
 
 TITLES: Final[dict[int, str]] = {
     400: "Bad request",
-    401: "Who you are is not known",
+    401: "Not authenticated",
     403: "Not allowed",
     404: "Not found",
     405: "Method not allowed",

@@ -47,7 +47,7 @@ def rotate(context: click.Context) -> None:
 
 
 @keys.command(help=_("Give a server a new key for its sign-in tickets and session cookies. The server goes on running."))
-@click.argument("name", type=ServerName(), metavar="GROUP/ENV_NAME")
+@click.argument("name", type=ServerName(), metavar="GROUP/ENV")
 @click.option(
     "--at-once", is_flag=True, help=_("End every session of that server now; else those under the key before go on until their time.")
 )

@@ -27,6 +27,8 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "settings": ("backend.cli.setup", _("the settings in force, or the table of all")),
     "openapi": ("backend.cli.setup", _("the API's OpenAPI document")),
 }
+_ALIASES: Final = {"server": "servers", "token": "tokens"}
+"""As `mlwf` calls its groups; in no help."""
 _HELP: Final = _(
     """Self-service MLflow tracking servers: the command for admins.
 
@@ -51,6 +53,7 @@ class Lazy(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 (click's signature)
         """The command of that name."""
+        cmd_name = _ALIASES.get(cmd_name, cmd_name)
         if cmd_name not in _COMMANDS:
             return None
         command: click.Command = getattr(import_module(_COMMANDS[cmd_name][0]), cmd_name)

@@ -57,7 +57,9 @@ def operations(context: click.Context, *, limit: int, state: str | None, as_json
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1_000_000), help=_("How many, the latest first."))
 @click.option("--user", help=_("Only what that user asked for."))
 @click.option("--group", help=_("Only for servers of that group."))
-@click.option("--since", type=click.DateTime(), help=_("Only from then on (UTC)."))
+@click.option(
+    "--since", type=click.DateTime(), metavar="DATE", help=_("Only from then on (UTC): 2026-11-29, or with a time, 2026-11-29T09:30:00.")
+)
 @json_option
 @click.pass_context
 def audit(context: click.Context, *, limit: int, user: str | None, group: str | None, since: datetime | None, as_json: bool) -> None:

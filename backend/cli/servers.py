@@ -31,9 +31,9 @@ _COLUMNS: Final = {
 
 
 class ServerName(click.ParamType[tuple[str, str]]):
-    """GROUP/ENV_NAME."""
+    """GROUP/ENV."""
 
-    name = "GROUP/ENV_NAME"
+    name = "GROUP/ENV"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
         """Group and env_name."""
@@ -41,11 +41,11 @@ class ServerName(click.ParamType[tuple[str, str]]):
             return value
         group, slash, env = str(value).partition("/")
         if not (group and slash and env):
-            self.fail(_("{value!r} is no server: write GROUP/ENV_NAME, as `aihub servers list` shows them", value=value), param, ctx)
+            self.fail(_("{value!r} is no server: write GROUP/ENV, as `aihub servers list` shows them", value=value), param, ctx)
         return group, env
 
 
-_NAME = click.argument("name", type=ServerName(), metavar="GROUP/ENV_NAME")
+_NAME = click.argument("name", type=ServerName(), metavar="GROUP/ENV")
 _ID = click.option("--id", "server_id", metavar="ID", help=_("Which of several deleted ones (see `list --deleted`); the latest otherwise."))
 _WAIT = click.option("--wait/--no-wait", default=True, help=_("Wait until it is done (default), or only ask for it."))
 _YES = click.option("--yes", is_flag=True, help=_("Do not ask."))
@@ -73,7 +73,7 @@ def list_(context: click.Context, *, deleted: bool, as_json: bool) -> None:
 @_NAME
 @click.option("--deleted", is_flag=True, help=_("A deleted one of that name: the latest, or the one with --id."))
 @_ID
-@click.option("--json", is_flag=True, expose_value=False, help=_("As it is anyway; every listing knows it."))
+@click.option("--json", is_flag=True, expose_value=False, help=_("The same: what this command shows is always JSON."))
 @click.pass_context
 def show_(context: click.Context, *, name: tuple[str, str], deleted: bool, server_id: str | None) -> None:
     service = _service(context)
@@ -140,11 +140,14 @@ def purge(context: click.Context, *, name: tuple[str, str], server_id: str | Non
 
 @servers.command(help=_("Give a server a newer MLflow, after a trial on a copy. The database from before is kept for a while."))
 @_NAME
-@click.argument("mlflow_version")
+@click.argument("version", metavar="[MLFLOW_VERSION]", required=False)
+@click.option("--mlflow-version", metavar="MLFLOW_VERSION", help=_("The same, as `mlwf server upgrade` has it."))
 @_WAIT
 @click.pass_context
-def upgrade(context: click.Context, *, name: tuple[str, str], mlflow_version: str, wait: bool) -> None:
-    _ask(context, "upgrade", name, mlflow_version, wait=wait)
+def upgrade(context: click.Context, *, name: tuple[str, str], version: str | None, mlflow_version: str | None, wait: bool) -> None:
+    if (version is None) == (mlflow_version is None):
+        raise click.UsageError(_("Give the new MLflow version, once."))
+    _ask(context, "upgrade", name, version or mlflow_version or "", wait=wait)
 
 
 @servers.command(help=_("Go back to the version and the database from before the last upgrade."))

@@ -413,9 +413,9 @@ def test_a_reload_keeps_the_requests_of_this_page(service: FakeService, open_pag
     page = open_page()
     expect(page.get_by_text("Nothing was asked for yet.")).to_be_visible()
     page.get_by_role("button", name="Stop").click()
-    expect(page.locator(".operation")).to_contain_text("Service stopped")
+    expect(page.locator(".operation")).to_contain_text("Server stopped")
     page.reload()
-    expect(page.locator(".operation")).to_contain_text("Service stopped")
+    expect(page.locator(".operation")).to_contain_text("Server stopped")
 
 
 def test_a_request_that_the_service_has_forgotten_is_gone(service: FakeService, open_page: Opener) -> None:

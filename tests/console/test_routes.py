@@ -246,7 +246,7 @@ def test_a_failure_of_the_service_keeps_its_words(caller: Caller, service: FakeS
     service.broken = True
     answer = caller.get("/api/state")
     assert (answer.status_code, answer.json["code"]) == (500, "internal")
-    assert answer.json["detail"] == "The service failed on its own account (request 7)"
+    assert answer.json["detail"] == "The service has an internal error (request 7)"
     assert answer.json["cure"]
 
 

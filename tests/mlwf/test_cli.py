@@ -4,10 +4,15 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 from mlwf.cli_output import local_time
+from mlwf.export_cli import command as export_command
+from mlwf.image_cli import command as image_command
 
 from tests.mlwf.fake_service import FakeService
 
@@ -199,6 +204,19 @@ def test_help_teaches_by_example(mlwf: Run, capsys: pytest.CaptureFixture[str]) 
         assert f"mlwf {args[0]}" in capsys.readouterr().out.split("Example", 1)[1]
 
 
+def test_help_lists_what_users_use_alone(mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mlwf("--help") == 0
+    told = capsys.readouterr().out
+    assert ("\n  lease " in told, "\n  job " in told, "/etc/aihub/mlwf.yml" in told) == (True, False, True)
+    assert mlwf("job", "--help") == 0
+
+
+@pytest.mark.parametrize("command", [export_command, image_command])
+def test_each_program_tells_its_version(command: click.Command) -> None:
+    told = CliRunner().invoke(command, ["--version"]).output
+    assert told.split()[-1] == version("mlwf")
+
+
 def test_no_service_is_one_sentence(mlwf: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from mlwf import cli
 
@@ -206,3 +224,4 @@ def test_no_service_is_one_sentence(mlwf: Run, monkeypatch: pytest.MonkeyPatch, 
     assert cli.run(["server", "list"]) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "there is no such socket" in line
+    assert "/etc/aihub/mlwf.yml" in line

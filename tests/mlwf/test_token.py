@@ -43,6 +43,16 @@ def test_hours_and_days_are_one_too_many(service: FakeService, mlwf: Run, capsys
     assert service.tokens == []
 
 
+def test_a_minute_is_the_least(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mlwf("token", "create", "g/wine", "--hours", "0.01") == 2
+    assert "a minute at least" in capsys.readouterr().err
+    assert mlwf("token", "create", "g/wine", "--days", "0") == 2
+    assert service.tokens == []
+    assert mlwf("token", "create", "--help") == 0
+    told = capsys.readouterr().out
+    assert ("--hours HOURS" in told, "--days DAYS" in told, "0.0" in told) == (True, True, False)
+
+
 def test_list_and_revoke(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert mlwf("token", "list", "g/wine") == 0
     assert "no tokens" in capsys.readouterr().out

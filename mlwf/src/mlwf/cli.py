@@ -30,7 +30,8 @@ from mlwf.report import print_anything, show_failure
     mlwf publish …       put a package into a bucket, checked; mlwf verify looks at one
     mlwf doctor …        what this node lacks
 
-    The service is found by MLWF_SERVICE (unix:///path/service.sock or https://…), or on this host.
+    The service is found by MLWF_SERVICE (unix:///path/service.sock or https://…), by the settings files ~/.config/mlwf/settings.yml
+    and /etc/aihub/mlwf.yml, or on this host.
     """
     ),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},

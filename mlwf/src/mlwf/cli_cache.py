@@ -16,7 +16,9 @@ from mlwf.settings import environment
 GB = 1e9
 
 
-@click.group(help=_("The cache of mlwf_create_image: base images, images, model packages, wheels, locks. It is yours (MLWF_CACHE)."))
+@click.group(
+    help=_("The cache of mlwf_create_image: base images, images, model packages, wheels, locks. Each user has one (folder: MLWF_CACHE).")
+)
 def cache() -> None:
     pass
 
@@ -52,9 +54,12 @@ def info(*, as_json: bool) -> None:
         out.print(said, markup=False)
 
 
-@cache.command("prune", help=_("Remove what was not used for longest, until so much is left. What was used within the last hour stays."))
-@click.option("--max-gb", type=click.FloatRange(min=0), help=_("Gigabytes that may be left."))
-@click.option("--all", "everything", is_flag=True, help=_("Leave nothing."))
+@cache.command(
+    "prune",
+    help=_("Remove what was not used for longest, until at most --max-gb gigabytes are left. What was used within the last hour stays."),
+)
+@click.option("--max-gb", type=click.FloatRange(min=0), metavar="GB", help=_("Gigabytes that may be left."))
+@click.option("--all", "everything", is_flag=True, help=_("Remove all that was not used within the last hour."))
 @json_option
 @stacktrace_option
 def prune_command(*, max_gb: float | None, everything: bool, as_json: bool) -> None:

@@ -19,6 +19,7 @@ from mlwf.settings import environment
 
 
 @click.command(
+    hidden=True,  # forms run it, and nobody else has to
     help=_(
         """Do what a request file asks for: hold a server, export a model, create an image. Forms write such files.
 
@@ -26,7 +27,7 @@ from mlwf.settings import environment
     Example:
       mlwf job request.json --progress progress.json
     """
-    )
+    ),
 )
 @click.argument("request_file", metavar="REQUEST", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(

@@ -54,13 +54,19 @@ def lease() -> None:
     ),
 )
 @target_argument()
-@click.option("--at-end", type=click.Choice(["keep", "stop"]), default="keep", show_default=True, help=_("If it is the last lease."))
+@click.option(
+    "--at-end",
+    type=click.Choice(["keep", "stop"]),
+    default="keep",
+    show_default=True,
+    help=_("What happens to the server when this is its last lease: keep it running or stop it."),
+)
 @click.option(
     "--seconds",
     type=click.IntRange(5, 2_678_400),
     default=SECONDS,
     show_default=True,
-    help=_("It holds so long; it is renewed three times as often."),
+    help=_("How long the lease lasts without renewal; it is renewed every third of that."),
 )
 @click.option("--note", default="", help=_("What others see beside it, such as the job's number."))
 @stacktrace_option

@@ -33,7 +33,7 @@ def server() -> None:
 
 
 @server.command("list", help=_("List the servers of your groups."))
-@click.option("--all", "everyone", is_flag=True, help=_("Those of every group (administrators)."))
+@click.option("--all", "everyone", is_flag=True, help=_("Those of every group (admins)."))
 @click.option("--deleted", is_flag=True, help=_("Also the deleted ones that can be restored."))
 @json_option
 @stacktrace_option

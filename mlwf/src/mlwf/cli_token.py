@@ -17,6 +17,7 @@ from mlwf.report import stderr
 from mlwf.secret import Secret
 
 DEFAULT_SECONDS = 7 * 86400
+LEAST_SECONDS = 60
 _TAKEN_OVER_SECONDS = 20.0
 
 
@@ -37,18 +38,22 @@ def token() -> None:
 
 
 def lifetime_options(command: Command) -> Command:
-    hours = click.option("--hours", type=click.FloatRange(min=1 / 60), help=_("It lives so many hours."))
-    days = click.option("--days", type=click.FloatRange(min=1 / 1440), help=_("It lives so many days; 7 by default."))
+    positive = click.FloatRange(min=0, min_open=True)
+    hours = click.option("--hours", type=positive, metavar="HOURS", help=_("Lifetime in hours."))
+    days = click.option("--days", type=positive, metavar="DAYS", help=_("Lifetime in days; 7 by default."))
     return hours(days(command))
 
 
 def lifetime(hours: float | None, days: float | None) -> int:
-    """Seconds. Raises WrongUseError for both at once."""
+    """Seconds. Raises WrongUseError for both at once, and for less than a minute."""
     if hours is not None and days is not None:
         raise WrongUseError(_("--hours and --days are both given"), cure=_("Give one of them."))
     if hours is None and days is None:
         return DEFAULT_SECONDS
-    return round((hours or 0) * 3600 + (days or 0) * 86400)
+    seconds = (hours or 0) * 3600 + (days or 0) * 86400
+    if seconds < LEAST_SECONDS:
+        raise WrongUseError(_("A token lives for a minute at least"), cure=_("Give a longer time."))
+    return round(seconds)
 
 
 @token.command(

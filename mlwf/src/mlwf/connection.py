@@ -121,11 +121,11 @@ def _read_token(file: Path) -> Secret:
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise MlwfError(what, error.strerror or "", _("Put the token from the administrators into that file, mode 0600.")) from error
+        raise MlwfError(what, error.strerror or "", _("Put the token from the admins into that file, mode 0600.")) from error
     with os.fdopen(descriptor, encoding="utf-8", errors="replace") as opened:
         if os.fstat(descriptor).st_mode & OTHERS:
             raise MlwfError(what, _("others may read it"), _("Run: chmod 600 {path}").format(path=file))
         text = opened.read(4096).strip()
     if not text or not text.isascii() or any(letter.isspace() for letter in text):
-        raise MlwfError(what, _("it does not hold one token"), _("Put the token from the administrators into that file, mode 0600."))
+        raise MlwfError(what, _("it does not hold one token"), _("Put the token from the admins into that file, mode 0600."))
     return Secret(text)

@@ -23,7 +23,8 @@ HELP = _(
     """Export a registered model: MLWFExportModel_YYYYMMDDhhmmss/ with artifacts/, model.tar.gz and info.yaml.
 
     The user name and password are those of MLflow's own client: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or
-    ~/.mlflow/credentials. With AWS credentials that can read the server's bucket, the files come straight from the object store.
+    ~/.mlflow/credentials; or a token, MLFLOW_TRACKING_TOKEN. With AWS credentials that can read the server's bucket, the files come
+    straight from the object store.
 
     \b
     Examples:
@@ -86,6 +87,7 @@ class TerminalReporter:
     help=_("Read the files through the tracking server or straight from the object store; auto takes the store where your keys can."),
 )
 @click.option("--stacktrace", is_flag=True, help=_("Add the traceback to an error message."))
+@click.version_option(package_name="mlwf")
 def command(*, url: str, name: str, number: str | None, alias: str | None, output: Path, through: str, stacktrace: bool) -> None:
     if (number is None) == (alias is None):
         raise click.UsageError(_("Give either --model-version or --model-alias."))

@@ -115,7 +115,10 @@ class _Watching(Progress):
     "base",
     required=True,
     metavar="URL",
-    help=_("The base image: docker://…, docker-archive:FILE, oci:FOLDER:TAG, docker-daemon:NAME:TAG, library://…, or a SIF."),
+    help=_(
+        "The base image: docker://…, docker-archive:FILE, oci:FOLDER:TAG, oci-archive:FILE, docker-daemon:NAME:TAG, "
+        "library://…, oras://…, shub://…, or a SIF."
+    ),
 )
 @click.option(
     "--output-dir",
@@ -151,6 +154,7 @@ class _Watching(Progress):
 @click.option("--no-https", is_flag=True, help=_("The registry of the base image speaks plain HTTP."))
 @click.option("--json", "as_json", is_flag=True, help=_("The result as JSON on stdout, the steps as JSON lines on stderr."))
 @click.option("--stacktrace", is_flag=True, help=_("Add the traceback to an error message."))
+@click.version_option(package_name="mlwf")
 def command(*, package: str, base: str, no_test: bool, no_https: bool, as_json: bool, stacktrace: bool, **options: object) -> None:
     if options["offline"] and options["fetch_only"]:
         raise click.UsageError(_("Give either --offline or --fetch-only."))

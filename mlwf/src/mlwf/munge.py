@@ -49,15 +49,13 @@ class MungeAuth(AuthBase):
             raise MlwfError(
                 what,
                 _("the program munge is not installed on this host"),
-                _("Use a host of the cluster, or ask the administrators for an API token."),
+                _("Use a host of the cluster, or ask the admins for an API token."),
             ) from None
         except subprocess.TimeoutExpired:
-            raise ServiceUnavailable(
-                what, _("munge did not answer"), _("Tell the administrators of this host to look at munged.")
-            ) from None
+            raise ServiceUnavailable(what, _("munge did not answer"), _("Tell the admins of this host to look at munged.")) from None
         if done.returncode:
             raise ServiceUnavailable(
-                what, _last_line(done.stderr), _("Tell the administrators of this host: munged must run, and munge_uid must be a user.")
+                what, _last_line(done.stderr), _("Tell the admins of this host: munged must run, and munge_uid must be a user.")
             )
         return done.stdout.strip()
 

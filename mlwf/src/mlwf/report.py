@@ -48,6 +48,6 @@ def printable(text: str) -> str:
 
 def fault_of(error: BaseException) -> str:
     """What is said of an error that nobody foresaw."""
-    return _("This is a fault of the tool ({kind}). Run it again with --stacktrace and send the output to the administrators.").format(
+    return _("This is a fault of the tool ({kind}). Run it again with --stacktrace and send the output to the admins.").format(
         kind=type(error).__name__
     )

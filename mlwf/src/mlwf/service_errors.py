@@ -68,6 +68,19 @@ def not_understood(status: int) -> ServiceError:
     )
 
 
+def answer_of(response: requests.Response) -> dict[str, Any]:
+    """What the service answered. Raises ServiceError where it refused, or said what is no answer of its API."""
+    try:
+        answer: Any = response.json()
+    except requests.JSONDecodeError as error:
+        raise not_understood(response.status_code) from error
+    if not isinstance(answer, dict):
+        raise not_understood(response.status_code)
+    if response.status_code >= 300:
+        raise refusal(answer, status=response.status_code, reason=response.reason)
+    return answer
+
+
 class Understanding:
     """Turns an answer of another shape than the contract's into a ServiceError."""
 
@@ -101,13 +114,16 @@ def unavailable(error: requests.RequestException, *, address: str, timeout: floa
         cure = _("Set ca_file in mlwf's settings to the site's CA; if it is set, check it, the address and this host's clock.")
     elif isinstance(cause, FileNotFoundError):
         why = _("there is no such socket")
-        cure = _("Set MLWF_SERVICE to the service's address, or use a host where the service is installed.")
+        cure = _(
+            "Set MLWF_SERVICE, or service in ~/.config/mlwf/settings.yml or /etc/aihub/mlwf.yml, to the service's address, "
+            "or use a host where the service is installed."
+        )
     elif isinstance(cause, ConnectionRefusedError):
-        why, cure = _("nobody listens there"), _("Tell the administrators that the service is not running.")
+        why, cure = _("nobody listens there"), _("Tell the admins that the service is not running.")
     elif isinstance(cause, PermissionError):
-        why, cure = _("this user may not open it"), _("Ask the administrators for access to the service.")
+        why, cure = _("this user may not open it"), _("Ask the admins for access to the service.")
     else:
-        why, cure = str(cause or error), _("Try again in a moment, and tell the administrators if it stays.")
+        why, cure = str(cause or error), _("Try again in a moment, and tell the admins if it stays.")
     return ServiceUnavailable(what, why, cure)
 
 

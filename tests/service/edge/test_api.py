@@ -120,7 +120,8 @@ def test_fields_are_blamed_in_the_readers_language(world: World, changes: dict[s
 
 
 def test_languages(world: World) -> None:
-    for asked, given in {"ja-JP,ja;q=0.9,en;q=0.1": "ja", "fr": "en", "": "en", "en;q=0.2,ja;q=0.8": "ja", "\x7f;;q=x": "en"}.items():
+    asked_for = {"ja-JP,ja;q=0.9,en;q=0.1": "ja", "fr": "en", "": "en", "en;q=0.2,ja;q=0.8": "ja", "\x7f;;q=x": "en"}
+    for asked, given in {**asked_for, "ja-JP,en;q=0.5": "ja", "ja;q=0": "en"}.items():
         answer = world.client.get("/api/v1/none", headers={"Accept-Language": asked})
         assert answer.headers["Content-Language"] == given
         assert "Accept-Language" in answer.headers["Vary"]
@@ -285,7 +286,7 @@ def test_a_password_of_the_wrong_length_is_told_its_rule(world: World, password:
 
 def test_operations(world: World) -> None:
     created = world.create()
-    assert (created["kind"], created["state"], created["message"]) == ("create", "pending", "Creating service …")
+    assert (created["kind"], created["state"], created["message"]) == ("create", "pending", "Creating the server …")
     with world.registry.session() as session:
         row = session.get_one(Operation, created["id"])
         at = now().isoformat()
@@ -296,7 +297,7 @@ def test_operations(world: World) -> None:
         ]
         row.error = {"code": "storage_bucket_missing", "params": {"bucket": "b", "endpoint": "http://s3"}, "log": None}
     found = world.get(f"/operations/{created['id']}", headers={"Accept-Language": "ja"})
-    assert found["message"] == "サービスを作成できませんでした"
+    assert found["message"] == "サーバを作成できませんでした"
     assert [step["label"] for step in found["steps"]] == ["バケットとキーを確認", "サーバを起動"]
     assert found["error"]["status"] == 422
     assert found["error"]["detail"] == "http://s3 にバケット b はありません"

@@ -69,11 +69,27 @@ def _processor_seconds() -> float:
 
 def test_wrong_use_is_2_and_a_failure_is_1(admin: Admin, tmp_path: Path) -> None:
     assert "No such command" in told("nonsense", file=admin.file, code=2)
-    assert "write GROUP/ENV_NAME" in told("servers", "start", "wine", file=admin.file, code=2)
+    assert "write GROUP/ENV" in told("servers", "start", "wine", file=admin.file, code=2)
     assert "There is no tracking server wine in group g" in told("servers", "start", "g/wine", file=admin.file, code=1)
     assert "did you mean state_dir?" in told("check", file=_written(tmp_path, "state_dri: /x\n"), code=1)
     assert "run `aihub init` first" in told("servers", "list", file=_written(tmp_path, f"state_dir: {tmp_path}/none\n"), code=1)
     assert "there is no such file" in told("settings", file=tmp_path / "nothing.yml", code=1)
+
+
+def test_mlwfs_words_are_understood_too(admin: Admin) -> None:
+    for words in ("server list", "token list"):
+        assert CliRunner().invoke(aihub, [*words.split(), "--help"]).exit_code == 0
+    commands = CliRunner().invoke(aihub, ["--help"]).output
+    assert ("\n  servers " in commands, "\n  server " in commands, "\n  token " in commands) == (True, False, False)
+    for options in ((), ("3.17.2", "--mlflow-version", "3.17.2")):
+        assert "Give the new MLflow version, once." in told("server", "upgrade", "g/wine", *options, file=admin.file, code=2)
+    for options in (("3.17.2",), ("--mlflow-version", "3.17.2")):
+        assert "There is no tracking server wine in group g" in told("servers", "upgrade", "g/wine", *options, file=admin.file, code=1)
+
+
+def test_help_names_what_is_given() -> None:
+    assert "--since DATE" in CliRunner().invoke(aihub, ["audit", "--help"]).output
+    assert "GROUP/ENV [MLFLOW_VERSION]" in CliRunner().invoke(aihub, ["servers", "upgrade", "--help"]).output
 
 
 def _written(folder: Path, text: str) -> Path:

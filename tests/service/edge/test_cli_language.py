@@ -66,7 +66,7 @@ def test_failures_and_wrong_use_are_told_in_japanese(admin: Admin, tmp_path: Pat
         f"aihub: {wrong} の 2 行目: workers が 0 で小さすぎます。1 以上にしてください",
     ]
     assert "コマンド 'nonsense' はありません" in said("nonsense", file=admin.file, code=2)
-    assert "GROUP/ENV_NAME の形で書いてください" in said("servers", "start", "wine", file=admin.file, code=2)
+    assert "GROUP/ENV の形で書いてください" in said("servers", "start", "wine", file=admin.file, code=2)
     assert said("servers", "start", "g/wine", file=admin.file, code=1) == (
         "aihub: グループ g に、参照できるトラッキングサーバ wine はありません。一覧で名前を確かめてください。\n"
     )
@@ -100,7 +100,7 @@ def test_what_is_asked_for_and_what_became_of_it_are_told_in_japanese(admin: Adm
     world.made()
     assert "サービスが動いていません" in said("servers", "stop", "gaa50000/wine", file=admin.file)
     (asked, _create) = json.loads(said("operations", "--json", file=admin.file))
-    assert (asked["kind"], asked["state"], asked["message"]) == ("stop", "pending", "サービスを停止しています …")
+    assert (asked["kind"], asked["state"], asked["message"]) == ("stop", "pending", "サーバを停止しています …")
 
 
 @pytest.mark.parametrize(("log_format", "told"), [("text", "別の aihub serve (プロセス"), ("json", "another aihub serve (process")])

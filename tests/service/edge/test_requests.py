@@ -167,7 +167,7 @@ def test_start_and_stop(world: World) -> None:
     assert code(world.client.post(f"{WINE}/start")) == (409, "server_busy")
     world.finish(stop["id"], status=Status.STOPPED)
     again = world.client.post(f"{WINE}/stop").json
-    assert (again["state"], again["message"]) == ("succeeded", "Service stopped")
+    assert (again["state"], again["message"]) == ("succeeded", "Server stopped")
     start = world.client.post(f"{WINE}/start").json
     assert (start["state"], world.row(server_id).desired) == ("pending", "running")
     world.finish(start["id"], status=Status.SLEEPING)

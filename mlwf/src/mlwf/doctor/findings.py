@@ -59,9 +59,7 @@ def _run(check: Check, found: dict[str, Finding]) -> None:
     except MlwfError as error:
         finding = Finding(check.name, "failed", ": ".join(part for part in (error.what, error.why) if part), error.cure)
     except Exception as error:  # noqa: BLE001  # a check's own fault must not hide what the others found
-        finding = Finding(
-            check.name, "failed", f"{type(error).__name__}: {error}", _("This is a fault of the check; tell the administrators.")
-        )
+        finding = Finding(check.name, "failed", f"{type(error).__name__}: {error}", _("This is a fault of the check; tell the admins."))
     found[check.name] = finding
 
 

@@ -152,7 +152,7 @@ class Server:
         skew = abs((dt.datetime.now(dt.UTC) - there).total_seconds())
         words = _("{seconds:.0f} s apart from the server").format(seconds=skew)
         if skew > SKEW_FAILED:
-            raise Failed(_("this node's clock is wrong"), words, _("Ask the administrators to set it: object stores refuse your requests."))
+            raise Failed(_("this node's clock is wrong"), words, _("Ask the admins to set it: object stores refuse your requests."))
         if skew > SKEW_NOTED:
             raise Noted(words)
         return words

@@ -80,7 +80,7 @@ class Bucket:
             finally:
                 store.client.delete_object(**where)  # type: ignore[arg-type]
         if content != PART:
-            raise Failed(_("what was written reads differently"), cure=_("Ask the store's administrators."))
+            raise Failed(_("what was written reads differently"), cure=_("Ask the store's admins."))
         return _("written, read and deleted")
 
     def _parts(self) -> str:

@@ -185,7 +185,7 @@ def find_mksquashfs(environ: Mapping[str, str], tool: ContainerTool, wanted: str
     found = shutil.which("mksquashfs", path=":".join(paths))
     if not found:
         raise MlwfError(
-            _("There is no mksquashfs on this machine"), cure=_("Ask the administrators for squashfs-tools, or run this on another node.")
+            _("There is no mksquashfs on this machine"), cure=_("Ask the admins for squashfs-tools, or run this on another node.")
         )
     runner, what = Runner(environ), _("{command} does not run").format(command=found)
     said, helped = runner.ask([found, "-version"], what), runner.ask([found, "-help"], what)

@@ -204,7 +204,7 @@ def _follow(argv: list[str], environ: Mapping[str, str], progress: Progress) -> 
         process = subprocess.Popen(argv, env=dict(environ), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
     except OSError as error:
         what = _("{command} cannot be run: {why}").format(command="mlwf_create_image", why=error.strerror)
-        raise MlwfError(what, cure=_("Update mlwf, or tell the administrators.")) from error
+        raise MlwfError(what, cure=_("Update mlwf, or tell the admins.")) from error
     printed: list[str] = []
     said: list[str] = []
     failure: MlwfError | None = None

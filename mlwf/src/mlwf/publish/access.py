@@ -99,7 +99,7 @@ def prove(store: Store, name: str, access: Access, environ: Mapping[str, str]) -
         raise MlwfError(
             _("{url} cannot be read without a key, although that was asked for").format(url=url),
             _("the store took the request and did not act on it, or the bucket forbids it"),
-            _("Try --by-policy, or ask the store's administrators how objects are made public."),
+            _("Try --by-policy, or ask the store's admins how objects are made public."),
         )
     if access != "public-read" and readable:
         raise MlwfError(

@@ -124,10 +124,10 @@ def _refused(what: str, error: ClientError) -> StoreRefusedError:
         "InvalidAccessKeyId": (_("the store does not know your key"), _("Check AWS_ACCESS_KEY_ID and the endpoint.")),
         "SignatureDoesNotMatch": (_("the secret of your key is wrong"), _("Check AWS_SECRET_ACCESS_KEY.")),
         "QuotaExceeded": (_("the bucket is full"), _("Remove something, or ask for more room; what was uploaded is removed.")),
-        "RequestTimeTooSkewed": (_("this machine's clock is wrong"), _("Ask the administrators to set it.")),
+        "RequestTimeTooSkewed": (_("this machine's clock is wrong"), _("Ask the admins to set it.")),
     }
     missing = "NoSuchBucket" if error.operation_name == "HeadBucket" else "NoSuchKey"  # what answers HEAD has no code of its own
     names = {403: "AccessDenied", 404: missing, 507: "QuotaExceeded"}
     name = code if code in known else names.get(status, "")
-    why, cure = known.get(name) or (f"{code} ({status})", _("Run it again; if it stays, ask the store's administrators."))
+    why, cure = known.get(name) or (f"{code} ({status})", _("Run it again; if it stays, ask the store's admins."))
     return StoreRefusedError(what, why, cure, lasting=name in LASTING or code in LASTING)
