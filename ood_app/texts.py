@@ -11,6 +11,7 @@ from typing import Final
 
 from babel.messages.pofile import read_po
 from flask import Request, g, session
+from mlwf.i18n import language_among
 
 from ood_app.settings import LANGUAGES
 
@@ -33,9 +34,7 @@ def choose(request: Request, default: str) -> str:
     chosen = session.get("language")
     if chosen in LANGUAGES:
         return str(chosen)
-    # Werkzeug's best_match would take "en" before "ja-JP", which it does not count as "ja".
-    asked = (tag.partition("-")[0].lower() for tag, quality in request.accept_languages if quality > 0)
-    return default or next((language for language in asked if language in LANGUAGES), "en")
+    return default or language_among(request.accept_languages)
 
 
 def translate(text: str, **values: object) -> str:

@@ -15,6 +15,7 @@ from flask import Response, current_app, g, jsonify, request
 from flask.json.provider import DefaultJSONProvider
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
+from mlwf.i18n import language_among
 from werkzeug.exceptions import RequestEntityTooLarge
 
 import backend
@@ -89,7 +90,7 @@ def _begin() -> None:
     g.request_id = asked if _REQUEST_ID.fullmatch(asked) else secrets.token_hex(8)
     g.about = ExitStack()
     g.about.enter_context(logs.about(request_id=g.request_id))
-    g.language = request.accept_languages.best_match(i18n.LANGUAGES, default="en")
+    g.language = language_among(request.accept_languages)
     g.began = time.monotonic()
     g.caller = None
 

@@ -8,7 +8,7 @@ import contextlib
 import contextvars
 import functools
 import gettext
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 
 from mlwf.settings import environment
@@ -20,8 +20,16 @@ _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("mlwf_langu
 def language_of(environ: Mapping[str, str]) -> str:
     """The language that `LANGUAGE`, `LC_ALL`, `LC_MESSAGES` or `LANG` asks for (the first that is set), `en` where we have no texts."""
     asked = next(filter(None, map(environ.get, ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"))), "")
-    languages = [part.split(".")[0].split("_")[0].lower() for part in asked.split(":")]
-    return next((language for language in languages if language in LANGUAGES), "en")
+    return language_among((part.split(".")[0].replace("_", "-"), 1) for part in asked.split(":"))
+
+
+def language_among(asked: Iterable[tuple[str, float]]) -> str:
+    """The first that we have texts in of the languages that a reader names (`ja-JP`, the most wanted first), `en` where there is none. With
+    each stands how much it is wanted (0: not at all): what werkzeug makes of Accept-Language. Its own `best_match` does not count `ja-JP`
+    as `ja`.
+    """
+    wanted = (tag.partition("-")[0].lower() for tag, quality in asked if quality > 0)
+    return next((language for language in wanted if language in LANGUAGES), "en")
 
 
 def current_language() -> str:
