@@ -23,7 +23,6 @@ from backend.settings import Settings
 
 RESOLV_CONFS: Final = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 """The second is where systemd-resolved keeps the servers that it asks itself; the first names only its own stub on loopback then."""
-LEAST_ADDRESSES: Final = 16
 ANSWER_SECONDS: Final = 6 * 3600
 """For so long an address that a name had stays allowed after the last look-up that gave it."""
 _COMMENT: Final = 120

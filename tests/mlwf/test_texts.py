@@ -13,11 +13,19 @@ import pytest
 from babel.messages.pofile import read_po
 from mlwf.errors import MlwfError
 from mlwf.i18n import _, catalogue, language_of, parse_po, use_language
-from mlwf.settings import SETTINGS
+
+from mlwf import connection
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SOURCE = ROOT / "mlwf" / "src" / "mlwf"
 PLACEHOLDER = re.compile(r"\{[^}]*\}")
+# Words of MLflow's API and of ours, what is composed to a variable of Apptainer's, and what is set or unset for another program.
+NO_VARIABLES = {
+    "ENDPOINT_NOT_FOUND", "INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "NOT_MLFLOW", "NO_MODEL", "NO_VERSION",
+    "DISABLE_CACHE", "TMP_SANDBOX", "HF_HUB_OFFLINE", "MLFLOW_DISABLE_TELEMETRY", "SOURCE_DATE_EPOCH",
+    "SINGULARITY_OCI", "SINGULARITY_NO_OCI",
+}  # fmt: skip
+COMPOSED = {"APPTAINER_DOCKER_USERNAME", "APPTAINER_DOCKER_PASSWORD"}
 
 
 def _marked() -> Iterator[str]:
@@ -47,6 +55,7 @@ def test_the_language_of_the_environment() -> None:
     assert language_of({"LC_ALL": "ja_JP.UTF-8", "LANG": "C"}) == "ja"
     assert language_of({"LC_ALL": "", "LANG": "ja"}) == "ja"
     assert language_of({"LANGUAGE": "fr:ja", "LANG": "C.UTF-8"}) == "ja"
+    assert language_of({"LANGUAGE": "en", "LC_ALL": "ja_JP.UTF-8"}) == "en"
     assert [language_of({"LANG": value}) for value in ("C.UTF-8", "fr_FR", "")] == ["en", "en", "en"]
 
 
@@ -97,18 +106,40 @@ def test_a_broken_catalogue_is_noticed() -> None:
         parse_po('msgid "a"\nmsgxyz "b"\n')
 
 
-def test_every_variable_is_documented() -> None:
-    page = (ROOT / "docs" / "reference" / "mlwf.md").read_text("utf-8")
-    for setting in SETTINGS:
-        assert f"| `{setting.name}` | {setting.meaning} |" in page
-
-
-def test_every_variable_that_is_read_is_in_the_table() -> None:
-    read = set()
+def _nodes() -> Iterator[ast.AST]:
     for path in SOURCE.rglob("*.py"):
-        for name in re.findall(r'environ(?:ment\(\))?(?:\.get\(|\[)"([A-Z0-9_]+)"', path.read_text("utf-8")):
-            read.add(name)
-    assert {"MLWF_SERVICE"} | read - {setting.name for setting in SETTINGS} == {"MLWF_SERVICE"}
+        yield from ast.walk(ast.parse(path.read_text("utf-8")))
+
+
+def _words(*nodes: ast.AST) -> set[str]:
+    """The names in capitals among the constants of these."""
+    constants = (each.value for node in nodes for each in ast.walk(node) if isinstance(each, ast.Constant))
+    return {text for text in constants if isinstance(text, str) and re.fullmatch("[A-Z][A-Z0-9_]+[A-Z0-9]", text)}
+
+
+def _asked() -> set[str]:
+    """What an environment is asked for by name, also where its `get` is handed to another function."""
+    found = set()
+    for node in _nodes():
+        if isinstance(node, ast.Subscript) and re.search(r"environ(ment\(\))?$", ast.unparse(node.value)):
+            found |= _words(node.slice)
+        if isinstance(node, ast.Call) and any(
+            re.search(r"environ(ment\(\))?\.get$", ast.unparse(each)) for each in (node.func, *node.args)
+        ):
+            found |= _words(*node.args)
+    return found
+
+
+def test_every_variable_that_is_read_is_documented_and_no_other() -> None:
+    """Whatever has a variable's form in the code is one, unless it is named above."""
+    page = (ROOT / "docs" / "reference" / "mlwf.md").read_text("utf-8")
+    section = page.split("## Environment\n")[1].split("\n## ")[0]
+    words = _words(*_nodes()) | {f"MLWF_{name.upper()}" for name in connection.NAMES} | COMPOSED
+    read = _asked() | {word for word in words if "_" in word} - NO_VARIABLES
+    assert {"MLWF_SERVICE", "LANGUAGE", "SLURM_JOB_ID", "HOME", "UV_INDEX"} <= read
+    assert sorted(read - set(re.findall("`([A-Z0-9_]+)`", section))) == []
+    assert sorted(set(re.findall(r"^\| `([A-Z0-9_]+)` \|", section, flags=re.MULTILINE)) - words) == []
+    assert words >= NO_VARIABLES, "exemptions that nobody needs"
 
 
 @pytest.mark.parametrize("program", ["mlwf", "mlwf_export_model", "mlwf_create_image"])
