@@ -88,6 +88,7 @@ def _trial_id(work: Work) -> str:
 
 
 def password(work: Work) -> Secret:
+    """The trial's own: it opens no other box."""
     return Secret(work.payload["trial_password"])
 
 
@@ -144,6 +145,7 @@ def _did_not_start(work: Work, server_id: str, directory: Path, why: str | None)
 
 
 def migrate(work: Work, server_id: str) -> None:
+    """Bring the database of the box of that id to the version that the server is to have. Error: ``migration_failed``."""
     world = work.world
     world.runtime.migrate(
         server_id=server_id,

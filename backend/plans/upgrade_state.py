@@ -21,6 +21,7 @@ def is_swapping(work: Work) -> bool:
 
 
 def about(work: Work, server: Server) -> dict[str, Any]:
+    """What a copy of the server's database says of itself: whose it is, of which MLflow, and for which operation it was made."""
     return {
         "server_id": server.id,
         "mlflow_version": server.mlflow_version,

@@ -193,3 +193,7 @@ def test_many_threads_share_a_client(service: FakeService) -> None:
         for thread in threads:
             thread.join()
     assert answers == ["ok"] * 6
+
+
+def test_every_method_has_its_contract() -> None:
+    assert [name for name, each in vars(Client).items() if not name.startswith("_") and not each.__doc__] == []

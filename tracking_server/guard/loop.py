@@ -62,6 +62,7 @@ class Loop:
             self._selector.unregister(file)
 
     def later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        """Call once, so many seconds from now, unless the timer is cancelled before."""
         timer = Timer(time.monotonic() + seconds, call)
         heapq.heappush(self._timers, timer)
         return timer
@@ -73,6 +74,7 @@ class Loop:
             self._bell_in.send(b"\0")
 
     def on_signal(self, number: int, call: Callable[[], None]) -> None:
+        """Call, in the loop's thread, whenever this signal comes."""
         self._signals[number] = call
         signal.signal(number, lambda _number, _frame: None)  # the bell tells us which
 
@@ -84,6 +86,7 @@ class Loop:
         self._running = False
 
     def run(self) -> None:
+        """Make the calls until `stop`; what one of them raises ends it."""
         while self._running:
             watched = self._selector.get_map()
             for key, _ in self._selector.select(self._patience()):

@@ -49,6 +49,8 @@ class Problem(Answer):
 
 @dataclass(frozen=True, kw_only=True)
 class Step(Answer):
+    """One step of an operation. `state`: `pending`, `running`, `succeeded`, `failed`, `undone`; `label`: for people."""
+
     name: str
     state: str
     label: str = ""
@@ -78,15 +80,19 @@ class Operation(Answer):
 
     @property
     def finished(self) -> bool:
+        """Whether it has ended, well or not."""
         return self.state in {"succeeded", "failed"}
 
     @property
     def failed(self) -> bool:
+        """Whether it has ended, and not well."""
         return self.state == "failed"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Storage(Answer):
+    """Where a server's artifacts lie, and with which key; `other_buckets`: how many others the key opens (None: not known)."""
+
     bucket: str = ""
     prefix: str = ""
     endpoint_url: str | None = None
@@ -98,12 +104,16 @@ class Storage(Answer):
 
 @dataclass(frozen=True, kw_only=True)
 class Users(Answer):
+    """Whose names and passwords a server accepts."""
+
     names: list[str] = field(default_factory=list)
     updated_at: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Deletion(Answer):
+    """What is kept of a deleted server, and until when it can be restored."""
+
     deleted_at: str | None = None
     restorable_until: str | None = None
     kept: list[str] = field(default_factory=list)
@@ -196,6 +206,8 @@ class Server(Answer):
 
 @dataclass(frozen=True, kw_only=True)
 class Group(Answer):
+    """A group of the caller that may have servers; `may_create`: by this caller."""
+
     name: str
     gid: int | None = None
     may_create: bool = False
@@ -222,6 +234,8 @@ class Me(Answer):
 
 @dataclass(frozen=True, kw_only=True)
 class Health(Answer):
+    """The service's own state."""
+
     status: str
     version: str = ""
     reconciler: Json = field(default_factory=dict)

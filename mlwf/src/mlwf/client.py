@@ -20,9 +20,8 @@ from mlwf.service_errors import (
     ServiceUnavailable,
     StillRunningError,
     Understanding,
+    answer_of,
     broke_off,
-    not_understood,
-    refusal,
     unavailable,
 )
 from mlwf.settings import environment
@@ -41,7 +40,8 @@ class Client:
     texts and of our own (default by LC_ALL, LANG). `timeout`: seconds per request. `request_id`, while it is set, goes with each request,
     into the service's log, operations and audit; else the service makes one.
 
-    Every method raises ServiceUnavailable or ServiceError.
+    Every method raises ServiceUnavailable or ServiceError. What changes a server answers with the operation, before that is done: `wait`
+    for its end.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class Client:
         return cls(found.address, language=language, timeout=timeout, auth=found.auth, ca_file=found.ca_file)
 
     def close(self) -> None:
+        """Ends the connection; the client is of no use afterwards."""
         self._session.close()
 
     def __enter__(self) -> Self:
@@ -84,9 +85,11 @@ class Client:
         self.close()
 
     def health(self) -> Health:
+        """How the service is; it asks nobody who they are."""
         return self._get(Health, "/health")
 
     def me(self) -> Me:
+        """Who the caller is to the service, in which groups servers may be created, and what is on offer."""
         return self._get(Me, "/me")
 
     def servers(self, *, all: bool = False, deleted: bool = False) -> list[Server]:  # noqa: A002  # the API's own word
@@ -97,6 +100,7 @@ class Client:
             return [Server.from_json(each) for each in answer["servers"]]
 
     def server(self, group: str, env: str) -> Server:
+        """One server of the caller's groups (admins: of any group)."""
         return self._get(Server, server_path(group, env))
 
     def create(
@@ -114,6 +118,7 @@ class Client:
         size: str | None = None,
         idle_seconds: int | None = None,
     ) -> Operation:
+        """Makes a server; the bucket and the key are tried first. None: the site's default."""
         body: Json = {
             "group": group,
             "env_name": env_name,
@@ -130,12 +135,15 @@ class Client:
         return self._change("POST", "/servers", {name: value for name, value in body.items() if value is not None})
 
     def delete(self, group: str, env: str) -> Operation:
+        """Deletes the server; until `Server.deletion.restorable_until` it can be restored, and its bucket is never touched."""
         return self._change("DELETE", server_path(group, env))
 
     def start(self, group: str, env: str) -> Operation:
+        """Starts a stopped or failed server."""
         return self._change("POST", f"{server_path(group, env)}/start")
 
     def stop(self, group: str, env: str) -> Operation:
+        """Stops the server until it is started again; its requests under way are waited for."""
         return self._change("POST", f"{server_path(group, env)}/stop")
 
     def restore(self, group: str, env: str, server_id: str | None = None) -> Operation:
@@ -143,12 +151,15 @@ class Client:
         return self._change("POST", f"{server_path(group, env)}/restore", query={"server_id": server_id} if server_id else None)
 
     def upgrade(self, group: str, env: str, mlflow_version: str) -> Operation:
+        """Gives the server a newer MLflow, one of `Server.upgrades`, after a trial on a copy of its database."""
         return self._change("POST", f"{server_path(group, env)}/upgrade", {"mlflow_version": mlflow_version})
 
     def rollback(self, group: str, env: str) -> Operation:
+        """Goes back to `Server.previous`: MLflow and the database from before the last upgrade."""
         return self._change("POST", f"{server_path(group, env)}/rollback")
 
     def resize(self, group: str, env: str, size: str) -> Operation:
+        """Gives the server another of `Me.sizes`; one that runs is restarted."""
         return self._change("PUT", f"{server_path(group, env)}/size", {"size": size})
 
     def set_users(self, group: str, env: str, users: Sequence[User]) -> Operation:
@@ -166,12 +177,9 @@ class Client:
         endpoint_url: str | None = None,
         region: str | None = None,
     ) -> Operation:
-        body = {
-            "access_key_id": access_key_id,
-            "secret_access_key": secret_access_key.reveal(),
-            "endpoint_url": endpoint_url,
-            "region": region,
-        }
+        """Changes the key, or the endpoint, of the server's bucket. The old ones stay in force until the new are proven."""
+        secret = secret_access_key.reveal()
+        body = {"access_key_id": access_key_id, "secret_access_key": secret, "endpoint_url": endpoint_url, "region": region}
         return self._change("PUT", f"{server_path(group, env)}/storage", {name: value for name, value in body.items() if value is not None})
 
     def hold_lease(self, group: str, env: str, lease_id: str, *, seconds: int, at_end: str = "keep", note: str = "") -> Lease:
@@ -205,11 +213,13 @@ class Client:
             return Token.from_json(answer["token"]), Secret(answer["secret"])
 
     def revoke_token(self, group: str, env: str, token_id: str) -> Token:
+        """Ends a bearer token: the caller's own, or anybody's for who may set the server's users."""
         answer = self._request("DELETE", f"{server_path(group, env)}/tokens/{quote(token_id, safe='')}")
         with self._understanding():
             return Token.from_json(answer)
 
     def operation(self, id: str) -> Operation:  # noqa: A002  # the API's own word
+        """How far the operation is now."""
         return self._get(Operation, f"/operations/{quote(id, safe='')}")
 
     def wait(
@@ -267,7 +277,7 @@ class Client:
                 if method != "GET" or not broke_off(error):
                     raise unavailable(error, address=self.address, timeout=self.timeout) from error
                 response = self._again(path, query)
-            return _read(response)
+            return answer_of(response)
 
     def _attempt(self, method: str, path: str, body: Json | None, query: Mapping[str, str] | None) -> requests.Response:
         """One request, signed for itself alone."""
@@ -285,15 +295,3 @@ class Client:
 
     def _understanding(self) -> Understanding:
         return Understanding(self.language)
-
-
-def _read(response: requests.Response) -> Json:
-    try:
-        answer: Any = response.json()
-    except requests.JSONDecodeError as error:
-        raise not_understood(response.status_code) from error
-    if not isinstance(answer, dict):
-        raise not_understood(response.status_code)
-    if response.status_code >= 300:
-        raise refusal(answer, status=response.status_code, reason=response.reason)
-    return answer

@@ -27,6 +27,7 @@ class Field:
 
 
 def N_(text: str) -> str:  # noqa: N802  # gettext's own name for "translate later"
+    """Marks a msgid where it is written; `_` translates it where it is shown."""
     return text
 
 
@@ -74,6 +75,7 @@ def value_at(info: Mapping[str, Any], path: tuple[str, ...]) -> Any:
 
 
 def put(info: Info, path: tuple[str, ...], value: Any) -> None:
+    """Writes a value to a path, all maps above which must be there."""
     for key in path[:-1]:
         info = info[key]
     info[path[-1]] = value
@@ -143,4 +145,5 @@ def clean(value: Any) -> Any:
 
 
 def paths() -> Iterator[tuple[str, ...]]:
+    """Those of all keys, in the form's order."""
     return (field.path for field in FIELDS)
