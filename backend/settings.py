@@ -35,11 +35,25 @@ SIZES: Final = (
 )
 
 
-def _row(default: object, text: str, **rules: object) -> Any:
-    """One row of the table. ``rules``: ``least`` and ``most`` (numbers), ``choices`` (words), ``url``, ``absolute`` (a path), ``shown``
-    (the default as the documentation writes it).
+def _row(
+    default: object,
+    text: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    url: bool = False,
+    absolute: bool = False,
+    address: bool = False,
+    shown: str | None = None,
+) -> Any:
+    """One row of the table: default, meaning, and what a value must be: a number in bounds, one of some words, a plain http(s) address, a
+    path from / on, ``ADDRESS:PORT``. ``shown``: the default as the documentation writes it, where it is found out when the service runs.
     """
-    return field(default=default, metadata={"help": text, **rules})
+    rules = {"least": least, "most": most, "choices": choices, "url": url, "absolute": absolute, "address": address, "shown": shown}
+    return field(
+        default=default, metadata={"help": text} | {name: rule for name, rule in rules.items() if rule is not None and rule is not False}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +104,10 @@ class Settings:
     manage_by: str = _row("members", "Who may delete and restore servers, set their users and their keys.", choices=("members", "admins"))
     max_servers_per_group: int = _row(0, "How many servers a group may have; 0: no limit.", least=0)
     max_kept_per_group: int = _row(
-        20, "How many deleted servers of a group may be kept, each with its port; with so many it makes no other one. 0: no limit.", least=0
+        20,
+        "How many deleted servers of a group may be kept, each with its port; a group that has this many cannot create "
+        "another server. 0: no limit.",
+        least=0,
     )
     # how servers are reached
     inside_host: str = _row(
@@ -164,7 +181,9 @@ class Settings:
         "through it; one that goes straight to the object store (`artifact_access: direct`) needs none.",
         least=1,
     )
-    max_upload_bytes: int = _row(0, "Largest artifact that may be sent through a server, if less than `tmp_bytes`; 0: that.", least=0)
+    max_upload_bytes: int = _row(
+        0, "Largest artifact that may be sent through a server, if less than `tmp_bytes`; 0: the same as `tmp_bytes`.", least=0
+    )
     # what is kept, and for how long
     restore_days: int = _row(14, "Days for which a deleted server can be restored.", least=0)
     previous_days: int = _row(

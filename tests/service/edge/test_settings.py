@@ -50,6 +50,8 @@ def test_the_environment_names_the_file(tmp_path: Path, monkeypatch: pytest.Monk
         ("region: a\nport_frist: 3\n", "line 2: port_frist is no setting; did you mean port_first?"),
         ("xyzzy: 3\n", "line 1: xyzzy is no setting; `aihub settings` lists all"),
         ("workers: 0\n", "line 1: workers is 0, which is too small; the least is 1"),
+        ("idle_seconds: -1\n", "line 1: idle_seconds is -1, which is too small; the least is 0"),
+        ("token_listen: here\n", "line 1: token_listen is 'here'; write ADDRESS:PORT, such as 127.0.0.1:8441"),
         ("workers: yes\n", "line 1: workers is True; write a whole number"),
         ("workers: 2.5\n", "line 1: workers is 2.5; write a whole number"),
         ("workers: null\n", "line 1: workers is null; give it a value or leave the line out"),
