@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from backend.atomic import replace_file
 from backend.errors import ServiceError
+from backend.i18n import Told
 
 MANIFEST: Final = "manifest.json"
 
@@ -40,7 +41,7 @@ def check_files(folder: Path, manifest: dict[str, Any]) -> None:
     for name, facts in manifest["files"].items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != facts["size"] or _sha256(path) != facts["sha256"]:
-            raise ServiceError("snapshot_damaged", why=f"{name} is missing or was changed")
+            raise ServiceError("snapshot_damaged", why=Told("{name} is missing or was changed", name=name))
 
 
 def _sha256(path: Path) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from backend.errors import ServiceError
+from backend.i18n import Told
 
 _SECONDS: Final = 4.0
 _KEYS: Final = ("ENCODE_TIME", "DECODE_TIME", "UID", "UID_RESTRICTION")
@@ -49,7 +50,7 @@ class Unmunge:
         if done.returncode in _OF_THE_CREDENTIAL:
             raise ServiceError("credential_refused")
         if done.returncode != _OK:
-            raise ServiceError("munge_failed", why=_last_line(done.stderr) or f"unmunge ended with status {done.returncode}")
+            raise ServiceError("munge_failed", why=_last_line(done.stderr) or _ended("unmunge", done.returncode))
         if values.get("UID_RESTRICTION") != str(os.geteuid()):
             raise ServiceError("credential_for_other", uid=os.geteuid())
         return Credential(uid=int(values["UID"]), payload=payload)
@@ -58,7 +59,7 @@ class Unmunge:
         """Make a credential for ourselves and decode it. Errors: as ``decode``."""
         made = self._run(("munge", f"--restrict-uid={os.geteuid()}"), "")
         if made.returncode != _OK:
-            raise ServiceError("munge_failed", why=_last_line(made.stderr) or f"munge ended with status {made.returncode}")
+            raise ServiceError("munge_failed", why=_last_line(made.stderr) or _ended("munge", made.returncode))
         self.decode(made.stdout.strip())
 
     def _run(self, argv: tuple[str, ...], text: str) -> subprocess.CompletedProcess[str]:
@@ -68,7 +69,9 @@ class Unmunge:
         except FileNotFoundError:
             raise ServiceError("munge_failed", why="its programs are not installed") from None
         except (subprocess.TimeoutExpired, OSError) as error:
-            raise ServiceError("munge_failed", why=f"{argv[0]} did not end ({type(error).__name__})") from None
+            raise ServiceError(
+                "munge_failed", why=Told("{program} did not end ({kind})", program=argv[0], kind=type(error).__name__)
+            ) from None
 
 
 def _parsed(output: str) -> tuple[dict[str, str], str]:
@@ -76,6 +79,10 @@ def _parsed(output: str) -> tuple[dict[str, str], str]:
     head, _, payload = output.partition("\n\n")
     pairs = (line.partition(":") for line in head.splitlines())
     return {name.strip(): value.strip() for name, _colon, value in pairs}, payload
+
+
+def _ended(program: str, status: int) -> str:
+    return Told("{program} ended with status {status}", program=program, status=status)
 
 
 def _last_line(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import Final
 
 from backend.atomic import ensure_space
 from backend.errors import ServiceError
+from backend.i18n import Told
 
 _BLOCK: Final = 512
 """``st_blocks`` counts these, whatever the file system's own are."""
@@ -30,7 +31,7 @@ def refuse_links(box: Path) -> None:
     """What root's daemon is to mount is a box's directory, or a folder in it, and no link to another. Error: ``keeper_failed``."""
     for folder in (box, *box.iterdir()):
         if folder.is_symlink():
-            raise ServiceError("keeper_failed", why=f"{folder} is a link")
+            raise ServiceError("keeper_failed", why=Told("{folder} is a link", folder=folder))
 
 
 def stored_bytes(path: Path) -> int:
@@ -61,7 +62,8 @@ def ensure_room(folder: Path, files: Sequence[Path], *, why: str) -> int:
         ensure_space(folder, size, why=why)
     except ServiceError as error:
         ensure_space(folder, stored, why=why)
-        raise ServiceError("snapshot_failed", why=f"its files claim to be {size} bytes, of which {stored} are stored") from error
+        why = Told("its files claim to be {size} bytes, of which {stored} are stored", size=size, stored=stored)
+        raise ServiceError("snapshot_failed", why=why) from error
     return size
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from backend.domain import Storage
 from backend.errors import ServiceError
+from backend.i18n import Told
 
 _CODES: Final[dict[str, frozenset[str]]] = {
     "storage_key_unknown": frozenset({"InvalidAccessKeyId", "InvalidAccessKey", "NoSuchUser"}),
@@ -60,10 +61,10 @@ def from_answer(answer: Mapping[str, Any], target: Target, action: str) -> Servi
 def _by_status(code: str, status: int, target: Target) -> ServiceError:
     """S3 names each of its errors; what answers without a name, or with the status as its name, is something else."""
     if status >= 500 or code in _BUSY:
-        return ServiceError("storage_unreachable", endpoint=target.endpoint, why=f"it answers with status {status}")
+        return ServiceError("storage_unreachable", endpoint=target.endpoint, why=Told("it answers with status {status}", status=status))
     if not code or code.isdigit():
-        return not_s3(target, f"it answers with status {status} and no error of S3")
-    return not_s3(target, f"it refuses with {_word(code)}")
+        return not_s3(target, Told("it answers with status {status} and no error of S3", status=status))
+    return not_s3(target, Told("it refuses with {code}", code=_word(code)))
 
 
 def from_connection(error: BaseException, target: Target) -> ServiceError:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import requests
 
 from backend.errors import ServiceError
+from backend.i18n import Told
 from backend.secret import Secret
 from backend.trial_words import USER
 
@@ -74,5 +75,5 @@ class _Client:
             answer = self._session.request(method, self._base + path, timeout=SECONDS, **options)
         except requests.RequestException as error:
             raise ServiceError("version_unfit", version=self._version, why=f"{what}: {type(error).__name__}") from error
-        self.expect(answer.status_code < 300, f"{what} is answered by {answer.status_code}")
+        self.expect(answer.status_code < 300, Told("{request} is answered by {status}", request=what, status=answer.status_code))
         return answer

@@ -261,8 +261,3 @@ def message_of(error: Any) -> tuple[str, dict[str, object]]:
     ruled = kind in _SHAPES and field in _PATTERNS
     text = _PATTERNS[field] if ruled else _MESSAGES.get(kind, OTHER)
     return text, error.get("ctx") or {}
-
-
-def all_messages() -> list[str]:
-    """Every text of ``message_of``, for the catalogue's test."""
-    return [*_MESSAGES.values(), *_PATTERNS.values(), OTHER]

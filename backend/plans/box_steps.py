@@ -9,6 +9,7 @@ from typing import Final
 from backend import disk, portpool, sizes
 from backend.domain import BoxState, Desired, Observation
 from backend.errors import ServiceError
+from backend.i18n import Told
 from backend.plans.replaced import recover
 from backend.plans.wanted import users_of, wanted_box
 from backend.plans.world import Work, World
@@ -97,7 +98,7 @@ def wait_ready(work: Work) -> None:
         if seen.state is BoxState.FAILED:
             raise _failed(world, server, seen.detail or "it ended")
         if time.monotonic() > deadline:
-            raise _failed(world, server, f"it did not answer within {world.settings.start_timeout:g} seconds")
+            raise _failed(world, server, Told("it did not answer within {seconds} seconds", seconds=f"{world.settings.start_timeout:g}"))
         world.pause(POLL_SECONDS)
 
 
@@ -202,7 +203,8 @@ def wait_taken_over(world: World, server: Server, files: Collection[str] | None 
         if all(name in seen.config and seen.config[name] == wanted[name] for name in files or wanted):
             return True
         if time.monotonic() > deadline:
-            raise ServiceError("box_ill", why=seen.detail or f"it did not take over its new settings within {CONFIG_SECONDS:g} seconds")
+            late = Told("it did not take over its new settings within {seconds} seconds", seconds=f"{CONFIG_SECONDS:g}")
+            raise ServiceError("box_ill", why=seen.detail or late)
         world.pause(POLL_SECONDS)
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from backend import egress, membership, networks, portpool, tickets
 from backend.domain import BoxState, Desired, OperationKind, Status
 from backend.errors import ServiceError
+from backend.i18n import stored
 from backend.plans import box_steps as box
 from backend.plans import resize_steps as resize
 from backend.plans import trial_steps as trial
@@ -31,8 +32,7 @@ log = logging.getLogger(__name__)
 
 def reason_of(error: ServiceError) -> dict[str, Any]:
     """An error as the registry holds it."""
-    params = {name: value if isinstance(value, int | float) else str(value) for name, value in error.params.items()}
-    return {"code": error.code, "params": params, "log": error.log}
+    return {"code": error.code, "params": {name: stored(value) for name, value in error.params.items()}, "log": error.log}
 
 
 def check_storage(work: Work) -> None:

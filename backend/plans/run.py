@@ -108,7 +108,7 @@ def _undo(work: Work, plan: Plan) -> bool:
 
 def _attempt(work: Work, name: str, action: Callable[[Work], None]) -> ServiceError | None:
     try:
-        with full_disk_is_ours(LABELS[name].lower()):
+        with full_disk_is_ours(LABELS[name]):
             action(work)
     except ServiceError as error:
         return error

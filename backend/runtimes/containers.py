@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from backend.domain import BoxState, Observation, SizeClass
 from backend.errors import ServiceError
+from backend.i18n import Told
 from backend.reach import refuse_links
 from backend.runtimes.docker import Engine, EngineConflictError, MissingError
 from backend.runtimes.docker_seen import Container
@@ -87,7 +88,7 @@ class ContainerRuntime:
         except (EngineConflictError, MissingError) as error:
             raise ServiceError("runtime_unavailable", runtime=self.name, why=str(error)) from error
         if status != 0:
-            why = (words.strip().splitlines() or [f"it ended with status {status}"])[-1]
+            why = (words.strip().splitlines() or [Told("it ended with status {status}", status=status)])[-1]
             raise ServiceError("migration_failed", version=mlflow_version, why=why, log=words)
 
     def stop(self, *, server_id: str, directory: Path, timeout: float) -> None:  # noqa: ARG002 (the port's)
@@ -177,13 +178,13 @@ class ContainerRuntime:
             return None
         gone = [role for role in down if role not in there]
         if gone:
-            return f"its container {gone[0]} was removed"
+            return Told("its container {role} was removed", role=gone[0])
         container = there[down[0]]
         with suppress(ServiceError):
             words = self._engine.log(container.id, 1).strip()
             if words:
                 return words
-        return f"its container {container.role} is {container.state} ({container.status})"
+        return Told("its container {role} is {state} ({status})", role=container.role, state=container.state, status=container.status)
 
     def _words(self, server_id: str, lines: int = 20) -> str:
         """What its containers said themselves, before any log file was open."""

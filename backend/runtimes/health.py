@@ -7,6 +7,7 @@ from http.client import HTTPConnection, HTTPException
 from typing import Final
 
 from backend.domain import BoxState, Observation
+from backend.i18n import Told
 
 HEALTH_SECONDS: Final = 2.0
 _HEALTH_BYTES: Final = 16384
@@ -21,13 +22,13 @@ def ask(server_id: str, address: tuple[str, int]) -> Observation:
         connection.request("GET", "/mlflow/-/health", headers={"Connection": "close"})
         answer = json.loads(connection.getresponse().read1(_HEALTH_BYTES))
     except (OSError, HTTPException) as error:
-        return Observation(state=BoxState.SILENT, detail=f"no answer on port {port} ({type(error).__name__})")
+        return Observation(state=BoxState.SILENT, detail=Told("no answer on port {port} ({kind})", port=port, kind=type(error).__name__))
     except ValueError:
         answer = None
     finally:
         connection.close()
     if not isinstance(answer, dict) or answer.get("server_id") != server_id:
-        return Observation(state=BoxState.SILENT, detail=f"another program answers on port {port}", stranger=True)
+        return Observation(state=BoxState.SILENT, detail=Told("another program answers on port {port}", port=port), stranger=True)
     try:
         state = BoxState(answer["state"])
     except (KeyError, ValueError):

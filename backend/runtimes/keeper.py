@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Final
 
 from backend.atomic import ensure_space, make_private, remove_tree, sync_folder
 from backend.errors import ServiceError
+from backend.i18n import Told
 from backend.reach import ensure_room, refuse_links
 from backend.runtimes.docker import UNREADY, Engine, EngineConflictError, MissingError
 from backend.runtimes.docker_spec import MIB, bind, one_shot
@@ -137,10 +138,11 @@ class ContainerKeeper:
         except (EngineConflictError, MissingError) as error:
             raise ServiceError("runtime_unavailable", runtime="docker", why=str(error)) from error
         if status:
-            late = f"it was not done within {seconds:.0f} seconds" if status == UNREADY else f"status {status}"
-            why = (words.strip().splitlines() or [late])[-1]
+            late = Told("it was not done within {seconds} seconds", seconds=f"{seconds:.0f}")
+            silent = late if status == UNREADY else Told("it ended with status {status}", status=status)
+            why = (words.strip().splitlines() or [silent])[-1]
             if any(sign in words for sign in _DISK_WORDS):
-                raise ServiceError("disk_full", why=f"{arguments[0]} in the server's folder")
+                raise ServiceError("disk_full", why=Told("{verb} in the server's folder", verb=arguments[0]))
             raise ServiceError("snapshot_failed" if arguments[0] in _ON_DATABASES else "keeper_failed", why=why)
 
     def _newest_image(self) -> str:
@@ -206,7 +208,7 @@ def _exchange(parent: Path) -> Iterator[Path]:
 def _take(found: Path, ours: BinaryIO, target: Path) -> None:
     """The file that was made for it becomes ``target``, nothing else that lies in its place. Error: ``snapshot_failed``."""
     if not os.path.samestat(os.fstat(ours.fileno()), found.lstat()):
-        raise ServiceError("snapshot_failed", why=f"{found.name} is not the file that was made for it")
+        raise ServiceError("snapshot_failed", why=Told("{name} is not the file that was made for it", name=found.name))
     os.fchmod(ours.fileno(), 0o600)
     os.fsync(ours.fileno())
     found.rename(target)

@@ -18,6 +18,7 @@ from typing import Final
 
 from backend.domain import BoxState, Observation, SizeClass
 from backend.errors import ServiceError
+from backend.i18n import Told
 from backend.runtimes.boxlogs import telling
 from backend.runtimes.health import ask
 from backend.runtimes.proctable import GUARD_MODULE, MIGRATE_MODULE, guard_pid, processes_of
@@ -85,11 +86,12 @@ class ProcessRuntime:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            why = f"it did not end within {timeout:g} seconds"
-            raise ServiceError("migration_failed", version=mlflow_version, why=why) from None
+            late = Told("it did not end within {seconds} seconds", seconds=f"{timeout:g}")
+            raise ServiceError("migration_failed", version=mlflow_version, why=late) from None
         if done.returncode != 0:
-            lines = done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"]
-            raise ServiceError("migration_failed", version=mlflow_version, why=lines[-1], log="\n".join(lines[-40:]))
+            lines = done.stderr.strip().splitlines()
+            why = lines[-1] if lines else Told("it ended with status {status}", status=done.returncode)
+            raise ServiceError("migration_failed", version=mlflow_version, why=why, log="\n".join(lines[-40:]) or None)
 
     def stop(self, *, server_id: str, directory: Path, timeout: float) -> None:
         """See the port."""
@@ -158,7 +160,7 @@ class ProcessRuntime:
         try:
             child.wait(KILL_SECONDS)
         except subprocess.TimeoutExpired:
-            raise ServiceError("box_failed_to_stop", why=f"its process {child.pid} does not end") from None
+            raise ServiceError("box_failed_to_stop", why=Told("its process {pid} does not end", pid=child.pid)) from None
 
     def _end_all(self, server_id: str, directory: Path) -> None:
         """Kill what is left of the box. Error: ``box_failed_to_stop``."""
@@ -171,11 +173,11 @@ class ProcessRuntime:
 
         if not _wait_until(nothing_left, KILL_SECONDS):
             pids = ", ".join(str(process.pid) for process in processes_of(directory))
-            raise ServiceError("box_failed_to_stop", why=f"its processes {pids} cannot be killed")
+            raise ServiceError("box_failed_to_stop", why=Told("its processes {pids} cannot be killed", pids=pids))
         # a guard that is just ending has let go of its files already, and of its lock in a moment
         if not _wait_until(lambda: guard_pid(directory) is None, LAST_MOMENT_SECONDS):
-            pid = guard_pid(directory)
-            raise ServiceError("box_failed_to_stop", why=f"process {pid}, which is not ours to end, holds its lock")
+            why = Told("process {pid}, which is not ours to end, holds its lock", pid=guard_pid(directory))
+            raise ServiceError("box_failed_to_stop", why=why)
         self._collect(server_id)
 
 

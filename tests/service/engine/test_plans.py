@@ -7,6 +7,7 @@ import pytest
 
 from backend.domain import BoxState
 from backend.errors import ServiceError
+from backend.messages import describe_stored
 from backend.plans.catalogue import PLANS
 from backend.plans.labels import LABELS
 from backend.registry.models import Operation, Server, now
@@ -81,7 +82,7 @@ def test_a_box_that_never_answers_fails_after_its_time(tmp_path: Path):
     site.runtime.born = BoxState.SILENT
     done = run(site, site.create())
     assert done.error is not None
-    assert done.error["params"] == {"why": "it did not answer within 1 seconds"}
+    assert (describe_stored(done.error, "en") or {})["detail"] == "The tracking server did not start: it did not answer within 1 seconds"
     site.assert_nothing_left()
 
 
@@ -264,15 +265,22 @@ def test_sqlite_that_finds_the_disk_full_is_said_so_too(site: Site, monkeypatch:
     assert (done.error["code"], site.kept.ids(), site.boxes.ids()) == ("disk_full", [], [server.id])
 
 
-def test_a_full_disk_ends_a_create_with_nothing_half_made(site: Site, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("called", "why"),
+    [
+        ("backend.boxfiles.replace_file", "writing the tracking server's settings"),
+        ("backend.plans.box_steps.wanted_box", LABELS["write_box"]),
+    ],
+)
+def test_a_full_disk_ends_a_create_with_nothing_half_made(site: Site, monkeypatch: pytest.MonkeyPatch, called: str, why: str):
     def full(*_args: object, **_kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
     operation = site.create()
-    monkeypatch.setattr("backend.boxfiles.replace_file", full)
+    monkeypatch.setattr(called, full)
     done = run(site, operation)
     assert done.error is not None
-    assert done.error["code"] == "disk_full"
+    assert (done.error["code"], done.error["params"]) == ("disk_full", {"why": why})
     site.assert_nothing_left()
 
 

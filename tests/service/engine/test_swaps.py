@@ -13,6 +13,7 @@ import pytest
 from backend.backup import backup
 from backend.backup_restore import restore_backup
 from backend.errors import ServiceError
+from backend.messages import describe_stored
 from backend.plans.world import StoppingError
 from backend.registry.models import Operation, Server
 from backend.settings import Settings
@@ -161,11 +162,8 @@ def test_a_server_with_half_a_database_and_a_damaged_copy_can_be_deleted_all_the
     (site.settings.replaced_dir / server.id / "mlflow.db").write_bytes(b"no database")
     assert code_of(run(site, site.ask("delete", caller=ADMIN))) == "snapshot_damaged"
     assert run(site, site.requests.delete(ADMIN, GROUP.name, "wine", damaged=True, request_id=None)).state == "succeeded"
-    assert run(site, site.ask("restore")).error == {
-        "code": "snapshot_damaged",
-        "params": {"why": "mlflow.db is missing or was changed"},
-        "log": None,
-    }
+    told = describe_stored(run(site, site.ask("restore")).error, "en") or {}
+    assert told["detail"] == "The kept copy of the database is damaged: mlflow.db is missing or was changed"
     assert run(site, site.ask("purge", caller=ADMIN)).state == "succeeded"
     assert (site.server(), site.kept.ids(), site.replaced()) == (None, [], [])
 
