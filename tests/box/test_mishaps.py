@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tracking_server.guard import child
+from tracking_server.guard.mlflow import Launch, MlflowProcess, State
 from tracking_server.guard.nginx_process import NginxProcess
 from tracking_server.guard.spawner_client import SpawnerStarter
 from tracking_server.guard.spent import Spent
@@ -43,6 +44,12 @@ class ByHand:
     def post(self, call: Callable[[], None]) -> None:
         self._posted.append(call)
         self._there.release()
+
+    def watch(self, *_what: Any) -> None:
+        return
+
+    def unwatch(self, _file: Any) -> None:
+        return
 
     def take_posted(self) -> None:
         assert self._there.acquire(timeout=10), "nothing was posted"
@@ -199,6 +206,22 @@ def test_nginx_is_tried_again_where_the_machine_has_no_process_to_spare(tmp_path
     assert max(loop.ends) > master
     assert not loop.timers
     nginx.kill()
+
+
+def test_mlflow_that_drains_by_itself_is_ended_where_that_has_no_end() -> None:
+    """One of its workers failed, and a request of another one's never ends."""
+    loop, killed = ByHand(), []
+    starter = SimpleNamespace(start=lambda _files, _ended: SimpleNamespace(kill=lambda: killed.append(True)))
+    listener, output = socket.socket(socket.AF_UNIX), lambda: os.open(os.devnull, os.O_WRONLY)
+    with listener:
+        mlflow = MlflowProcess(loop=loop, listener=listener, log=print, output=output, launch=lambda: Launch({}, 1.0), starter=starter)  # type: ignore[arg-type]
+        mlflow.wake()
+        mlflow._take(b'{"state": "ready"}')
+        loop.timers.clear()
+        mlflow._take(b'{"state": "draining"}')
+        assert (mlflow.state, killed) == (State.DRAINING, [])
+        loop.timers.popleft()()
+        assert killed == [True]
 
 
 def test_the_spawner_is_dialled_again_where_there_was_no_file_to_spare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
