@@ -2,7 +2,12 @@
 
 import json
 import os
+import sqlite3
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 
 import pytest
@@ -27,6 +32,23 @@ def test_a_finished_one_is_left_alone_and_says_what_it_is(box_environment: Path)
     assert note["mlflow_version"] == MLFLOW_VERSION
     assert len(note["schema_revision"]) == 12
     assert (box_environment / "template.db").exists()
+
+
+@pytest.mark.box
+def test_the_template_is_the_same_file_whenever_it_is_made(box_environment: Path, tmp_path: Path) -> None:
+    loader = SourceFileLoader("install", str(INSTALL))
+    install = module_from_spec(spec_from_loader("install", loader))  # type: ignore[arg-type]
+    loader.exec_module(install)
+    python, years_later = box_environment / "bin" / "python", tmp_path / "python"
+    years_later.write_text(f'#!/bin/sh\nexec faketime 2031-01-01 {python} "$@"\n')
+    years_later.chmod(0o755)
+    made = [tmp_path / name for name in ("now.db", "years-later.db")]
+    with ThreadPoolExecutor() as threads:
+        revisions = set(threads.map(install.make_template, map(str, (python, years_later)), made))
+    assert revisions == {json.loads((box_environment / "version.json").read_text())["schema_revision"]}
+    assert made[0].read_bytes() == made[1].read_bytes()
+    with closing(sqlite3.connect(made[0])) as database:
+        assert database.execute("SELECT name, creation_time, last_update_time FROM experiments").fetchall() == [("Default", 0, 0)]
 
 
 def test_an_unknown_version_is_refused_with_the_known_ones(tmp_path: Path) -> None:

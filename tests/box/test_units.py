@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import sqlite3
+import time
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -159,7 +160,8 @@ def box(tmp_path: Path) -> Plan:
 
     (tmp_path / "data").mkdir()
     with closing(sqlite3.connect(tmp_path / "template.db")) as template, template:
-        template.execute("CREATE TABLE experiments (artifact_location TEXT)")
+        template.execute("CREATE TABLE experiments (artifact_location TEXT, creation_time BIGINT, last_update_time BIGINT)")
+        template.execute("INSERT INTO experiments VALUES ('mlflow-artifacts:/', 0, 0)")
         template.execute("CREATE TABLE alembic_version AS SELECT 'abc' AS version_num")
         template.execute("CREATE TABLE runs (name TEXT)")
         template.executemany("INSERT INTO runs VALUES (?)", [(f"run {number}",) for number in range(ROWS)])
@@ -178,6 +180,15 @@ def test_a_database_is_in_wal_mode_from_its_first_start_on_and_again_where_a_cop
         assert mode_of(box.box.database) == "wal"
         set_mode(box, "delete")  # as every copy is
     assert [path.name for path in box.box.data.iterdir()] == ["mlflow.db"]
+
+
+def test_the_default_experiment_is_the_servers_own_and_not_as_old_as_its_image(box: Plan, tmp_path: Path) -> None:
+    before = int(time.time() * 1000)
+    database.prepare(box, tmp_path)
+    with closing(sqlite3.connect(box.box.database)) as connection:
+        ((location, created, updated),) = connection.execute("SELECT * FROM experiments").fetchall()
+    assert location == "mlflow-artifacts:/0"
+    assert before <= created == updated <= time.time() * 1000 + 1
 
 
 def test_what_a_killed_mlflow_left_half_done_without_wal_is_taken_back(box: Plan, tmp_path: Path) -> None:

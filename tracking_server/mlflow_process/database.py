@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -57,14 +58,15 @@ def file_system(path: Path, mounts: str) -> str:
 
 
 def make(plan: Plan, template: Path) -> None:
-    """A copy of the template whose default experiment is this server's own; whole, or not there."""
+    """A copy of the template whose default experiment is this server's own, and made now; whole, or not there."""
     part = plan.box.database.with_name("mlflow.db.part")
     shutil.copyfile(template, part)
     part.chmod(0o600)
     with closing(sqlite3.connect(part)) as database:
         database.execute("PRAGMA journal_mode = MEMORY")  # killed here, it leaves nothing beside the part that the next one would read
         with database:
-            database.execute("UPDATE experiments SET artifact_location = ?", (plan.artifact_root.rstrip("/") + "/0",))
+            now, location = round(time.time() * 1000), plan.artifact_root.rstrip("/") + "/0"
+            database.execute("UPDATE experiments SET artifact_location = ?, creation_time = ?, last_update_time = ?", (location, now, now))
     with part.open("rb") as file:
         os.fsync(file.fileno())
     part.replace(plan.box.database)
