@@ -36,7 +36,8 @@ except Terminated:
 
 
 def started(folder: Path, *before: str, terminal: int | None = None) -> "subprocess.Popen[bytes]":
-    argv = [*before, sys.executable, "-c", PROGRAM, str(folder)]
+    # Whoever runs the tests in the background may have signals ignored, and what is started would inherit that.
+    argv = ["env", "--default-signal=HUP,INT,TERM", *before, sys.executable, "-c", PROGRAM, str(folder)]
     if terminal is None:
         return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     # setsid makes it the terminal's own.
