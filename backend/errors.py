@@ -197,6 +197,11 @@ FAILURES: Final[dict[str, Failure]] = {
         "The servers' network {network} could not be made: {why}",
         "Tell the admins: gate_network and mlflow_network must be free on the service's host.",
     ),
+    "network_differs": Failure(
+        503,
+        "The network {network} on the service's host was made by somebody else, or with another subnet than {subnet}",
+        "Tell the admins: stop all servers, remove it (docker network rm {network}), and start them.",
+    ),
     # the object store
     "storage_key_unknown": Failure(
         422,

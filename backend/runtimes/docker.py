@@ -16,7 +16,7 @@ from docker import errors
 from backend.errors import ServiceError
 from backend.runtimes import failures
 from backend.runtimes.boxlogs import tail_of
-from backend.runtimes.docker_seen import ONCE, WRITES, Container, Image, Seen, seen_in
+from backend.runtimes.docker_seen import ONCE, WRITES, Container, Image, Seen, is_of, seen_in
 from backend.runtimes.docker_spec import LABEL
 
 T = TypeVar("T")
@@ -158,10 +158,13 @@ class Engine:
             self.remove(container)
 
     def ensure_networks(self, wanted: Mapping[str, Mapping[str, Any]]) -> None:
-        """Make those that are not there, by name. Error: ``network_unusable``."""
-        there = {network.name for network in self._ask(lambda client: client.networks.list(names=list(wanted)))}
-        for name in wanted.keys() - there:
-            self._make_network(name, wanted[name])
+        """Make those that are not there, by name. Errors: ``network_unusable``, ``network_differs``."""
+        there = {network.name: network.attrs for network in self._ask(lambda client: client.networks.list(names=list(wanted)))}
+        for name, arguments in wanted.items():
+            if name not in there:
+                self._make_network(name, arguments)
+            elif not is_of(there[name], arguments):
+                raise ServiceError("network_differs", network=name, subnet=arguments["subnet"])
 
     def _make_network(self, name: str, arguments: Mapping[str, Any]) -> None:
         options = {key: value for key, value in arguments.items() if key != "subnet"}

@@ -97,3 +97,11 @@ def _is_left(row: Mapping[str, Any]) -> bool:
     """It does not run, and is too old to be one that somebody is about to start or to remove."""
     runs, old = row.get("State") == "running", time.time() - int(row.get("Created", 0)) > LEFT_SECONDS
     return old and not runs
+
+
+def is_of(network: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether a network of that name is the one that we made with these arguments. What has our label has our options: none can be changed
+    later, and Podman does not tell them.
+    """
+    subnets = [each.get("Subnet") for each in (network.get("IPAM") or {}).get("Config") or ()]
+    return subnets == [wanted["subnet"]] and wanted["labels"].items() <= (network.get("Labels") or {}).items()

@@ -170,7 +170,7 @@ class FakeRuntime:
         return sorted(self.boxes)
 
     def logs(self, *, server_id: str, directory: Path, lines: int) -> str:
-        return "the fake's last words"
+        return "the guard runs: the fake's last words"
 
 
 @dataclass

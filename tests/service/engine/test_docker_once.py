@@ -65,3 +65,28 @@ def test_one_that_changes_a_database_comes_after_what_a_killed_service_left() ->
     with pytest.raises(ServiceError):
         begin(writes="another")
     assert daemon.removed == ["once"]
+
+
+OURS = {"subnet": "10.213.0.0/22", "labels": {"org.aihub.install": "test"}, "driver": "bridge"}
+
+
+@pytest.mark.parametrize(
+    ("subnet", "labels", "well"),
+    [
+        ("10.213.0.0/22", {"org.aihub.install": "test"}, True),
+        ("10.213.0.0/22", {}, False),  # of somebody who did not keep containers apart on it
+        ("10.213.0.0/22", None, False),
+        ("10.99.0.0/22", {"org.aihub.install": "test"}, False),  # from before the setting was changed
+    ],
+)
+def test_a_network_of_our_name_is_the_one_that_is_wanted(subnet: str, labels: dict[str, str] | None, well: bool) -> None:
+    attrs = {"IPAM": {"Config": [{"Subnet": subnet, "Gateway": "10.213.0.1"}]}, "Labels": labels}
+    daemon = SimpleNamespace(networks=SimpleNamespace(list=lambda **_names: [SimpleNamespace(name="aihub-test-gate", attrs=attrs)]))
+    engine = Engine(address="unix:///nowhere", install="test", timeout=1)
+    engine._made = daemon
+    if well:
+        engine.ensure_networks({"aihub-test-gate": OURS})
+        return
+    with pytest.raises(ServiceError) as caught:
+        engine.ensure_networks({"aihub-test-gate": OURS})
+    assert (caught.value.code, caught.value.params) == ("network_differs", {"network": "aihub-test-gate", "subnet": "10.213.0.0/22"})

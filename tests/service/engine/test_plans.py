@@ -71,7 +71,7 @@ def test_a_create_that_fails_is_undone_in_reverse_and_says_why(site: Site):
     done = run(site, site.create())
     assert states(done) == [("check_storage", "succeeded"), ("write_box", "undone"), ("start_box", "undone"), ("wait_ready", "failed")]
     assert done.error is not None
-    assert (done.error["code"], done.error["log"]) == ("box_failed_to_start", "the fake's last words")
+    assert (done.error["code"], done.error["log"]) == ("box_failed_to_start", "the guard runs: the fake's last words")
     assert done.server_id is None
     site.assert_nothing_left()
     assert run(site, site.create()).state == "failed", "the name is free again at once"

@@ -191,7 +191,8 @@ def test_an_ill_box_is_failed_with_its_reason_and_started_anew(site: Site):
     reconciler = site.reconciler()
     reconciler.reconcile_all()
     assert site.one().status == "failed"
-    assert site.one().reason == {"code": "box_ill", "params": {"why": "MLflow ended with status 3"}, "log": "the fake's last words"}
+    words = "the guard runs: the fake's last words"
+    assert site.one().reason == {"code": "box_ill", "params": {"why": "MLflow ended with status 3"}, "log": words}
     assert site.runtime.boxes[server.id] is not box
     reconciler.reconcile_all()
     assert site.one().status == "running"
