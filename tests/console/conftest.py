@@ -141,6 +141,8 @@ def open_page(browser: Browser, address: str) -> Iterator[Opener]:
     yield opener
     print(f"the browser complained: {opener.complaints}")
     for context in opener.contexts:
+        for page in context.pages:
+            page.unroute_all(behavior="wait")  # a handler under way would fail in the next test
         context.close()
 
 
