@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend import audit, policy, tickets
@@ -170,108 +170,6 @@ def _check_users(server: Server) -> None:
 def is_in_force(token: Token) -> bool:
     """Whether it opens its server, once that was told."""
     return token.revoked_at is None and token.expires_at > now()
-
-
-class Leavers:
-    """Ends what people have in the servers of groups that they left; and gives servers of an older service their ticket key."""
-
-    def __init__(self, *, registry: Registry, directory: Directory, keyring: Keyring, settings: Settings) -> None:
-        self._registry = registry
-        self._directory = directory
-        self._keyring = keyring
-        self._settings = settings
-        self._out_before: set[tuple[str, int]] = set()
-
-    def sweep(self) -> bool:
-        """One look at all who may be in. True where something changed. What NSS does not answer stays as it is, and who is out must be so
-        at two looks in a row: a lost answer reads like a leave, and what is ended here does not come back.
-        """
-        keyed = self._give_keys()
-        out = self._out()
-        gone = out & self._out_before
-        self._out_before = out - gone
-        for server_id, uid in sorted(gone):
-            with self._registry.session() as session:
-                self._end(session, server_id, uid)
-        return keyed or bool(gone)
-
-    def tidy(self, sure: datetime) -> None:
-        """Forget what is over since long, by a time that it surely is."""
-        oldest = sure - timedelta(days=REMEMBERED_DAYS)
-        last_session = sure - timedelta(hours=self._settings.session_hours + 1)
-        with self._registry.session() as session:
-            session.execute(delete(Token).where(or_(Token.expires_at < oldest, Token.revoked_at < oldest)))
-            session.execute(
-                delete(Visit).where(Visit.ticket_at < last_session, or_(Visit.revoked_at.is_(None), Visit.revoked_at < last_session))
-            )
-
-    def _give_keys(self) -> bool:
-        with self._registry.reading() as session:
-            lacking = session.scalars(select(Server.id).where(Server.ticket_keys.is_(None))).all()
-        for server_id in lacking:
-            with self._registry.session() as session:
-                server = session.get(Server, server_id)
-                if server is not None and server.ticket_keys is None:
-                    server.ticket_keys = self._keyring.encrypt(tickets.new_keys())
-        return bool(lacking)
-
-    def _out(self) -> set[tuple[str, int]]:
-        """Server and uid of who may be in and is a member no more, as NSS says now."""
-        callers: dict[int, Caller | None] = {}
-        found = set()
-        for server, uid in self._inside():
-            try:
-                if uid not in callers:
-                    callers[uid] = self._caller(uid)
-                caller = callers[uid]
-                if caller is None or not self._may_enter(caller, server):
-                    found.add((server.id, uid))
-            except ServiceError as error:
-                log.warning("server %s: whether uid %d may still enter is not known now: %s", server.id, uid, error)
-        return found
-
-    def _inside(self) -> list[tuple[Server, int]]:
-        """Who may have a session or has a token. A deleted server lets nobody in; after its restore it is looked at again."""
-        since = now() - timedelta(hours=self._settings.session_hours)
-        since_revoked = or_(Visit.revoked_at.is_(None), Visit.revoked_at < Visit.ticket_at)
-        visits = select(Visit.server_id, Visit.uid).where(Visit.ticket_at > since, since_revoked)
-        tokens = select(Token.server_id, Token.uid).where(Token.revoked_at.is_(None), Token.expires_at > now())
-        with self._registry.reading() as session:
-            inside = {(server_id, uid) for query in (visits, tokens) for server_id, uid in session.execute(query)}
-            wanted = select(Server).where(Server.id.in_({server_id for server_id, _ in inside}), Server.deleted_at.is_(None))
-            servers = {each.id: each for each in session.scalars(wanted)}
-        return [(servers[server_id], uid) for server_id, uid in sorted(inside) if server_id in servers]
-
-    def _caller(self, uid: int) -> Caller | None:
-        try:
-            return self._directory.caller(uid=uid)
-        except ServiceError as error:
-            if error.code == "caller_unknown":
-                return None
-            raise
-
-    def _may_enter(self, caller: Caller, server: Server) -> bool:
-        """Whether policy lets that caller in. A list of groups hides what NSS failed to look up, so it alone shows nobody out."""
-        group_now = policy.groups_now(caller, [server.group_name], self._directory)[server.group_name]
-        situation = policy.Situation(group_now=group_now)
-        refused = policy.refusal(caller, server, "enter", settings=self._settings, situation=situation)
-        if refused is None or refused.code != "not_a_member" or group_now != server.gid:
-            return refused is None
-        return self._directory.is_member(user=caller.user, gid=server.gid)
-
-    def _end(self, session: Session, server_id: str, uid: int) -> None:
-        at = now()
-        visits = session.scalars(select(Visit).where(Visit.server_id == server_id, Visit.uid == uid)).all()
-        tokens = session.scalars(select(Token).where(Token.server_id == server_id, Token.uid == uid, Token.revoked_at.is_(None))).all()
-        held: list[Visit | Token] = [*visits, *tokens]
-        for row in held:
-            row.revoked_at, row.told = at, False
-        server = session.get(Server, server_id)
-        if server is None or not held:
-            return  # purged meanwhile
-        gone = Caller(user=held[0].user, uid=uid, groups=(), scheme="service")
-        audit.record(session, caller=gone, action="left_group", server=server)
-        log.info("server %s: %s (uid %d) may enter no more", server_id, gone.user, uid)
 
 
 def untold(session: Session) -> set[str]:

@@ -14,12 +14,12 @@ from typing import Final
 from sqlalchemy import delete, select
 
 from backend import access, heartbeat, membership
-from backend.access import Leavers
 from backend.domain import OperationKind, OperationState
 from backend.keyring import Keyring
 from backend.kick import Kick
 from backend.lanes import Lanes, about
 from backend.leases import Sweeper
+from backend.leavers import Leavers
 from backend.look import UNFINISHED, Looker
 from backend.orphans import Orphans, find_orphans
 from backend.plans.run import run_operation

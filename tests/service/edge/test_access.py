@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import select
 
 from backend import tickets
-from backend.access import Leavers
+from backend.leavers import ABSENT_SECONDS, Leavers
 from backend.nss import GroupEntry, Nss, UserEntry
 from backend.plans.wanted import wanted_box
 from backend.ports import Directory
@@ -216,6 +216,30 @@ def test_a_lost_answer_of_the_directory_ends_nothing(world: World) -> None:
             assert not looking.sweep()
     assert world.get(f"/servers/{GROUP.name}/wine/tokens")["tokens"][0]["state"] != "revoked"
     assert audit(world)[-1] == ("alice", "token_create")
+
+
+def test_a_source_of_the_directory_that_is_away_reads_like_nobody_and_ends_nothing_for_an_hour(world: World) -> None:
+    """As sssd that was stopped: no error, and no account or group is found."""
+    world.made(users=["job"])
+    make_token(world)
+    service, at = world.service, [0.0]
+    looking = Leavers(
+        registry=world.registry, directory=world.directory, keyring=service.keyring, settings=service.settings, clock=lambda: at[0]
+    )
+    callers, groups = world.directory.callers, world.directory.groups
+    for seconds in (0.0, ABSENT_SECONDS - 1, 10.0):
+        at[0] += seconds
+        world.directory.callers, world.directory.groups = {}, {}
+        assert [looking.sweep() for _ in range(3)] == [False] * 3
+        world.directory.callers, world.directory.groups = callers, groups
+        assert not looking.sweep()
+    # The users' source alone, while a group of the host's own names them.
+    world.directory.members = lambda *, group: [ALICE.user]  # type: ignore[method-assign]
+    world.directory.callers = {}
+    assert [looking.sweep() for _ in range(3)] == [False] * 3
+    at[0] += ABSENT_SECONDS
+    assert looking.sweep()
+    assert audit(world)[-1] == ("alice", "left_group")
 
 
 class HidingNames:
