@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import bcrypt
@@ -28,10 +29,21 @@ class Hasher:
 
     def hash(self, users: Sequence[tuple[str, Secret]]) -> tuple[User, ...]:
         """Names with their hashes. Error: ``too_many_requests``."""
+        with self._place():
+            return tuple(User(name=name, bcrypt=self._hash(password)) for name, password in users)
+
+    def keeps_one(self, users: Sequence[tuple[str, Secret]], rows: Sequence[Mapping[str, str]]) -> bool:
+        """Whether one of them has the password that it had, by those names and hashes. Error: ``too_many_requests``."""
+        before = {row["name"]: row["bcrypt"] for row in rows}
+        with self._place():
+            return any(name in before and bcrypt.checkpw(password.reveal().encode(), before[name].encode()) for name, password in users)
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
         if not self._places.acquire(blocking=False):
             raise ServiceError("too_many_requests")
         try:
-            return tuple(User(name=name, bcrypt=self._hash(password)) for name, password in users)
+            yield
         finally:
             self._places.release()
 

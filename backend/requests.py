@@ -68,10 +68,9 @@ class Requests:
         ``host_short_of_disk``, ``directory_failed``.
         """
         group = policy.check_create(caller, wish.group, self._settings, self._directory)
-        wish = replace(wish, endpoint_url=self._endpoint(wish.endpoint_url))
+        wish = replace(wish, endpoint_url=self._endpoint(wish.endpoint_url), size=sizes.chosen(self._settings, wish.size).name)
         egress.check_endpoint(self._settings, wish.endpoint_url)
         version, revision = versions.schema_revision(self._settings, wish.mlflow_version)
-        wish = replace(wish, size=sizes.chosen(self._settings, wish.size).name)
         server = self._new_server(caller, group, wish, version, revision)
         operation = _operation(OperationKind.CREATE, server, caller, request_id)
         exists = ServiceError("server_exists", group=group.name, env_name=wish.env_name)
@@ -138,10 +137,11 @@ class Requests:
     def set_users(self, caller: Caller, group: str, env: str, users: Sequence[tuple[str, Secret]], *, request_id: str | None) -> Operation:
         """The whole list of BASIC-auth users. Errors: as ``start``, ``too_many_requests``."""
         ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.USERS, request_id=request_id)
-        self._check(ask)  # before the hashes, which cost
+        server = self._check(ask)  # before the hashes, which cost
+        still_known = self._hasher.keeps_one(users, server.users if server.former_members else ())  # by who left, whatever was pressed
         hashed = [asdict(user) for user in self._hasher.hash(users)]
-        payload = self._encrypted({"users": hashed, "by": caller.user})
-        return self._change(ask, lambda _server: payload)
+        payload = {"users": hashed, "by": caller.user, "still_known": still_known}
+        return self._change(ask, lambda _server: self._encrypted(payload))
 
     def set_storage(self, caller: Caller, group: str, env: str, wish: StorageWish, *, request_id: str | None) -> Operation:
         """Other keys or another endpoint for the same bucket. Errors: as ``start``, ``endpoint_fixed``, ``endpoint_closed``."""
@@ -217,10 +217,10 @@ class Requests:
         self._kick.send()
         return operation
 
-    def _check(self, ask: Ask) -> None:
+    def _check(self, ask: Ask) -> Server:
         group_now = self._group_now(ask)
         with self._registry.reading() as session:
-            self._permitted(session, ask, group_now)
+            return self._permitted(session, ask, group_now)[0]
 
     def _group_now(self, ask: Ask) -> int | None:
         """Looked up before any transaction begins: NSS may take its time."""

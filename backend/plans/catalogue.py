@@ -141,8 +141,9 @@ def _has_storage(work: Work, _session: Session, server: Server) -> None:
 def _has_users(work: Work, _session: Session, server: Server) -> None:
     server.users = [{"name": row["name"], "bcrypt": row["bcrypt"]} for row in work.payload["users"]]
     server.users_updated_at = now()
-    server.known_to = sorted({*work.notes["members"], str(work.payload.get("by") or work.requested_by)}) if server.users else []
-    server.former_members = []
+    before = server.known_to if work.payload.get("still_known") else []  # one of the passwords is what it was
+    server.known_to = sorted({*before, *work.notes["members"], str(work.payload.get("by") or work.requested_by)}) if server.users else []
+    server.former_members = server.former_members if before else []
 
 
 def _has_version(work: Work, session: Session, server: Server) -> None:

@@ -309,8 +309,9 @@ class Site:
         asked: Operation = getattr(self.requests, what)(caller, GROUP.name, env, request_id=None)
         return asked
 
-    def set_users(self, *names: str, env: str = "wine") -> Operation:
-        return self.requests.set_users(ALICE, GROUP.name, env, [(name, Secret("a password")) for name in names], request_id=None)
+    def set_users(self, *names: str, env: str = "wine", password: str | None = None) -> Operation:
+        secret = Secret(password or "a password")
+        return self.requests.set_users(ALICE, GROUP.name, env, [(name, secret) for name in names], request_id=None)
 
     def set_storage(self, secret: str, *, env: str = "wine") -> Operation:
         wish = StorageWish(key=StorageKey(access_key_id="AKIANEW", secret_access_key=Secret(secret)))

@@ -20,13 +20,16 @@ def look(site: Site) -> tuple[list[str], list[str]]:
     return site.one().known_to, site.one().former_members
 
 
-def test_one_pass_tells_who_left_and_new_users_clear_it(site: Site, server: Server):
+def test_one_pass_tells_who_left_and_a_new_password_clears_it(site: Site, server: Server):
     assert look(site) == (["alice", "bob"], [])
     site.directory.listed[GROUP.gid] = ["alice"]
     site.reconciler().reconcile_all()
     assert site.one().former_members == ["bob"]
     assert look(site) == (["alice", "bob"], ["bob"])
-    site.set_users("job")
+    site.set_users("job", "another")
+    site.reconciler().reconcile_all()
+    assert look(site) == (["alice", "bob"], ["bob"]), "the job's password is the one that bob knows"
+    site.set_users("job", password="a new one")
     site.reconciler().reconcile_all()
     assert look(site) == (["alice"], [])
 
