@@ -36,6 +36,12 @@ def about(**ids: str | None) -> Iterator[None]:
         _about.reset(token)
 
 
+def request_headers() -> dict[str, str]:
+    """What a request that this thread sends to a server has, so that its logs know whose it is; nothing where none is known."""
+    request_id = _about.get().get("request_id")
+    return {"X-Request-Id": request_id} if request_id else {}
+
+
 class OneLine(logging.Formatter):
     """A traceback becomes part of its line, and a line break in a message is shown as one. Ids that the text does not say come last."""
 

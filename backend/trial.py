@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import requests
 
+from backend import log as logs
 from backend.errors import ServiceError
 from backend.i18n import Told
 from backend.secret import Secret
@@ -46,6 +47,7 @@ class _Client:
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.auth = (USER, password.reveal())
+        self._session.headers.update(logs.request_headers())
 
     def look(self) -> None:
         """The version answers, and what is stored can be read."""

@@ -9,8 +9,12 @@ from uuid import uuid4
 import pytest
 import requests
 
+from backend import log as logs
 from backend.runtimes.boxlogs import telling
-from tests.support.box import Box, until
+from backend.secret import Secret
+from backend.trial import HttpTrial
+from backend.trial_words import USER as TRIAL_USER
+from tests.support.box import MLFLOW_VERSION, PASSWORD, USER, Box, until, users_document
 from tracking_server.mlflow_process.request_log import _REQUEST, Lines
 
 SEARCH = "/api/2.0/mlflow/experiments/search"
@@ -43,6 +47,17 @@ def test_without_one_it_is_made(box: Box) -> None:
     for made in (first, second):
         assert MADE.fullmatch(made)
         assert len(lines_of(box, "access.log", made)) == len(lines_of(box, "mlflow.log", f"ms request={made}")) == 1
+
+
+@pytest.mark.box
+def test_an_upgrades_own_requests_have_the_id_of_who_asked_for_it(box: Box) -> None:
+    asked, secret = f"console-{uuid4().hex}", "what a trial logs in with"
+    box.replace("users.json", users_document({USER: PASSWORD, TRIAL_USER: secret}))
+    until(lambda: box.request("GET", "/-/info", auth=(TRIAL_USER, secret)).status_code == 200, seconds=10, what="the trial's user")
+    with logs.about(request_id=asked):
+        HttpTrial().look(address=("127.0.0.1", box.port), password=Secret(secret), version=MLFLOW_VERSION)
+    assert lines_of(box, "mlflow.log", f"ms request={asked}")
+    assert any("experiments/search 200" in line for line in lines_of(box, "access.log", asked))
 
 
 HOSTILE = {
