@@ -156,7 +156,7 @@ class Box:
     def wait_state(self, *states: str, seconds: float = DEADLINE) -> None:
         try:
             until(lambda: self.health()["state"] in states, seconds=seconds, what=f"the state {states}")
-        except AssertionError as error:
+        except (AssertionError, requests.RequestException) as error:
             error.add_note(self.last_words())
             raise
 
