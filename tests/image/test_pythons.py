@@ -1,5 +1,6 @@
 """The exact Python from a site's mirror, by the real uv. The archive is a stand-in with python-build-standalone's layout."""
 
+import ast
 import hashlib
 import io
 import json
@@ -22,6 +23,12 @@ from mlwf.image.pythons import Python, PythonWishes, _from_site, _from_uv, find_
 from tests.image.web import Web
 
 SYSCONFIG = b"# system configuration generated and used by the sysconfig module\n"
+TOLD = b"""build_time_vars = {
+    "INCLUDEPY": "/install/include/python3.11",
+    "INSTALL": "/usr/bin/install -c",
+    "prefix": "/install"
+}
+"""
 # As it stands in an address: the + of its name is quoted.
 RELEASE = "20240107/cpython-3.11.7%2B20240107-linux-install_only_stripped.tar.gz"
 GITHUB = "https://github.com/astral-sh/python-build-standalone/releases/download"
@@ -32,7 +39,7 @@ def stand_in() -> bytes:
     out = io.BytesIO()
     files = {
         "python/bin/python3.11": b"#!/bin/sh\necho stand-in\n",
-        "python/lib/python3.11/_sysconfigdata__linux_x86_64-linux-gnu.py": SYSCONFIG + b"build_time_vars = {}\n",
+        "python/lib/python3.11/_sysconfigdata__linux_x86_64-linux-gnu.py": SYSCONFIG + TOLD,
     }
     with tarfile.open(fileobj=out, mode="w:gz") as tar:
         for name, content in files.items():
@@ -76,6 +83,29 @@ def test_a_mirror_gives_the_exact_patch(tmp_path: Path, mirror: Web, by_variable
     assert _from_uv("3.11.7", tmp_path / "python", tmp_path, run, "" if by_variable else mirror.url), log.getvalue().decode()
     assert (tmp_path / "python/bin/python3.11").read_bytes() == b"#!/bin/sh\necho stand-in\n"
     assert [path for path, _range in mirror.asked] == [f"/{RELEASE}"]
+
+
+def test_a_python_names_its_place_in_the_image_wherever_it_was_installed(tmp_path: Path, cache: Cache, site: Path, mirror: Web) -> None:
+    by_uv = kit_of(cache, tmp_path / "none")
+    by_uv.runner.environ.update(runner(tmp_path, io.BytesIO()).environ)
+    fetched = find_python("3.11.7", BASE, by_uv, wishes=PythonWishes(mirror=mirror.url))
+    name = "lib/python3.11/_sysconfigdata__linux_x86_64-linux-gnu.py"
+    told = site / "3.11.7" / name
+    told.parent.mkdir(parents=True)
+    told.write_bytes(TOLD.replace(b"/install/", b"/apps/3.11.7/").replace(b'"/install"', b'"/apps/3.11.7"').replace(b'"', b"'"))
+    told.chmod(0o444)
+    (told.parent / "_sysconfig_vars__linux.json").write_text('{\n "LIBDIR": "/apps/3.11.7/lib",\n "prefix": "/apps/3.11.7"\n}')
+    elsewhere = Cache.open({"MLWF_CACHE": str(tmp_path / "elsewhere")})
+    kept = find_python("3.11.7", BASE, kit_of(elsewhere, site), wishes=PythonWishes())
+    assert (fetched.origin, kept.origin) == ("uv", "site")
+    for python in (fetched, kept):
+        assert python.folder
+        variables = ast.literal_eval((python.folder / name).read_text().partition("build_time_vars = ")[2])
+        expected = {"INCLUDEPY": "/mlwf/python/include/python3.11", "INSTALL": "/usr/bin/install -c", "prefix": "/mlwf/python"}
+        assert {each: variables[each] for each in expected} == expected
+    assert kept.folder
+    newer = json.loads((kept.folder / "lib/python3.11/_sysconfig_vars__linux.json").read_text())
+    assert newer == {"LIBDIR": "/mlwf/python/lib", "prefix": "/mlwf/python"}
 
 
 def test_another_patch_or_another_content_is_none(tmp_path: Path, mirror: Web) -> None:

@@ -26,6 +26,8 @@ COMPILE = (
     " invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)\n"
 )
 TELL = "import sys; print('%d.%d.%d' % sys.version_info[:3])"
+# What the files beside the standard library call the folder that this Python is in.
+PREFIX = re.compile(r"""^\s*["']prefix["']: *["'](/.+?)/*["'],?$""", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,8 @@ def _provide(wanted: str, base: ComingBase, kit: Kit, wishes: PythonWishes) -> P
 
 
 def _made_ready(wanted: str, made: Path, base: ComingBase, kit: Kit) -> str:
-    """Compiles what it has of its own, and answers what version it says that it is, in the base. Raises MlwfError."""
+    """Turns what it has of its own into the image's, and answers what version it says that it is, in the base. Raises MlwfError."""
+    _name_place(made)
     name = f"python{'.'.join(wanted.split('.')[:2])}"
     # Its own .pyc compare times, which an image does not keep: they are made anew, unchecked; here, since all bases share it. With -I
     # no variable counts, and before 3.11 the same source has other bytes each time: it has the one that it needs, and no other.
@@ -147,6 +150,16 @@ def _made_ready(wanted: str, made: Path, base: ComingBase, kit: Kit) -> str:
             cure=_("Correct the folder that MLWF_PYTHONS names, or the mirror."),
         )
     return said
+
+
+def _name_place(made: Path) -> None:
+    """Names its place in the image where uv or the site wrote down where it was installed: here that was a folder of this job's alone."""
+    for told in made.glob("lib/python3*/_sysconfig*"):
+        text = told.read_text("utf-8")
+        prefix = PREFIX.search(text)
+        if prefix:
+            told.unlink()  # a site's may be read-only
+            told.write_text(re.sub(rf"{re.escape(prefix[1])}(?=[/'\"\s:]|$)", INSIDE, text), "utf-8")
 
 
 def _from_site(wanted: str, into: Path, environ: Mapping[str, str]) -> bool:
