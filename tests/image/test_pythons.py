@@ -1,6 +1,7 @@
 """The exact Python from a site's mirror, by the real uv. The archive is a stand-in with python-build-standalone's layout."""
 
 import ast
+import functools
 import hashlib
 import io
 import json
@@ -34,8 +35,9 @@ RELEASE = "20240107/cpython-3.11.7%2B20240107-linux-install_only_stripped.tar.gz
 GITHUB = "https://github.com/astral-sh/python-build-standalone/releases/download"
 
 
+@functools.cache
 def stand_in() -> bytes:
-    """An archive with what uv looks for in a Python that it installs."""
+    """An archive with what uv looks for in a Python that it installs; one only, since its time is in it."""
     out = io.BytesIO()
     files = {
         "python/bin/python3.11": b"#!/bin/sh\necho stand-in\n",
