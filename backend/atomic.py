@@ -46,6 +46,11 @@ def place_file(source: Path, target: Path, *, replacing: Callable[[], None] = la
     sync_folder(target.parent)
 
 
+def is_unfinished(path: Path) -> bool:
+    """Whether a ``replace_file`` of that path, killed half-way, left something beside it, or one is under way."""
+    return _fresh(path).exists()
+
+
 def discard_unfinished(path: Path) -> None:
     """Remove what a ``replace_file`` of that path, killed half-way, left beside it."""
     _fresh(path).unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from backend.atomic import discard_unfinished, full_disk_is_ours, make_private, replace_file
+from backend.atomic import discard_unfinished, full_disk_is_ours, is_unfinished, make_private, replace_file
 from backend.domain import Box, StorageKey
 from backend.ports import Keeper
 from backend.snapshots import PlainKeeper
@@ -36,6 +36,16 @@ class BoxDirectories:
             raise ValueError(f"not a server's id: {server_id!r}")
         return self._root / server_id
 
+    def is_installed(self, box: Box) -> bool:
+        """Whether the box has what ``install`` would give it, and nothing that a write that was cut short left. What the files say is
+        compared: to write it all again, as ``install`` does, takes most of a look's time.
+        """
+        directory = self.directory(box.server_id)
+        if not self._keeper.is_prepared(directory, box.uids):
+            return False
+        wanted = ((directory / "config" / name, document) for name, document in _documents(box))
+        return all(_says(path, document) and not is_unfinished(path) for path, document in wanted)
+
     def install(self, box: Box) -> bool:
         """Make ``config/`` say what ``box`` says; only what differs is written, so that the box does not restart for nothing.
 
@@ -47,8 +57,8 @@ class BoxDirectories:
             self._keeper.prepare(config.parent, box.uids)
             make_private(config / "s3")
             with self._writing(box.server_id):
-                for name, content in _files(box):
-                    changed = self._write(config / name, content) or changed
+                for name, document in _documents(box):
+                    changed = self._write(config / name, _bytes(document)) or changed
         return changed
 
     def retract(self, box: Box) -> bool:
@@ -112,29 +122,39 @@ def config_of(directory: Path) -> dict[str, int | None]:
     return {name: _replaced_at(directory / "config" / name) for name in _ALL}
 
 
-def _files(box: Box) -> Iterator[tuple[str, bytes]]:
+def _documents(box: Box) -> Iterator[tuple[str, bytes | dict[str, object]]]:
     """Settings before those who may in: a box that finds its settings finds all that they need, and nobody gets in before all is there.
     Who left goes before the tokens, so that nothing is open for a moment.
     """
     yield (
         _KEYS,
-        _json(
-            {
-                "webhook_secret_encryption_key": box.keys.webhook_secret_encryption_key.reveal(),
-                "crypto_kek_passphrase": box.keys.crypto_kek_passphrase.reveal(),
-                "flask_secret_key": box.keys.flask_secret_key.reveal(),
-            }
-        ),
+        {
+            "webhook_secret_encryption_key": box.keys.webhook_secret_encryption_key.reveal(),
+            "crypto_kek_passphrase": box.keys.crypto_kek_passphrase.reveal(),
+            "flask_secret_key": box.keys.flask_secret_key.reveal(),
+        },
     )
     yield _CREDENTIALS, _credentials(box.key)
-    yield _SETTINGS, _json(box.settings)
-    yield _TICKET_KEYS, _json({"keys": [{"id": key.id, "key": key.key.reveal()} for key in box.ticket_keys]})
-    yield _REVOKED, _json({"revoked": [{"user": user, "at": at} for user, at in box.revoked]})
-    yield (
-        _TOKENS,
-        _json({"tokens": [{"id": token.id, "sha256": token.sha256, "user": token.user, "expires": token.expires} for token in box.tokens]}),
-    )
-    yield _USERS, _json({"users": [{"name": user.name, "bcrypt": user.bcrypt} for user in box.users]})
+    yield _SETTINGS, box.settings
+    yield _TICKET_KEYS, {"keys": [{"id": key.id, "key": key.key.reveal()} for key in box.ticket_keys]}
+    yield _REVOKED, {"revoked": [{"user": user, "at": at} for user, at in box.revoked]}
+    tokens = [{"id": token.id, "sha256": token.sha256, "user": token.user, "expires": token.expires} for token in box.tokens]
+    yield _TOKENS, {"tokens": tokens}
+    yield _USERS, {"users": [{"name": user.name, "bcrypt": user.bcrypt} for user in box.users]}
+
+
+def _says(path: Path, document: bytes | dict[str, object]) -> bool:
+    content = _content(path)
+    if content is None or isinstance(document, bytes):
+        return content == document
+    try:
+        return bool(json.loads(content) == document)
+    except ValueError:
+        return False
+
+
+def _bytes(document: bytes | dict[str, object]) -> bytes:
+    return document if isinstance(document, bytes) else _json(document)
 
 
 def _json(value: object) -> bytes:

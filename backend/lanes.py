@@ -91,6 +91,11 @@ class Lanes:
         """
         self._submit(self._slow, key, job, again=True, owner=owner)
 
+    def busy(self) -> set[str]:
+        """The keys of which something is under way. Of any other nothing begins but by ``quick`` and ``slow``."""
+        with self._changed:
+            return set(self._busy)
+
     def wait_idle(self, timeout: float) -> bool:
         """Wait until nothing is under way; False after ``timeout`` seconds."""
         with self._changed:

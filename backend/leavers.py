@@ -18,7 +18,7 @@ from backend.errors import ServiceError
 from backend.keyring import Keyring
 from backend.ports import Directory
 from backend.registry.database import Registry
-from backend.registry.models import Server, Token, Visit, now
+from backend.registry.models import ALONE, Server, Token, Visit, now
 from backend.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class Leavers:
         with self._registry.reading() as session:
             inside = {(server_id, uid, user) for query in (visits, tokens) for server_id, uid, user in session.execute(query)}
             wanted = select(Server).where(Server.id.in_({server_id for server_id, _, _ in inside}), Server.deleted_at.is_(None))
-            servers = {each.id: each for each in session.scalars(wanted)}
+            servers = {each.id: each for each in session.scalars(wanted.options(ALONE))}
         return [(servers[server_id], uid, user) for server_id, uid, user in sorted(inside) if server_id in servers]
 
     def _caller(self, uid: int) -> Caller | None:

@@ -49,10 +49,14 @@ class Looker:
         self._silent: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def look(self, server_id: str) -> Job | None:
-        """Look at that server once. A server with an operation under way is that operation's."""
+    def look(self, server_id: str, row: Server | None = None) -> Job | None:
+        """Look at that server once. A server with an operation under way is that operation's.
+
+        ``row``: as it was a moment ago with none under way, and nothing of ours has been since, so that a pass can read all at once. People
+        may have asked for something: whatever acts reads it again.
+        """
         world = self._world
-        server = _untouched(world, server_id)
+        server = row or _untouched(world, server_id)
         if server is None:
             return None
         if server.deleted_at is not None:
@@ -168,13 +172,22 @@ class Looker:
     def _tidy(self, server: Server) -> None:
         """The settings in force are the wished ones, and nothing is kept of a server that is back."""
         world = self._world
-        try:
-            if world.boxes.install(wanted_box(server, world.settings, world.keyring)):
-                log.info("server %s: its settings differed and were written", server.id)
-        except ServiceError as error:
-            log.warning("server %s: its settings could not be written: %s", server.id, error)
+        if not world.boxes.is_installed(wanted_box(server, world.settings, world.keyring)):
+            self._put_right(server.id)
         if world.kept.exists(server.id) and is_there(database_of(world.boxes.directory(server.id))):
             world.kept.remove(server.id)
+
+    def _put_right(self, server_id: str) -> None:
+        """By the row as it is now: one from before must give nobody back what was taken since."""
+        world = self._world
+        server = _untouched(world, server_id)
+        if server is None:
+            return
+        try:
+            if world.boxes.install(wanted_box(server, world.settings, world.keyring)):
+                log.info("server %s: its settings differed and were written", server_id)
+        except ServiceError as error:
+            log.warning("server %s: its settings could not be written: %s", server_id, error)
 
     def _work(self, server: Server, action: Callable[[Server], None]) -> Job | None:
         """The action as work, unless it was tried a short while ago. Things may change until it runs, so the row is read again then."""

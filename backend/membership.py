@@ -17,7 +17,7 @@ from backend.domain import Caller, Group
 from backend.errors import ServiceError
 from backend.ports import Directory
 from backend.registry.database import Registry
-from backend.registry.models import Server
+from backend.registry.models import ALONE, Server
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def update_all(registry: Registry, directory: Directory) -> None:
     """Bring ``known_to`` and ``former_members`` of every server up to date. What NSS does not answer stays as it is."""
     view = _View(directory)
     with registry.reading() as session:
-        servers = session.scalars(select(Server).where(Server.deleted_at.is_(None))).all()
+        servers = session.scalars(select(Server).where(Server.deleted_at.is_(None)).options(ALONE)).all()
     for server in servers:
         if not server.users and not server.former_members:
             continue

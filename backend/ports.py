@@ -95,6 +95,9 @@ class Keeper(Protocol):
     file_mode: int
     """Of the files that the service writes and the box reads."""
 
+    def is_prepared(self, directory: Path, uids: tuple[int, int] | None) -> bool:
+        """Whether ``prepare`` would change nothing. Only looks."""
+
     def prepare(self, directory: Path, uids: tuple[int, int] | None) -> None:
         """Make the directory with the folders that the service writes to. Done already is fine. Error: ``keeper_failed``."""
 
@@ -130,6 +133,9 @@ class BoxFiles(Protocol):
 
     def directory(self, server_id: str) -> Path:
         """Where it is, whether it exists or not."""
+
+    def is_installed(self, box: Box) -> bool:
+        """Whether ``install`` would change nothing. Nothing is written."""
 
     def install(self, box: Box) -> bool:
         """Make the directory and its ``config/`` say what ``box`` says; each file by rename,

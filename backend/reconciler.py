@@ -6,12 +6,13 @@ import fcntl
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final
 
 from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
 
 from backend import access, heartbeat, membership
 from backend.domain import OperationKind, OperationState
@@ -113,7 +114,8 @@ class Reconciler:
         """Look at everything and do what is to be done, until it is done; for tests, while no reconciler runs."""
         for _ in range(_MANY):
             self._woken.clear()
-            asked = self._unfinished()
+            with self._world.registry.reading() as session:
+                asked = _unfinished(session)
             self._pass(full=True)
             self._lanes.wait_idle(QUIET_SECONDS)
             if not asked and not self._woken.is_set():
@@ -137,19 +139,21 @@ class Reconciler:
         """Hand out the work. Nothing here waits for a box or an object store."""
         self._world.sure_time.note()
         self._lanes.quick("leases", self._look_at_leases)
-        asked = self._unfinished()
+        busy = self._lanes.busy()
+        with self._world.registry.reading() as session:
+            asked, untold = _unfinished(session), access.untold(session)
+            rows = {row.id: row for row in session.scalars(select(Server))} if full else {}
         for key, operations in asked.items():
             if not self._world.backoff.is_due(_trouble(key)):
                 continue
             owner = next((each.requested_by for each in operations if each.kind in _PROBES), None)
             self._lanes.slow(key, lambda key=key, operations=operations: self._operate(key, operations), owner=owner)  # type: ignore[misc]
-        with self._world.registry.reading() as session:
-            untold = access.untold(session)
-            servers = session.scalars(select(Server.id)).all() if full else untold
         for server_id in untold & asked.keys():
             retract = about(server_id, lambda server_id=server_id: self._looker.retract(server_id))  # type: ignore[misc]
             self._lanes.quick(f"access of {server_id}", retract, asked=True)
-        self._look_at([server_id for server_id in servers if server_id not in asked], full=full)
+        # What was under way before the rows were read may have changed its own since: that look reads it again.
+        looks = {server_id: None if server_id in busy else rows.get(server_id) for server_id in rows or untold if server_id not in asked}
+        self._look_at(looks, full=full)
         if not full:
             return
         self._lanes.quick("members", self._look_at_members)
@@ -159,25 +163,16 @@ class Reconciler:
             self._tidied_at = time.monotonic()
             self._lanes.quick("housekeeping", self._tidy)
 
-    def _look_at(self, servers: Sequence[str], *, full: bool) -> None:
+    def _look_at(self, looks: Mapping[str, Server | None], *, full: bool) -> None:
         together = Round(self._note_seconds if full else lambda _seconds: None)
-        for server_id in servers:
-            look = together.of(about(server_id, lambda server_id=server_id: self._looker.look(server_id)))  # type: ignore[misc]
+        for server_id, row in looks.items():
+            look = together.of(about(server_id, lambda server_id=server_id, row=row: self._looker.look(server_id, row)))  # type: ignore[misc]
             if not self._lanes.quick(server_id, look, asked=not full):
                 together.close()
         together.close()
 
     def _note_seconds(self, seconds: float) -> None:
         self._pass_seconds = seconds
-
-    def _unfinished(self) -> dict[str, list[Operation]]:
-        """The operations that have not ended, oldest first, by server; one whose server is gone stands alone."""
-        asked: dict[str, list[Operation]] = {}
-        unfinished = select(Operation).where(Operation.state.in_(UNFINISHED))
-        with self._world.registry.reading() as session:
-            for operation in session.scalars(unfinished.order_by(Operation.created_at, Operation.id)):
-                asked.setdefault(operation.server_id or operation.id, []).append(operation)
-        return asked
 
     def _operate(self, key: str, operations: list[Operation]) -> None:
         """Bring them to their ends. What is in the way of that, a key file that is missing or a registry that is full, is waited out."""
@@ -239,6 +234,15 @@ class Reconciler:
                         told = True
                     stop.wait(0.2)
             yield
+
+
+def _unfinished(session: Session) -> dict[str, list[Operation]]:
+    """The operations that have not ended, oldest first, by server; one whose server is gone stands alone."""
+    asked: dict[str, list[Operation]] = {}
+    unfinished = select(Operation).where(Operation.state.in_(UNFINISHED))
+    for operation in session.scalars(unfinished.order_by(Operation.created_at, Operation.id)):
+        asked.setdefault(operation.server_id or operation.id, []).append(operation)
+    return asked
 
 
 def _sweeper(world: World) -> Sweeper:

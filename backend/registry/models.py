@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, Integer, String, Text, TypeDecorator, event, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, raiseload, relationship
 
 from backend.domain import new_operation_id, new_server_id
 
@@ -129,6 +129,10 @@ def _note_since(server: Server, value: str, before: object, _initiator: object) 
     """Another status begins now, whoever sets it."""
     if value != before:
         server.status_since = now()
+
+
+ALONE: Final = raiseload("*")
+"""As an option of a question for servers: without their tokens and visits, which those need not load who look at all servers often."""
 
 
 class Operation(Base):

@@ -44,6 +44,10 @@ class ContainerKeeper:
         self._engine = engine
         self._image = image
 
+    def is_prepared(self, directory: Path, uids: tuple[int, int] | None) -> bool:
+        """See the port."""
+        return uids is not None and min(uids) >= LEAST_UID and _is_prepared(directory, uids)
+
     def prepare(self, directory: Path, uids: tuple[int, int] | None) -> None:
         """See the port. A box that is prepared already, and whose folders are right, costs one look."""
         if uids is None or min(uids) < LEAST_UID:

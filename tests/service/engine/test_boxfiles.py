@@ -55,6 +55,30 @@ def test_only_what_differs_is_replaced_and_by_rename(boxes: BoxDirectories):
     assert changed == {"credentials"}
 
 
+@pytest.mark.parametrize(
+    "name", ["keys.json", "s3/credentials", "settings.json", "users.json", "tokens.json", "revoked.json", "ticket_keys.json"]
+)
+def test_whether_all_is_as_it_should_be_is_told_without_writing(boxes: BoxDirectories, name: str):
+    box = box_of(ID)
+    assert not boxes.is_installed(box)
+    assert not boxes.directory(ID).exists(), "nothing was written"
+    boxes.install(box)
+    assert boxes.is_installed(box)
+    assert not boxes.is_installed(box_of(ID, secret=Secret("another")))
+    place = boxes.directory(ID) / "config" / name
+    right = place.read_text()
+    place.with_name(f".{place.name}.new").touch()
+    assert not boxes.is_installed(box), "a write was cut short"
+    assert not boxes.install(box)
+    assert boxes.is_installed(box)
+    for wrong in (None, "", right[:-2], "{}"):
+        place.unlink() if wrong is None else place.write_text(wrong)
+        assert not boxes.is_installed(box)
+    assert boxes.install(box)
+    assert boxes.is_installed(box)
+    assert place.read_text() == right
+
+
 @pytest.mark.parametrize("secret", ["a\nrole_arn = b", "a\rb", "\x00", ""])
 def test_a_key_that_would_be_read_as_a_setting_is_refused(boxes: BoxDirectories, secret: str):
     box = box_of(ID)
