@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
@@ -45,6 +46,16 @@ def _bucket(name: str) -> str:
     return name
 
 
+def _endpoint(url: str) -> str:
+    try:
+        good = urlsplit(url).port != 0
+    except ValueError:  # brackets around what is no IPv6 address, a port above 65535
+        good = False
+    if not good:
+        raise PydanticCustomError("shape", "not an object store's address")
+    return url
+
+
 def _secret_key(secret: SecretStr) -> SecretStr:
     if not re.fullmatch(PRINTABLE, secret.get_secret_value()):
         raise PydanticCustomError("shape", "not printable ASCII")
@@ -67,7 +78,7 @@ Bucket = Annotated[str, Field(pattern=BUCKET_NAME, min_length=3, max_length=63),
 AccessKey = Annotated[str, Field(pattern=ACCESS_KEY_ID, min_length=1, max_length=128)]
 SecretKey = Annotated[SecretStr, Field(min_length=1, max_length=256, json_schema_extra={"pattern": PRINTABLE}), AfterValidator(_secret_key)]
 Password = Annotated[SecretStr, Field(min_length=1, max_length=MOST_BYTES, json_schema_extra={"pattern": PLAIN}), AfterValidator(_password)]
-Endpoint = Annotated[str, Field(pattern=ENDPOINT_URL, max_length=1024)]
+Endpoint = Annotated[str, Field(pattern=ENDPOINT_URL, max_length=1024), AfterValidator(_endpoint)]
 Region = Annotated[str, Field(pattern=REGION)]
 IdleSeconds = Annotated[int, Field(ge=0, le=2_592_000), BeforeValidator(_whole)]
 
