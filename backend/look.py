@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import flag_modified
 
 from backend import access, disk, leftovers, membership
-from backend.domain import BoxState, Desired, Observation, OperationState, Status
+from backend.domain import BoxState, Desired, Observation, OperationKind, OperationState, Status
 from backend.errors import ServiceError
 from backend.lanes import Job
 from backend.plans.box_steps import ACCESS, ensure_started, ensure_stopped, observe, wait_taken_over
@@ -237,7 +237,7 @@ class Looker:
                 row.status, row.reason, row.deleted_at = Status.DELETED, None, now()
                 row.restorable_until = row.deleted_at + timedelta(days=world.settings.restore_days)
             else:
-                forget_server(session, row, rest_days=None)
+                forget_server(session, row, rest_days=None if _was_never_made(session, row) else world.settings.port_rest_days)
         world.backoff.forget(server.id)
 
 
@@ -251,6 +251,12 @@ def _untouched(world: World, server_id: str) -> Server | None:
 def _is_asked_for(session: Session, server_id: str) -> bool:
     asked = select(Operation.id).where(Operation.server_id == server_id, Operation.state.in_(UNFINISHED))
     return session.scalars(asked).first() is not None
+
+
+def _was_never_made(session: Session, server: Server) -> bool:
+    """Whether its create failed: then no user ever knew it."""
+    failed = Operation.kind == OperationKind.CREATE, Operation.state == OperationState.FAILED
+    return session.scalars(select(Operation.id).where(Operation.server_id == server.id, *failed)).first() is not None
 
 
 def _frozen(world: World, server: Server) -> ServiceError | None:

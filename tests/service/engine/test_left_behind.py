@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -85,6 +86,21 @@ def test_a_delete_that_failed_half_way_can_be_asked_for_again(site: Site):
     keeper.away = False
     assert code_of(run(site, site.ask("delete"))) is None
     assert runs_in(site.kept.folder(server.id) / "mlflow.db") == ["first"]
+
+
+def test_the_port_of_a_lost_server_rests(site: Site):
+    """Its folder is gone, so its delete fails and there is no copy, but jobs still send a password to its port."""
+    server = site.made()
+    shutil.rmtree(site.boxes.directory(server.id))
+    site.runtime.stop_error = HANGS
+    assert code_of(run(site, site.ask("delete"))) == "box_failed_to_stop"
+    site.runtime.stop_error = None
+    site.reconciler().reconcile_all()
+    assert (site.server(), site.runtime.running()) == (None, [])
+    port = site.ports()[server.port]
+    assert port.server_id is None
+    assert port.rests_until is not None
+    assert port.rests_until > now() + timedelta(days=89)
 
 
 def test_a_copy_that_has_a_database_gives_way_to_none_without(site: Site):
