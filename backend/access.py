@@ -74,7 +74,7 @@ class Access:
                 audit.record(session, caller=caller, action="ticket", server=server, request_id=request_id)
             session.merge(Visit(server_id=server.id, user=caller.user, uid=caller.uid, ticket_at=at))
         keys = tickets.read_keys(self._keyring.decrypt(server.ticket_keys))
-        text = tickets.make_ticket(keys, server_id=server.id, user=caller.user, now=at.timestamp())
+        text = tickets.make_ticket(keys, server_id=server.id, user=caller.user, now=at.timestamp(), request_id=request_id)
         return Ticket(
             text=text,
             user=caller.user,

@@ -36,10 +36,11 @@ def read_keys(stored: Secret) -> tuple[TicketKey, ...]:
     return tuple(TicketKey(id=each["id"], key=Secret(each["key"]), made_at=each["made_at"]) for each in json.loads(stored.reveal()))
 
 
-def make_ticket(keys: Sequence[TicketKey], *, server_id: str, user: str, now: float) -> Secret:
-    """A ticket for that user and server. ``now``: seconds since 1970."""
+def make_ticket(keys: Sequence[TicketKey], *, server_id: str, user: str, now: float, request_id: str | None) -> Secret:
+    """A ticket for that user and server. ``now``: seconds since 1970; ``request_id``: of the request for it, which the guard notes."""
     key = next((each for each in keys if each.made_at <= now - SETTLED_SECONDS), keys[-1])
-    claims = {"s": server_id, "u": user, "t": round(now, 3), "e": round(now + TICKET_SECONDS, 3), "n": secrets.token_urlsafe(12)}
+    until, name = round(now + TICKET_SECONDS, 3), secrets.token_urlsafe(12)
+    claims = {"s": server_id, "u": user, "t": round(now, 3), "e": until, "n": name, "r": request_id or "-"}
     payload = _encoded(json.dumps(claims, separators=(",", ":")).encode())
     mac = hmac.digest(_decoded(key.key.reveal()), f"{_PURPOSE}.{key.id}.{payload}".encode(), hashlib.sha256)
     return Secret(f"{key.id}.{payload}.{_encoded(mac)}")

@@ -71,6 +71,11 @@ def test_a_ticket_becomes_a_cookie_and_the_cookie_a_principal(door: Box) -> None
     assert principal(door, cookie_of(answer), **{"X-Forwarded-User": "mallory"}) is None
 
 
+def test_the_guards_line_leads_from_the_request_for_a_ticket_to_the_sign_ins(door: Box) -> None:
+    sign_in(door, ticket(KEY, SERVER, "erin", r="asked-1"), **{"X-Request-Id": "came-2"})
+    assert "portal:erin signed in with the ticket of request=asked-1 request=came-2" in (door.home / "log" / "guard.log").read_text()
+
+
 def test_the_access_log_says_who_and_no_log_has_a_ticket_or_cookie(door: Box) -> None:
     text = ticket(KEY, SERVER, "carol")
     cookie = cookie_of(sign_in(door, text))

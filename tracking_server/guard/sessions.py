@@ -41,6 +41,8 @@ class Session(NamedTuple):
     user: str
     since: float
     until: float
+    request_id: str = "-"
+    """Of the request for the ticket, where one is just signing in."""
 
 
 class Sessions:
@@ -82,7 +84,7 @@ class Sessions:
         if not fresh:
             raise SignInError("used")
         settings = self._settings()
-        session = Session(signed.encode(os.urandom(12)), user, now, now + settings.session_seconds)
+        session = Session(signed.encode(os.urandom(12)), user, now, now + settings.session_seconds, claims.get("r", "-"))
         return session, self._set_cookie(self._text(session), settings.session_seconds, secure=secure)
 
     def _check_origin(self, origin: str) -> bool:

@@ -72,7 +72,7 @@ class SignIn:
             tickets[0], origin=headers.get("origin", ""), portal_user=headers.get("x-forwarded-user", "")
         )
         principal = Principal("portal", session.user).as_header()
-        self._note(request, f"{principal} signed in")
+        self._note(request, f"{principal} signed in with the ticket of request={session.request_id}")
         # Open OnDemand's /rnode puts its own path before one that begins with a slash.
         return Response(303, b"", (("Location", "/mlflow/"), ("Set-Cookie", cookie), ("X-Aihub-Principal", principal), _NOT_STORED))
 

@@ -68,6 +68,7 @@ def test_a_ticket_is_for_the_caller_and_this_server_and_the_guard_reads_it(world
     claims = signed.read(signed.TICKET, parse_ticket_keys(document), answer.json["ticket"])
     assert claims is not None
     assert (claims["s"], claims["u"], claims["e"] - claims["t"]) == (server_id, "alice", pytest.approx(30))
+    assert claims["r"] == answer.headers["X-Request-Id"]
     assert ticket(world).json["ticket"] != answer.json["ticket"]
     assert audit(world)[-1] == ("alice", "ticket")
 
@@ -275,7 +276,7 @@ def test_a_new_ticket_key_signs_when_its_server_surely_has_it(world: World) -> N
     both = box(world, server_id).ticket_keys
     assert both[1:] == first
     assert ticket(world).json["ticket"].startswith(first[0].id + ".")
-    later = tickets.make_ticket(both, server_id=server_id, user="alice", now=both[0].made_at + 61)
+    later = tickets.make_ticket(both, server_id=server_id, user="alice", now=both[0].made_at + 61, request_id=None)
     assert later.reveal().startswith(both[0].id + ".")
     world.service.access.rotate_ticket_key(ADMIN, GROUP.name, "wine", at_once=True)
     assert len(box(world, server_id).ticket_keys) == 1
