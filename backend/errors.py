@@ -38,7 +38,9 @@ FAILURES: Final[dict[str, Failure]] = {
         401, "User id {uid} has no name on the service's host", "Ask the admins to make your account known on that host."
     ),
     "credential_missing": Failure(
-        401, "This address of the service wants a MUNGE credential, and the request has none", "Use mlwf with munge_uid in its settings."
+        401,
+        "This address of the service wants a MUNGE credential, and the request has none",
+        "Use mlwf with munge_uid in its settings; for an API token the service has another address, which the admins know.",
     ),
     "credential_refused": Failure(
         401,
@@ -61,7 +63,9 @@ FAILURES: Final[dict[str, Failure]] = {
     ),
     "munge_failed": Failure(503, "MUNGE does not work on the service's host: {why}", "Tell the admins: munged must run there."),
     "token_missing": Failure(
-        401, "This address of the service wants an API token, and the request has none", "Put yours into the file that token_file names."
+        401,
+        "This address of the service wants an API token, and the request has none",
+        "Put yours into the file that token_file names; for MUNGE the service has another address, which the admins know.",
     ),
     "token_unknown": Failure(401, "The API token is not one of this service's", "Check the file that holds it, or ask the admins for one."),
     "token_expired": Failure(401, "The API token {id} was good until {date}", "Ask the admins for a new one."),
