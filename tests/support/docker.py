@@ -60,12 +60,16 @@ class Docker:
             self.build_box_image(version, self.base_image())
         return f"aihub-box:{version}"
 
-    def build_box_image(self, version: str, base: str, *tag: str) -> None:
-        """On that base image; called `tag`, else as admins call it."""
-        certificates = ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"
-        behind = {} if BUILD_BEHIND.keys() & os.environ.keys() else BUILD_BEHIND
-        given = {**self.environment, "BASE": base, "SITE_CA": certificates, **behind}
+    def build_box_image(self, version: str, base: str, *tag: str, **site: str) -> None:
+        """On that base image; called `tag`, else as admins call it. `site`: what the site sets for it, in place of BUILD_BEHIND."""
+        behind = site or ({} if BUILD_BEHIND.keys() & os.environ.keys() else BUILD_BEHIND)
+        given = {**self.environment, "BASE": base, "SITE_CA": certificates(), **behind}
         _run(str(ROOT / "tracking_server" / "build-image"), version, *tag, environment=given, seconds=900)
+
+
+def certificates() -> str:
+    """The file of those that this machine trusts: of a proxy between here and the packages, too."""
+    return ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"
 
 
 @contextlib.contextmanager
@@ -118,5 +122,5 @@ def with_programs(folder: Path | None) -> dict[str, str]:
 def _run(*argv: str, environment: dict[str, str] | None = None, seconds: float = SECONDS) -> str:
     done = subprocess.run(argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False)
     if done.returncode:
-        raise DockerError(f"{' '.join(argv)} ended with status {done.returncode}: {(done.stderr or done.stdout).strip()[-3000:]}")
+        raise DockerError(f"{' '.join(argv)} ended with status {done.returncode}: {(done.stdout + done.stderr).strip()[-3000:]}")
     return done.stdout
