@@ -39,6 +39,11 @@ UBUNTU = "archive.ubuntu.com"
 SOURCES = f"""deb http://{UBUNTU}/ubuntu noble main
 deb https://{MIRROR}/ubuntu noble universe
 """
+# With a bundle of certificates that knows nothing of the site's, as many bases have.
+SITES_BASE = """FROM {base}
+RUN apt-get -qq update && apt-get -qq install -y --no-install-recommends ca-certificates
+COPY sources.list /etc/apt/
+"""
 # Every command but `build` as it is; DOCKER is how admins name another builder.
 BUILDER = f"""#!/bin/sh
 if [ "$1" = build ]; then shift; set -- build --network {NETWORK} "$@"; fi
@@ -104,8 +109,9 @@ def site(docker: Docker, mirror: tuple[Authority, int], tmp_path_factory: pytest
 def image(docker: Docker, site: Site, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("base")
     (folder / "sources.list").write_text(SOURCES)
-    (folder / "Dockerfile").write_text(f"FROM {docker.base_image('noble')}\nCOPY sources.list /etc/apt/\n")
-    docker.run("build", "--quiet", "--network", "none", "--tag", BASE, str(folder))
+    (folder / "Dockerfile").write_text(SITES_BASE.format(base=docker.base_image("noble")))
+    proxy = f"http_proxy={site.proxy.url}"
+    docker.run("build", "--quiet", "--network", NETWORK, "--build-arg", proxy, "--tag", BASE, str(folder))
     docker.build_box_image(MLFLOW_VERSION, BASE, TAG, **site.variables)
     return TAG
 
