@@ -32,6 +32,16 @@ from tests.support.docker import DOCKERD, ROOT, Docker, DockerError, with_progra
 
 GATE_NETWORK, MLFLOW_NETWORK = "10.214.2.0/24", "10.214.3.0/24"
 PORTS = 4
+BOUNDS = """
+from pathlib import Path
+def read(name): return Path('/sys/fs/cgroup', name).read_text().split()
+if Path('/sys/fs/cgroup/cgroup.controllers').exists():  # version 2, where swap is counted by itself
+    (memory,), (swap,), pids, cpu = read('memory.max'), read('memory.swap.max'), read('pids.max'), read('cpu.max')
+    print(memory, int(memory) + int(swap), *pids, *cpu)
+else:
+    files = ('memory/memory.limit_in_bytes', 'memory/memory.memsw.limit_in_bytes', 'pids/pids.max')
+    print(*map(lambda name: read(name)[0], (*files, 'cpu/cpu.cfs_quota_us', 'cpu/cpu.cfs_period_us')))
+"""
 
 
 class DockerSite(RealSite):
@@ -49,6 +59,13 @@ class DockerSite(RealSite):
         """Run Python as that container's own user."""
         argv = ["docker", "exec", self.containers()[role], "/opt/aihub/env/bin/python", "-I", "-c", code]
         return subprocess.run(argv, env=self.docker.environment, capture_output=True, text=True, timeout=60, check=False)
+
+    def bounds(self, role: str) -> tuple[int, int, int, float]:
+        """Of that container's control groups: memory, memory with swap, processes, processors."""
+        seen = self.inside(role, BOUNDS)
+        assert seen.returncode == 0, seen.stderr
+        memory, with_swap, pids, quota, period = map(int, seen.stdout.split())
+        return memory, with_swap, pids, quota / period
 
     def start_service(self) -> None:
         self.stop = threading.Event()

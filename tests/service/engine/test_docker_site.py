@@ -17,6 +17,7 @@ import pytest
 from backend import networks
 from backend.networks import install_id
 from backend.runtimes.docker_seen import Container
+from backend.runtimes.docker_spec import GATE_CPUS, GATE_MEMORY, GATE_PIDS
 from tests.service.engine.docker_site import DockerSite, docker_site, run_as_root, state_folder
 from tests.service.engine.real_site import PASSWORD
 from tests.service.engine.support import SECRET, until
@@ -55,6 +56,14 @@ def test_neither_has_a_right_or_shows_a_secret(site: DockerSite):
         assert "CapEff:\t0000000000000000" in status
         assert "NoNewPrivs:\t1" in status
         assert "Seccomp:\t2" in status
+
+
+def test_what_bounds_it_is_in_force_as_the_kernel_says_it_inside(site: DockerSite):
+    (small, *_) = site.settings.sizes
+    assert (site.bounds("gate"), site.bounds("mlflow")) == (
+        (GATE_MEMORY, GATE_MEMORY, GATE_PIDS, GATE_CPUS),
+        (small.memory, small.memory, small.pids, small.cpus),
+    )
 
 
 def test_mlflow_sees_no_file_of_the_guard(site: DockerSite):
