@@ -11,9 +11,10 @@ from typing import Any
 import psutil
 import pytest
 import requests
-from mlwf.client import Client, OperationFailedError, User
+from mlwf.client import Client, OperationFailedError, Server, User
 from mlwf.secret import Secret
 
+from demo.ports import free_ports
 from tests.service.edge.live import Live, until
 from tests.support.docker import Docker
 from tests.support.runtimes import containers_of, is_open, server_processes, service_on
@@ -23,11 +24,13 @@ pytestmark = [pytest.mark.box, pytest.mark.timeout(400), pytest.mark.skipif(os.g
 GROUP = "root"
 PASSWORDS = {"alice": "first-password-of-alice", "job": "second-password-of-job"}
 NEXT_PASSWORD = "third-password-of-alice"
+PORTAL = "https://portal.example.org"
 
 
 @pytest.fixture(scope="module")
 def live(containers: Docker | None, s3_store: S3Store) -> Iterator[Live]:
-    with service_on(containers, s3_store, idle_seconds=3) as service:
+    (port,) = free_ports(1)
+    with service_on(containers, s3_store, idle_seconds=3, portal_url=PORTAL, token_listen=f"127.0.0.1:{port}") as service:
         yield service
 
 
@@ -43,11 +46,12 @@ def wish(store: S3Store, **changes: Any) -> dict[str, Any]:
     return {**given, "secret_access_key": Secret(user.secret_key), **changes}
 
 
-def status_of(url: str, auth: tuple[str, str] | None) -> int:
+def status_of(url: str, auth: tuple[str, str] | None = None, **headers: str) -> int:
     session = requests.Session()
     session.trust_env = False
     with session:
-        return session.post(f"{url}api/2.0/mlflow/experiments/search", json={"max_results": 1}, auth=auth, timeout=60).status_code
+        path = "api/2.0/mlflow/experiments/search"
+        return session.post(f"{url}{path}", json={"max_results": 1}, auth=auth, headers=headers, timeout=60).status_code
 
 
 def test_a_key_that_is_wrong_leaves_nothing(live: Live, client: Client, s3_store: S3Store) -> None:
@@ -101,18 +105,23 @@ def test_a_whole_life(live: Live, client: Client, s3_store: S3Store, containers:
 
 def test_no_secret_is_where_none_belongs(live: Live, client: Client, s3_store: S3Store, containers: Docker | None) -> None:
     """After all that: not in a log, an argument list, the service's environment, the registry, a folder that others read, or an answer."""
-    secrets = {s3_store.owner.secret_key, *PASSWORDS.values(), NEXT_PASSWORD, "not-the-secret-of-it", "nothing-at-all-here"}
-    keys = (live.state / "keys.json").read_text()
-    assert len(secrets) == 6
-    served = {s3_store.owner.secret_key: "config/s3/credentials"}  # what the box needs, 0600
+    (server,) = client.servers()
+    config = live.state / "servers" / server.id / "config"
+    keyring = live.state / "keys.json"
+    own = {  # what the box needs, 0600, and the service its keyring
+        s3_store.owner.secret_key: config / "s3" / "credentials",
+        **dict.fromkeys(json.loads((config / "keys.json").read_bytes()).values(), config / "keys.json"),
+        **dict.fromkeys(_keys_in(config / "ticket_keys.json"), config / "ticket_keys.json"),
+        **dict.fromkeys(_keys_in(keyring), keyring),
+    }
+    given = {*PASSWORDS.values(), NEXT_PASSWORD, "not-the-secret-of-it", "nothing-at-all-here"}
+    secrets = {*own, *given, *_used_without_password(live, client, server)}
+    assert len(secrets) == 1 + 3 + 1 + 1 + 5 + 4
     for path in (path for path in live.home.rglob("*") if path.is_file()):
         content = path.read_bytes()
-        allowed = {secret for secret, where in served.items() if str(path).endswith(where)}
-        assert not {secret for secret in secrets - allowed if secret.encode() in content}, path
+        assert not {secret for secret in secrets if secret.encode() in content and own.get(secret) != path}, path
         inside = live.state in path.parents
         assert not inside or not is_open(path), f"{path} is open to others"
-        if path.name != "keys.json":
-            assert all(part.encode() not in content for part in _key_texts(keys)), path
     assert not any(secret in live.log for secret in secrets)
     parts, boxes = ([_told_by(process) for process in found] for found in (live.parts(), server_processes(containers, live.state)))
     assert all(parts)
@@ -120,6 +129,8 @@ def test_no_secret_is_where_none_belongs(live: Live, client: Client, s3_store: S
     assert not any(secret in text for secret in secrets for text in (*parts, *boxes))
     answers = (
         str([each.raw for each in client.servers(deleted=True)])
+        + str(client.tokens(GROUP, server.env_name))
+        + live.aihub("tokens", "list", "--json").stdout
         + live.aihub("operations", "--json").stdout
         + live.aihub("audit", "--json").stdout
     )
@@ -130,10 +141,24 @@ def test_no_secret_is_where_none_belongs(live: Live, client: Client, s3_store: S
     assert _operations_with_payload(live.state / "registry.db") == 0
 
 
-def _key_texts(keys: str) -> list[str]:
-    import json
+def _keys_in(file: Path) -> list[str]:
+    return [str(each["key"]) for each in json.loads(file.read_bytes())["keys"]]
 
-    return [str(each["key"]) for each in json.loads(keys)["keys"]]
+
+def _used_without_password(live: Live, client: Client, server: Server) -> set[str]:
+    """A bearer token, a ticket, the cookie that it became, and an API token, once each was used: the part of it that proves it."""
+    bearer = client.create_token(GROUP, server.env_name, seconds=600)[1].reveal()
+    until(lambda: status_of(server.inside_url, Authorization=f"Bearer {bearer}") == 200)
+    ticket = client.ticket(GROUP, server.env_name).ticket.reveal()
+    signed_in = requests.post(
+        f"{server.inside_url}-/sign-in", data={"ticket": ticket}, headers={"Origin": PORTAL}, timeout=60, allow_redirects=False
+    )
+    cookie = signed_in.headers["Set-Cookie"].partition(";")[0]
+    assert status_of(server.inside_url, Cookie=cookie, Origin=PORTAL) == 200
+    token = live.aihub("tokens", "create", "--user", "root").stdout.strip()
+    me = f"http://{live.settings['token_listen']}/api/v1/me"
+    assert requests.get(me, headers={"Authorization": f"Bearer {token}"}, timeout=60).json()["user"] == "root"
+    return {*(text.split("_", 2)[2] for text in (bearer, token)), *(text.rpartition(".")[2] for text in (ticket, cookie))}
 
 
 def _told_by(process: psutil.Process) -> str:
