@@ -4,13 +4,12 @@
 
 On both runtimes: single creates, one after the other, and ten at once. On Docker besides: so many (`--servers`) asked for in one moment,
 every operation of which must succeed; their memory when all sleep and when ten of them are awake; and the time from a killed service's
-start until it has looked at all of them. A create's time is the operation's own, from the request to its end.
-
-How much of one processor the service and the daemons take while all sleep is told by their own processor time over a minute.
+start until it has looked at all of them. A create's time is the operation's own, from the request to its end. How much of one processor
+the service and the daemons take while all sleep is told by their own processor time over a minute.
 
 Memory is the proportional set size, by part: the servers' own processes, Docker's shims, its proxies for ports (none with
-`userland-proxy: false`) and its daemons. The kernel's own is not in it. Needs root and Docker (`bin/setup heavy`); the image is built
-first. The image's build apart, about ten minutes on two cores with 50 servers.
+`userland-proxy: false`) and its daemons. The kernel's own is not in it. Needs root and Docker (`bin/setup heavy`). With 50 servers about ten
+minutes on two cores, after the image's build.
 """
 
 import argparse
@@ -33,6 +32,7 @@ import psutil
 import requests
 from mlwf.client import Client, User
 from mlwf.secret import Secret
+from mlwf.service_errors import OperationFailedError
 
 from demo.ports import free_range
 from tests.service.edge.live import Live, until
@@ -42,8 +42,7 @@ from tests.support.runtimes import server_processes, service_on
 from tests.support.s3 import S3Store, start_s3_store
 
 GROUP, LOGIN = "root", ("alice", "correct horse battery staple")
-TOGETHER = 10
-AWAKE = 10
+TOGETHER, AWAKE = 10, 10
 IDLE_SECONDS = 5
 QUIET_SECONDS = 60.0
 WAIT = 3600.0  # several hundred creates on two cores
@@ -66,7 +65,10 @@ class Bench:
         bucket, owner = self.store.make_bucket(), self.store.owner
         keys = {"bucket": bucket, "access_key_id": owner.access_key, "secret_access_key": Secret(owner.secret_key)}
         asked = [client.create(group=GROUP, env_name=name, **keys) for name in names]  # type: ignore[arg-type]
-        done = [client.wait(each, timeout=WAIT) for each in asked]
+        try:
+            done = [client.wait(each, timeout=WAIT) for each in asked]
+        except OperationFailedError as error:
+            raise RuntimeError(f"{error.operation.env_name}: {error.problem}") from error  # with the box's last lines
         began, ended = min(each.created_at or "" for each in done), max(each.finished_at or "" for each in done)
         return (dt.datetime.fromisoformat(ended) - dt.datetime.fromisoformat(began)).total_seconds()
 
@@ -210,8 +212,8 @@ def many(bench: Bench, client: Client, count: int, rounds: int) -> dict[str, obj
     found["known again, s"] = [known_again(bench.live) for _ in range(rounds)]
     some = names[:AWAKE]
     with awake(client, some):
-        found[f"{len(some)} of them awake, MB"] = bench.memory()
-    return found | _in_16_gb(sleeping, found[f"{len(some)} of them awake, MB"], count, len(some))  # type: ignore[arg-type]
+        found[f"{len(some)} of them awake, MB"] = waking = bench.memory()
+    return found | _in_16_gb(sleeping, waking, count, len(some))
 
 
 def _in_16_gb(sleeping: dict[str, float], waking: dict[str, float], count: int, some: int) -> dict[str, object]:
