@@ -151,7 +151,7 @@ def test_whichever_tool_fetches_gets_the_login_and_keeps_nothing(tmp_path: Path,
         login = login_for(parse_base(source), environ)
         with (tmp_path / "log").open("w+b", buffering=0) as log:
             if source.startswith("docker"):
-                tool.build_sandbox(Runner(environ, log), source, place, tmpdir=tmp_path, login=login)
+                tool.build_sandbox(Runner(environ, log), source, place, shown=source, tmpdir=tmp_path, login=login)
             else:
                 tool.pull(Runner(environ, log), source, place, login=login)
             log.seek(0)

@@ -19,15 +19,13 @@ from mlwf.image.docker_reference import DockerReference
 from mlwf.image.lock import Lock
 from mlwf.image.pack import open_to_readers
 from mlwf.image.package import ModelPackage
-from mlwf.image.process import ProgramError, Runner
+from mlwf.image.process import Runner
 from mlwf.image.proof import judge, same
 from mlwf.image.recipe import Recipe
 from mlwf.image.requirements import Requirements
 from mlwf.image.software_list import software_list
 from mlwf.image.tool import Bind, find_mksquashfs, find_tool, parse_version
 from mlwf.image_cli import command
-
-from tests.support.box import alive, until
 
 DIGEST = "sha256:" + "ab" * 32
 LOCK = Lock("Six==1.17.0 \\\n    --hash=sha256:" + "1" * 64 + "\nnumpy==2.1.0 \\\n    --hash=sha256:" + "2" * 64 + "\n", "3.11.7")
@@ -130,35 +128,6 @@ def test_a_docker_daemon_that_is_not_there(tmp_path: Path) -> None:
     for address in (f"unix://{tmp_path}/docker.sock", "tcp://host:2375"):
         with pytest.raises(MlwfError, match="docker save"):
             pin(parse_base("docker-daemon:base:1"), {"DOCKER_HOST": address}, http=False, digest_of=str)
-
-
-def test_what_a_program_says_last_is_the_reason(tmp_path: Path) -> None:
-    with (tmp_path / "log").open("wb", buffering=0) as log:
-        runner = Runner({"PATH": os.environ["PATH"]}, log)
-        assert runner.run(["sh", "-c", "echo out; echo more >&2"], "It fails") == "out\n"
-        with pytest.raises(ProgramError, match=r"It fails: FATAL:\s+no space") as told:
-            runner.run(["sh", "-c", "echo INFO; echo 'FATAL:   no space' >&2; echo bye >&2; exit 3"], "It fails")
-        assert told.value.status == 3
-    assert "more" in (tmp_path / "log").read_text()
-
-
-def test_a_program_ends_with_everything_it_started(tmp_path: Path) -> None:
-    runner = Runner({"PATH": os.environ["PATH"]})
-    with pytest.raises(MlwfError, match="no end"):
-        runner.run(["sh", "-c", f"sleep 600 & echo $! >{tmp_path}/child; wait"], "It fails", timeout=1)
-    child = int((tmp_path / "child").read_text())
-    until(lambda: not alive([child]), seconds=10, what="the signalled child's end")
-
-
-@pytest.mark.parametrize("stream", [1, 2])
-def test_a_program_that_writes_without_end_is_ended(tmp_path: Path, stream: int) -> None:
-    said = r"It fails: it wrote more than 64 MB\. The build log"
-    with (tmp_path / "log").open("wb", buffering=0) as log, pytest.raises(MlwfError, match=said):
-        Runner({"PATH": os.environ["PATH"]}, log).run(["sh", "-c", f"echo $$; exec yes >&{stream}"], "It fails")
-    words = (tmp_path / "log").read_text().splitlines()
-    assert len(words) < 100_000
-    assert "y" in words, "its beginning is told"
-    until(lambda: not alive([int(words[1])]), seconds=10, what="the program's end")
 
 
 @pytest.mark.parametrize(

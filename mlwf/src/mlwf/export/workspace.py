@@ -26,13 +26,19 @@ def now() -> dt.datetime:
     return dt.datetime.now().astimezone()
 
 
-def check_space(folder: Path, needed: int, cure: str, *, shown: Path | None = None) -> None:
-    """Raises MlwfError when the file system of `folder` has not `needed` bytes (and a little more) for this user. `shown`: as what."""
+def visible(folder: Path) -> Path:
+    """The folder as the user knows it: of one in a workspace, which is hidden and soon gone, the one above."""
+    hidden = (each for each in (folder, *folder.parents) if each.name.startswith(".") and each.suffix == PARTIAL)
+    return next((each.parent for each in hidden), folder)
+
+
+def check_space(folder: Path, needed: int, cure: str) -> None:
+    """Raises MlwfError when the file system of `folder` has not `needed` bytes (and a little more) for this user."""
     state = os.statvfs(folder)
     free = state.f_bavail * state.f_frsize
     if free < needed + MARGIN:
         raise MlwfError(
-            _("There is not enough space in {folder}").format(folder=shown or folder),
+            _("There is not enough space in {folder}").format(folder=visible(folder)),
             _("{needed} MB are needed, {free} MB are free").format(needed=(needed + MARGIN) >> 20, free=free >> 20),
             cure,
         )
@@ -94,7 +100,7 @@ class Workspace:
 
     def check_space(self, needed: int) -> None:
         """Raises MlwfError when the file system has not `needed` bytes (and a little more) for this user."""
-        check_space(self.path, needed, _("Free some, or choose another place with --output-dir."), shown=self._parent)
+        check_space(self.path, needed, _("Free some, or choose another place with --output-dir."))
 
     def publish(self) -> Path:
         """Shows the complete folder under its name, and answers that."""

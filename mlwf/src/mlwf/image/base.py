@@ -104,11 +104,13 @@ class Unpacked:
     started: float
 
 
-def unpack(kit: Kit, source: str, *, named: str, digest: str, folder: Path, http: bool = False, login: Login | None = None) -> Unpacked:
-    """Makes `folder`/base from what the tool calls `source`. `named`: how the labels call it. Raises MlwfError."""
+def unpack(
+    kit: Kit, source: str, *, shown: str, named: str, digest: str, folder: Path, http: bool = False, login: Login | None = None
+) -> Unpacked:
+    """Makes `folder`/base from what the tool calls `source`, the user `shown`, and the labels `named`. Raises MlwfError."""
     started = time.time()
     root = folder / "base"
-    kit.tool.build_sandbox(kit.runner, source, root, tmpdir=folder, http=http, login=login)
+    kit.tool.build_sandbox(kit.runner, source, root, shown=shown, tmpdir=folder, http=http, login=login)
     if os.path.lexists(root / OURS):
         raise MlwfError(
             _("The base image has a /{name} already").format(name=OURS), cure=_("Take a base image that was not made by this tool.")

@@ -27,7 +27,7 @@ from mlwf.image.lock import torch_backend
 from mlwf.image.pack import open_to_readers, pack
 from mlwf.image.package import ModelPackage, fetch_package
 from mlwf.image.plan import FORMAT, Plan, Wanted, look_up, make_plan
-from mlwf.image.process import Runner
+from mlwf.image.process import Runner, free_some_space
 from mlwf.image.proof import NEEDS_GPU, Verdict, prove
 from mlwf.image.recipe import ENV_SH, README, Recipe
 from mlwf.image.software_list import software_list
@@ -283,10 +283,9 @@ def _disk_errors() -> Iterator[None]:
         yield
     except OSError as error:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        file = error.filename2 or error.filename  # of a copy, where it was to go
         raise MlwfError(
             _("The image cannot be written"),
-            f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}",
-            _("Free some space, or choose other places with --output-dir, --tmpdir and MLWF_CACHE.")
-            if full
-            else _("Check the folder and its file system."),
+            f"{error.strerror or error}{f' ({file})' if file else ''}",
+            free_some_space() if full else _("Check the folder and its file system."),
         ) from error

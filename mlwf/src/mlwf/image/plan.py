@@ -215,7 +215,9 @@ def _base(kit: Kit, found: Found, pinned: Pinned, wanted: Wanted, aside: Aside, 
     place = aside.held.enter_context(temporary_folder(kit.runner.environ, wanted.tmpdir, found.room))
     meter.watches(Growth(place), OF_LAYERS * found.size if source.kind in LAYERED else None)
     what, login = given(source, pinned, place), login_for(source, kit.runner.environ)
-    unpacked = bases.unpack(kit, what, named=named, digest=pinned.digest, folder=place, http=wanted.http_registry, login=login)
+    unpacked = bases.unpack(
+        kit, what, shown=source.text, named=named, digest=pinned.digest, folder=place, http=wanted.http_registry, login=login
+    )
     return _coming(kit, unpacked, key, aside, size=found.size if source.kind in {*LAYERED, *PULLED, "sif"} else 0)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -18,6 +19,9 @@ GRACE_SECONDS = 5.0
 # More than any program has to say that we know; those of a base or a model are strangers' and may write without end.
 MAX_OUTPUT = 64 << 20
 FIRST_WORDS = 64 << 10
+FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+# How many of a program's last lines may say it.
+LAST_LINES = 20
 
 
 class ProgramError(MlwfError):
@@ -27,6 +31,18 @@ class ProgramError(MlwfError):
         super().__init__(what, _last_words(output) or _("it ended with status {status}").format(status=status), cure)
         self.status = status
         self.output = output
+
+
+class FullDiskError(MlwfError):
+    """A program had no room for what it writes. No ProgramError: nothing else is to be tried then, and no other cure helps."""
+
+    def __init__(self, what: str, line: str) -> None:
+        super().__init__(what, line.removeprefix("cause: ")[:600], free_some_space())
+
+
+def free_some_space() -> str:
+    """The cure for a full disk."""
+    return _("Free some space, or choose other places with --output-dir, --tmpdir and MLWF_CACHE.")
 
 
 class Runner:
@@ -75,12 +91,14 @@ class Runner:
 
         `folder`: where it runs; here by default.
 
-        Raises ProgramError.
+        Raises ProgramError and FullDiskError.
         """
         variables = {**(self.environ if environ is None else environ), **(extra or {})}
         status, out, err = self._finish(argv, what, variables, timeout, folder)
         if status:
-            raise ProgramError(what, status, err or out)
+            said = err or out
+            full = next((line.strip() for line in reversed(said.splitlines()[-LAST_LINES:]) if FULL.search(line)), "")
+            raise FullDiskError(what, full) if full else ProgramError(what, status, said)
         return out
 
     def ask(self, argv: Sequence[str | Path], what: str) -> str:

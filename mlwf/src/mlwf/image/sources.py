@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mlwf.address import split_url, without_keys
 from mlwf.errors import MlwfError, WrongUseError
-from mlwf.export.workspace import check_space
+from mlwf.export.workspace import check_space, visible
 from mlwf.i18n import _
 from mlwf.image.unpack import BadPackageError, copy_folder, unpack
 
@@ -59,7 +59,7 @@ def fetch_files(source: str, into: Path, *, environ: Mapping[str, str], progress
         raise MlwfError(
             _("The model package {source} cannot be unpacked").format(source=_shown(source)),
             error.strerror or str(error),
-            _("Check the path, and the space and permissions of {folder}.").format(folder=into.parent),
+            _("Check the path, and the space and permissions of {folder}.").format(folder=visible(into)),
         ) from error
     except BaseException:
         _forget(into)

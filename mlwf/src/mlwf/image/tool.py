@@ -60,11 +60,11 @@ class ContainerTool:
         return self.kind == "apptainer" and numbers is not None and (int(numbers[1]), int(numbers[2])) >= (1, 4)
 
     def build_sandbox(
-        self, runner: Runner, source: str, folder: Path, *, tmpdir: Path, http: bool = False, login: Login | None = None
+        self, runner: Runner, source: str, folder: Path, *, shown: str, tmpdir: Path, http: bool = False, login: Login | None = None
     ) -> None:
-        """Unpacks a base image into `folder`. `http`: the registry speaks plain HTTP. Raises ProgramError."""
+        """Unpacks a base image, which the user calls `shown`, into `folder`. `http`: the registry speaks plain HTTP. Raises MlwfError."""
         extra = {f"{prefix}_TMPDIR": str(tmpdir) for prefix in BUILD_PREFIXES}
-        what = _("The base image {source} cannot be unpacked").format(source=source)
+        what = _("The base image {source} cannot be unpacked").format(source=shown)
         self._fetch(runner, ["build", "--fix-perms", "--sandbox"], [folder, source], what, http=http, login=login, extra=extra)
 
     def pull(self, runner: Runner, source: str, file: Path, *, http: bool = False, login: Login | None = None) -> None:

@@ -20,6 +20,7 @@ from isal import igzip, igzip_lib
 from mlwf.errors import MlwfError
 from mlwf.export.paths import UnsafePathError, check_path
 from mlwf.export.tarball import DIRECTORY_MODE, FILE_MODE
+from mlwf.export.workspace import visible
 from mlwf.i18n import _
 from mlwf.image.tar_stream import CHUNK, Counted, Joined, TarStream
 
@@ -226,7 +227,7 @@ class _Target:
         free = shutil.disk_usage(self._root).free
         if coming + KEPT_FREE > free:
             raise MlwfError(
-                _("There is not enough space in {folder}").format(folder=self._root.parent),
+                _("There is not enough space in {folder}").format(folder=visible(self._root)),
                 _("{needed} MB are needed, {free} MB are free").format(needed=(coming + KEPT_FREE) >> 20, free=free >> 20),
                 _("Free some, or choose another place with --output-dir."),
             )

@@ -1,0 +1,51 @@
+"""The programs that are started: their last words, their end, and what they say without end."""
+
+import os
+from pathlib import Path
+
+import pytest
+from mlwf.errors import MlwfError
+from mlwf.image.process import FullDiskError, ProgramError, Runner
+
+from tests.support.box import alive, until
+
+
+def test_what_a_program_says_last_is_the_reason(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb", buffering=0) as log:
+        runner = Runner({"PATH": os.environ["PATH"]}, log)
+        assert runner.run(["sh", "-c", "echo out; echo more >&2"], "It fails") == "out\n"
+        with pytest.raises(ProgramError, match=r"It fails: FATAL:\s+no space") as told:
+            runner.run(["sh", "-c", "echo INFO; echo 'FATAL:   no space' >&2; echo bye >&2; exit 3"], "It fails")
+        assert told.value.status == 3
+    assert "more" in (tmp_path / "log").read_text()
+
+
+def test_a_program_that_had_no_room_has_its_own_cure() -> None:
+    runner = Runner({"PATH": os.environ["PATH"]})
+    for words in ("No space left on device (os error 28)", "disk quota exceeded"):
+        with pytest.raises(FullDiskError) as told:
+            runner.run(["sh", "-c", f"echo 'error: no cache' >&2; echo '  cause: /cache/x: {words}' >&2; exit 1"], "It fails")
+        assert told.value.why == f"/cache/x: {words}"
+        assert "--tmpdir and MLWF_CACHE" in told.value.cure
+        assert not isinstance(told.value, ProgramError), "what is tried instead after one of these would not help"
+    with pytest.raises(ProgramError):
+        runner.run(["sh", "-c", "echo 'No space left on device' >&2; seq 100 >&2; exit 1"], "It fails")
+
+
+def test_a_program_ends_with_everything_it_started(tmp_path: Path) -> None:
+    runner = Runner({"PATH": os.environ["PATH"]})
+    with pytest.raises(MlwfError, match="no end"):
+        runner.run(["sh", "-c", f"sleep 600 & echo $! >{tmp_path}/child; wait"], "It fails", timeout=1)
+    child = int((tmp_path / "child").read_text())
+    until(lambda: not alive([child]), seconds=10, what="the signalled child's end")
+
+
+@pytest.mark.parametrize("stream", [1, 2])
+def test_a_program_that_writes_without_end_is_ended(tmp_path: Path, stream: int) -> None:
+    said = r"It fails: it wrote more than 64 MB\. The build log"
+    with (tmp_path / "log").open("wb", buffering=0) as log, pytest.raises(MlwfError, match=said):
+        Runner({"PATH": os.environ["PATH"]}, log).run(["sh", "-c", f"echo $$; exec yes >&{stream}"], "It fails")
+    words = (tmp_path / "log").read_text().splitlines()
+    assert len(words) < 100_000
+    assert "y" in words, "its beginning is told"
+    until(lambda: not alive([int(words[1])]), seconds=10, what="the program's end")
