@@ -8,8 +8,8 @@ start until it has looked at all of them. A create's time is the operation's own
 the service and the daemons take while all sleep is told by their own processor time over a minute.
 
 Memory is the proportional set size, by part: the servers' own processes, Docker's shims, its proxies for ports (none with
-`userland-proxy: false`) and its daemons. The kernel's own is not in it. Needs root and Docker (`bin/setup heavy`). With 50 servers about ten
-minutes on two cores, after the image's build.
+`userland-proxy: false`) and its daemons. The kernel's own is not in it. Needs root and Docker (`bin/setup heavy`). With 50 servers about
+ten minutes on two cores, after the image's build.
 """
 
 import argparse
