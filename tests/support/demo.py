@@ -64,12 +64,22 @@ class Demo:
         containers' names.
         """
         found = [] if self.containers is None else containers_of(self.containers, self.home / "demo" / "service")
+        return [*found, *(f"{process.pid}: {words}" for process, words in self._working())]
+
+    def environments(self) -> list[str]:
+        """Of the same processes."""
+        found = []
+        for process, _words in self._working():
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+                found.append(f"{process.pid}: {process.environ()}")
+        return found
+
+    def _working(self) -> Iterator[tuple[psutil.Process, str]]:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
                 words = " ".join(process.cmdline())
                 if str(self.home) in words or process.cwd().startswith(str(self.home)):
-                    found.append(f"{process.pid}: {words}")
-        return found
+                    yield process, words
 
 
 @contextlib.contextmanager
