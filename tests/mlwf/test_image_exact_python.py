@@ -1,8 +1,10 @@
 """The exact Python that a model recorded, where the base has another patch of it: a real one, through a mirror, in a built image."""
 
 import hashlib
+import io
 import json
 import shutil
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +38,7 @@ def mirror(ground: Ground) -> Iterator[tuple[Web, dict[str, str]]]:
     serving = Web({f"/{movable.RELEASE}": python.archive}).start()
     yield serving, {"UV_PYTHON_DOWNLOADS_JSON_URL": str(python.listed), "UV_HTTP_RETRIES": "0"}
     serving.stop()
+    shutil.rmtree(folder)
 
 
 def asking_for(version: str, model: Path, ground: Ground) -> Path:
@@ -79,3 +82,32 @@ def test_the_exact_python_of_a_mirror_is_the_images(ground: Ground, models: Mode
     assert len(web.asked) == 2, "it was fetched once more"
     digests = [hashlib.sha256(Path(str(each["image"])).read_bytes()).hexdigest() for each in (made, again)]
     assert digests[0] == digests[1]
+
+
+def test_the_exact_python_of_a_site_is_the_images_in_a_job_without_network(
+    ground: Ground, models: Models, mirror: tuple[Web, dict[str, str]]
+) -> None:
+    (archive,) = mirror[0].files.values()
+    pythons = ground.home / "pythons"
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        tar.extractall(pythons, filter="data")
+    (pythons / "python").rename(pythons / movable.VERSION)
+    ground.give(pythons)
+    given: list[str | Path] = [
+        "--model-pkg-url",
+        models.tiny(python=movable.VERSION),
+        "--base-container-url",
+        f"docker-archive:{ground.base}",
+    ]
+    job = {"MLWF_CACHE": str(ground.home / "cache-of-site"), "UV_PYTHON_DOWNLOADS": "never"}
+    fetched = ground.run(ground.create(*given, "--fetch-only"), seconds=500, MLWF_PYTHONS=str(pythons), **job)
+    assert fetched.returncode == 0, fetched.stderr
+    done = ground.run(ground.create(*given, "--offline", "--no-test", "--json"), seconds=500, **job)
+    assert done.returncode == 0, done.stderr
+    image = str(answer_of(done.stdout)["image"])
+    labels = json.loads(ground.run([ground.tool, "inspect", "--json", image]).stdout)["data"]["attributes"]["labels"]
+    assert (labels["mlwf.python"], labels["mlwf.python-origin"]) == (movable.VERSION, "site")
+    ask = "import six, sys; print(sys.version.split()[0], sys.base_prefix, six.__file__)"
+    said = ground.run([ground.tool, "exec", image, "python", "-c", ask])
+    place = f"/mlwf/env/lib/python{movable.MINOR}/site-packages/six.py"
+    assert said.stdout == f"{movable.VERSION} /mlwf/python {place}\n", said.stderr
