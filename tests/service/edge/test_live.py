@@ -147,6 +147,9 @@ def _keys_in(file: Path) -> list[str]:
 
 def _used_without_password(live: Live, client: Client, server: Server) -> set[str]:
     """A bearer token, a ticket, the cookie that it became, and an API token, once each was used: the part of it that proves it."""
+    token = live.aihub("tokens", "create", "--user", "root").stdout.strip()
+    me = f"http://{live.settings['token_listen']}/api/v1/me"
+    assert requests.get(me, headers={"Authorization": f"Bearer {token}"}, timeout=60).json()["user"] == "root"
     bearer = client.create_token(GROUP, server.env_name, seconds=600)[1].reveal()
     until(lambda: status_of(server.inside_url, Authorization=f"Bearer {bearer}") == 200)
     ticket = client.ticket(GROUP, server.env_name).ticket.reveal()
@@ -155,9 +158,6 @@ def _used_without_password(live: Live, client: Client, server: Server) -> set[st
     )
     cookie = signed_in.headers["Set-Cookie"].partition(";")[0]
     assert status_of(server.inside_url, Cookie=cookie, Origin=PORTAL) == 200
-    token = live.aihub("tokens", "create", "--user", "root").stdout.strip()
-    me = f"http://{live.settings['token_listen']}/api/v1/me"
-    assert requests.get(me, headers={"Authorization": f"Bearer {token}"}, timeout=60).json()["user"] == "root"
     return {*(text.split("_", 2)[2] for text in (bearer, token)), *(text.rpartition(".")[2] for text in (ticket, cookie))}
 
 
