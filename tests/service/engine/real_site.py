@@ -27,6 +27,8 @@ PASSWORD = "a right password"
 class RealSite(Site):
     """A site whose reconciler runs, and whose one server is asked for things over HTTP."""
 
+    stand_ins = ()
+
     def ask_and_wait(self, operation: Operation, state: str = "succeeded", *, seconds: float = 90) -> Operation:
         done: Operation = until(lambda: (found := self.operation(operation)).finished_at is not None and found, seconds)
         assert done.state == state, done.error or done.state

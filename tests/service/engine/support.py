@@ -258,6 +258,8 @@ class Site:
 
     version = VERSION
     """Of the servers that ``create`` asks for."""
+    stand_ins: tuple[str, ...] = (VERSION, NEWER)
+    """Versions that only seem to be installed. A folder of real environments gets none: the demo would offer them."""
 
     def __init__(self, home: Path, *, runtime: Any = None, ports: int = 4, **settings: Any) -> None:
         first = settings["port_first"] if "port_first" in settings else free_range(ports)
@@ -289,8 +291,8 @@ class Site:
             kick=self.kick,
             hasher=Hasher(places=4, cost=4),
         )
-        install_version(self.settings.envs_dir, VERSION)
-        install_version(self.settings.envs_dir, NEWER)
+        for version in self.stand_ins:
+            install_version(self.settings.envs_dir, version)
 
     def reconciler(self, **given: Any) -> Reconciler:
         """One that begins now, with ``given`` in place of the site's own; it takes the clock for right at once."""
