@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from backend import audit, policy, tickets
 from backend.domain import Caller, Status, new_token_id
 from backend.errors import ServiceError
-from backend.finding import find, not_there
+from backend.finding import Ask, find, not_there, permitted
 from backend.keyring import Keyring
 from backend.kick import Kick
 from backend.ports import Directory
@@ -62,10 +62,10 @@ class Access:
         portal = (self._settings.portal_url or "").rstrip("/")
         if not portal:
             raise ServiceError("no_portal")
-        group_now = self._group_now(caller, group)
+        ask, group_now = Ask(caller=caller, group=group, env=env), policy.group_now(caller, group, self._directory)
         at = now()
         with self._registry.session() as session:
-            server = self._permitted(session, caller, group, env, group_now)
+            server, _ = permitted(session, ask, "enter", group_now=group_now, settings=self._settings)
             if server.status not in _UP or server.ticket_keys is None:
                 raise ServiceError("server_not_up", env_name=env, status=server.status)
             _check_users(server)
@@ -88,11 +88,11 @@ class Access:
         """
         if seconds > self._settings.token_days * 86400:
             raise ServiceError("token_too_long", days=self._settings.token_days)
-        group_now = self._group_now(caller, group)
+        ask, group_now = Ask(caller=caller, group=group, env=env), policy.group_now(caller, group, self._directory)
         token_id = new_token_id()
         text = Secret(f"aihub_{token_id}_{secrets.token_urlsafe(32)}")
         with self._registry.session() as session:
-            server = self._permitted(session, caller, group, env, group_now)
+            server, _ = permitted(session, ask, "enter", group_now=group_now, settings=self._settings)
             _check_users(server)
             if sum(token.user == caller.user and is_in_force(token) for token in server.tokens) >= MOST_TOKENS:
                 raise ServiceError("too_many_tokens", count=MOST_TOKENS)
@@ -111,16 +111,16 @@ class Access:
 
     def tokens(self, caller: Caller, group: str, env: str) -> Sequence[Token]:
         """Every member's tokens of the server, the newest first; those that are over are still listed for some days."""
-        group_now = self._group_now(caller, group)
+        ask, group_now = Ask(caller=caller, group=group, env=env), policy.group_now(caller, group, self._directory)
         with self._registry.reading() as session:
-            server = self._permitted(session, caller, group, env, group_now, lock=False)
+            server, _ = permitted(session, ask, "enter", group_now=group_now, settings=self._settings, lock=False)
             return sorted(server.tokens, key=lambda token: token.created_at, reverse=True)
 
     def revoke_token(self, caller: Caller, group: str, env: str, token_id: str, *, request_id: str | None) -> Token:
         """End a token now: one's own, or anybody's for who may set the users. Errors: ``no_such_bearer_token``, ``token_of_other``."""
-        group_now = self._group_now(caller, group)
+        ask, group_now = Ask(caller=caller, group=group, env=env), policy.group_now(caller, group, self._directory)
         with self._registry.session() as session:
-            server = self._permitted(session, caller, group, env, group_now)
+            server, _ = permitted(session, ask, "enter", group_now=group_now, settings=self._settings)
             token = next((each for each in server.tokens if each.id == token_id), None)
             if token is None:
                 raise ServiceError("no_such_bearer_token", id=token_id)
@@ -145,20 +145,6 @@ class Access:
             server.ticket_keys = self._keyring.encrypt(tickets.new_keys(older))
             audit.record(session, caller=caller, action="ticket_key", server=server)
         self._kick.send()
-
-    def _group_now(self, caller: Caller, group: str) -> int | None:
-        """Looked up before any transaction begins: NSS may take its time."""
-        return policy.groups_now(caller, [group], self._directory)[group]
-
-    def _permitted(self, session: Session, caller: Caller, group: str, env: str, group_now: int | None, *, lock: bool = True) -> Server:
-        server = find(session, group, env, lock=lock)
-        if server is None:
-            raise not_there(caller, group, env)
-        # Whatever is under way, it says nothing about who may in.
-        refused = policy.refusal(caller, server, "enter", settings=self._settings, situation=policy.Situation(group_now=group_now))
-        if refused is not None:
-            raise refused
-        return server
 
 
 def _check_users(server: Server) -> None:

@@ -68,6 +68,10 @@ class OperationState(enum.StrEnum):
     FAILED = "failed"
 
 
+UNFINISHED: Final = (OperationState.PENDING, OperationState.RUNNING)
+FINISHED: Final = (OperationState.SUCCEEDED, OperationState.FAILED)
+
+
 class StepState(enum.StrEnum):
     """How far a step of an operation is; ``undone`` when a later one failed and this one was taken back."""
 

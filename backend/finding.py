@@ -1,21 +1,52 @@
-"""Finding a server by its name, what is under way on it, and what was done a moment ago."""
+"""The server that somebody asks about: by its name, where they may; what is under way on it, and what was done a moment ago."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from backend.domain import Caller, OperationState
+from backend import policy
+from backend.domain import UNFINISHED, Caller, OperationState
 from backend.errors import ServiceError
 from backend.registry.models import Operation, Server, now
+from backend.settings import Settings
 
-UNFINISHED: Final = (OperationState.PENDING, OperationState.RUNNING)
 SAME_SECONDS: Final = 60.0
 """For how long who asks for what is so already is answered with the same operation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """Who asks for something on which server. ``server_id``: which of several deleted ones of that name; None: the latest."""
+
+    caller: Caller
+    group: str
+    env: str
+    server_id: str | None = None
+    request_id: str | None = None
+
+
+def permitted(
+    session: Session, ask: Ask, action: str, *, group_now: int | None, settings: Settings, lock: bool = True
+) -> tuple[Server, Operation | None]:
+    """The server, on which the caller may do that now, and the operation under way on it. ``group_now``: ``policy.group_now``; ``lock``: as
+    for ``find``. Errors: ``not_a_member``, ``no_such_server``, ``nothing_to_restore``, and as ``policy.refusal``.
+    """
+    deleted = action in policy.OF_DELETED
+    server = find(session, ask.group, ask.env, deleted=deleted, server_id=ask.server_id, lock=lock)
+    if server is None:
+        raise not_there(ask.caller, ask.group, ask.env, deleted=deleted)
+    under_way = unfinished(session, [server.id]).get(server.id)
+    situation = policy.Situation(group_now=group_now, under_way=under_way)
+    refused = policy.refusal(ask.caller, server, action, settings=settings, situation=situation)
+    if refused is not None:
+        raise refused
+    return server, under_way
 
 
 def find(

@@ -16,9 +16,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend import audit, policy
-from backend.domain import Caller, Desired, OperationKind, OperationState, new_operation_id
+from backend.domain import Caller, Desired, OperationKind
 from backend.errors import ServiceError
-from backend.finding import find, not_there, unfinished
+from backend.finding import Ask, permitted, unfinished
 from backend.kick import Kick
 from backend.ports import Directory
 from backend.registry.database import Registry
@@ -66,9 +66,9 @@ class Leases:
         """Take the lease, or renew one's own. Errors: as ``policy.refusal``, ``no_such_server``, ``server_deleting``, ``lease_of_other``,
         ``too_many_leases``.
         """
-        group_now = self._group_now(caller, group)
+        ask, group_now = Ask(caller=caller, group=group, env=env), policy.group_now(caller, group, self._directory)
         with self._registry.session() as session:
-            server = self._permitted(session, caller, group, env, group_now)
+            server, _ = permitted(session, ask, "lease", group_now=group_now, settings=self._settings)
             lease = session.get(Lease, (server.id, lease_id))
             if lease is None:
                 self._check_count(session, server)
@@ -83,9 +83,9 @@ class Leases:
 
     def end(self, caller: Caller, group: str, env: str, lease_id: str, *, request_id: str | None) -> list[Lease]:
         """End the lease; one that is not there has ended. The leases that are left. Errors: as ``hold``."""
-        group_now = self._group_now(caller, group)
+        ask, group_now = Ask(caller=caller, group=group, env=env), policy.group_now(caller, group, self._directory)
         with self._registry.session() as session:
-            server = self._permitted(session, caller, group, env, group_now)
+            server, _ = permitted(session, ask, "lease", group_now=group_now, settings=self._settings)
             lease = session.get(Lease, (server.id, lease_id))
             if lease is not None and not lease.ended:
                 if lease.user != caller.user and not caller.admin:
@@ -96,19 +96,6 @@ class Leases:
             left = in_force(session, [server.id]).get(server.id, [])
         self._kick.send()
         return left
-
-    def _group_now(self, caller: Caller, group: str) -> int | None:
-        return policy.groups_now(caller, [group], self._directory)[group]
-
-    def _permitted(self, session: Session, caller: Caller, group: str, env: str, group_now: int | None) -> Server:
-        server = find(session, group, env, lock=True)
-        if server is None:
-            raise not_there(caller, group, env)
-        # Whatever is under way, a lease is renewed: it says nothing about it.
-        refused = policy.refusal(caller, server, "lease", settings=self._settings, situation=policy.Situation(group_now=group_now))
-        if refused is not None:
-            raise refused
-        return server
 
     @staticmethod
     def _check_count(session: Session, server: Server) -> None:
@@ -206,16 +193,7 @@ def is_over(lease: Lease, renewable_for: float) -> bool:
 
 
 def _ask_for_stop(session: Session, server: Server, lease: Lease) -> None:
-    operation = Operation(
-        id=new_operation_id(),
-        server_id=server.id,
-        kind=OperationKind.STOP,
-        group_name=server.group_name,
-        env_name=server.env_name,
-        requested_by=lease.user,
-        state=OperationState.PENDING,
-        steps=[],
-    )
+    operation = Operation.asked(server, OperationKind.STOP, by=lease.user)
     server.desired = Desired.STOPPED
     session.add(operation)
     holder = Caller(user=lease.user, uid=lease.uid, groups=(), scheme=lease.scheme)

@@ -128,7 +128,7 @@ class Leavers:
 
     def _may_enter(self, caller: Caller, server: Server) -> bool:
         """Whether policy lets that caller in. A list of groups hides what NSS failed to look up, so it alone shows nobody out."""
-        group_now = policy.groups_now(caller, [server.group_name], self._directory)[server.group_name]
+        group_now = policy.group_now(caller, server.group_name, self._directory)
         situation = policy.Situation(group_now=group_now)
         refused = policy.refusal(caller, server, "enter", settings=self._settings, situation=situation)
         if refused is None or refused.code != "not_a_member" or group_now != server.gid:

@@ -17,8 +17,9 @@ from sqlalchemy.orm.attributes import flag_modified
 from backend import access, disk, leftovers, membership
 from backend.domain import BoxState, Desired, Observation, OperationKind, OperationState, Status
 from backend.errors import ServiceError
+from backend.finding import unfinished
 from backend.lanes import Job
-from backend.plans.box_steps import ACCESS, ensure_started, ensure_stopped, observe, wait_taken_over
+from backend.plans.box_steps import ACCESS, ensure_started, ensure_stopped, log_of, observe, wait_taken_over
 from backend.plans.catalogue import forget_server, reason_of
 from backend.plans.wanted import wanted_box
 from backend.plans.world import StoppingError, World
@@ -32,7 +33,6 @@ SILENT_SECONDS: Final = 30.0
 """A box that gives no answer for this long is started anew."""
 NOTED_SECONDS: Final = 60.0
 """``observed_at`` is written at least this often, also when nothing changed."""
-UNFINISHED: Final = (OperationState.PENDING, OperationState.RUNNING)
 _WELL: Final = {
     BoxState.AWAKE: Status.RUNNING,
     BoxState.WAKING: Status.RUNNING,
@@ -153,7 +153,8 @@ class Looker:
         if seen.stranger:
             return Status.FAILED, reason_of(ServiceError("port_taken", port=server.port))
         if seen.state is BoxState.FAILED or silent_for > SILENT_SECONDS:
-            return Status.FAILED, reason_of(ServiceError("box_ill", log=self._logs(server), why=seen.detail or "it says that it failed"))
+            log_lines, why = log_of(self._world, server.id), seen.detail or "it says that it failed"
+            return Status.FAILED, reason_of(ServiceError("box_ill", log=log_lines, why=why))
         if seen.state is BoxState.ABSENT and server.desired == Desired.STOPPED:
             return Status.STOPPED, None
         return Status(server.status), server.reason
@@ -164,10 +165,6 @@ class Looker:
                 self._silent.pop(server_id, None)
                 return 0.0
             return time.monotonic() - self._silent.setdefault(server_id, time.monotonic())
-
-    def _logs(self, server: Server) -> str | None:
-        directory = self._world.boxes.directory(server.id)
-        return self._world.runtime.logs(server_id=server.id, directory=directory, lines=40) or None
 
     def _tidy(self, server: Server) -> None:
         """The settings in force are the wished ones, and nothing is kept of a server that is back."""
@@ -245,12 +242,7 @@ def _untouched(world: World, server_id: str) -> Server | None:
     """The row of a server for which no operation is under way."""
     with world.registry.reading() as session:
         server = session.get(Server, server_id)
-        return None if server is None or _is_asked_for(session, server_id) else server
-
-
-def _is_asked_for(session: Session, server_id: str) -> bool:
-    asked = select(Operation.id).where(Operation.server_id == server_id, Operation.state.in_(UNFINISHED))
-    return session.scalars(asked).first() is not None
+        return None if server is None or unfinished(session, [server_id]) else server
 
 
 def _was_never_made(session: Session, server: Server) -> bool:
@@ -274,7 +266,7 @@ def _note(world: World, server: Server, status: Status, reason: dict[str, Any] |
         return
     with world.registry.session() as session:
         row = session.get(Server, server.id)
-        if row is None or row.desired != server.desired or _is_asked_for(session, server.id):
+        if row is None or row.desired != server.desired or unfinished(session, [server.id]):
             return
         changed = (row.status, row.reason) != (status, reason)
         row.status, row.reason, row.observed_at = status, reason, now()

@@ -18,14 +18,12 @@ from sqlalchemy import Select, func, or_, select
 from sqlalchemy.orm import Session
 
 from backend import __version__, disk, heartbeat
-from backend.domain import OperationKind, OperationState, Status
+from backend.domain import FINISHED, UNFINISHED, OperationKind, Status
 from backend.registry.database import Registry
 from backend.registry.models import Operation, Port, Server, now
 from backend.registry.tally import BOUNDS, ENDLESS, Tally
 from backend.settings import Settings
 
-UNFINISHED: Final = (OperationState.PENDING, OperationState.RUNNING)
-FINISHED: Final = (OperationState.SUCCEEDED, OperationState.FAILED)
 _KIND_AND_STATE: Final = ("kind", "state")
 TROUBLES: Final = ("box_ill", "disk_low", "group_changed", "port_taken", "server_too_large")
 """Reasons that are always told, with 0 where no server has them, so that a rule finds them before their first day."""

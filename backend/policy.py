@@ -20,7 +20,10 @@ _OF_ALL_MEMBERS: Final = frozenset({"see", "start", "stop", "lease", "enter"})
 _ON_FROZEN: Final = frozenset({"see", "stop", "delete", "purge"})
 _EACH_ANOTHER: Final = frozenset({"users", "storage", "resize", "upgrade"})
 """What may say something else each time that it is asked for, and so is not the same as what is under way."""
-_ON_DELETED: Final = frozenset({"see", "restore", "purge"})
+OF_DELETED: Final = frozenset({"restore", "purge"})
+"""What is asked of a server that was deleted."""
+_WHATEVER_IS_UNDER_WAY: Final = frozenset({"lease", "enter", "revoke"})
+"""An operation says nothing about who may in, or who vouches for the server."""
 _WHILE_DELETING: Final = frozenset({"see", "delete", "enter", "revoke"})
 """Nothing that could start a server of which the database is gone already, or write to its folder. Who may in stays as it is: a restore
 brings that back, too.
@@ -89,6 +92,11 @@ def groups_now(caller: Caller, names: Iterable[str], directory: Directory) -> Ma
     return found
 
 
+def group_now(caller: Caller, name: str, directory: Directory) -> int | None:
+    """Likewise of one name. To be asked before a transaction begins: NSS may take its time."""
+    return groups_now(caller, [name], directory)[name]
+
+
 def refusal(caller: Caller, server: Server, action: str, *, settings: Settings, situation: Situation) -> ServiceError | None:
     """Why the caller may not do that to the server now; None when it may. ``action``: one of ``ACTIONS``, ``see``, ``lease``, ``enter``,
     ``revoke`` (another's token), ``purge``.
@@ -120,12 +128,12 @@ def _refusal_by_state(server: Server, action: str, situation: Situation) -> Serv
     names = {"group": server.group_name, "env_name": server.env_name}
     if action == "see":
         return None
-    if (server.deleted_at is not None) != (action in _ON_DELETED):
-        return ServiceError("nothing_to_restore" if action in _ON_DELETED else "no_such_server", **names)
+    if (server.deleted_at is not None) != (action in OF_DELETED):
+        return ServiceError("nothing_to_restore" if action in OF_DELETED else "no_such_server", **names)
     if server.deleted_at is None and server.desired == Desired.ABSENT and action not in _WHILE_DELETING:
         return ServiceError("server_deleting")
     busy = situation.under_way
-    if busy is not None:
+    if busy is not None and action not in _WHATEVER_IS_UNDER_WAY:
         return ServiceError("server_busy", kind=busy.kind) if busy.kind != action or action in _EACH_ANOTHER else None
     if action == "rollback" and (server.previous_until is None or server.previous_until <= now()):
         return ServiceError("nothing_to_roll_back", **names)

@@ -15,13 +15,13 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from backend import access, heartbeat, membership
-from backend.domain import OperationKind, OperationState
+from backend.domain import FINISHED, UNFINISHED, OperationKind
 from backend.keyring import Keyring
 from backend.kick import Kick
 from backend.lanes import Lanes, about
 from backend.leases import Sweeper
 from backend.leavers import Leavers
-from backend.look import UNFINISHED, Looker
+from backend.look import Looker
 from backend.orphans import Orphans, find_orphans
 from backend.plans.run import run_operation
 from backend.plans.world import StoppingError, World, nothing
@@ -47,7 +47,6 @@ LAST_SECONDS: Final = 5.0
 """What is under way gets this long when the service ends; the next start goes on with the rest."""
 QUIET_SECONDS: Final = 600.0
 _MANY: Final = 20
-_FINISHED: Final = (OperationState.SUCCEEDED, OperationState.FAILED)
 _PROBES: Final = (OperationKind.CREATE, OperationKind.STORAGE)
 
 
@@ -204,7 +203,7 @@ class Reconciler:
             self._leavers.tidy(sure)
             oldest = sure - timedelta(days=world.settings.operations_days)
             with world.registry.session() as session:
-                session.execute(delete(Operation).where(Operation.state.in_(_FINISHED), Operation.finished_at < oldest))
+                session.execute(delete(Operation).where(Operation.state.in_(FINISHED), Operation.finished_at < oldest))
         orphans = find_orphans(registry=world.registry, runtime=world.runtime, boxes=world.boxes, copies=world.copies)
         if orphans and orphans != self._reported:
             log.warning("no server of the registry has these; `aihub check --remove-orphans` removes them: %s", orphans)

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from backend import audit, bounds, egress, policy, portpool, sizes, tickets, uidpool, versions
-from backend.domain import Caller, Desired, Group, OperationKind, OperationState, Status, new_operation_id, new_server_id, prefix_of
+from backend.domain import Caller, Desired, Group, OperationKind, Status, new_server_id, prefix_of
 from backend.errors import ServiceError
-from backend.finding import done_already, find, not_there, unfinished
+from backend.finding import Ask, done_already, find, permitted
 from backend.keyring import Keyring
 from backend.kick import Kick
 from backend.passwords import Hasher
@@ -30,23 +30,6 @@ from backend.wishes import CreateWish, StorageWish, new_box_keys
 _NEED_PAYLOAD = frozenset({OperationKind.RESIZE, OperationKind.UPGRADE, OperationKind.ROLLBACK})
 Change = Callable[[Server], str | None]
 """Changes the row; returns the operation's encrypted payload where it has one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ask:
-    """Who asks for what on which server. ``server_id``: which of several deleted ones of that name; None: the latest."""
-
-    caller: Caller
-    group: str
-    env: str
-    kind: OperationKind
-    request_id: str | None = None
-    server_id: str | None = None
-
-    @property
-    def of_deleted(self) -> bool:
-        """Whether it is about a server that was deleted."""
-        return self.kind in {OperationKind.RESTORE, OperationKind.PURGE}
 
 
 class Requests:
@@ -72,7 +55,7 @@ class Requests:
         egress.check_endpoint(self._settings, wish.endpoint_url)
         version, revision = versions.schema_revision(self._settings, wish.mlflow_version)
         server = self._new_server(caller, group, wish, version, revision)
-        operation = _operation(OperationKind.CREATE, server, caller, request_id)
+        operation = Operation.asked(server, OperationKind.CREATE, by=caller.user, request_id=request_id)
         exists = ServiceError("server_exists", group=group.name, env_name=wish.env_name)
         try:
             with self._registry.session() as session:
@@ -99,8 +82,8 @@ class Requests:
         def change(server: Server) -> None:
             server.desired = Desired.RUNNING
 
-        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.START, request_id=request_id)
-        return self._change(ask, change)
+        ask = Ask(caller=caller, group=group, env=env, request_id=request_id)
+        return self._change(ask, OperationKind.START, change)
 
     def stop(self, caller: Caller, group: str, env: str, *, request_id: str | None) -> Operation:
         """Errors: as ``start``."""
@@ -108,8 +91,8 @@ class Requests:
         def change(server: Server) -> None:
             server.desired = Desired.STOPPED
 
-        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.STOP, request_id=request_id)
-        return self._change(ask, change)
+        ask = Ask(caller=caller, group=group, env=env, request_id=request_id)
+        return self._change(ask, OperationKind.STOP, change)
 
     def delete(self, caller: Caller, group: str, env: str, *, damaged: bool = False, request_id: str | None) -> Operation:
         """``damaged``: a database that cannot be copied is kept as it is. Errors: as ``start``."""
@@ -119,29 +102,29 @@ class Requests:
             server.desired, server.status = Desired.ABSENT, Status.DELETING
             return payload
 
-        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.DELETE, request_id=request_id)
-        return self._change(ask, change)
+        ask = Ask(caller=caller, group=group, env=env, request_id=request_id)
+        return self._change(ask, OperationKind.DELETE, change)
 
     def restore(self, caller: Caller, group: str, env: str, *, server_id: str | None = None, request_id: str | None) -> Operation:
         """Undo the delete of that server, or the latest of that name. Errors: as ``start``, ``nothing_to_restore``, ``server_exists``,
         ``too_many_servers``, ``host_short_of_disk``.
         """
-        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.RESTORE, request_id=request_id, server_id=server_id)
-        return self._change(ask, lambda _server: None)
+        ask = Ask(caller=caller, group=group, env=env, server_id=server_id, request_id=request_id)
+        return self._change(ask, OperationKind.RESTORE, lambda _server: None)
 
     def purge(self, caller: Caller, group: str, env: str, *, server_id: str | None = None, request_id: str | None) -> Operation:
         """Forget a deleted server before its time: that one, or the latest of that name. Admins only. Error too: ``nothing_to_restore``."""
-        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.PURGE, request_id=request_id, server_id=server_id)
-        return self._change(ask, lambda _server: None)
+        ask = Ask(caller=caller, group=group, env=env, server_id=server_id, request_id=request_id)
+        return self._change(ask, OperationKind.PURGE, lambda _server: None)
 
     def set_users(self, caller: Caller, group: str, env: str, users: Sequence[tuple[str, Secret]], *, request_id: str | None) -> Operation:
         """The whole list of BASIC-auth users. Errors: as ``start``, ``too_many_requests``."""
-        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.USERS, request_id=request_id)
-        server = self._check(ask)  # before the hashes, which cost
+        ask = Ask(caller=caller, group=group, env=env, request_id=request_id)
+        server = self._check(ask, OperationKind.USERS)  # before the hashes, which cost
         still_known = self._hasher.keeps_one(users, server.users if server.former_members else ())  # by who left, whatever was pressed
         hashed = [asdict(user) for user in self._hasher.hash(users)]
         payload = {"users": hashed, "by": caller.user, "still_known": still_known}
-        return self._change(ask, lambda _server: self._encrypted(payload))
+        return self._change(ask, OperationKind.USERS, lambda _server: self._encrypted(payload))
 
     def set_storage(self, caller: Caller, group: str, env: str, wish: StorageWish, *, request_id: str | None) -> Operation:
         """Other keys or another endpoint for the same bucket. Errors: as ``start``, ``endpoint_fixed``, ``endpoint_closed``."""
@@ -159,8 +142,8 @@ class Requests:
                 }
             )
 
-        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.STORAGE, request_id=request_id)
-        return self._change(ask, change)
+        ask = Ask(caller=caller, group=group, env=env, request_id=request_id)
+        return self._change(ask, OperationKind.STORAGE, change)
 
     def resize(self, caller: Caller, group: str, env: str, size: str, *, request_id: str | None) -> Operation:
         """Another size; a server that runs is restarted. Errors: as ``start``, ``size_unknown``."""
@@ -170,14 +153,14 @@ class Requests:
             so = sizes.in_force(self._settings, server.size).name == name
             return None if so else self._encrypted({"becomes": {"size": name}})
 
-        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.RESIZE, request_id=request_id)
-        return self._change(ask, change)
+        ask = Ask(caller=caller, group=group, env=env, request_id=request_id)
+        return self._change(ask, OperationKind.RESIZE, change)
 
     def upgrade(self, caller: Caller, group: str, env: str, version: str, *, request_id: str | None) -> Operation:
         """A newer MLflow. Errors: as ``start``, ``version_missing``, ``version_older``, ``too_many_requests``."""
         version, revision = versions.schema_revision(self._settings, version)
-        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.UPGRADE, request_id=request_id)
-        self._check(ask)  # before the hash, which costs
+        ask = Ask(caller=caller, group=group, env=env, request_id=request_id)
+        self._check(ask, OperationKind.UPGRADE)  # before the hash, which costs
         trial = new_trial(self._hasher)
 
         def change(server: Server) -> str | None:
@@ -186,56 +169,47 @@ class Requests:
             becomes = {"mlflow_version": version, "schema_revision": revision}
             return None if version == server.mlflow_version else self._encrypted({**trial, "becomes": becomes})
 
-        return self._change(ask, change)
+        return self._change(ask, OperationKind.UPGRADE, change)
 
     def rollback(self, caller: Caller, group: str, env: str, *, request_id: str | None) -> Operation:
         """The version and database from before the last upgrade; what was written since is kept. Error too: ``nothing_to_roll_back``."""
-        ask = Ask(caller=caller, group=group, env=env, kind=OperationKind.ROLLBACK, request_id=request_id)
-        self._check(ask)  # before the hash, which costs
+        ask = Ask(caller=caller, group=group, env=env, request_id=request_id)
+        self._check(ask, OperationKind.ROLLBACK)  # before the hash, which costs
         trial = new_trial(self._hasher)
 
         def change(server: Server) -> str:
             becomes = {"mlflow_version": server.previous_version, "schema_revision": server.previous_revision}
             return self._encrypted({**trial, "becomes": becomes})
 
-        return self._change(ask, change)
+        return self._change(ask, OperationKind.ROLLBACK, change)
 
-    def _change(self, ask: Ask, change: Change) -> Operation:
-        group_now = self._group_now(ask)
+    def _change(self, ask: Ask, kind: OperationKind, change: Change) -> Operation:
+        group_now = policy.group_now(ask.caller, ask.group, self._directory)
         with self._registry.session() as session:
-            server, under_way = self._permitted(session, ask, group_now, lock=True)
+            server, under_way = self._permitted(session, ask, kind, group_now, lock=True)
             if under_way is not None:  # the same was asked already, perhaps by a client that did not hear our answer
                 return under_way
-            operation = _operation(ask.kind, server, ask.caller, ask.request_id)
-            if _is_so_already(server, ask.kind):
+            operation = Operation.asked(server, kind, by=ask.caller.user, request_id=ask.request_id)
+            if _is_so_already(server, kind):
                 return done_already(session, operation)
             operation.payload = change(server)
-            if operation.payload is None and ask.kind in _NEED_PAYLOAD:  # it has that size, or that version, already
+            if operation.payload is None and kind in _NEED_PAYLOAD:  # it has that size, or that version, already
                 return done_already(session, operation)
             session.add(operation)
-            audit.record(session, caller=ask.caller, action=ask.kind, server=server, operation=operation)
+            audit.record(session, caller=ask.caller, action=kind, server=server, operation=operation)
         self._kick.send()
         return operation
 
-    def _check(self, ask: Ask) -> Server:
-        group_now = self._group_now(ask)
+    def _check(self, ask: Ask, kind: OperationKind) -> Server:
+        group_now = policy.group_now(ask.caller, ask.group, self._directory)
         with self._registry.reading() as session:
-            return self._permitted(session, ask, group_now)[0]
+            return self._permitted(session, ask, kind, group_now, lock=False)[0]
 
-    def _group_now(self, ask: Ask) -> int | None:
-        """Looked up before any transaction begins: NSS may take its time."""
-        return policy.groups_now(ask.caller, [ask.group], self._directory)[ask.group]
-
-    def _permitted(self, session: Session, ask: Ask, group_now: int | None, *, lock: bool = False) -> tuple[Server, Operation | None]:
-        server = find(session, ask.group, ask.env, deleted=ask.of_deleted, server_id=ask.server_id, lock=lock)
-        if server is None:
-            raise not_there(ask.caller, ask.group, ask.env, deleted=ask.of_deleted)
-        under_way = unfinished(session, [server.id]).get(server.id)
-        situation = policy.Situation(group_now=group_now, under_way=under_way)
-        refused = policy.refusal(ask.caller, server, ask.kind, settings=self._settings, situation=situation)
-        if refused is not None:
-            raise refused
-        if ask.kind == OperationKind.RESTORE and under_way is None:
+    def _permitted(
+        self, session: Session, ask: Ask, kind: OperationKind, group_now: int | None, *, lock: bool
+    ) -> tuple[Server, Operation | None]:
+        server, under_way = permitted(session, ask, kind, group_now=group_now, settings=self._settings, lock=lock)
+        if kind == OperationKind.RESTORE and under_way is None:
             if find(session, ask.group, ask.env) is not None:
                 raise ServiceError("server_exists", group=ask.group, env_name=ask.env)
             bounds.check_restore(session, self._settings, ask.group)
@@ -278,20 +252,6 @@ class Requests:
 
     def _encrypted(self, payload: dict[str, object]) -> str:
         return self._keyring.encrypt(Secret(json.dumps(payload)))
-
-
-def _operation(kind: OperationKind, server: Server, caller: Caller, request_id: str | None) -> Operation:
-    return Operation(
-        id=new_operation_id(),  # known at once: the audit entry names it
-        server_id=server.id,
-        kind=kind,
-        group_name=server.group_name,
-        env_name=server.env_name,
-        requested_by=caller.user,
-        request_id=request_id,
-        state=OperationState.PENDING,
-        steps=[],
-    )
 
 
 def _is_so_already(server: Server, kind: OperationKind) -> bool:

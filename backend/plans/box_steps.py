@@ -23,7 +23,7 @@ CONFIG_SECONDS: Final = 10.0
 ACCESS: Final = ("users.json", "ticket_keys.json", "tokens.json", "revoked.json")
 """The files of ``config/`` that say who may in."""
 PORT_TRIES: Final = 5
-LOG_LINES: Final = 40
+_LOG_LINES: Final = 40
 _ANSWERING: Final = (BoxState.AWAKE, BoxState.ASLEEP)
 
 
@@ -214,6 +214,11 @@ def _wait_drained(work: Work) -> None:
         work.world.pause(POLL_SECONDS)
 
 
+def log_of(world: World, server_id: str) -> str | None:
+    """The last lines that the box of that id wrote; None: it wrote none."""
+    return world.runtime.logs(server_id=server_id, directory=world.boxes.directory(server_id), lines=_LOG_LINES) or None
+
+
 def _ended(world: World, server: Server, why: str) -> ServiceError:
     """Why it ended: something of its own may hold its port still, so who holds it is known when that is gone."""
     error = _failed(world, server, why)
@@ -222,7 +227,7 @@ def _ended(world: World, server: Server, why: str) -> ServiceError:
 
 
 def _failed(world: World, server: Server, why: str) -> ServiceError:
-    log = world.runtime.logs(server_id=server.id, directory=world.boxes.directory(server.id), lines=LOG_LINES) or None
+    log = log_of(world, server.id)
     if disk.free_bytes(world.settings) < disk.MIB:
         return ServiceError("disk_full", log=log, why=why)
     return ServiceError("box_failed_to_start", log=log, why=why)

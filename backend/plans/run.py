@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from backend import log as logs
 from backend.atomic import full_disk_is_ours
-from backend.domain import OperationKind, OperationState, StepState
+from backend.domain import FINISHED, OperationKind, OperationState, StepState
 from backend.errors import ServiceError
 from backend.plans.catalogue import PLANS, reason_of
 from backend.plans.labels import LABELS
@@ -20,7 +20,6 @@ from backend.plans.world import StoppingError, Work, World, read_payload
 from backend.registry.models import Operation, Server, now
 
 log = logging.getLogger(__name__)
-_FINISHED = (OperationState.SUCCEEDED, OperationState.FAILED)
 
 
 def run_operation(world: World, operation_id: str) -> None:
@@ -55,7 +54,7 @@ def _begin(world: World, operation_id: str) -> Work | None:
     """Note that it runs, with all steps ahead of it."""
     with world.registry.session() as session:
         operation = session.get(Operation, operation_id)
-        if operation is None or operation.state in _FINISHED:
+        if operation is None or operation.state in FINISHED:
             return None
         if operation.server_id is None:
             operation.state, operation.finished_at, operation.payload = OperationState.FAILED, now(), None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 from sqlalchemy import select
@@ -135,13 +134,13 @@ def start_aside(work: Work, server_id: str) -> tuple[str, int]:
         if seen.state in {BoxState.ASLEEP, BoxState.AWAKE}:
             return address
         if seen.state in {BoxState.ABSENT, BoxState.FAILED} or time.monotonic() > deadline:
-            raise _did_not_start(work, server_id, directory, seen.detail)
+            raise _did_not_start(work, server_id, seen.detail)
         world.pause(box.POLL_SECONDS)
 
 
-def _did_not_start(work: Work, server_id: str, directory: Path, why: str | None) -> ServiceError:
-    log = work.world.runtime.logs(server_id=server_id, directory=directory, lines=box.LOG_LINES)
-    return ServiceError("version_unfit", log=log or None, version=work.becoming().mlflow_version, why=why or "it does not answer")
+def _did_not_start(work: Work, server_id: str, why: str | None) -> ServiceError:
+    log, version = box.log_of(work.world, server_id), work.becoming().mlflow_version
+    return ServiceError("version_unfit", log=log, version=version, why=why or "it does not answer")
 
 
 def migrate(work: Work, server_id: str) -> None:

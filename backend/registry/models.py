@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, Integer, String, Text, TypeDecorator, event, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, raiseload, relationship
 
-from backend.domain import new_operation_id, new_server_id
+from backend.domain import OperationKind, OperationState, new_operation_id, new_server_id
 
 
 def now() -> datetime:
@@ -158,6 +158,21 @@ class Operation(Base):
     finished_at: Mapped[datetime | None] = mapped_column(default=None)
 
     server: Mapped[Server | None] = relationship(back_populates="operations")
+
+    @classmethod
+    def asked(cls, server: Server, kind: OperationKind, *, by: str, request_id: str | None = None) -> Operation:
+        """What somebody asks for on that server, as it is before it begins."""
+        return cls(
+            id=new_operation_id(),  # known at once: the audit entry names it
+            server_id=server.id,
+            kind=kind,
+            group_name=server.group_name,
+            env_name=server.env_name,
+            requested_by=by,
+            request_id=request_id,
+            state=OperationState.PENDING,
+            steps=[],
+        )
 
 
 class Token(Base):
