@@ -19,9 +19,9 @@ from sqlalchemy.orm import Session
 from backend import audit, policy, tickets
 from backend.domain import Caller, Status, new_token_id
 from backend.errors import ServiceError
-from backend.finding import Ask, find, not_there, permitted
 from backend.keyring import Keyring
 from backend.kick import Kick
+from backend.lookup import Ask, find, not_there, permitted
 from backend.ports import Directory
 from backend.registry.database import Registry
 from backend.registry.models import Server, Token, Visit, now

@@ -27,11 +27,11 @@ from backend.errors import ServiceError
 from backend.i18n import _
 from backend.manifests import describe_files, write_manifest
 from backend.ports import Keeper
-from backend.reach import stored_bytes
 from backend.registry.database import Registry
 from backend.registry.models import Server, now
 from backend.settings import Settings
 from backend.snapshots import DATABASE, PlainKeeper, copy_database, database_of, files_of
+from backend.untrusted_files import stored_bytes
 
 FORMAT: Final = 1
 REGISTRY: Final = "registry.db"

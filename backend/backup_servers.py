@@ -9,9 +9,9 @@ from backend.atomic import full_disk_is_ours, make_private, place_file, remove_t
 from backend.errors import ServiceError
 from backend.manifests import MANIFEST
 from backend.ports import Keeper
-from backend.reach import is_there
 from backend.settings import Settings
-from backend.snapshots import DATABASE, KeptCopies, database_of
+from backend.snapshots import DATABASE, DatabaseCopies, database_of
+from backend.untrusted_files import is_there
 
 SERVERS: Final = "servers"
 DAMAGED: Final = "damaged"
@@ -37,7 +37,7 @@ class ServerCopies:
         kept, directory = self._settings.kept_dir / server_id, self._settings.servers_dir / server_id
         for folder in (self._settings.previous_dir, self._settings.replaced_dir):
             self._copy_copy(server, folder / server_id)
-        replaced = KeptCopies(self._part / self._settings.replaced_dir.name)
+        replaced = DatabaseCopies(self._part / self._settings.replaced_dir.name)
         if replaced.exists(server_id):
             replaced.note_touched(server_id)  # if it is not yet, it may be when the server's own database is copied, a moment from now
         for _look in range(2):  # it may have moved between the looks at its two places
@@ -93,7 +93,7 @@ class ServerCopies:
     def _keep_copy(self, server: dict[str, Any], directory: Path) -> bool:
         """Restored since the registry was copied: it is a deleted server of the backup like any other."""
         about = {"server_id": server["id"], "mlflow_version": server["mlflow_version"], "schema_revision": server["schema_revision"]}
-        copies = KeptCopies(self._part / self._settings.kept_dir.name, self._keeper)
+        copies = DatabaseCopies(self._part / self._settings.kept_dir.name, self._keeper)
         try:
             copies.make(server["id"], directory, about, damaged=True)
         except (FileNotFoundError, ServiceError) as error:

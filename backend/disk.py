@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from backend.errors import ServiceError
-from backend.reach import stored_of
 from backend.settings import Settings
+from backend.untrusted_files import stored_of
 
 MIB: Final = 1024**2
 GIB: Final = 1024**3

@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 from backend import audit, policy
 from backend.domain import Caller, Desired, OperationKind
 from backend.errors import ServiceError
-from backend.finding import Ask, permitted, unfinished
 from backend.kick import Kick
+from backend.lookup import Ask, permitted, unfinished
 from backend.ports import Directory
 from backend.registry.database import Registry
 from backend.registry.models import Lease, Operation, Server, now

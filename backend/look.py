@@ -17,15 +17,15 @@ from sqlalchemy.orm.attributes import flag_modified
 from backend import access, disk, leftovers, membership
 from backend.domain import BoxState, Desired, Observation, OperationKind, OperationState, Status
 from backend.errors import ServiceError
-from backend.finding import unfinished
 from backend.lanes import Job
+from backend.lookup import unfinished
 from backend.plans.box_steps import ACCESS, ensure_started, ensure_stopped, log_of, observe, wait_taken_over
 from backend.plans.catalogue import forget_server, reason_of
 from backend.plans.wanted import wanted_box
 from backend.plans.world import StoppingError, World
-from backend.reach import is_there
 from backend.registry.models import Operation, Server, now
 from backend.snapshots import database_of
+from backend.untrusted_files import is_there
 
 log = logging.getLogger(__name__)
 

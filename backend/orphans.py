@@ -12,7 +12,7 @@ from backend.i18n import _
 from backend.ports import BoxFiles, Runtime
 from backend.registry.database import Registry
 from backend.registry.models import Server
-from backend.snapshots import KeptCopies
+from backend.snapshots import DatabaseCopies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Orphans:
         return ", ".join(f"{words.get(what, what)} {' '.join(ids)}" for what, ids in vars(self).items() if ids)
 
 
-def find_orphans(*, registry: Registry, runtime: Runtime, boxes: BoxFiles, copies: Mapping[str, KeptCopies]) -> Orphans:
+def find_orphans(*, registry: Registry, runtime: Runtime, boxes: BoxFiles, copies: Mapping[str, DatabaseCopies]) -> Orphans:
     """Look at what is there first and at the rows afterwards: a row is written before its box, and goes after it."""
     there = {"running": runtime.running(), "directories": boxes.ids(), **{name: each.ids() for name, each in copies.items()}}
     with registry.reading() as session:
@@ -51,7 +51,7 @@ def find_orphans(*, registry: Registry, runtime: Runtime, boxes: BoxFiles, copie
 
 
 def remove_orphans(
-    orphans: Orphans, *, registry: Registry, runtime: Runtime, boxes: BoxFiles, copies: Mapping[str, KeptCopies], timeout: float
+    orphans: Orphans, *, registry: Registry, runtime: Runtime, boxes: BoxFiles, copies: Mapping[str, DatabaseCopies], timeout: float
 ) -> None:
     """Stop and remove them, databases included, and give back the ports of trials. Error: ``box_failed_to_stop``; what was not removed yet
     is found again.

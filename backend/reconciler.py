@@ -31,7 +31,7 @@ from backend.registry.models import Operation, Server
 from backend.renewable import Renewable
 from backend.rounds import Round
 from backend.settings import Settings
-from backend.snapshots import KeptCopies
+from backend.snapshots import DatabaseCopies
 from backend.sure_time import SureTime
 
 log = logging.getLogger(__name__)
@@ -75,9 +75,9 @@ class Reconciler:
             registry=registry,
             runtime=runtime,
             boxes=boxes,
-            kept=KeptCopies(settings.kept_dir, keeper),
-            previous=KeptCopies(settings.previous_dir, keeper),
-            replaced=KeptCopies(settings.replaced_dir, keeper),
+            kept=DatabaseCopies(settings.kept_dir, keeper),
+            previous=DatabaseCopies(settings.previous_dir, keeper),
+            replaced=DatabaseCopies(settings.replaced_dir, keeper),
             trial=trial,
             store=store,
             directory=directory,

@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session
 from backend import audit, bounds, egress, policy, portpool, sizes, tickets, uidpool, versions
 from backend.domain import Caller, Desired, Group, OperationKind, Status, new_server_id, prefix_of
 from backend.errors import ServiceError
-from backend.finding import Ask, done_already, find, permitted
 from backend.keyring import Keyring
 from backend.kick import Kick
+from backend.lookup import Ask, done_already, find, permitted
 from backend.passwords import Hasher
 from backend.ports import Directory
 from backend.registry.database import Registry

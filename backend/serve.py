@@ -26,23 +26,23 @@ def serve_api(settings: Settings, listener: int, part: str) -> None:
     are.
     """
     from backend.api.app import create_app
-    from backend.server import Server
+    from backend.http_server import HttpServer
     from backend.wiring import make_identity, make_service
 
     def make_app() -> Any:
         service = make_service(settings)
         return create_app(service, make_identity(part, settings, service.registry))
 
-    Server(listener=listener, workers=settings.workers, threads=settings.threads, make_app=make_app).run()
+    HttpServer(listener=listener, workers=settings.workers, threads=settings.threads, make_app=make_app).run()
 
 
 def serve_metrics(settings: Settings, listener: int) -> None:
     """Tell the service's numbers to whoever asks on that socket, until SIGTERM."""
     from backend.api.metrics import create_app
-    from backend.server import Server
+    from backend.http_server import HttpServer
     from backend.wiring import make_collectors
 
-    Server(listener=listener, workers=1, threads=2, make_app=lambda: create_app(make_collectors(settings))).run()
+    HttpServer(listener=listener, workers=1, threads=2, make_app=lambda: create_app(make_collectors(settings))).run()
 
 
 def serve_reconciler(settings: Settings) -> None:

@@ -15,8 +15,8 @@ from backend.atomic import ensure_space, full_disk_is_ours, make_private, place_
 from backend.errors import ServiceError
 from backend.manifests import MANIFEST, check_files, describe_files, read_manifest, write_manifest
 from backend.ports import Keeper
-from backend.reach import ensure_room, is_there, reopen
 from backend.registry.models import now
+from backend.untrusted_files import ensure_room, is_there, reopen
 
 DATABASE: Final = "mlflow.db"
 SIDES: Final = ("-wal", "-shm", "-journal")
@@ -92,8 +92,9 @@ class PlainKeeper:
         replace_database(source, target, touching=touching)
 
 
-class KeptCopies:
-    """What is kept of deleted servers, below one folder (``STATE/kept``): one folder each, named by the server's id.
+class DatabaseCopies:
+    """Copies of servers' databases below one folder, for one purpose: of deleted servers (``STATE/kept``), from before an upgrade
+    (``previous``), from before what is under way (``replaced``). One folder each, named by the server's id.
 
     Each holds the database (none where the server never made one), settings.json and users.json as the box had them, and a manifest
     with sizes and sha256. Keys are not in it: the registry has them, encrypted. ``damaged`` in the manifest says why the database's files
@@ -175,7 +176,7 @@ class KeptCopies:
         """Whether the box's own database may not be whole any more. Error: ``snapshot_damaged``."""
         return bool(self.about(server_id).get(_TOUCHED))
 
-    def adopt(self, server_id: str, other: KeptCopies) -> None:
+    def adopt(self, server_id: str, other: DatabaseCopies) -> None:
         """Take over the copy that another folder keeps, in place of ours; done already is fine."""
         if not other.exists(server_id):
             return

@@ -25,7 +25,7 @@ from backend.registry.database import Registry
 from backend.requests import Requests
 from backend.service import Service
 from backend.settings import Settings, SettingsError, environment
-from backend.snapshots import KeptCopies, PlainKeeper
+from backend.snapshots import DatabaseCopies, PlainKeeper
 
 if TYPE_CHECKING:
     from prometheus_client.registry import CollectorRegistry
@@ -56,9 +56,9 @@ def make_boxes(settings: Settings) -> BoxFiles:
     return BoxDirectories(settings.servers_dir, make_keeper(settings))
 
 
-def make_copies(settings: Settings) -> dict[str, KeptCopies]:
+def make_copies(settings: Settings) -> dict[str, DatabaseCopies]:
     """The copies of databases, by the names of their folders."""
-    return {folder.name: KeptCopies(folder, make_keeper(settings)) for folder in settings.copies_dirs}
+    return {folder.name: DatabaseCopies(folder, make_keeper(settings)) for folder in settings.copies_dirs}
 
 
 def make_keeper(settings: Settings) -> Keeper:

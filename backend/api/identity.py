@@ -8,8 +8,8 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-from mlwf.binding import SCHEME as MUNGE
-from mlwf.binding import head_of, payload
+from mlwf.munge_payload import SCHEME as MUNGE
+from mlwf.munge_payload import head_of, payload
 
 from backend.api_tokens import ApiTokens
 from backend.domain import Caller

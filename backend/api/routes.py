@@ -45,7 +45,7 @@ from backend.api.present import Presenter, lease_view, me_view, operation_view, 
 from backend.api.problems import CONTENT_TYPE
 from backend.domain import Caller
 from backend.errors import ServiceError
-from backend.finding import find, not_there, unfinished
+from backend.lookup import find, not_there, unfinished
 from backend.messages import TITLES
 from backend.registry.models import Lease, Operation, Server
 from backend.service import Service, reconciler_seen

@@ -181,7 +181,7 @@ def _views(service: Service, *, deleted: bool) -> list[Row]:
 
     from backend import policy
     from backend.api.present import Presenter
-    from backend.finding import unfinished
+    from backend.lookup import unfinished
     from backend.registry.models import Server
 
     with service.registry.reading() as session:
@@ -196,7 +196,7 @@ def _views(service: Service, *, deleted: bool) -> list[Row]:
 
 def _must_be_there(service: Service, name: tuple[str, str], *, deleted: bool = False, server_id: str | None = None) -> str:
     """The server's id: what is not there is said before anybody is asked for a yes. Errors: ``no_such_server``, ``nothing_to_restore``."""
-    from backend.finding import find, not_there
+    from backend.lookup import find, not_there
 
     with service.registry.reading() as session:
         found = find(session, *name, deleted=deleted, server_id=server_id)

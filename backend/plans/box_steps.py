@@ -13,9 +13,9 @@ from backend.i18n import Told
 from backend.plans.replaced import recover
 from backend.plans.wanted import users_of, wanted_box
 from backend.plans.world import Work, World
-from backend.reach import is_there
 from backend.registry.models import Port, Server
 from backend.snapshots import database_of
+from backend.untrusted_files import is_there
 
 POLL_SECONDS: Final = 0.1
 CONFIG_SECONDS: Final = 10.0

@@ -22,7 +22,7 @@ from backend.registry.database import Registry
 from backend.registry.models import Server
 from backend.secret import Secret
 from backend.settings import Settings
-from backend.snapshots import KeptCopies
+from backend.snapshots import DatabaseCopies
 from backend.sure_time import SureTime
 
 SLOT_SECONDS: Final = 1.0
@@ -44,11 +44,11 @@ class World:
     registry: Registry
     runtime: Runtime
     boxes: BoxFiles
-    kept: KeptCopies
+    kept: DatabaseCopies
     """Of deleted servers."""
-    previous: KeptCopies
+    previous: DatabaseCopies
     """Databases from before an upgrade."""
-    replaced: KeptCopies
+    replaced: DatabaseCopies
     """Databases that an operation under way replaces."""
     trial: Trial
     store: ObjectStore
@@ -63,7 +63,7 @@ class World:
     at: Callable[[str], None] = nothing
 
     @property
-    def copies(self) -> dict[str, KeptCopies]:
+    def copies(self) -> dict[str, DatabaseCopies]:
         """All three kinds of copies, by the names of their folders."""
         return {"kept": self.kept, "previous": self.previous, "replaced": self.replaced}
 

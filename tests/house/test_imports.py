@@ -37,7 +37,7 @@ RULES = [
         ("backend/api/*", "ood_app/*", "tracking_server/mlflow_process/*"),
         "HTTP layers, and what answers inside MLflow's own",
     ),
-    Rule(("gunicorn",), ("backend/serve.py", "backend/server.py"), "how it is served is one module's business"),
+    Rule(("gunicorn",), ("backend/serve.py", "backend/http_server.py"), "how it is served is one module's business"),
     Rule(("mlflow",), ("tracking_server/*", "samples/*"), "mlflow's import costs seconds and 200 MB; only the box and jobs have it"),
     Rule(("uv",), ("mlwf/src/mlwf/image/uv_program.py",), "every call of uv gets named variables only"),
     Rule(("backend",), ("backend/*", "tests/*", "benchmarks/*"), "the service is reached over its API, by mlwf's client", among=("*",)),

@@ -57,3 +57,14 @@ def test_one_base_image_for_the_gpu_is_recommended_everywhere() -> None:
     assert set(named) == {BASE_CONTAINER_URL}
     places = {"form.yml.erb", "deploy/site.yml.example", "ood_app/README.md", "docs/howto/create-image.md", "docs/walkthrough/llm.en.md"}
     assert places <= named[BASE_CONTAINER_URL]
+
+
+@pytest.mark.parametrize("room", ["backend", "ood_app"])
+def test_the_map_of_a_room_names_each_of_its_modules_once(room: str) -> None:
+    _, _, after = (ROOT / room / "README.md").read_text("utf-8").partition("\n## What lies where\n")
+    named: list[str] = []
+    for row in re.findall(r"^\|.*\|$", after, flags=re.MULTILINE):
+        folder = re.match(r"\| `(\w+/)`", row)
+        named += [(folder[1] if folder else "") + name for name in re.findall(r"`(\w+\.py)`", row)]
+    modules = [file.relative_to(room) for file in files(f"{room}/*.py") if file.name != "__init__.py" and "migrations" not in file.parts]
+    assert sorted(named) == sorted(map(str, modules))

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 import requests
 from requests.auth import AuthBase
 
-from mlwf.binding import SCHEME, payload
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
+from mlwf.munge_payload import SCHEME, payload
 from mlwf.service_errors import ServiceUnavailable
 
 SECONDS = 5.0

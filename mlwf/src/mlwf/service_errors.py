@@ -8,7 +8,7 @@ import requests
 from mlwf.answers import Operation, Problem
 from mlwf.errors import MlwfError
 from mlwf.i18n import _, use_language
-from mlwf.network import system_error
+from mlwf.system_error import system_error
 
 
 class ServiceUnavailable(MlwfError):  # noqa: N818  # as HTTP calls it

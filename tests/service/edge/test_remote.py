@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 import requests
-from mlwf.binding import payload
 from mlwf.client import Client, ServiceError, ServiceUnavailable
 from mlwf.connection import connection
 from mlwf.errors import MlwfError, WrongUseError
+from mlwf.munge_payload import payload
 
 from backend.api_tokens import ApiTokens
 from backend.checks import other_hosts

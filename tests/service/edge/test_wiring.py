@@ -22,7 +22,9 @@ def modules_after(imports: str) -> set[str]:
 
 
 def test_the_services_processes_never_hold_mlflow_or_the_box() -> None:
-    loaded = modules_after("backend.wiring, backend.api.app, backend.server, backend.s3, backend.cli.servers, backend.runtimes.process")
+    loaded = modules_after(
+        "backend.wiring, backend.api.app, backend.http_server, backend.s3, backend.cli.servers, backend.runtimes.process"
+    )
     assert {"flask", "sqlalchemy", "boto3", "gunicorn"} <= loaded
     assert not loaded & {"mlflow", "tracking_server", "docker", "ood_app", "demo", "tests", "pytest"}
 

@@ -27,7 +27,7 @@ from backend.registry.models import Base, Operation, Port, Server
 from backend.requests import Requests
 from backend.secret import Secret
 from backend.settings import Settings
-from backend.snapshots import KeptCopies
+from backend.snapshots import DatabaseCopies
 from backend.sure_time import SureTime
 from backend.wiring import make_copies
 from backend.wishes import CreateWish, StorageWish
@@ -278,7 +278,7 @@ class Site:
         self.keyring.create()
         self.kick = Kick(self.settings.kick_socket)
         self.boxes = BoxDirectories(self.settings.servers_dir)
-        self.kept = KeptCopies(self.settings.kept_dir)
+        self.kept = DatabaseCopies(self.settings.kept_dir)
         self.runtime = runtime if runtime is not None else FakeRuntime()
         self.store = FakeStore()
         self.trial = FakeTrial()
@@ -361,13 +361,13 @@ class Site:
         return found
 
     def previous(self) -> list[str]:
-        return list(KeptCopies(self.settings.previous_dir).ids())
+        return list(DatabaseCopies(self.settings.previous_dir).ids())
 
     def kept_previous(self, server: Server) -> Path:
-        return KeptCopies(self.settings.previous_dir).folder(server.id)
+        return DatabaseCopies(self.settings.previous_dir).folder(server.id)
 
     def replaced(self) -> list[str]:
-        return list(KeptCopies(self.settings.replaced_dir).ids())
+        return list(DatabaseCopies(self.settings.replaced_dir).ids())
 
     def orphans(self) -> Orphans:
         return find_orphans(registry=self.registry, runtime=self.runtime, boxes=self.boxes, copies=make_copies(self.settings))

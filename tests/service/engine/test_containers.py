@@ -24,7 +24,7 @@ from backend.runtimes.docker import Engine
 from backend.runtimes.docker_spec import MIB, one_shot
 from backend.runtimes.keeper import ContainerKeeper
 from backend.settings import Settings
-from backend.snapshots import KeptCopies
+from backend.snapshots import DatabaseCopies
 from demo.ports import free_ports
 from tests.service.engine.contract_boxfiles import UIDS, BoxFilesContract, box_of
 from tests.service.engine.contract_runtime import Bench, RuntimeContract
@@ -155,7 +155,7 @@ def test_each_folder_is_owned_by_who_writes_it_and_read_by_nobody_else(boxes: Bo
 
 def test_a_database_that_is_its_boxs_alone_is_kept_and_put_back(boxes: BoxDirectories, keeper: ContainerKeeper, state: Path):
     (state / "kept").mkdir()
-    kept = KeptCopies(state / "kept", keeper)
+    kept = DatabaseCopies(state / "kept", keeper)
     make_database(boxes.directory(ID) / "data" / "mlflow.db", runs=["one", "two"])
     boxes.install(box_of(ID))  # gives it its owner
     database = boxes.directory(ID) / "data" / "mlflow.db"

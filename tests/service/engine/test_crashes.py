@@ -73,15 +73,15 @@ def mostly_heavy(crashes: list[Crash], *quick: str) -> list[Any]:
 
 UPGRADE = [
     *points("upgrade"),
-    Crash("backend.snapshots:KeptCopies.note_touched"),
-    Crash("backend.snapshots:KeptCopies.note_touched", after=True),
+    Crash("backend.snapshots:DatabaseCopies.note_touched"),
+    Crash("backend.snapshots:DatabaseCopies.note_touched", after=True),
     Crash("backend.runtimes.process:ProcessRuntime.migrate", call=2, after=True),
-    Crash("backend.snapshots:KeptCopies.adopt"),
+    Crash("backend.snapshots:DatabaseCopies.adopt"),
     Crash("backend.portpool:release"),
 ]
 ROLLBACK = [
     *points("rollback"),
-    Crash("backend.snapshots:KeptCopies.note_touched", after=True),
+    Crash("backend.snapshots:DatabaseCopies.note_touched", after=True),
     *(Crash(f"backend.snapshots:{name}", after=after) for name in ("place_file", "remove_sides") for after in (False, True)),
 ]
 USERS = [*points("users"), Crash("backend.boxfiles:replace_file")]
@@ -92,9 +92,9 @@ UNDO_UPGRADE = [
         for step in ("migrate", "snapshot", "stop_box", "copy_for_trial")
         for moment in ("undoing", "undone")
     ),
-    Crash("backend.snapshots:KeptCopies.put_back", after=True),
+    Crash("backend.snapshots:DatabaseCopies.put_back", after=True),
     Crash("backend.snapshots:remove_sides", call=2, after=True),
-    *(Crash("backend.snapshots:KeptCopies.remove", call=4, after=after) for after in (False, True)),
+    *(Crash("backend.snapshots:DatabaseCopies.remove", call=4, after=after) for after in (False, True)),
     Crash("upgrade.ending"),
 ]
 UNDO = [Crash(f"create.{step}.{moment}") for step in ("start_box", "write_box") for moment in ("undoing", "undone")]

@@ -120,7 +120,9 @@ def test_a_good_database_is_kept_as_a_proven_copy_also_then(site: Site):
 
 def test_a_full_disk_is_no_damage(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     site.made("one")
-    monkeypatch.setattr("backend.reach.ensure_space", lambda *_arguments, why: (_ for _ in ()).throw(ServiceError("disk_full", why=why)))
+    monkeypatch.setattr(
+        "backend.untrusted_files.ensure_space", lambda *_arguments, why: (_ for _ in ()).throw(ServiceError("disk_full", why=why))
+    )
     with pytest.raises(ServiceError, match="disk_full"):
         backup(site.registry, site.settings, tmp_path / "backup")
     assert delete(site, "one", damaged=True) == "disk_full"

@@ -14,7 +14,7 @@ from backend.boxfiles import BoxDirectories
 from backend.domain import BoxState
 from backend.errors import ServiceError
 from backend.registry.models import Operation, Server, now
-from backend.snapshots import KeptCopies, PlainKeeper
+from backend.snapshots import DatabaseCopies, PlainKeeper
 from tests.service.engine.support import ADMIN, ALICE, GROUP, NEWER, Site, make_database, runs_in
 
 HANGS = ServiceError("box_failed_to_stop", why="it hangs")
@@ -106,7 +106,7 @@ def test_the_port_of_a_lost_server_rests(site: Site):
 def test_a_copy_that_has_a_database_gives_way_to_none_without(site: Site):
     server = site.made()
     make_database(site.database(server), runs=["first"])
-    kept = KeptCopies(site.settings.kept_dir)
+    kept = DatabaseCopies(site.settings.kept_dir)
     kept.make(server.id, site.boxes.directory(server.id), {})
     make_database(site.database(server), runs=["second"])
     kept.make(server.id, site.boxes.directory(server.id), {})

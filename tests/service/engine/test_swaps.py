@@ -17,7 +17,7 @@ from backend.messages import describe_stored
 from backend.plans.world import StoppingError
 from backend.registry.models import Operation, Server
 from backend.settings import Settings
-from backend.snapshots import KeptCopies, PlainKeeper, database_of
+from backend.snapshots import DatabaseCopies, PlainKeeper, database_of
 from tests.service.engine.support import ADMIN, GROUP, NEWER, VERSION, Site, make_database, migrate_database, runs_in, schema_of
 
 AWAY = ServiceError("runtime_unavailable", runtime="docker", why="it does not answer")
@@ -129,7 +129,7 @@ def test_a_look_puts_back_what_could_not_be(site: Site, server: Server):
 
 
 def test_a_version_that_was_taken_keeps_its_writes_though_its_copy_could_not_be_moved(site: Site, server: Server):
-    with failing("backend.snapshots.KeptCopies.adopt", server, OSError(5, "Input/output error")):
+    with failing("backend.snapshots.DatabaseCopies.adopt", server, OSError(5, "Input/output error")):
         assert code_of(run(site, site.upgrade())) == "internal"
     site.reconciler().reconcile_all()
     assert (site.one().mlflow_version, site.one().status, site.replaced(), site.previous()) == (NEWER, "running", [], [server.id])
@@ -170,9 +170,9 @@ def test_a_server_with_half_a_database_and_a_damaged_copy_can_be_deleted_all_the
 
 def test_a_purge_forgets_what_was_replaced_too(site: Site, server: Server):
     for copies in (site.settings.previous_dir, site.settings.replaced_dir):
-        KeptCopies(copies).make(server.id, site.boxes.directory(server.id), {"server_id": server.id, "operation_id": "another"})
+        DatabaseCopies(copies).make(server.id, site.boxes.directory(server.id), {"server_id": server.id, "operation_id": "another"})
     run(site, site.ask("delete"))
-    KeptCopies(site.settings.replaced_dir).make(server.id, site.kept.folder(server.id), {"operation_id": "another"})
+    DatabaseCopies(site.settings.replaced_dir).make(server.id, site.kept.folder(server.id), {"operation_id": "another"})
     assert run(site, site.ask("purge", caller=ADMIN)).state == "succeeded"
     assert (site.server(), site.kept.ids(), site.previous(), site.replaced()) == (None, [], [], [])
 

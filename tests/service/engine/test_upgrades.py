@@ -12,7 +12,7 @@ import pytest
 from backend.domain import BoxState
 from backend.errors import ServiceError
 from backend.registry.models import Operation, Server, now
-from backend.snapshots import KeptCopies
+from backend.snapshots import DatabaseCopies
 from tests.service.engine.running import running
 from tests.service.engine.support import ALICE, GROUP, NEWER, SIZE, VERSION, Site, make_database, runs_in, schema_of, until
 
@@ -191,14 +191,14 @@ def test_what_was_before_goes_at_its_time_and_not_in_a_transaction(site: Site, m
     with pytest.raises(ServiceError):
         site.ask("rollback")
     removed = []
-    remove = KeptCopies.remove
+    remove = DatabaseCopies.remove
 
-    def watched(copies: KeptCopies, server_id: str) -> None:
+    def watched(copies: DatabaseCopies, server_id: str) -> None:
         with site.registry.session():  # one writer at a time: this would wait for another's end
             removed.append(server_id)
         remove(copies, server_id)
 
-    monkeypatch.setattr(KeptCopies, "remove", watched)
+    monkeypatch.setattr(DatabaseCopies, "remove", watched)
     site.reconciler().reconcile_all()
     assert removed == [server.id]
     assert site.previous() == []

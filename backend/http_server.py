@@ -102,7 +102,7 @@ class FairWorker(ThreadWorker):  # type: ignore[misc]
         super().enqueue_req(conn)
 
 
-class Server(BaseApplication):  # type: ignore[misc]
+class HttpServer(BaseApplication):  # type: ignore[misc]
     """gunicorn on a socket that listens already, with our settings and no other source of them. ``make_app`` is called in each worker,
     after the fork.
     """
