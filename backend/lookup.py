@@ -32,7 +32,7 @@ class Ask:
 
 
 def permitted(
-    session: Session, ask: Ask, action: str, *, group_now: int | None, settings: Settings, lock: bool = True
+    session: Session, ask: Ask, action: policy.Action, *, group_now: int | None, settings: Settings, lock: bool = True
 ) -> tuple[Server, Operation | None]:
     """The server, on which the caller may do that now, and the operation under way on it. ``group_now``: ``policy.group_now``; ``lock``: as
     for ``find``. Errors: ``not_a_member``, ``no_such_server``, ``nothing_to_restore``, and as ``policy.refusal``.

@@ -7,24 +7,37 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from backend.domain import Caller, Desired, Group
+from backend.domain import Caller, Desired, Group, OperationKind
 from backend.errors import ServiceError
 from backend.ports import Directory
 from backend.registry.models import Operation, Server, now
 from backend.settings import Settings
 
-Action = Literal["start", "stop", "delete", "restore", "users", "storage", "resize", "upgrade", "rollback"]
-ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
+Action = OperationKind | Literal["see", "lease", "enter", "revoke"]
+"""What can be done to a server; ``revoke``: another's token."""
+Offered = Literal[
+    OperationKind.START,
+    OperationKind.STOP,
+    OperationKind.DELETE,
+    OperationKind.RESTORE,
+    OperationKind.USERS,
+    OperationKind.STORAGE,
+    OperationKind.RESIZE,
+    OperationKind.UPGRADE,
+    OperationKind.ROLLBACK,
+]
+"""What is said of each server, whether its reader may do it."""
+OFFERED: Final[tuple[Offered, ...]] = get_args(Offered)
 ADMINS: Final = "the service's admins"
-_OF_ALL_MEMBERS: Final = frozenset({"see", "start", "stop", "lease", "enter"})
-_ON_FROZEN: Final = frozenset({"see", "stop", "delete", "purge"})
-_EACH_ANOTHER: Final = frozenset({"users", "storage", "resize", "upgrade"})
+_OF_ALL_MEMBERS: Final = frozenset[Action]({"see", OperationKind.START, OperationKind.STOP, "lease", "enter"})
+_ON_FROZEN: Final = frozenset[Action]({"see", OperationKind.STOP, OperationKind.DELETE, OperationKind.PURGE})
+_EACH_ANOTHER: Final = frozenset[Action]({OperationKind.USERS, OperationKind.STORAGE, OperationKind.RESIZE, OperationKind.UPGRADE})
 """What may say something else each time that it is asked for, and so is not the same as what is under way."""
-OF_DELETED: Final = frozenset({"restore", "purge"})
+OF_DELETED: Final = frozenset[Action]({OperationKind.RESTORE, OperationKind.PURGE})
 """What is asked of a server that was deleted."""
-_WHATEVER_IS_UNDER_WAY: Final = frozenset({"lease", "enter", "revoke"})
+_WHATEVER_IS_UNDER_WAY: Final = frozenset[Action]({"lease", "enter", "revoke"})
 """An operation says nothing about who may in, or who vouches for the server."""
-_WHILE_DELETING: Final = frozenset({"see", "delete", "enter", "revoke"})
+_WHILE_DELETING: Final = frozenset[Action]({"see", OperationKind.DELETE, "enter", "revoke"})
 """Nothing that could start a server of which the database is gone already, or write to its folder. Who may in stays as it is: a restore
 brings that back, too.
 """
@@ -97,10 +110,8 @@ def group_now(caller: Caller, name: str, directory: Directory) -> int | None:
     return groups_now(caller, [name], directory)[name]
 
 
-def refusal(caller: Caller, server: Server, action: str, *, settings: Settings, situation: Situation) -> ServiceError | None:
-    """Why the caller may not do that to the server now; None when it may. ``action``: one of ``ACTIONS``, ``see``, ``lease``, ``enter``,
-    ``revoke`` (another's token), ``purge``.
-    """
+def refusal(caller: Caller, server: Server, action: Action, *, settings: Settings, situation: Situation) -> ServiceError | None:
+    """Why the caller may not do that to the server now; None when it may."""
     hidden = unseen(caller, server)
     if hidden is not None:
         return hidden
@@ -113,18 +124,18 @@ def refusal(caller: Caller, server: Server, action: str, *, settings: Settings, 
     return _refusal_by_state(server, action, situation)
 
 
-def allowed(caller: Caller, server: Server, *, settings: Settings, situation: Situation) -> list[Action]:
+def allowed(caller: Caller, server: Server, *, settings: Settings, situation: Situation) -> list[Offered]:
     """What the caller may do to the server now."""
-    return [action for action in ACTIONS if refusal(caller, server, action, settings=settings, situation=situation) is None]
+    return [action for action in OFFERED if refusal(caller, server, action, settings=settings, situation=situation) is None]
 
 
-def _site_lets(caller: Caller, action: str, settings: Settings) -> bool:
+def _site_lets(caller: Caller, action: Action, settings: Settings) -> bool:
     if caller.admin or action in _OF_ALL_MEMBERS:
         return True
-    return action != "purge" and settings.manage_by == "members"
+    return action != OperationKind.PURGE and settings.manage_by == "members"
 
 
-def _refusal_by_state(server: Server, action: str, situation: Situation) -> ServiceError | None:
+def _refusal_by_state(server: Server, action: Action, situation: Situation) -> ServiceError | None:
     names = {"group": server.group_name, "env_name": server.env_name}
     if action == "see":
         return None
@@ -135,6 +146,6 @@ def _refusal_by_state(server: Server, action: str, situation: Situation) -> Serv
     busy = situation.under_way
     if busy is not None and action not in _WHATEVER_IS_UNDER_WAY:
         return ServiceError("server_busy", kind=busy.kind) if busy.kind != action or action in _EACH_ANOTHER else None
-    if action == "rollback" and (server.previous_until is None or server.previous_until <= now()):
+    if action == OperationKind.ROLLBACK and (server.previous_until is None or server.previous_until <= now()):
         return ServiceError("nothing_to_roll_back", **names)
     return None

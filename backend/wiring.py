@@ -30,6 +30,7 @@ from backend.snapshots import DatabaseCopies, PlainKeeper
 if TYPE_CHECKING:
     from prometheus_client.registry import CollectorRegistry
 
+    from backend.runtimes.containers import ContainerRuntime
     from backend.runtimes.docker import Engine
 
 
@@ -109,7 +110,7 @@ def make_identity(part: str, settings: Settings, registry: Registry) -> Identity
     return TokenCredentials(ApiTokens(registry)) if part == "token" else PeerCredentials()
 
 
-def _make_containers(settings: Settings) -> Runtime:
+def _make_containers(settings: Settings) -> ContainerRuntime:
     """The daemon is asked nothing here."""
     from backend import networks
     from backend.networks import install_id
@@ -163,10 +164,10 @@ def make_reconciler(settings: Settings) -> Reconciler:
     """The reconciler with everything that it reaches."""
     from backend.trial import HttpTrial
 
-    runtime = make_runtime(settings)
+    containers = _make_containers(settings) if settings.runtime == "docker" else None
     return Reconciler(
         registry=open_registry(settings),
-        runtime=runtime,
+        runtime=containers or make_runtime(settings),
         boxes=make_boxes(settings),
         store=make_store(settings),
         directory=make_directory(settings),
@@ -175,18 +176,12 @@ def make_reconciler(settings: Settings) -> Reconciler:
         settings=settings,
         kick=Kick(settings.kick_socket),
         keeper=make_keeper(settings),
-        chore=_chore(settings, runtime),
+        chore=_chore(settings, containers) if containers else None,
     )
 
 
-def _chore(settings: Settings, runtime: Runtime) -> Callable[[], None] | None:
+def _chore(settings: Settings, runtime: ContainerRuntime) -> Callable[[], None]:
     """Tell the processes that do not reach the daemon which images there are, and tidy up after one-off containers that were cut short."""
-    if settings.runtime != "docker":
-        return None
-    from backend.runtimes.containers import ContainerRuntime
-
-    if not isinstance(runtime, ContainerRuntime):
-        return None
 
     def chore() -> None:
         versions.publish(settings, runtime.versions())

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSche
 
 from backend.domain import ArtifactAccess, Desired, OperationKind, OperationState, Status, StepState
 from backend.leases import AtEnd
-from backend.policy import Action
+from backend.policy import Offered
 
 Time = Annotated[
     datetime,
@@ -178,7 +178,7 @@ class ServerView(Answer):
     operation: str | None
     leases: list[LeaseView]
     warnings: list[Reason]
-    allowed: list[Action]
+    allowed: list[Offered]
 
 
 class ServerList(Answer):

@@ -98,7 +98,7 @@ class Presenter:
     def _may_change_key(self, row: Server) -> bool:
         """Whether the policy lets the caller change the key, whatever is under way at this moment."""
         now = policy.Situation(group_now=self.groups_now.get(row.group_name))
-        return policy.refusal(self.caller, row, "storage", settings=self.settings, situation=now) is None
+        return policy.refusal(self.caller, row, OperationKind.STORAGE, settings=self.settings, situation=now) is None
 
     def _auth_file(self, row: Server) -> str:
         return str(self.settings.group_area / row.group_name / "aihub" / row.env_name / "yml" / "basic_auth.yml")

@@ -16,7 +16,7 @@ from backend.domain import Caller, Desired, OperationKind, Status
 from backend.errors import ServiceError
 from backend.kick import Kick
 from backend.passwords import Hasher
-from backend.policy import ACTIONS
+from backend.policy import OFFERED
 from backend.registry.models import AuditEntry, Operation, Port, Server, now
 from backend.secret import Secret
 from tests.service.edge.world import ADMIN, ALICE, BOB, BODY, GROUP, OTHER, World, make_world
@@ -332,7 +332,7 @@ def test_purge_is_the_admins_alone(world: World) -> None:
     with pytest.raises(ServiceError, match="not_allowed"):
         world.service.requests.purge(ALICE, GROUP.name, "wine", request_id=None)
     assert world.service.requests.purge(ADMIN, GROUP.name, "wine", request_id=None).server_id == server_id
-    assert "purge" not in ACTIONS
+    assert "purge" not in OFFERED
 
 
 def test_the_reconciler_is_kicked(world: World) -> None:
