@@ -9,9 +9,8 @@ import functools
 from pathlib import Path
 from typing import Final
 
-from babel.messages.pofile import read_po
 from flask import Request, g, session
-from mlwf.i18n import language_among
+from mlwf.i18n import language_among, parse_po
 
 from ood_app.settings import LANGUAGES
 
@@ -24,9 +23,8 @@ def catalogue(language: str) -> dict[str, str]:
     """Msgid to text in `language`; empty for English, whose texts are the msgids."""
     if language == "en":
         return {}
-    with (LOCALE / language / "LC_MESSAGES" / "console.po").open("rb") as file:
-        entries = read_po(file, locale=language)
-    return {str(entry.id): str(entry.string) for entry in entries if entry.id and entry.string and not entry.fuzzy}
+    entries = parse_po((LOCALE / language / "LC_MESSAGES" / "console.po").read_text("utf-8"))
+    return {msgid: text for msgid, text in entries.items() if text}
 
 
 def choose(request: Request, default: str) -> str:

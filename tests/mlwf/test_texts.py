@@ -91,6 +91,15 @@ def test_clicks_catalogue_is_compiled_from_what_stands_beside_it() -> None:
             assert compiled.gettext(str(each.id)) == each.string
 
 
+def test_our_reader_finds_in_a_catalogue_what_babels_finds() -> None:
+    """In the console's: Babel leaves the ``\\b`` of click's help as it is written, which gettext's own programs do not."""
+    file = ROOT / "ood_app/locale/ja/LC_MESSAGES/console.po"
+    with file.open("rb") as stream:
+        entries = [each for each in read_po(stream, locale="ja") if each.id]
+    assert [each.id for each in entries if each.fuzzy] == []
+    assert parse_po(file.read_text("utf-8")) == {str(each.id): str(each.string) for each in entries}
+
+
 def test_one_word_for_one_thing_in_japanese() -> None:
     """As the published walk-through has them."""
     catalogues = [path for path in ROOT.rglob("*.po") if not {".venv", "var", "build"} & set(path.relative_to(ROOT).parts)]
