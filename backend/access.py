@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from mlwf.secret import Secret
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -25,7 +26,6 @@ from backend.lookup import Ask, find, not_there, permitted
 from backend.ports import Directory
 from backend.registry.database import Registry
 from backend.registry.models import Server, Token, Visit, now
-from backend.secret import Secret
 from backend.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -9,6 +9,7 @@ import secrets
 from datetime import datetime, timedelta
 from typing import Final
 
+from mlwf.secret import Secret
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -16,7 +17,6 @@ from backend.domain import Caller
 from backend.errors import ServiceError
 from backend.registry.database import Registry
 from backend.registry.models import ApiToken, AuditEntry, now
-from backend.secret import Secret
 
 PREFIX: Final = "aihub"
 MOST_DAYS: Final = 366

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from backend.secret import Secret
+from mlwf.secret import Secret
 
 ENV_NAME: Final = r"^[a-z0-9][a-z0-9_-]{1,254}$"
 """2 to 255 characters, lower-case letters, digits, ``-`` and ``_``, first a letter or digit."""

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken
+from mlwf.secret import Secret
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.i18n import _
 from backend.registry.database import Registry
 from backend.registry.models import Operation, Server
-from backend.secret import Secret
 
 
 class KeyringError(Exception):

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import Final
 
 import bcrypt
+from mlwf.secret import Secret
 
 from backend.domain import User
 from backend.errors import ServiceError
-from backend.secret import Secret
 
 COST: Final = 12
 MOST_BYTES: Final = 72

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from mlwf.secret import Secret
+
 from backend.domain import Box, Caller, Group, Observation, Probe, SizeClass, Storage, StorageKey
-from backend.secret import Secret
 
 
 class Runtime(Protocol):

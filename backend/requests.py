@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
+from mlwf.secret import Secret
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -22,7 +23,6 @@ from backend.passwords import Hasher
 from backend.ports import Directory
 from backend.registry.database import Registry
 from backend.registry.models import Operation, Server
-from backend.secret import Secret
 from backend.settings import Settings
 from backend.trial_words import new_trial
 from backend.wishes import CreateWish, StorageWish, new_box_keys

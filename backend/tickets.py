@@ -14,8 +14,9 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from mlwf.secret import Secret
+
 from backend.domain import TicketKey
-from backend.secret import Secret
 
 TICKET_SECONDS: Final = 30.0
 SETTLED_SECONDS: Final = 60.0

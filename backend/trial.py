@@ -6,11 +6,11 @@ import secrets
 from typing import Any, Final
 
 import requests
+from mlwf.secret import Secret
 
 from backend import log as logs
 from backend.errors import ServiceError
 from backend.i18n import Told
-from backend.secret import Secret
 from backend.trial_words import USER
 
 SECONDS: Final = 60.0

@@ -5,9 +5,10 @@ from __future__ import annotations
 import secrets
 from typing import Final
 
+from mlwf.secret import Secret
+
 from backend.domain import new_server_id
 from backend.passwords import Hasher
-from backend.secret import Secret
 
 USER: Final = "upgrade-trial"
 FOLDER: Final = "aihub-upgrade-trial"

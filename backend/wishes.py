@@ -7,9 +7,9 @@ import secrets
 from dataclasses import dataclass
 
 from cryptography.fernet import Fernet
+from mlwf.secret import Secret
 
 from backend.domain import StorageKey
-from backend.secret import Secret
 
 
 @dataclass(frozen=True, kw_only=True)

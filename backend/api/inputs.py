@@ -6,13 +6,13 @@ import re
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
+from mlwf.secret import Secret
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
 from backend.domain import BUCKET_NAME, ENV_NAME, ArtifactAccess, StorageKey, bucket_name_is_valid
 from backend.leases import AtEnd, LeaseWish
 from backend.passwords import MOST_BYTES
-from backend.secret import Secret
 from backend.sizes import NAME as SIZE_NAME
 from backend.wishes import CreateWish, StorageWish
 

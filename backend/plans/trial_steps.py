@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from typing import Final
 
+from mlwf.secret import Secret
 from sqlalchemy import select
 
 from backend import portpool, sizes
@@ -16,7 +17,6 @@ from backend.plans.upgrade_state import about, has_taken_version, is_swapping, r
 from backend.plans.wanted import wanted_box
 from backend.plans.world import Work, World
 from backend.registry.models import Port, Server
-from backend.secret import Secret
 from backend.trial_words import FOLDER, USER
 
 MIGRATE_SECONDS: Final = 3600.0

@@ -6,11 +6,12 @@ import json
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+from mlwf.secret import Secret
+
 from backend import sizes, tickets, uidpool
 from backend.domain import Box, BoxKeys, BoxToken, Storage, StorageKey, User
 from backend.keyring import Keyring
 from backend.registry.models import Server
-from backend.secret import Secret
 from backend.settings import Settings
 
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 (inside a container)

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from mlwf.secret import Secret
 from sqlalchemy.orm import Session
 
 from backend.backoff import Backoff
@@ -20,7 +21,6 @@ from backend.plans.wanted import key_of, storage_of
 from backend.ports import BoxFiles, Directory, ObjectStore, Runtime, Trial
 from backend.registry.database import Registry
 from backend.registry.models import Server
-from backend.secret import Secret
 from backend.settings import Settings
 from backend.snapshots import DatabaseCopies
 from backend.sure_time import SureTime

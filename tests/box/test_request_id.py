@@ -8,10 +8,10 @@ from uuid import uuid4
 
 import pytest
 import requests
+from mlwf.secret import Secret
 
 from backend import log as logs
 from backend.runtimes.boxlogs import telling
-from backend.secret import Secret
 from backend.trial import HttpTrial
 from backend.trial_words import USER as TRIAL_USER
 from tests.support.box import MLFLOW_VERSION, PASSWORD, USER, Box, until, users_document

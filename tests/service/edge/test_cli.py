@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from mlwf.secret import Secret
 from sqlalchemy import select
 
 from backend import __version__
@@ -21,7 +22,6 @@ from backend.errors import ServiceError
 from backend.keyring import Keyring
 from backend.plans.world import read_payload
 from backend.registry.models import AuditEntry, Operation, now
-from backend.secret import Secret
 from backend.tickets import read_keys
 from demo.ports import free_ports
 from tests.service.edge.admin import Admin

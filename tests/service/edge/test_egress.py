@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mlwf.secret import Secret
 
 from backend import egress, networks, versions
 from backend.domain import StorageKey
 from backend.errors import ServiceError
 from backend.registry.models import Operation
-from backend.secret import Secret
 from backend.settings import Settings
 from backend.wishes import StorageWish
 from tests.service.edge.world import BODY, make_world

@@ -5,10 +5,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from mlwf.secret import Secret
 
 from backend.keyring import Keyring, KeyringError
 from backend.registry.models import Operation
-from backend.secret import Secret
 from tests.service.edge.world import World
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import bcrypt
 import pytest
 from cryptography.fernet import Fernet
+from mlwf.secret import Secret
 from sqlalchemy import func, select
 
 from backend.domain import Caller, Desired, OperationKind, Status
@@ -18,7 +19,6 @@ from backend.kick import Kick
 from backend.passwords import Hasher
 from backend.policy import OFFERED
 from backend.registry.models import AuditEntry, Operation, Port, Server, now
-from backend.secret import Secret
 from tests.service.edge.world import ADMIN, ALICE, BOB, BODY, GROUP, OTHER, World, make_world
 
 WINE = "/api/v1/servers/gaa50000/wine"

@@ -17,12 +17,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from mlwf.secret import Secret
 
 from backend.domain import Storage, StorageKey
 from backend.errors import ServiceError
 from backend.s3 import S3
 from backend.s3_errors import Target, from_answer
-from backend.secret import Secret
 from demo.ports import free_ports
 from demo.store import StoreUser
 from tests.support.s3 import S3Store

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from mlwf.secret import Secret
 
 from backend.domain import Box, BoxKeys, BoxToken, StorageKey, User, new_server_id
 from backend.ports import BoxFiles
-from backend.secret import Secret
 
 UIDS = (1_900_019_000, 1_900_019_001)
 """For boxes whose folders have owners of their own; the others take no notice."""

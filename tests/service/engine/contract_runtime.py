@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from mlwf.secret import Secret
 
 from backend.boxfiles import BoxDirectories
 from backend.domain import Box, BoxKeys, BoxState, Observation, StorageKey, new_server_id
 from backend.errors import ServiceError
 from backend.ports import Runtime
-from backend.secret import Secret
 from tests.service.engine.support import SIZE, VERSION, schema_of, until
 
 

@@ -16,10 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mlwf.secret import Secret
+
 from backend import networks, versions, wiring
 from backend.networks import install_id
 from backend.runtimes.docker import Engine
-from backend.secret import Secret
 from backend.trial import HttpTrial
 from backend.wishes import CreateWish
 from demo.ports import free_range

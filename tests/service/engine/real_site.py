@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from mlwf.secret import Secret
 
 from backend.domain import BoxState, StorageKey
 from backend.registry.models import Operation, Server
 from backend.runtimes.process import ProcessRuntime
 from backend.s3 import S3
-from backend.secret import Secret
 from backend.trial import HttpTrial
 from backend.wishes import CreateWish
 from tests.service.engine.support import ALICE, GROUP, Site, until

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlwf.secret import Secret
 from sqlalchemy import Column, Table, select
 
 from backend.boxfiles import BoxDirectories, config_of
@@ -25,7 +26,6 @@ from backend.reconciler import Reconciler
 from backend.registry.database import Registry
 from backend.registry.models import Base, Operation, Port, Server
 from backend.requests import Requests
-from backend.secret import Secret
 from backend.settings import Settings
 from backend.snapshots import DatabaseCopies
 from backend.sure_time import SureTime

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlwf.secret import Secret
 
 from backend import atomic
 from backend.boxfiles import BoxDirectories
 from backend.domain import StorageKey, User
 from backend.errors import ServiceError
-from backend.secret import Secret
 from tests.service.engine.contract_boxfiles import BoxFilesContract, box_of
 
 ID = "k3v9x2m7q4ab"

@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import Iterator
 
 import pytest
+from mlwf.secret import Secret
 
 from backend.domain import StorageKey
 from backend.s3 import S3
-from backend.secret import Secret
 from backend.wishes import CreateWish
 from tests.service.engine.contract_upgrade import MISLABELLED, Before, UpgradeContract, something_is_in
 from tests.service.engine.docker_site import docker_site, state_folder

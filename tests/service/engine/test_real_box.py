@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlwf.secret import Secret
 
 from backend.domain import StorageKey
 from backend.runtimes.proctable import guard_pid, processes_of
-from backend.secret import Secret
 from backend.wishes import StorageWish
 from tests.service.engine.real_site import RealSite, running_site
 from tests.service.engine.support import ALICE, GROUP, until
