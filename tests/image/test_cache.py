@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from mlwf.ending import Terminated
 from mlwf.errors import MlwfError
-from mlwf.export import lease
+from mlwf.export import lease_file
 from mlwf.image.cache import CONTENT, LEASES, NOTE, Cache, remove_tree
 from mlwf.image.cache_space import IN_USE_SECONDS, prune
 from mlwf.image.steps import Steps
@@ -219,10 +219,10 @@ def test_a_job_elsewhere_that_stands_still_keeps_its_work_for_a_day(cache: Cache
     """As one that the batch system has suspended: what it made for hours was removed under it after minutes."""
     with cache.work() as work:
         (lease_of_work,) = (cache.root / LEASES).iterdir()
-        lease_of_work.write_text(json.dumps({**lease.whoami(), "host": "another"}))
+        lease_of_work.write_text(json.dumps({**lease_file.whoami(), "host": "another"}))
         other = cache.root / LEASES / "image-1"
         other.write_text(lease_of_work.read_text())
-        for age, left in ((lease.OVER_SECONDS + 60, True), (25 * 3600.0, False)):
+        for age, left in ((lease_file.OVER_SECONDS + 60, True), (25 * 3600.0, False)):
             for each in (lease_of_work, other):
                 if each.exists():
                     os.utime(each, (time.time() - age,) * 2)
@@ -233,7 +233,7 @@ def test_a_job_elsewhere_that_stands_still_keeps_its_work_for_a_day(cache: Cache
 ALONE = """
 import os, sys
 from pathlib import Path
-from mlwf.export.lease import hold
+from mlwf.export.lease_file import hold
 file, inside = Path(sys.argv[1]), Path(sys.argv[2])
 for round in range(25):
     with hold(file, pause=0.001):
@@ -244,7 +244,7 @@ for round in range(25):
 
 def test_one_holder_at_a_time_and_the_dead_give_way(tmp_path: Path, python: Start) -> None:
     file = tmp_path / "lease"
-    file.write_text(json.dumps({**lease.whoami(), "pid": 2**22 + 1, "started": 7}))  # of a process that is not there
+    file.write_text(json.dumps({**lease_file.whoami(), "pid": 2**22 + 1, "started": 7}))  # of a process that is not there
     holders = [python(ALONE, file, tmp_path / "inside") for _number in range(4)]
     for holder in holders:
         _out, err = holder.communicate(timeout=DEADLINE)
@@ -255,26 +255,26 @@ def test_one_holder_at_a_time_and_the_dead_give_way(tmp_path: Path, python: Star
 def test_a_lease_that_was_moved_while_its_holder_let_go_is_nobodys(tmp_path: Path) -> None:
     """Who took it for a dead one's puts it back, when its holder has left already and still lives."""
     file, aside = tmp_path / "lease", tmp_path / "aside"
-    with lease.hold(file):
+    with lease_file.hold(file):
         file.rename(aside)
-    assert lease.is_over(aside)
+    assert lease_file.is_over(aside)
     aside.rename(file)
-    with lease.hold(file, waits=lambda: pytest.fail("for nobody")):
+    with lease_file.hold(file, waits=lambda: pytest.fail("for nobody")):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
 def test_who_waits_long_asks_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, pauses = tmp_path / "lease", []
-    file.write_text(json.dumps({**lease.whoami(), "host": "another"}))
+    file.write_text(json.dumps({**lease_file.whoami(), "host": "another"}))
 
     def sleep(seconds: float) -> None:
         pauses.append(seconds)
         if len(pauses) == 30:
             file.unlink()
 
-    monkeypatch.setattr(lease.time, "sleep", sleep)
-    with lease.hold(file):
+    monkeypatch.setattr(lease_file.time, "sleep", sleep)
+    with lease_file.hold(file):
         pass
     assert pauses[0] <= 0.1
     assert len(pauses) == 30
@@ -287,7 +287,7 @@ def test_a_file_system_without_hard_links(cache: Cache, tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "link", link)
     with cache.lock("k"), cache.work() as work:
-        assert not lease.is_over(cache.root / "leases/k")
+        assert not lease_file.is_over(cache.root / "leases/k")
         cache.put("images", "k", file_of(work))
     assert cache.get("images", "k")
     assert list((cache.root / "leases").iterdir()) == []
@@ -295,27 +295,27 @@ def test_a_file_system_without_hard_links(cache: Cache, tmp_path: Path, monkeypa
 
 def test_a_number_that_another_process_has_now_is_not_the_holder(tmp_path: Path) -> None:
     file = tmp_path / "lease"
-    file.write_text(json.dumps({**lease.whoami(), "started": 1}))
-    assert lease.is_over(file)
-    file.write_text(json.dumps(lease.whoami()))
-    assert not lease.is_over(file)
+    file.write_text(json.dumps({**lease_file.whoami(), "started": 1}))
+    assert lease_file.is_over(file)
+    file.write_text(json.dumps(lease_file.whoami()))
+    assert not lease_file.is_over(file)
 
 
 @pytest.mark.parametrize("text", [json.dumps({"host": "node-17", "pid": 1, "started": 1}), "", "{", "[]"])
 def test_a_holder_elsewhere_is_believed_until_it_is_silent_for_minutes(tmp_path: Path, text: str) -> None:
     file = tmp_path / "lease"
     file.write_text(text)
-    assert not lease.is_over(file)
-    old = time.time() - lease.OVER_SECONDS - 5
+    assert not lease_file.is_over(file)
+    old = time.time() - lease_file.OVER_SECONDS - 5
     os.utime(file, (old, old))
-    assert lease.is_over(file)
-    assert not lease.is_over(tmp_path / "none")
+    assert lease_file.is_over(file)
+    assert not lease_file.is_over(tmp_path / "none")
 
 
 def test_a_lease_is_renewed_and_its_waiter_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.02)
+    monkeypatch.setattr(lease_file, "RENEW_SECONDS", 0.02)
     file, told = tmp_path / "lease", []
-    with lease.hold(file):
+    with lease_file.hold(file):
         os.utime(file, (1, 1))
         until(lambda: file.stat().st_mtime > 1)
 
@@ -323,7 +323,7 @@ def test_a_lease_is_renewed_and_its_waiter_told(tmp_path: Path, monkeypatch: pyt
             told.append("waiting")
             file.unlink()
 
-        with lease.hold(file, waits=waits):
+        with lease_file.hold(file, waits=waits):
             assert told == ["waiting"]
 
 

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlwf.errors import MlwfError
-from mlwf.export import lease
+from mlwf.export import lease_file
 from mlwf.export.gzip_stream import BLOCK, ParallelGzip
 from mlwf.export.paths import UnsafePathError, check_path, check_tree
 from mlwf.export.tarball import TarWriter, with_directories
@@ -219,7 +219,7 @@ def test_the_next_run_removes_what_a_killed_one_left(folder: Path, run_of: Calla
 
 
 def test_what_may_be_at_work_or_is_a_strangers_stays(folder: Path) -> None:
-    mark = json.dumps({**lease.whoami(), "host": "node-17"})
+    mark = json.dumps({**lease_file.whoami(), "host": "node-17"})
     elsewhere, linked, bare = (folder / f".{PREFIX}2026112409000{number}.partial" for number in range(3))
     for path in (elsewhere, bare, folder / "kept"):
         path.mkdir()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from mlwf.errors import MlwfError
-from mlwf.export.lease import hold, is_over
+from mlwf.export.lease_file import hold, is_over
 from mlwf.export.tarball import DIRECTORY_MODE
 from mlwf.i18n import _
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mlwf.ending import Terminated
 from mlwf.errors import MlwfError
-from mlwf.export.lease import OVER_SECONDS, hold, is_over
+from mlwf.export.lease_file import OVER_SECONDS, hold, is_over
 from mlwf.export.workspace import SILENT_SECONDS
 from mlwf.i18n import _
 

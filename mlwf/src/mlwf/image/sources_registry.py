@@ -4,7 +4,6 @@ import re
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import unquote
 
 from mlwf.errors import WrongUseError
@@ -12,14 +11,9 @@ from mlwf.export.registry import ModelVersion
 from mlwf.export.run import Wanted, fetch_artifacts
 from mlwf.i18n import _
 from mlwf.image.cache import remove_tree
+from mlwf.image.sources import Progress
 
 MODEL = re.compile(r"models:/+(?P<name>[^/@]+)(?:/(?P<number>[0-9]+)|@(?P<alias>[^/@]+))")
-
-
-class Progress(Protocol):
-    def begins(self, total: int | None) -> None: ...
-
-    def arrived(self, count: int) -> None: ...
 
 
 class _Report:

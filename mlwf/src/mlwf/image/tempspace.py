@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlwf.errors import MlwfError
-from mlwf.export.lease import hold, is_over
+from mlwf.export.lease_file import hold, is_over
 from mlwf.export.workspace import SILENT_SECONDS, is_mine
 from mlwf.i18n import _
 from mlwf.image.cache import remove_tree

@@ -1,4 +1,4 @@
-"""A lease: a file that says who works on something, renewed while its holder lives. It needs no locks of the file system (NFS, Lustre).
+"""A lease file says who works on something, and is renewed while its holder lives. It needs no locks of the file system (NFS, Lustre).
 
 Two holders at once are possible where a file system loses an exclusive create or a holder stands still for minutes: whoever uses leases
 must bear that. In the cache it costs double work, since entries appear by one rename.
