@@ -59,12 +59,12 @@ def test_one_base_image_for_the_gpu_is_recommended_everywhere() -> None:
     assert places <= named[BASE_CONTAINER_URL]
 
 
-@pytest.mark.parametrize("room", ["backend", "ood_app"])
-def test_the_map_of_a_room_names_each_of_its_modules_once(room: str) -> None:
+@pytest.mark.parametrize(("room", "top"), [("backend", "backend"), ("ood_app", "ood_app"), ("mlwf", "mlwf/src/mlwf")])
+def test_the_map_of_a_room_names_each_of_its_modules_once(room: str, top: str) -> None:
     _, _, after = (ROOT / room / "README.md").read_text("utf-8").partition("\n## What lies where\n")
     named: list[str] = []
     for row in re.findall(r"^\|.*\|$", after, flags=re.MULTILINE):
         folder = re.match(r"\| `(\w+/)`", row)
         named += [(folder[1] if folder else "") + name for name in re.findall(r"`(\w+\.py)`", row)]
-    modules = [file.relative_to(room) for file in files(f"{room}/*.py") if file.name != "__init__.py" and "migrations" not in file.parts]
+    modules = [file.relative_to(top) for file in files(f"{top}/*.py") if file.name != "__init__.py" and "migrations" not in file.parts]
     assert sorted(named) == sorted(map(str, modules))
