@@ -44,6 +44,15 @@ def test_removed_users_are_out_within_two_seconds_and_the_others_stay(own_box: M
     assert min(seconds[1:]) <= 2, seconds
 
 
+def test_whoever_asks_for_its_health_after_a_change_waits_for_no_look(own_box: MakeBox) -> None:
+    box = own_box()
+    box.start()
+    for number in range(6):  # that the look of each second is just then happens once perhaps
+        box.write_users({f"user{number}": PASSWORD})
+        assert box.health()["config"]["users.json"] == (box.home / "config" / "users.json").stat().st_mtime_ns
+        assert box.request("GET", "/-/info", auth=(f"user{number}", PASSWORD)).status_code == 200
+
+
 def test_a_broken_users_file_leaves_the_last_good_one(own_box: MakeBox) -> None:
     box = own_box()
     box.start()

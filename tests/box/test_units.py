@@ -279,15 +279,15 @@ def test_a_file_that_is_refused_is_tried_again_and_not_said_to_be_taken_over(tmp
     watch.take_over([file])
     assert watch.replaced_at() == {file: None, others: None}
     file.write_text("1")
-    watch._look()
-    watch._look()
+    watch.look()
+    watch.look()
     assert (said, watch.replaced_at()[file]) == (["no room", "no room"], None)
     file.write_text("22")
-    watch._look()
+    watch.look()
     assert (said, watch.replaced_at()[file]) == (["no room"] * 3, None)
-    watch._look()
+    watch.look()
     assert watch.replaced_at()[file] == file.stat().st_mtime_ns
-    watch._look()
+    watch.look()
     assert len(calls) == 5
 
 

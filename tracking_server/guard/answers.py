@@ -68,13 +68,14 @@ class Answers:
         identify(self._schemes, request, tell, closed=self._closed())
 
     def _health(self, _request: Request, respond: Respond) -> None:
+        config = self._config()  # first: a new file may change all else
         settings, state = self._settings(), self._mlflow.state
         document = {
             "server_id": settings.server_id,
             "state": state.value,
             "mlflow_version": settings.mlflow_version,
             "reason": self._mlflow.reason if state is State.FAILED else None,
-            "config": self._config(),
+            "config": config,
         }
         respond(Response.of_json(document, 503 if state is State.FAILED else 200, _NOT_STORED))
 

@@ -194,6 +194,8 @@ class Guard:
         return settings
 
     def _config_taken_over(self) -> dict[str, int | None]:
+        """Whoever asks has often just replaced a file, and waits for it."""
+        self._watch.look()
         return {path.relative_to(self._box.config).as_posix(): when for path, when in self._watch.replaced_at().items()}
 
     def _restart_mlflow(self, why: str) -> None:

@@ -1,4 +1,4 @@
-"""Files that others replace by rename: looked at every second."""
+"""Files that others replace by rename: looked at every second, and when somebody asks what is in force."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Watch:
         self._log = log
         self._marks = {path: mark_of(path) for path in calls}
         self._refused: dict[Path, Mark] = {}
-        self._loop.later(SECONDS, self._look)
+        self._loop.later(SECONDS, self._every_second)
 
     def take_over(self, paths: Iterable[Path]) -> None:
         """Call the functions of these files now, changed or not."""
@@ -45,8 +45,12 @@ class Watch:
         """The files that were taken over, each with its time (ns) of modification; None: it was not there, or could not be."""
         return {path: mark and mark[1] for path, mark in self._marks.items()}
 
-    def _look(self) -> None:
-        self._loop.later(SECONDS, self._look)
+    def _every_second(self) -> None:
+        self._loop.later(SECONDS, self._every_second)
+        self.look()
+
+    def look(self) -> None:
+        """Take over now what was replaced since the last look."""
         for path in self._calls:
             mark = mark_of(path)
             if mark != self._marks[path] or path in self._refused:
