@@ -4,7 +4,7 @@ import json
 import os
 import re
 import stat
-import time
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -97,7 +97,7 @@ def load_base(file: Path) -> Base:
 
 @dataclass(frozen=True)
 class Unpacked:
-    """A base in the folder `root`, which programs can be run in. `started`: when its making began."""
+    """A base in the folder `root`, which programs can be run in. `started`: when its making began, by the clock that its files have."""
 
     root: Path
     facts: BaseFacts
@@ -108,7 +108,7 @@ def unpack(
     kit: Kit, source: str, *, shown: str, named: str, digest: str, folder: Path, http: bool = False, login: Login | None = None
 ) -> Unpacked:
     """Makes `folder`/base from what the tool calls `source`, the user `shown`, and the labels `named`. Raises MlwfError."""
-    started = time.time()
+    started = _clock_of(folder)
     root = folder / "base"
     kit.tool.build_sandbox(kit.runner, source, root, shown=shown, tmpdir=folder, http=http, login=login)
     if os.path.lexists(root / OURS):
@@ -116,6 +116,12 @@ def unpack(
             _("The base image has a /{name} already").format(name=OURS), cure=_("Take a base image that was not made by this tool.")
         )
     return Unpacked(root, _probe(kit, root, named, digest), started)
+
+
+def _clock_of(folder: Path) -> float:
+    """What time it is for the files in the folder. A shared file system has another machine's clock, which may be behind."""
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        return Path(made).lstat().st_mtime
 
 
 def pack_base(squash: Squash, runner: Runner, base: Unpacked, target: Path) -> None:
