@@ -237,13 +237,14 @@ class Client:
         deadline = time.monotonic() + timeout
         if on_change:
             on_change(operation)
-        pause = 0.1
+        quiet = 0.0  # for how long nothing has changed
         while not operation.finished:
             if time.monotonic() >= deadline:
                 raise StillRunningError(operation)
+            pause = min(max(0.1, quiet / 8), 2.0)  # an end is seen soon, as time goes by in which one waits
             sleep(pause)
             latest = self._look(operation, deadline)
-            pause = 0.1 if latest.raw != operation.raw else min(pause * 1.5, 2.0)
+            quiet = 0.0 if latest.raw != operation.raw else quiet + pause
             if on_change and latest.raw != operation.raw:
                 on_change(latest)
             operation = latest
