@@ -108,6 +108,11 @@ def test_the_exact_python_of_a_site_is_the_images_in_a_job_without_network(
     labels = json.loads(ground.run([ground.tool, "inspect", "--json", image]).stdout)["data"]["attributes"]["labels"]
     assert (labels["mlwf.python"], labels["mlwf.python-origin"]) == (movable.VERSION, "site")
     ask = "import six, sys; print(sys.version.split()[0], sys.base_prefix, six.__file__)"
-    said = ground.run([ground.tool, "exec", image, "python", "-c", ask])
+    modules = ground.home / "modules"  # as a site's environment modules name theirs
+    modules.mkdir()
+    (modules / "six.py").write_text("")
+    ground.give(modules)
+    seen = ["--bind", modules, "--pwd", "/"]
+    said = ground.run([ground.tool, "exec", *seen, image, "python", "-c", ask], PYTHONPATH=str(modules), PYTHONHOME=str(modules))
     place = f"/mlwf/env/lib/python{movable.MINOR}/site-packages/six.py"
     assert said.stdout == f"{movable.VERSION} /mlwf/python {place}\n", said.stderr

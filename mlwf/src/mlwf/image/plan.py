@@ -27,7 +27,7 @@ from mlwf.image.steps import Meter
 from mlwf.image.tempspace import find_tempspace, sweep_tempspace, temporary_folder
 
 # The layout of what we write: a change of it makes every cached image a stranger.
-FORMAT = "5"
+FORMAT = "6"
 LEAST_SPACE = 1 << 30
 LAYERED = frozenset({"docker", "oci"})
 
