@@ -47,13 +47,14 @@ class Watch:
 
     def _every_second(self) -> None:
         self._loop.later(SECONDS, self._every_second)
-        self.look()
+        self.look(again=True)
 
-    def look(self) -> None:
-        """Take over now what was replaced since the last look."""
+    def look(self, *, again: bool = False) -> None:
+        """Take over now what was replaced since the last look. `again`: also try once more what was refused, which may cost much."""
         for path in self._calls:
             mark = mark_of(path)
-            if mark != self._marks[path] or path in self._refused:
+            known = self._refused.get(path, self._marks[path])
+            if mark != known or (again and path in self._refused):
                 self._take_over(path, mark)
 
     def _take_over(self, path: Path, mark: Mark) -> None:
