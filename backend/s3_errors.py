@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+
+from mlwf.system_error import causes
 
 from backend.domain import Storage
 from backend.errors import ServiceError
@@ -69,10 +71,10 @@ def _by_status(code: str, status: int, target: Target) -> ServiceError:
 
 def from_connection(error: BaseException, target: Target) -> ServiceError:
     """No answer at all, or one that cannot be read."""
-    causes = list(_causes(error))
-    names = {type(cause).__name__ for cause in causes}
+    found = list(causes(error))
+    names = {type(cause).__name__ for cause in found}
     for kinds, words, code, why in _SILENCES:
-        if names & words or any(isinstance(cause, kinds) for cause in causes):
+        if names & words or any(isinstance(cause, kinds) for cause in found):
             return ServiceError(code, endpoint=target.endpoint, why=why)
     return ServiceError("storage_unreachable", endpoint=target.endpoint, why="the connection failed")
 
@@ -98,20 +100,6 @@ def too_late(target: Target) -> ServiceError:
 def not_s3(target: Target, why: str) -> ServiceError:
     """Something answers, but no S3."""
     return ServiceError("storage_not_s3", endpoint=target.endpoint, why=why)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and all that it was wrapped around, by botocore (``kwargs``), urllib3 (``reason``, ``args``) and Python itself."""
-    waiting: list[BaseException] = [error]
-    seen: set[int] = set()
-    while waiting:
-        each = waiting.pop()
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        yield each
-        inner = (*each.args, each.__cause__, each.__context__, getattr(each, "reason", None), *getattr(each, "kwargs", {}).values())
-        waiting.extend(part for part in inner if isinstance(part, BaseException))
 
 
 def _word(code: str) -> str:

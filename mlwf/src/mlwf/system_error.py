@@ -1,10 +1,12 @@
-"""Reading the errors of requests and urllib3."""
+"""Reading the errors that libraries wrap around one another."""
+
+from collections.abc import Iterator
 
 import requests
 
 
-def system_error(error: BaseException) -> OSError | None:
-    """The operating system's own error at the bottom of what requests and urllib3 wrapped around it."""
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and all that it was wrapped around, by botocore (`kwargs`), urllib3 (`reason`, `args`) and Python itself."""
     waiting: list[BaseException] = [error]
     seen: set[int] = set()
     while waiting:
@@ -12,7 +14,12 @@ def system_error(error: BaseException) -> OSError | None:
         if id(each) in seen:
             continue
         seen.add(id(each))
-        if isinstance(each, OSError) and not isinstance(each, requests.RequestException):
-            return each
-        waiting.extend(arg for arg in (*each.args, each.__cause__, each.__context__) if isinstance(arg, BaseException))
-    return None
+        yield each
+        inner = (*each.args, each.__cause__, each.__context__, getattr(each, "reason", None), *getattr(each, "kwargs", {}).values())
+        waiting.extend(part for part in inner if isinstance(part, BaseException))
+
+
+def system_error(error: BaseException) -> OSError | None:
+    """The operating system's own error at the bottom of what requests and urllib3 wrapped around it."""
+    own = (each for each in causes(error) if isinstance(each, OSError) and not isinstance(each, requests.RequestException))
+    return next(own, None)
