@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from mlwf.ending import Terminated
 from mlwf.errors import MlwfError
-from mlwf.export import lease_file
 from mlwf.image.cache import CONTENT, LEASES, NOTE, Cache, remove_tree
 from mlwf.image.cache_space import IN_USE_SECONDS, prune
 from mlwf.image.steps import Steps
 from mlwf.image_cli import TerminalReporter
+from mlwf.transfer import lease_file
 from rich.console import Console
 
 from tests.image.conftest import file_of
@@ -233,7 +233,7 @@ def test_a_job_elsewhere_that_stands_still_keeps_its_work_for_a_day(cache: Cache
 ALONE = """
 import os, sys
 from pathlib import Path
-from mlwf.export.lease_file import hold
+from mlwf.transfer.lease_file import hold
 file, inside = Path(sys.argv[1]), Path(sys.argv[2])
 for round in range(25):
     with hold(file, pause=0.001):

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from mlwf.errors import MlwfError
 from mlwf.export.run import Wanted, export
-from mlwf.export.workspace import Workspace
 from mlwf.export_cli import TerminalReporter
 from mlwf.report import stderr
+from mlwf.transfer.workspace import Workspace
 
 from tests.mlwf.exporting import arguments, members, nothing_left, run, surroundings, the_package
 from tests.mlwf.faults import Fault, FaultyProxy

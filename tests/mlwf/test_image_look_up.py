@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 
 import pytest
 from mlwf.errors import MlwfError
-from mlwf.export.workspace import Workspace
 from mlwf.image.base import BaseFacts, ComingBase
 from mlwf.image.base_registry import MAX_MANIFEST, registry_digest
 from mlwf.image.base_size import ARCHITECTURES, layers_size, layout_manifest
@@ -28,6 +27,7 @@ from mlwf.image.lock import Lock
 from mlwf.image.plan import Wanted, _address, _base_key, _image_key, _pinned, look_up
 from mlwf.image.process import Runner
 from mlwf.image.pythons import Python
+from mlwf.transfer.workspace import Workspace
 
 from tests.image.conftest import package_files, packed
 from tests.mlwf.test_image_parts import fake_tool, run_command

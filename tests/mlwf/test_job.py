@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.export.run import Wanted
-from mlwf.export.session import tracking_session
 from mlwf.job.progress import Progress
 from mlwf.job.request import RULES, JobRequest, read_request
 from mlwf.job.tasks import _follow
+from mlwf.transfer.session import tracking_session
 
 from tests.mlwf.fake_service import FakeService
 from tests.mlwf.tracking import Tracking

@@ -19,11 +19,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlwf.errors import MlwfError
-from mlwf.export import lease_file
 from mlwf.export.gzip_stream import BLOCK, ParallelGzip
-from mlwf.export.paths import UnsafePathError, check_path, check_tree
 from mlwf.export.tarball import TarWriter, with_directories
-from mlwf.export.workspace import PREFIX, SILENT_SECONDS, Workspace
+from mlwf.transfer import lease_file
+from mlwf.transfer.paths import UnsafePathError, check_path, check_tree
+from mlwf.transfer.workspace import PREFIX, SILENT_SECONDS, Workspace
 
 TEXT = b"".join(path.read_bytes() for path in sorted(Path(subprocess.__file__).parent.glob("[a-p]*.py")))[: 6 << 20]
 WEIGHTS = random.Random(1).randbytes(3 << 20)  # noqa: S311  # the same bytes each time
@@ -175,7 +175,7 @@ def test_a_failure_removes_everything(folder: Path) -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from mlwf.export.workspace import Workspace
+from mlwf.transfer.workspace import Workspace
 with Workspace(Path(sys.argv[1]), prefix=sys.argv[2]) as space:
     (space.path / "model").mkdir(0o750)
     (space.path / "model" / "weights").write_text("half")

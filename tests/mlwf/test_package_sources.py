@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from mlwf.errors import MlwfError
-from mlwf.export import download
 from mlwf.image.cache import Cache
 from mlwf.image.kept_package import keep_package, kept_package
 from mlwf.image.sources import fetch_files
+from mlwf.transfer import download
 
 from tests.image.conftest import package_files, packed
 from tests.image.web import Web

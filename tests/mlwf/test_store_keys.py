@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from mlwf.export.store import Signer, StoreError
+from mlwf.transfer.store import Signer, StoreError
 
 ROLE = """
 [profile role]

@@ -10,7 +10,7 @@ from mlwf.cli_support import Target
 from mlwf.cli_token import make
 from mlwf.client import Client
 from mlwf.errors import MlwfError
-from mlwf.export.session import tracking_session
+from mlwf.transfer.session import tracking_session
 
 from tests.mlwf.fake_service import FakeService
 

@@ -15,10 +15,10 @@ from mlwf.cli_support import Target, follow, key_options, keys, stacktrace_optio
 from mlwf.cli_token import lifetime, lifetime_options, make
 from mlwf.client import Client
 from mlwf.errors import MlwfError, WrongUseError
-from mlwf.export.session import file_before_token
 from mlwf.i18n import _
 from mlwf.report import stderr
 from mlwf.settings import environment
+from mlwf.transfer.session import file_before_token
 
 
 @click.command(

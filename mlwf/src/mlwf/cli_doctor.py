@@ -11,9 +11,9 @@ from mlwf.doctor.findings import Check, Finding, as_json, look
 from mlwf.doctor.node_checks import Node
 from mlwf.doctor.server_checks import Server, installed_mlflow
 from mlwf.doctor.store_checks import Bucket
-from mlwf.export.session import base_url
 from mlwf.i18n import _
 from mlwf.settings import environment
+from mlwf.transfer.session import base_url
 
 MARKS = {"ok": ("✓", "green"), "note": ("·", "yellow"), "failed": ("✗", "bold red")}
 SECONDS = 5.0

@@ -11,10 +11,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from mlwf.doctor.findings import Check, Failed, Noted
 from mlwf.doctor.server_checks import Server
 from mlwf.errors import MlwfError
-from mlwf.export.store import endpoint_of
 from mlwf.i18n import _
 from mlwf.publish.place import Place, s3_client, store_errors
 from mlwf.publish.upload import Store
+from mlwf.transfer.store import endpoint_of
 
 PART = b"x"
 

@@ -8,8 +8,8 @@ from typing import Any
 import requests
 
 from mlwf.errors import MlwfError
-from mlwf.export.http import RefusedError, Request, TransientError, body, opened, retried
 from mlwf.i18n import _
+from mlwf.transfer.http import RefusedError, Request, TransientError, body, opened, retried
 
 MAX_ANSWER = 64 << 20
 Json = dict[str, Any]

@@ -6,8 +6,8 @@ from typing import Any
 
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.export.api import Json, RegistryError, TrackingApi
-from mlwf.export.paths import check_path
 from mlwf.i18n import _
+from mlwf.transfer.paths import check_path
 
 MAX_HOPS = 6
 SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*):")

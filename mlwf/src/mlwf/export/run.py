@@ -13,16 +13,17 @@ from mlwf import info
 from mlwf.errors import MlwfError
 from mlwf.export import card
 from mlwf.export.api import RegistryError, TrackingApi
-from mlwf.export.download import Download
 from mlwf.export.gzip_stream import ParallelGzip
-from mlwf.export.paths import check_tree
 from mlwf.export.registry import Location, ModelVersion, find
-from mlwf.export.session import base_url, tracking_session
-from mlwf.export.sources import RemoteFile, ServerSource, Source
-from mlwf.export.store import StoreError, StoreSource, endpoint_of
-from mlwf.export.tarball import DIRECTORY_MODE, FILE_MODE, TarWriter, with_directories
-from mlwf.export.workspace import Workspace
+from mlwf.export.server_source import ServerSource
+from mlwf.export.tarball import TarWriter, with_directories
 from mlwf.i18n import _
+from mlwf.transfer.download import Download
+from mlwf.transfer.paths import check_tree
+from mlwf.transfer.session import base_url, tracking_session
+from mlwf.transfer.source import RemoteFile, Source
+from mlwf.transfer.store import StoreError, StoreSource, endpoint_of
+from mlwf.transfer.workspace import DIRECTORY_MODE, FILE_MODE, Workspace
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-DIRECTORY_MODE = 0o750
-FILE_MODE = 0o640
+from mlwf.transfer.workspace import DIRECTORY_MODE, FILE_MODE
 
 
 class Sink(Protocol):

@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 import requests
 
 from mlwf.errors import MlwfError
-from mlwf.export.session import plain_session
 from mlwf.i18n import _
 from mlwf.image.docker_reference import DOCKER_HUB, DockerReference
 from mlwf.secret import Secret
 from mlwf.system_error import system_error
+from mlwf.transfer.session import plain_session
 
 HUB_ADDRESS = "registry-1.docker.io"
 TIMEOUT = (10.0, 60.0)

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from mlwf.ending import Terminated
 from mlwf.errors import MlwfError
-from mlwf.export.lease_file import OVER_SECONDS, hold, is_over
-from mlwf.export.workspace import SILENT_SECONDS
 from mlwf.i18n import _
+from mlwf.transfer.lease_file import OVER_SECONDS, hold, is_over
+from mlwf.transfer.workspace import SILENT_SECONDS
 
 CONTENT, NOTE = "content", "note.json"
 LEASES, WORK = "leases", "work"

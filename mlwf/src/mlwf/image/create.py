@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlwf.errors import MlwfError, with_cure
-from mlwf.export.tarball import DIRECTORY_MODE, FILE_MODE
-from mlwf.export.workspace import Workspace, check_space
 from mlwf.i18n import _
 from mlwf.image import sif
 from mlwf.image.allocation import megabytes, processors
@@ -35,6 +33,7 @@ from mlwf.image.sources import check_source
 from mlwf.image.squash import Squash
 from mlwf.image.steps import Meter, Reporter, Steps
 from mlwf.image.tool import find_mksquashfs, find_tool
+from mlwf.transfer.workspace import DIRECTORY_MODE, FILE_MODE, Workspace, check_space
 
 PREFIX = "MLWFCreateImage_"
 IMAGE, LOG = "container.simg", "build.log"

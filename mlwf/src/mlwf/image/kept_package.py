@@ -52,7 +52,7 @@ def _place(source: str, environ: Mapping[str, str]) -> str:
     if scheme == "models":
         place = environ.get("MLFLOW_TRACKING_URI", "")
     elif scheme == "s3":
-        from mlwf.export.store import endpoint_of
+        from mlwf.transfer.store import endpoint_of
 
         place = endpoint_of(environ, {})
     return without_keys(place).rstrip("/")

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from mlwf.address import split_url, without_keys
 from mlwf.errors import MlwfError, WrongUseError
-from mlwf.export.workspace import check_space, visible
 from mlwf.i18n import _
 from mlwf.image.unpack import BadPackageError, copy_folder, unpack
+from mlwf.transfer.workspace import check_space, visible
 
 if TYPE_CHECKING:
     # What speaks over a network is imported where it is used: a package on the disk and a cached image shall not wait for it.
-    from mlwf.export.sources import RemoteFile, Source
-    from mlwf.export.store import StoreSource
+    from mlwf.transfer.source import RemoteFile, Source
+    from mlwf.transfer.store import StoreSource
 
 CHECKSUM = re.compile(r"(?:sha256:)?([0-9a-f]{64})", re.IGNORECASE)
 REMOTE = frozenset({"s3", "https", "http", "models"})
@@ -166,7 +166,7 @@ def _remote(source: str, environ: Mapping[str, str], *, checked: bool) -> tuple[
 
 def _stored(source: str, environ: Mapping[str, str]) -> tuple[StoreSource, RemoteFile]:
     """The object that an s3:// address names."""
-    from mlwf.export.store import StoreSource, endpoint_of
+    from mlwf.transfer.store import StoreSource, endpoint_of
 
     parts = split_url(source)
     key = parts.path.lstrip("/")

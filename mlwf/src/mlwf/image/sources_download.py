@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mlwf.errors import MlwfError
-from mlwf.export.download import Download
-from mlwf.export.sources import RemoteFile, Source
 from mlwf.i18n import _
+from mlwf.transfer.download import Download
+from mlwf.transfer.source import RemoteFile, Source
 
 
 def download_into(archive: Path, source: Source, file: RemoteFile, on_bytes: Callable[[int], None]) -> Download:

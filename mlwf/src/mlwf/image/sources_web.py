@@ -10,10 +10,10 @@ import requests
 
 from mlwf.address import split_url, without_keys
 from mlwf.errors import MlwfError, WrongUseError
-from mlwf.export.http import RefusedError, Request, TransientError, body, opened, retried
-from mlwf.export.session import plain_session
-from mlwf.export.sources import RemoteFile
 from mlwf.i18n import _
+from mlwf.transfer.http import RefusedError, Request, TransientError, body, opened, retried
+from mlwf.transfer.session import plain_session
+from mlwf.transfer.source import RemoteFile
 
 MAX_HOPS = 6
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlwf.errors import MlwfError
-from mlwf.export.lease_file import hold, is_over
-from mlwf.export.workspace import SILENT_SECONDS, is_mine
 from mlwf.i18n import _
 from mlwf.image.cache import remove_tree
+from mlwf.transfer.lease_file import hold, is_over
+from mlwf.transfer.workspace import SILENT_SECONDS, is_mine
 
 # SLURM_TMPDIR is made by sites, not by Slurm; PBS and Grid Engine set TMPDIR for each job, and PBS a folder of the job.
 VARIABLES = ("APPTAINER_TMPDIR", "SINGULARITY_TMPDIR", "SLURM_TMPDIR", "TMPDIR", "PBS_JOBDIR")

@@ -18,11 +18,10 @@ from typing import BinaryIO
 from isal import igzip, igzip_lib
 
 from mlwf.errors import MlwfError
-from mlwf.export.paths import UnsafePathError, check_path
-from mlwf.export.tarball import DIRECTORY_MODE, FILE_MODE
-from mlwf.export.workspace import visible
 from mlwf.i18n import _
 from mlwf.image.tar_stream import CHUNK, Counted, Joined, TarStream
+from mlwf.transfer.paths import UnsafePathError, check_path
+from mlwf.transfer.workspace import DIRECTORY_MODE, FILE_MODE, visible
 
 GZIP = b"\x1f\x8b"
 REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)

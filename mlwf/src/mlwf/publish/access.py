@@ -9,11 +9,11 @@ from typing import Any, Literal
 from botocore.exceptions import ClientError
 
 from mlwf.errors import MlwfError
-from mlwf.export.http import RefusedError, Request, TransientError, opened, retried
-from mlwf.export.session import plain_session
 from mlwf.i18n import _
 from mlwf.publish.place import error_code, store_errors
 from mlwf.publish.upload import Store
+from mlwf.transfer.http import RefusedError, Request, TransientError, opened, retried
+from mlwf.transfer.session import plain_session
 
 Access = Literal["private", "authenticated-read", "public-read"]
 ACCESSES: tuple[Access, ...] = ("private", "authenticated-read", "public-read")

@@ -14,10 +14,10 @@ from isal import igzip
 from isal.igzip_lib import IsalError
 
 from mlwf.errors import MlwfError
-from mlwf.export.paths import check_path
 from mlwf.i18n import _
 from mlwf.publish.form_check import Problem, problems
 from mlwf.publish.form_file import MAX_BYTES, FormFile
+from mlwf.transfer.paths import check_path
 
 TARBALL, FORM, CARD = "model.tar.gz", "info.yaml", "README.md"
 CHUNK = 1 << 20

@@ -11,8 +11,8 @@ from botocore.client import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
 from mlwf.errors import MlwfError, WrongUseError
-from mlwf.export.store import endpoint_of
 from mlwf.i18n import _
+from mlwf.transfer.store import endpoint_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

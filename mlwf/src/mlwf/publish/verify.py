@@ -8,14 +8,14 @@ from typing import BinaryIO, cast
 
 from mlwf.address import split_url
 from mlwf.errors import MlwfError, WrongUseError
-from mlwf.export.http import RefusedError, Request, TransientError, network_errors, opened
-from mlwf.export.session import plain_session
 from mlwf.i18n import _
 from mlwf.publish.form_check import Problem, problems
 from mlwf.publish.form_file import MAX_BYTES, FormFile
 from mlwf.publish.package import FORM, TARBALL, Content, Readable, check_digest, parse_form, read_tarball
 from mlwf.publish.place import parse_place, s3_client, store_errors
 from mlwf.publish.run import Reporter
+from mlwf.transfer.http import RefusedError, Request, TransientError, network_errors, opened
+from mlwf.transfer.session import plain_session
 
 
 @dataclass(frozen=True)

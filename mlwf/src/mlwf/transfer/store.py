@@ -20,11 +20,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from mlwf.address import split_url
 from mlwf.errors import MlwfError
-from mlwf.export.http import RefusedError, Request, TransientError, body, opened, retried
-from mlwf.export.paths import check_path
-from mlwf.export.session import plain_session
-from mlwf.export.sources import MAX_FILES, RemoteFile
 from mlwf.i18n import _
+from mlwf.transfer.http import RefusedError, Request, TransientError, body, opened, retried
+from mlwf.transfer.paths import check_path
+from mlwf.transfer.session import plain_session
+from mlwf.transfer.source import MAX_FILES, RemoteFile
 
 EMPTY = hashlib.sha256(b"").hexdigest()
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from mlwf.errors import MlwfError
-from mlwf.export.http import ATTEMPTS, RefusedError, TransientError, pause_before
-from mlwf.export.sources import RemoteFile, Source
-from mlwf.export.tarball import FILE_MODE
 from mlwf.i18n import _
+from mlwf.transfer.http import ATTEMPTS, RefusedError, TransientError, pause_before
+from mlwf.transfer.source import RemoteFile, Source
+from mlwf.transfer.workspace import FILE_MODE
 
 PART = 32 << 20
 READ = 1 << 20

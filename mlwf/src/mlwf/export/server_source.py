@@ -1,46 +1,21 @@
-"""Where a model's files come from: one port, and the adapter for the tracking server's own artifact API."""
+"""A model's files by the tracking server's own artifact API."""
 
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
 import requests
 
 from mlwf.errors import MlwfError
 from mlwf.export.api import RegistryError, TrackingApi
-from mlwf.export.http import RefusedError, Request, body, opened
-from mlwf.export.paths import check_path
 from mlwf.i18n import _
+from mlwf.transfer.http import RefusedError, Request, body, opened
+from mlwf.transfer.paths import check_path
+from mlwf.transfer.source import MAX_FILES, RemoteFile
 
-MAX_FILES = 1_000_000
 MAX_DEPTH = 64
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """One file of the model: its path in the model, its size in bytes where the source knows it, and the source's mark of its content."""
-
-    path: str
-    size: int | None
-    etag: str = ""
-
-
-class Source(Protocol):
-    """Lists a model's files and reads them. `ranges`: whether a part of a file can be asked for; `workers`: how many readers it bears."""
-
-    name: str
-    ranges: bool
-    workers: int
-
-    def files(self) -> list[RemoteFile]:
-        """Every file. Raises MlwfError."""
-
-    def read(self, file: RemoteFile, offset: int, length: int | None) -> AbstractContextManager[Iterator[bytes]]:
-        """The bytes from `offset`, `length` of them (None: to the end). Raises TransientError or RefusedError."""
 
 
 class ServerSource:

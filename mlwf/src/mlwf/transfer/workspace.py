@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Self
 
 from mlwf.errors import MlwfError
-from mlwf.export.lease_file import hold, is_over
-from mlwf.export.tarball import DIRECTORY_MODE
 from mlwf.i18n import _
+from mlwf.transfer.lease_file import hold, is_over
 
+DIRECTORY_MODE, FILE_MODE = 0o750, 0o640
 PREFIX = "MLWFExportModel_"
 PARTIAL, LEASE = ".partial", ".lease"
 MARGIN = 16 << 20
