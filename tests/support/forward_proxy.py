@@ -1,5 +1,6 @@
-"""A forward proxy such as sites have before the internet: it passes connections on and notes whose they are."""
+"""A forward proxy such as sites have before the internet: it asks for a login, passes connections on and notes whose they are."""
 
+import base64
 import contextlib
 import re
 import socket
@@ -7,8 +8,10 @@ import socketserver
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from urllib.parse import quote
 
 _ASKED = re.compile(rb"CONNECT (?P<tunnel>[^ :]+):(?P<port>\d+) |[A-Z]+ http://(?P<name>[^ :/]+)(?::(?P<its>\d+))?/")
+_LOGIN = re.compile(rb"(?im)^Proxy-Authorization: *Basic +([A-Za-z0-9+/=]+)\r$")
 _SECONDS = 30.0
 _PIECE = 1 << 16
 
@@ -20,6 +23,7 @@ class ForwardProxy(socketserver.ThreadingTCPServer):
     """
 
     daemon_threads = True
+    user, password = "site", "p@ss:word"
 
     def __init__(self, address: str, known: Mapping[str, tuple[str, int]]) -> None:
         super().__init__((address, 0), _Connection)
@@ -31,7 +35,17 @@ class ForwardProxy(socketserver.ThreadingTCPServer):
     def url(self) -> str:
         """For http_proxy and https_proxy."""
         address, port = self.socket.getsockname()
-        return f"http://{address}:{port}"
+        return f"http://{self.user}:{quote(self.password, safe='')}@{address}:{port}"
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What is told of it, and is to be found nowhere else."""
+        return self.url, self.password, quote(self.password, safe="")
+
+    def lets_in(self, head: bytes) -> bool:
+        """Whether a request's head has the login."""
+        found = _LOGIN.search(head)
+        return found is not None and base64.b64decode(found[1]) == f"{self.user}:{self.password}".encode()
 
     def note(self, name: str, port: int) -> tuple[str, int]:
         """A connection begins; where it goes."""
@@ -54,6 +68,10 @@ class _Connection(socketserver.StreamRequestHandler):
         match = _ASKED.match(head)
         if match is None:
             self.wfile.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+            return
+        if not self.server.lets_in(head):
+            self.wfile.write(b'HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm="site"\r\n')
+            self.wfile.write(b"Content-Length: 0\r\nConnection: close\r\n\r\n")
             return
         name, port = match["tunnel"] or match["name"], match["port"] or match["its"] or b"80"
         try:
