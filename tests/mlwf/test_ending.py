@@ -1,4 +1,4 @@
-"""Programs that end early: by SIGTERM, SIGHUP, or with their terminal."""
+"""Programs that end early: by SIGTERM, SIGHUP, a batch system's warning, or with their terminal."""
 
 import os
 import pty
@@ -30,27 +30,38 @@ try:
                 threading.Event().wait(0.1)
         finally:
             (folder / "tidied").touch()
-except Terminated:
-    end(143, "Terminated", console)
+except Terminated as ended:
+    end(143, str(ended), console)
 """
 
 
 def started(folder: Path, *before: str, terminal: int | None = None) -> "subprocess.Popen[bytes]":
     # Whoever runs the tests in the background may have signals ignored, and what is started would inherit that.
-    argv = ["env", "--default-signal=HUP,INT,TERM", *before, sys.executable, "-c", PROGRAM, str(folder)]
+    argv = ["env", "--default-signal=HUP,INT,TERM,USR1,USR2,XCPU", *before, sys.executable, "-c", PROGRAM, str(folder)]
     if terminal is None:
-        return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with (folder / "said").open("wb") as said:
+            return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said)
     # setsid makes it the terminal's own.
     return subprocess.Popen(["setsid", "--ctty", "--wait", *argv], stdin=terminal, stdout=terminal, stderr=terminal)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_it_tidily(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (signal.SIGTERM, "Terminated; nothing was kept."),
+        (signal.SIGHUP, "Terminated; nothing was kept."),
+        (signal.SIGUSR1, "Ended by SIGUSR1,"),  # Grid Engine's s_rt
+        (signal.SIGUSR2, "Ended by SIGUSR2,"),  # its -notify
+        (signal.SIGXCPU, "Ended by SIGXCPU,"),  # its s_cpu
+    ],
+)
+def test_a_signal_ends_it_tidily_and_is_told(tmp_path: Path, number: signal.Signals, told: str) -> None:
     process = started(tmp_path)
     until((tmp_path / "begun").exists, what="the work")
     process.send_signal(number)
     assert process.wait(30) == 143
     assert (tmp_path / "tidied").exists()
+    assert told in (tmp_path / "said").read_text()
 
 
 def test_a_lost_terminal_ends_it_tidily(tmp_path: Path) -> None:
@@ -61,6 +72,15 @@ def test_a_lost_terminal_ends_it_tidily(tmp_path: Path) -> None:
     os.close(ours)
     assert process.wait(30) == 143
     assert (tmp_path / "tidied").exists()
+
+
+def test_a_warning_that_the_jobs_script_ignores_is_none(tmp_path: Path) -> None:
+    process = started(tmp_path, "env", "--ignore-signal=USR2")
+    until((tmp_path / "begun").exists, what="the work")
+    process.send_signal(signal.SIGUSR2)
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(30) == 143
+    assert "SIGUSR1" in (tmp_path / "said").read_text()
 
 
 def test_under_nohup_it_goes_on(tmp_path: Path) -> None:

@@ -50,9 +50,10 @@ def test_no_server_no_lease(service: FakeService, mlwf: Run, capsys: pytest.Capt
     assert "There is none" in capsys.readouterr().err
 
 
-def test_sigterm_reaches_the_command_and_ends_the_lease(service: FakeService) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU])
+def test_what_ends_a_job_reaches_the_command_and_ends_the_lease(service: FakeService, number: signal.Signals) -> None:
     service.add("g", "wine")
-    script = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(9)); print('up', flush=True); time.sleep(60)"
+    script = f"import signal, sys, time; signal.signal({number}, lambda *_: sys.exit(9)); print('up', flush=True); time.sleep(60)"
     program = "from mlwf.cli import main; main()"
     argv = [sys.executable, "-c", program, "lease", "hold", "g/wine", "--seconds", "6", "--", sys.executable, "-c", script]
     environment = {**os.environ, "MLWF_SERVICE": service.address}
@@ -60,7 +61,7 @@ def test_sigterm_reaches_the_command_and_ends_the_lease(service: FakeService) ->
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
         until(lambda: len([1 for method, path, *_rest in service.requests if method == "PUT"]) >= 2, what="a renewal")
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         assert process.wait(30) == 9
     assert service.servers["g/wine"]["leases"] == []
 

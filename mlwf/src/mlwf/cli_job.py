@@ -47,8 +47,8 @@ def job(*, request_file: Path, progress_file: Path | None, note: str) -> int:
     try:
         with Progress(progress_file, request.task, warn=_say) as progress:
             run(request, environ=environment(), open_client=Client.from_environment, progress=progress, warn=_say)
-    except Terminated:
-        _say(_("Terminated; nothing was kept."))
+    except Terminated as ended:
+        _say(str(ended))
         return 128 + signal.SIGTERM
     return 0
 

@@ -13,6 +13,7 @@ from mlwf.cli_output import console as _console
 from mlwf.cli_output import local_time, print_table, table_of
 from mlwf.cli_support import StepPrinter, Target, json_option, stacktrace_option, target_argument
 from mlwf.client import Client
+from mlwf.ending import WARNINGS, catch
 from mlwf.errors import WrongUseError
 from mlwf.i18n import _
 from mlwf.lease import HeldLease, ensure_up
@@ -80,7 +81,7 @@ def hold(*, target: Target, at_end: str, seconds: int, note: str, command: tuple
         for each in child:
             each.send_signal(number)
 
-    signal.signal(signal.SIGTERM, terminate)
+    catch((signal.SIGTERM, *WARNINGS), terminate)
     out = stderr()
     held = HeldLease(
         Client.from_environment,

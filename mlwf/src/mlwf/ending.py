@@ -1,27 +1,50 @@
-"""How a program that makes something ends early: by Ctrl-C, SIGTERM or a lost terminal, tidied up, with a word and the usual status."""
+"""How a program that makes something ends early (Ctrl-C, SIGTERM, a lost terminal, a batch system): tidied up, with a word and a status."""
 
 import contextlib
 import os
 import signal
 import stat
 import sys
+from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import NoReturn
 
 from rich.console import Console
 
-ENDS = (signal.SIGTERM, signal.SIGHUP)
+from mlwf.i18n import _
+
+# Sent a while before SIGKILL. Grid Engine: SIGUSR2 with -notify, SIGUSR1 at s_rt, SIGXCPU at s_cpu; Slurm: what --signal says.
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+ENDS = (signal.SIGTERM, signal.SIGHUP, *WARNINGS)
 
 
 class Terminated(BaseException):
-    """SIGTERM or SIGHUP, as an exception, so that everything is tidied up on the way out."""
+    """One of `ENDS`, as an exception, so that everything is tidied up on the way out."""
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__(number)
+        self.number = number
+
+    def __str__(self) -> str:
+        """The last words: a job's output is where its user looks for why it ended."""
+        if self.number not in WARNINGS:
+            return _("Terminated; nothing was kept.")
+        return _(
+            "Ended by {signal}, which batch systems send where a job was deleted or its time is over; nothing was kept: "
+            "ask for more time, or submit it again."
+        ).format(signal=signal.Signals(self.number).name)
 
 
 def raise_on_terminate() -> None:
-    """From now on SIGTERM and, where nohup has not said otherwise, SIGHUP raise `Terminated`, once."""
-    signal.signal(signal.SIGTERM, _raise)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, _raise)
+    """From now on each of `ENDS` raises `Terminated`, once."""
+    catch(ENDS, _raise)
+
+
+def catch(numbers: Iterable[signal.Signals], handler: Callable[[int, FrameType | None], object]) -> None:
+    """Has `handler` called for these signals, without those that somebody has ignored (nohup, `trap ''`); SIGTERM always."""
+    for number in numbers:
+        if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def end(status: int, words: str, console: Console) -> NoReturn:
@@ -37,7 +60,7 @@ def _raise(came: int, _frame: FrameType | None) -> NoReturn:
         signal.signal(number, signal.SIG_IGN)  # once is enough: what follows tidies up
     if came == signal.SIGHUP:
         _leave_terminal()
-    raise Terminated
+    raise Terminated(came)
 
 
 def _leave_terminal() -> None:

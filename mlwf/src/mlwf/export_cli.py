@@ -102,8 +102,8 @@ def command(*, url: str, name: str, number: str | None, alias: str | None, outpu
             result = export(Wanted(url, name, number, alias, output, through), environment(), reporter)
     except KeyboardInterrupt:
         end(130, _("Interrupted; nothing was kept."), console)
-    except Terminated:
-        end(143, _("Terminated; nothing was kept."), console)
+    except Terminated as ended:
+        end(143, str(ended), console)
     except Exception as error:  # noqa: BLE001  # the last frame: every failure becomes one sentence and a status
         sys.exit(show_failure(error, stacktrace=stacktrace))
     _summary(result, console)

@@ -166,8 +166,8 @@ def command(*, package: str, base: str, no_test: bool, no_https: bool, as_json: 
             created = create(wanted, environment(), reporter)
     except KeyboardInterrupt:
         end(130, _("Interrupted; nothing was kept."), console)
-    except Terminated:
-        end(143, _("Terminated; nothing was kept."), console)
+    except Terminated as ended:
+        end(143, str(ended), console)
     except Exception as error:  # noqa: BLE001  # the last frame: every failure becomes one sentence and a status
         sys.exit(show_failure(error, stacktrace=stacktrace, as_json=as_json))
     _summary(created, console, as_json=as_json)
