@@ -92,9 +92,9 @@ def folders(root: Path, *names: str) -> None:
 
 
 def test_the_order_of_the_habits(tmp_path: Path) -> None:
-    names = ["apptainer", "singularity", "slurm", "tmp", "pbs"]
+    names = ["apptainer", "singularity", "slurm", "sge", "pbs-local", "tmp", "pbs"]
     folders(tmp_path, *names)
-    variables = ["APPTAINER_TMPDIR", "SINGULARITY_TMPDIR", "SLURM_TMPDIR", "TMPDIR", "PBS_JOBDIR"]
+    variables = ["APPTAINER_TMPDIR", "SINGULARITY_TMPDIR", "SLURM_TMPDIR", "SGE_LOCALDIR", "PBS_LOCALDIR", "TMPDIR", "PBS_JOBDIR"]
     environ = dict(zip(variables, (str(tmp_path / name) for name in names), strict=True))
     table = mounts(tmp_path, {})
     for name in names:
