@@ -14,7 +14,7 @@ from mlwf.image.cache import remove_tree
 from mlwf.transfer.lease_file import hold, is_over
 from mlwf.transfer.workspace import SILENT_SECONDS, is_mine
 
-# SLURM_TMPDIR, SGE_LOCALDIR and PBS_LOCALDIR are made by sites (the last two by ABCI, whose TMPDIR is small); PBS and Grid Engine set
+# SLURM_TMPDIR, SGE_LOCALDIR and PBS_LOCALDIR are made by sites (the last two by ABCI, where /tmp is small); PBS and Grid Engine set
 # TMPDIR for each job, and PBS a folder of the job.
 VARIABLES = ("APPTAINER_TMPDIR", "SINGULARITY_TMPDIR", "SLURM_TMPDIR", "SGE_LOCALDIR", "PBS_LOCALDIR", "TMPDIR", "PBS_JOBDIR")
 USUAL = ("/tmp", "/var/tmp")  # noqa: S108  # a folder of its own is made in it, by a name that nobody can guess
