@@ -13,6 +13,15 @@ module I18n
   end
 end
 
+# Its clusters, by id, as far as an app asks for them: which scheduler each is for.
+module OodAppkit
+  Cluster = Struct.new(:job_config)
+
+  def self.clusters
+    { "one" => Cluster.new({ adapter: "slurm" }), "grid" => Cluster.new({ adapter: "sge" }) }
+  end
+end
+
 Attribute = Struct.new(:id, :value)
 
 # The form's values, as templates see them.

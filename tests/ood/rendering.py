@@ -29,6 +29,15 @@ def submit(values: dict[str, str]) -> dict[str, Any]:
     return {"what": "submit", "file": str(ROOT / "submit.yml.erb"), "values": values}
 
 
+def qsub_options(folder: Path, values: dict[str, str]) -> list[str]:
+    """Options of qsub as Open OnDemand's adapter for Grid Engine makes them of what is submitted, by its documented contract."""
+    (answer,) = render([submit({**values, "cluster": "grid"})])
+    script = answer["result"]["script"]
+    queue = ["-q", values["bc_queue"]] if values["bc_queue"] else []
+    hours = f"h_rt={int(values['bc_num_hours']):02d}:00:00"
+    return ["-wd", str(folder), "-N", script["job_name"], "-o", f"{folder}/output.log", *queue, "-l", hours, *script["native"]]
+
+
 def template(name: str, values: dict[str, str]) -> dict[str, Any]:
     return {"what": "template", "file": str(ROOT / "template" / name), "values": values}
 

@@ -133,6 +133,14 @@ def test_a_good_form_is_submitted_without_any_of_its_values(task: str) -> None:
     }
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_on_grid_engine_a_job_is_for_bash_has_one_output_and_is_warned(task: str, tmp_path: Path) -> None:
+    (found,) = render([submit({**TASKS[task], "cluster": "grid"})])
+    assert found["result"]["script"] == {"job_name": f"mlflow-{task}", "native": ["-S", "/bin/bash", "-j", "y", "-notify"]}
+    unknown = render([submit({**TASKS[task], "cluster": name}) for name in ("none", "", "grid;one")])
+    assert [each["result"]["script"] for each in unknown] == [{"job_name": f"mlflow-{task}"}] * 3
+
+
 def as_request(values: dict[str, str]) -> dict[str, str]:
     names = {"mlflow_task": "task", "bc_num_hours": "hours"}
     return {names.get(name, name): value.strip() for name, value in values.items() if name not in {"cluster", "bc_queue"}}
