@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlwf.image import cache_space
 from mlwf.image.cache import NOTE, Cache
 from mlwf.image.cache_space import IN_USE_SECONDS, entries, prune
 
@@ -33,6 +34,31 @@ def test_prune_takes_the_oldest_and_nothing_in_use(cache: Cache, tmp_path: Path)
     last = prune(cache, 0)
     assert (last.removed, last.in_use) == (0, last.left)
     assert prune(cache, 0, now=now + 2 * IN_USE_SECONDS).left == 0
+
+
+def test_a_node_whose_clock_is_ahead_prunes_nothing_in_use(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.put("images", "k", file_of(tmp_path))
+    ahead = time.time() + 2 * IN_USE_SECONDS
+    monkeypatch.setattr(time, "time", lambda: ahead)
+    assert prune(cache, 0).removed == 0
+
+
+def test_what_is_used_while_a_large_cache_is_counted_stays(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        kept = cache.put("images", name, file_of(tmp_path, name))
+        for path in (kept.parent, *kept.parent.iterdir()):
+            os.utime(path, (1, 1))
+    usual, counted = cache_space._size, []
+
+    def size(path: Path, seen: set[tuple[int, int]]) -> int:
+        counted.append(path.name)
+        assert len(counted) == 1 or cache.get("images", counted[0])
+        return usual(path, seen)
+
+    monkeypatch.setattr(cache_space, "_size", size)
+    done = prune(cache, 0)
+    assert (done.removed, done.in_use > 0) == (1, True)
+    assert cache.get("images", counted[0])
 
 
 def test_what_leads_to_a_base_goes_after_it(cache: Cache, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from mlwf.image.compiled import Compiler
 from mlwf.image.create import _check_room
 from mlwf.image.docker_reference import DockerReference
 from mlwf.image.lock import Lock
-from mlwf.image.plan import Wanted, _address, _base_key, _image_key, _pinned, look_up
+from mlwf.image.plan import Wanted, _address, _base_key, _digest, _image_key, _pinned, look_up
 from mlwf.image.process import Runner
 from mlwf.image.pythons import Python
 from mlwf.transfer.workspace import Workspace
@@ -111,6 +111,18 @@ def test_an_address_that_a_job_without_network_reads_was_used(tmp_path: Path, mo
     here = ("--model-pkg-url", str(tmp_path / "model.tar.gz"), "--offline")
     assert f"The base image {base} is not in the cache" in told(monkeypatch, tmp_path, base, *here)[1]
     assert remembered.stat().st_mtime > 1, "prune goes by it"
+
+
+def test_a_base_that_another_node_replaced_a_moment_ago_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node on NFS says for a minute what the file was: the other base would have gone by the first one's digest."""
+    kit: Any = SimpleNamespace(cache=Cache.open({"MLWF_CACHE": str(tmp_path / "cache")}))
+    base = tmp_path / "base.tar"
+    base.write_bytes(b"one base")
+    usual, before = Path.stat, base.stat()
+    assert _digest(kit, base) == digest_of(b"one base")
+    base.write_bytes(b"or other")
+    monkeypatch.setattr(Path, "stat", lambda path, **how: before if path == base else usual(path, **how))
+    assert _digest(kit, base) == digest_of(b"or other")
 
 
 def test_a_base_that_only_the_container_tool_can_fetch_is_found_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

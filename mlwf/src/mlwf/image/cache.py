@@ -59,6 +59,7 @@ class Cache:
     def get(self, kind: str, key: str) -> Path | None:
         """The entry's content, if it is there and as it was put. One of the user's that was changed since is thrown away."""
         entry = self.root / kind / key
+        look_anew(entry.parent)
         if _is_whole(entry):
             with contextlib.suppress(OSError):
                 os.utime(entry)  # when it was last used, for prune
@@ -69,7 +70,7 @@ class Cache:
                 return entry / CONTENT
         for layer in self.layers:
             shared = layer / kind / key
-            if _is_safe(layer, kind, key) and _is_whole(shared) and os.access(shared / CONTENT, os.R_OK, effective_ids=True):
+            if _is_safe(layer, kind, key) and _is_whole(shared):
                 return shared / CONTENT
         return None
 
@@ -113,7 +114,8 @@ class Cache:
         """A folder on the cache's own file system, gone afterwards; the next `sweep` removes what a killed job left."""
         name = secrets.token_hex(8)
         folder = self.root / WORK / name
-        with self.lock(f"{WORK}-{name}"):
+        # On NFS a file that a program has open stays, under another name, and its folder with it.
+        with hold(self._leases() / f"{WORK}-{name}", keeps=folder.exists):
             folder.mkdir(0o700, parents=True)
             try:
                 yield folder
@@ -123,20 +125,41 @@ class Cache:
     @contextlib.contextmanager
     def lock(self, key: str, *, waits: Callable[[], object] = lambda: None) -> Iterator[None]:
         """One job at a time makes an entry, as far as a lease can assure that; `waits` is told when another one is at it."""
+        with hold(self._leases() / key, waits=waits):
+            yield
+
+    def _leases(self) -> Path:
         folder = self.root / LEASES
         folder.mkdir(0o700, parents=True, exist_ok=True)
-        with hold(folder / key, waits=waits):
-            yield
+        return folder
 
     def sweep(self) -> None:
         """Removes the working folders of jobs that were killed, half-made entries in them, when their lease is over."""
-        leases = self.root / LEASES
-        for lease in _entries(leases):
+        for lease in _entries(self.root / LEASES):
             of_work = lease.name.startswith(f"{WORK}-")
             if is_over(lease, silent=SILENT_SECONDS if of_work else OVER_SECONDS):
+                folder = self.root / WORK / lease.name.removeprefix(f"{WORK}-")
                 if of_work:
-                    remove_tree(self.root / WORK / lease.name.removeprefix(f"{WORK}-"))
-                lease.unlink(missing_ok=True)
+                    remove_tree(folder)
+                if not (of_work and folder.exists()):  # else the next job tries again
+                    lease.unlink(missing_ok=True)
+
+
+def state_of(path: Path) -> os.stat_result:
+    """What a file or folder is now, on every node. NFS goes on for a minute with what it knows, also with that something is missing in a
+    folder; whoever opens it asks the file server. Raises OSError.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def look_anew(folder: Path) -> None:
+    """Has this node find what others put there since it last looked. A folder that is not there is no error."""
+    with contextlib.suppress(OSError):
+        state_of(folder)
 
 
 def remove_tree(folder: Path) -> None:
@@ -224,7 +247,7 @@ def _unusable(root: Path, why: str) -> MlwfError:
 
 
 def _stamp(file: Path) -> list[int]:
-    state = file.stat()
+    state = state_of(file)
     return [state.st_size, state.st_mtime_ns, state.st_ino]
 
 

@@ -2,12 +2,12 @@
 
 import contextlib
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlwf.image.cache import CONTENT, LEASES, NOTE, WORK, Cache
+from mlwf.transfer.lease_file import server_time
 
 # Entries are one folder each; of wheels and Pythons a job uses files by path, so a whole version goes at once.
 KINDS = ("images", "bases", "packages", "pythons", "wheels", "compiled", "locks", "proofs", "digests", "addresses")
@@ -53,7 +53,7 @@ def entries(cache: Cache) -> list[Entry]:
 def prune(cache: Cache, max_bytes: int, *, now: float | None = None) -> Pruned:
     """Removes what was not used for longest until `max_bytes` are left. What was used within the hour stays: a job may be at it."""
     cache.sweep()
-    moment = time.time() if now is None else now
+    moment = server_time(cache.root) if now is None else now
     everything = entries(cache)
     left = sum(entry.size for entry in everything)
     removed = freed = in_use = 0
@@ -62,7 +62,8 @@ def prune(cache: Cache, max_bytes: int, *, now: float | None = None) -> Pruned:
             continue  # of a job that lives: sweep has taken the others
         if left <= max_bytes:
             break
-        if moment - entry.used < IN_USE_SECONDS:
+        # Asked again: to count a large cache takes minutes, in which a job may have begun to use it.
+        if moment - max(entry.used, _used(entry.path)) < IN_USE_SECONDS:
             in_use += entry.size
             continue
         cache.remove(entry.path)

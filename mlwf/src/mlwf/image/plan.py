@@ -16,6 +16,7 @@ from mlwf.image.aside import Aside
 from mlwf.image.base_given import check_opens, given, login_for
 from mlwf.image.base_size import OF_FILE, OF_KIND, OF_LAYERS, layers_size, layout_manifest
 from mlwf.image.base_source import PULLED, BaseSource, Pinned, file_digest, parse_base, pin
+from mlwf.image.cache import look_anew, state_of
 from mlwf.image.environment import INDEXES
 from mlwf.image.growth import Growth
 from mlwf.image.kit import Kit
@@ -149,6 +150,7 @@ def _remember(path: Path, text: str) -> None:
 
 def _recall(path: Path) -> str:
     """What was remembered there. Raises FileNotFoundError."""
+    look_anew(path.parent)
     text = path.read_text()
     with contextlib.suppress(OSError):
         os.utime(path)  # when it was last used, for prune
@@ -157,7 +159,7 @@ def _recall(path: Path) -> str:
 
 def _digest(kit: Kit, file: Path) -> str:
     """A file's digest, remembered as long as the file stays as it is."""
-    state = file.stat()
+    state = state_of(file)
     known = kit.cache.root / "digests" / kit.cache.key(file, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
     try:
         return _recall(known)

@@ -65,7 +65,7 @@ def hold(
         ended.set()
         renewer.join()
         with contextlib.suppress(OSError):
-            if file.read_text() == token and not keeps():
+            if _holds(file, token) and not keeps():
                 file.unlink()
         _let_go(descriptor)
 
@@ -74,7 +74,7 @@ def is_over(file: Path, *, silent: float = OVER_SECONDS) -> bool:
     """Whether its holder is known to be dead, or has not renewed it for `silent` seconds. False for one that is gone."""
     try:
         text = file.read_text()
-        age = _now(file.parent) - file.stat().st_mtime
+        age = server_time(file.parent) - file.stat().st_mtime
     except OSError:
         return False
     try:
@@ -96,6 +96,9 @@ def _take(file: Path, token: str) -> int | None:
     try:
         os.link(mine, file)
     except OSError as error:
+        # A file server that was started anew is asked again, since its answer was lost: what it refuses then, it has done.
+        if isinstance(error, FileExistsError) and _holds(file, token):
+            return descriptor
         os.close(descriptor)
         if isinstance(error, FileExistsError):
             return None
@@ -121,6 +124,13 @@ def _create(file: Path, token: str) -> int:
         file.unlink(missing_ok=True)
         raise
     return descriptor
+
+
+def _holds(file: Path, token: str) -> bool:
+    try:
+        return file.read_text() == token
+    except OSError:
+        return False
 
 
 def _let_go(descriptor: int) -> None:
@@ -151,8 +161,8 @@ def _renew(descriptor: int, ended: threading.Event) -> None:
             os.utime(descriptor)
 
 
-def _now(folder: Path) -> float:
-    """The file server's clock: this host's may differ from that of the host that renewed the lease."""
+def server_time(folder: Path) -> float:
+    """The file server's clock: this host's may differ from it, and from that of the host that renewed a lease. Raises OSError."""
     probe = folder / f".clock.{secrets.token_hex(8)}"
     try:
         probe.touch(0o600)
