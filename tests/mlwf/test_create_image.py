@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import re
 import shutil
 import signal
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.mlwf.models import Models, answer_of
-from tests.support.apptainer import CERTIFICATES, Ground, as_docker_archive, base_python, registry
+from tests.support.apptainer import CERTIFICATES, Ground, as_docker_archive, base_python, processes_with, registry
 from tests.support.box import until
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
@@ -235,7 +234,7 @@ def test_an_interrupt_leaves_nothing(ground: Ground, models: Models) -> None:
         assert list(temporary.iterdir()) == []
         assert list(cache.glob("work/*")) == []
         assert list(cache.glob("bases/*")) == []
-        assert _processes_with(str(cache)) == []
+        assert processes_with(str(cache)) == []
     made = answer_of(create(ground, models.tiny(), "--no-test", "--json", "--output-dir", output, MLWF_CACHE=str(cache)))
     assert not made["cached"]
 
@@ -278,7 +277,7 @@ def test_an_interrupt_while_the_base_is_packed_aside(ground: Ground, models: Mod
     assert "nothing was kept" in told
     assert [list(folder.iterdir()) for folder in folders.values()] == [[], []]
     assert [*cache.glob("work/*"), *cache.glob("bases/*"), *cache.glob("leases/*")] == []
-    assert _processes_with(str(folders["temporary"])) == []
+    assert processes_with(str(folders["temporary"])) == []
 
 
 def test_a_base_that_cannot_be_packed_is_what_is_told(ground: Ground, models: Models) -> None:
@@ -300,15 +299,3 @@ def test_a_python_that_nobody_has(ground: Ground, models: Models) -> None:
     assert made["python"] == base_python()
     provenance = json.loads((Path(str(made["folder"])) / "provenance.json").read_text())
     assert (provenance["python"], provenance["python-wanted"]) == (base_python(), "3.11.99")
-
-
-def _processes_with(text: str) -> list[str]:
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except OSError:
-            continue
-        if text in line and int(folder.name) != os.getpid():
-            found.append(line)
-    return found

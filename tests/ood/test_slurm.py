@@ -5,7 +5,6 @@ import json
 import os
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,15 @@ import psutil
 import pytest
 import requests
 import yaml
-from mlwf.answers import Server
-from mlwf.client import ServiceError
 
 from tests.mlwf.models import Models
 from tests.mlwf.tracking import MLMODEL
-from tests.ood.rendering import EXPORT, IMAGE, ROOT, SERVER, render
-from tests.ood.staging import stage
-from tests.service.edge.live import Live
+from tests.ood.centre import LOGIN, Centre, centre_of
+from tests.ood.rendering import EXPORT, IMAGE, ROOT, render
 from tests.support.apptainer import CERTIFICATES, Ground, apptainer_ground
 from tests.support.box import environment, until
 from tests.support.docker import Docker
-from tests.support.ordinary import GROUP, USER, write_program
+from tests.support.ordinary import GROUP, USER
 from tests.support.runtimes import on_both_runtimes, service_on
 from tests.support.s3 import S3Store
 from tests.support.slurm import Slurm, slurm
@@ -36,70 +32,25 @@ pytestmark = [
     pytest.mark.timeout(400),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root starts a Slurm and jobs of another user"),
 ]
-LOGIN = {"user_name": "alice", "pass": "the-password-of-the-job-test"}
-LEASE_SECONDS = 6
-
-
-@dataclass
-class Centre:
-    """A service, a scheduler, and a user with keys and a group area."""
-
-    live: Live
-    slurm: Slurm
-    bucket: str
-    site: Path
-
-    def submit(self, name: str, values: dict[str, str], **environ: str) -> tuple[str, Path]:
-        """The job's number and folder. `environ`: what the site exports besides."""
-        folder = self.slurm.home / "user" / name
-        site = yaml.safe_load(self.site.read_text())
-        site["batch_connect"]["environment"] |= environ
-        own = self.site.with_name(f"{name}.yml")
-        own.write_text(yaml.safe_dump(site))
-        script = stage(folder, values, site=own, owner=USER)
-        return self.slurm.submit(script, USER), folder
-
-    def server(self) -> Server:
-        with self.live.client() as client:
-            return client.server(GROUP, "wine")
-
-    def status(self) -> str:
-        try:
-            return self.server().status
-        except ServiceError as error:
-            return error.code
-
-    def told(self, folder: Path) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((folder / "progress.json").read_text()) if (folder / "progress.json").exists() else {}
-        return found
-
-    def wait_for_card(self, job: str, folder: Path) -> None:
-        def there() -> bool:
-            assert self.slurm.state(job) in {"PENDING", "CONFIGURING", "RUNNING"}, (folder / "output.log").read_text()
-            return (folder / "connection.yml").exists()
-
-        until(there, seconds=120, what="the session's card")
 
 
 @pytest.fixture(scope="module")
-def centre(containers: Docker | None, s3_store: S3Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Centre]:
-    with slurm() as scheduler, service_on(containers, s3_store, idle_seconds=0) as live:
-        home = scheduler.home / "user"
-        home.mkdir(mode=0o700)
-        keys = home / "keys"
-        owner = s3_store.owner
-        keys.write_text(f"[wine]\naws_access_key_id={owner.access_key}\naws_secret_access_key={owner.secret_key}\n")
-        auth = Path(live.settings["group_area"]) / GROUP / "aihub" / "wine" / "yml" / "basic_auth.yml"
-        auth.parent.mkdir(parents=True)
-        auth.write_text(json.dumps(LOGIN))
-        auth.chmod(0o600)
-        for path in (home, keys, auth):
-            os.chown(path, USER.pw_uid, USER.pw_gid)
-        environ = {"MLWF_SERVICE": f"unix://{live.socket}", "AWS_SHARED_CREDENTIALS_FILE": str(keys), "MLWF_LEASE_SECONDS": LEASE_SECONDS}
-        offer = {"mlwf": str(write_program(scheduler.home / "mlwf", "mlwf.cli")), "environment": environ}
-        site = tmp_path_factory.mktemp("site") / "site.yml"
-        site.write_text(yaml.safe_dump({"service": {"endpoint_url": live.settings["endpoint_url"]}, "batch_connect": offer}))
-        yield Centre(live, scheduler, s3_store.make_bucket(), site)
+def scheduler() -> Iterator[Slurm]:
+    with slurm() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def centre(scheduler: Slurm, containers: Docker | None, s3_store: S3Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Centre]:
+    def hand_in(script: Path, _values: dict[str, str]) -> str:
+        return scheduler.submit(script, USER)
+
+    def goes_on(job: str) -> bool:
+        return scheduler.state(job) in {"PENDING", "CONFIGURING", "RUNNING"}
+
+    with service_on(containers, s3_store, idle_seconds=0) as live:
+        home = scheduler.home / ("user" if containers is None else "user-of-containers")
+        yield centre_of(live, s3_store, home, tmp_path_factory.mktemp("site"), hand_in=hand_in, goes_on=goes_on)
 
 
 def programs_in(folder: Path) -> list[psutil.Process]:
@@ -113,12 +64,8 @@ def programs_in(folder: Path) -> list[psutil.Process]:
     return found
 
 
-def session(centre: Centre, **changes: str) -> dict[str, str]:
-    return {**SERVER, "group_name": GROUP, "cloud_storage_bucket_name": centre.bucket, "profile": "wine", **changes}
-
-
-def test_a_session_makes_the_server_and_its_end_stops_it(centre: Centre) -> None:
-    job, folder = centre.submit("first", session(centre))
+def test_a_session_makes_the_server_and_its_end_stops_it(centre: Centre, scheduler: Slurm) -> None:
+    job, folder = centre.submit("first", centre.session())
     centre.wait_for_card(job, folder)
     server = centre.server()
     (lease,) = server.leases
@@ -132,24 +79,24 @@ def test_a_session_makes_the_server_and_its_end_stops_it(centre: Centre) -> None
     written = "".join(path.read_text(errors="replace") for path in folder.iterdir())
     assert LOGIN["pass"] not in written
 
-    centre.slurm.run("scancel", job, user=USER)
+    scheduler.run("scancel", job, user=USER)
     until(lambda: centre.status() == "stopped", what="the end of the session")
     assert centre.server().leases == []
     assert centre.told(folder)["state"] == "succeeded"
 
 
-def test_a_job_that_was_killed_is_noticed(centre: Centre) -> None:
-    job, folder = centre.submit("killed", session(centre))
+def test_a_job_that_was_killed_is_noticed(centre: Centre, scheduler: Slurm) -> None:
+    job, folder = centre.submit("killed", centre.session())
     centre.wait_for_card(job, folder)
     assert [lease.note for lease in centre.server().leases] == [f"job {job}"]
     for process in programs_in(folder):  # as the kernel does where memory ends
         process.kill()
-    until(lambda: centre.slurm.state(job) not in {"RUNNING", "COMPLETING"}, what="the job's death")
+    until(lambda: scheduler.state(job) not in {"RUNNING", "COMPLETING"}, what="the job's death")
     assert centre.told(folder)["state"] == "running", "it had no time for a word"
     until(lambda: centre.status() == "stopped", what="the lease to run out")
 
 
-def test_an_export_starts_the_server_and_leaves_it_as_it_was_asked(centre: Centre) -> None:
+def test_an_export_starts_the_server_and_leaves_it_as_it_was_asked(centre: Centre, scheduler: Slurm) -> None:
     with centre.live.client() as client:
         client.wait(client.start(GROUP, "wine"))
     url = f"{centre.server().inside_url}api/2.0/mlflow/"
@@ -169,12 +116,12 @@ def test_an_export_starts_the_server_and_leaves_it_as_it_was_asked(centre: Centr
     with centre.live.client() as client:
         client.wait(client.stop(GROUP, "wine"))
 
-    output = centre.slurm.home / "user" / "results"
+    output = centre.home / "results"
     values = {**EXPORT, "group_name": GROUP, "model_name": "slurm-model", "model_version": "1", "output_dir": str(output)}
     job, folder = centre.submit("export", values)
-    until(lambda: centre.slurm.state(job) in {"COMPLETED", "FAILED"}, seconds=120, what="the export's end")
+    until(lambda: scheduler.state(job) in {"COMPLETED", "FAILED"}, seconds=120, what="the export's end")
     told = centre.told(folder)
-    assert (centre.slurm.state(job), told["state"]) == ("COMPLETED", "succeeded"), (folder / "output.log").read_text()
+    assert (scheduler.state(job), told["state"]) == ("COMPLETED", "succeeded"), (folder / "output.log").read_text()
     assert (Path(told["result"]) / "model.tar.gz").stat().st_uid == USER.pw_uid
     assert Path(told["result"]).parent == output
     assert (centre.server().leases, centre.status()) == ([], "running")
@@ -187,9 +134,9 @@ def ground() -> Iterator[Ground]:
 
 
 @pytest.mark.timeout(600)
-def test_an_image_is_made_by_a_job_and_answers(centre: Centre, ground: Ground) -> None:
+def test_an_image_is_made_by_a_job_and_answers(centre: Centre, scheduler: Slurm, ground: Ground) -> None:
     """Create image as Open OnDemand submits it: real Apptainer as the job's user, and the model answered in the finished image."""
-    home = centre.slurm.home / "user"
+    home = centre.home
     package, output = home / "model.tar.gz", home / "images"
     model = Models(environment(), ground).regression()
     with tarfile.open(package, "w:gz") as archive:
@@ -200,9 +147,9 @@ def test_an_image_is_made_by_a_job_and_answers(centre: Centre, ground: Ground) -
     tools = {"PATH": f"{ground.commands}:/usr/bin:/bin", "MLWF_CACHE": str(home / "cache")}
     certificates = {"SSL_CERT_FILE": CERTIFICATES} if Path(CERTIFICATES).exists() else {}
     job, folder = centre.submit("image", values, **tools, **certificates)
-    until(lambda: centre.slurm.state(job) in {"COMPLETED", "FAILED"}, seconds=400, what="the image's end")
+    until(lambda: scheduler.state(job) in {"COMPLETED", "FAILED"}, seconds=400, what="the image's end")
     told = centre.told(folder)
-    assert (centre.slurm.state(job), told["state"]) == ("COMPLETED", "succeeded"), (folder / "output.log").read_text()
+    assert (scheduler.state(job), told["state"]) == ("COMPLETED", "succeeded"), (folder / "output.log").read_text()
     made = Path(told["result"])
     assert made.parent == output
     assert (made / "container.simg").stat().st_uid == USER.pw_uid

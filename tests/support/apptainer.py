@@ -235,6 +235,19 @@ def _usable_python() -> str:
     raise GroundError(f"no Python {minor} that an ordinary user can run: looked at {', '.join(PYTHONS)}")
 
 
+def processes_with(text: str) -> list[str]:
+    """Command lines of all other processes that have that text."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if text in line and int(folder.name) != os.getpid():
+            found.append(line)
+    return found
+
+
 def checked(argv: list[str]) -> str:
     """What a program said. Raises GroundError."""
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)

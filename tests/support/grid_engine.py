@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pwd
+import re
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,7 @@ PROGRAMS = Path("/usr/lib/gridengine")
 SHARED = Path("/usr/share/gridengine")
 # Between a warning (-notify, s_rt) and SIGKILL.
 NOTIFY_SECONDS = 20
+_EXIT = re.compile(r"^exit_status +(\d+)", re.MULTILINE)
 
 
 @dataclass
@@ -50,14 +52,14 @@ class GridEngine:
         """The number of the new job."""
         return self.run("qsub", "-terse", *options, user=user, text=script).strip()
 
-    def waits_or_runs(self, job: str) -> bool:
+    def goes_on(self, job: str) -> bool:
+        """Whether it waits or runs."""
         return any(line.split()[:1] == [job] for line in self.run("qstat", "-u", "*").splitlines())
 
-    def account(self, job: str) -> dict[str, str]:
-        """What is written of a job that is over (`exit_status`, `failed` …); waits for that."""
-        said = until(lambda: _account(self.run("qacct", "-j", job, check=False)), seconds=60, what=f"the end of job {job}")
-        found: dict[str, str] = said
-        return found
+    def exit_status(self, job: str, *, seconds: float = 60) -> int:
+        """That of a job when it is over, which is waited for: of its script, or 128 and the signal that ended it."""
+        said = until(lambda: _EXIT.search(self.run("qacct", "-j", job, check=False)), seconds=seconds, what=f"the end of job {job}")
+        return int(said[1])
 
     @property
     def log(self) -> str:
@@ -132,12 +134,6 @@ class GridEngine:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         self._processes.append(process)
-
-
-def _account(said: str) -> dict[str, str]:
-    lines = [line.split(maxsplit=1) for line in said.splitlines()]
-    found = {words[0]: words[1].strip() for words in lines if len(words) == 2}
-    return found if "exit_status" in found else {}
 
 
 def _changed(text: str, **values: object) -> str:
