@@ -52,15 +52,11 @@ class Place:
         return Path(str(answer_of((self.folder / "told").read_text())["folder"]))
 
 
-def unpacks(grid: GridEngine, job: str) -> bool:
-    return bool(list(grid.temporary.glob(f"{job}.1.main/mlwf-*/base/usr")))
-
-
 def test_a_killed_job_leaves_no_process_and_what_lies_about_goes_with_the_next(grid: GridEngine, ground: Ground, models: Models) -> None:
     place = Place(ground, "sge-killed")
     script = place.script(ground, models)
     job = grid.submit(script, *place.options(), user=USER)
-    until(lambda: unpacks(grid, job), seconds=120, what="a base that is unpacked in the job's own folder")
+    until(lambda: grid.unpacks(job), seconds=120, what="a base that is unpacked in the job's own folder")
     grid.run("qdel", job, user=USER)
     assert grid.exit_status(job) == 137
     until(lambda: not processes_with(str(place.cache)), what="the end of all that it had started")
@@ -84,7 +80,7 @@ def test_a_warned_job_tidies_up_and_tells_why(grid: GridEngine, ground: Ground, 
     place = Place(ground, f"sge-warned-{len(options)}-{number}")
     job = grid.submit(place.script(ground, models), *place.options(*options), user=USER)
     if options == ["-notify"]:
-        until(lambda: unpacks(grid, job), seconds=120, what="a base that is unpacked in the job's own folder")
+        until(lambda: grid.unpacks(job), seconds=120, what="a base that is unpacked in the job's own folder")
         grid.run("qdel", job, user=USER)
     assert grid.exit_status(job) == 143, place.log.read_text()
     assert f"Ended by {number}," in place.log.read_text()

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.mlwf.models import Models
 from tests.ood.centre import Centre, centre_of
-from tests.ood.rendering import qsub_options
+from tests.ood.rendering import IMAGE, qsub_options
+from tests.support.apptainer import CERTIFICATES, Ground, apptainer_ground, processes_with
 from tests.support.box import environment, until
 from tests.support.grid_engine import GridEngine, grid_engine
 from tests.support.ordinary import GROUP, USER, everyones_python
@@ -79,6 +81,28 @@ def test_a_session_that_is_deleted_ends_its_lease(grid: GridEngine, centre: Cent
     assert centre.told(folder)["state"] == "succeeded"
     assert grid.exit_status(job) == 1, "the shell's own end, not a signal"
     assert list(folder.glob("mlflow-server.*")) == [], "all that the job said is in output.log"
+
+
+@pytest.fixture
+def ground() -> Iterator[Ground]:
+    with apptainer_ground() as made:
+        yield made
+
+
+def test_an_image_whose_job_is_deleted_is_told_and_leaves_nothing(grid: GridEngine, centre: Centre, ground: Ground) -> None:
+    output, cache = centre.home / "images", centre.home / "cache"
+    values = {**IMAGE, "group_name": "", "env_name": "", "model_package": str(Models(environment(), ground).tiny())}
+    values |= {"base_container_url": f"docker-archive:{ground.base}", "output_dir": str(output)}
+    tools = {"PATH": f"{ground.commands}:/usr/bin:/bin", "MLWF_CACHE": str(cache), "SSL_CERT_FILE": CERTIFICATES}
+    job, folder = centre.submit("image", values, **tools)
+    until(lambda: grid.unpacks(job), seconds=120, what="a base that is unpacked in the job's own folder")
+    grid.run("qdel", job, user=USER)
+    assert grid.exit_status(job) == 1, "the shell's own end, not a signal"
+    assert "Ended by SIGUSR2," in (folder / "output.log").read_text()
+    assert centre.told(folder)["error"] == {"detail": "It was ended before its time", "cure": "Start it again."}
+    assert list(output.iterdir()) == []
+    assert [*cache.glob("work/*"), *cache.glob("bases/*"), *cache.glob("leases/*")] == []
+    assert processes_with(str(cache)) == []
 
 
 def test_a_training_holds_its_server_and_is_warned(grid: GridEngine, centre: Centre) -> None:

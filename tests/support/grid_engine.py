@@ -61,6 +61,10 @@ class GridEngine:
         said = until(lambda: _EXIT.search(self.run("qacct", "-j", job, check=False)), seconds=seconds, what=f"the end of job {job}")
         return int(said[1])
 
+    def unpacks(self, job: str) -> bool:
+        """Whether mlwf_create_image is unpacking a base in the job's folder."""
+        return bool(list(self.temporary.glob(f"{job}.1.main/mlwf-*/base/usr")))
+
     @property
     def log(self) -> str:
         found = [*self.home.glob("*.log"), *self.home.glob("spool/**/messages")]
