@@ -33,8 +33,8 @@ from mlwf.image.sif import read_partition
 from mlwf.image.squash import Squash
 from mlwf.image.tool import find_mksquashfs, find_tool
 
+from tests.mlwf.creating import AS_A_USER
 from tests.mlwf.models import Models
-from tests.mlwf.test_create_image import AS_A_USER
 from tests.support.apptainer import CERTIFICATES, Ground, apptainer_ground
 from tests.support.box import environment
 from tests.support.singularity import singularity_ground

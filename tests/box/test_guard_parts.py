@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.box.test_units import LEAST, NoLoop, settings
+from tests.box.parts import LEAST, NoLoop, settings
 from tracking_server.guard import signed
 from tracking_server.guard.log import Log
 from tracking_server.guard.logs import LogKeeper

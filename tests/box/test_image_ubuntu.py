@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from demo.ports import free_ports
-from tests.box.test_image import Pod
-from tests.support.box import MLFLOW_VERSION, environment, make_box
+from tests.support.box import MLFLOW_VERSION
 from tests.support.docker import BUILD_BEHIND, Docker, DockerError, certificates
 from tests.support.forward_proxy import ForwardProxy, forward_proxy
+from tests.support.pod import Pod, running_pod
 from tests.support.s3 import S3Store
 from tests.support.tls import Authority, nginx
 
@@ -118,15 +118,8 @@ def image(docker: Docker, site: Site, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def pod(docker: Docker, image: str, s3_store: S3Store, store_settings: dict[str, Any]) -> Iterator[Pod]:
-    box = make_box(environment(), idle_seconds=3, **store_settings)
-    box.write_settings(listen=f"0.0.0.0:{box.port}", drain_seconds=5)
-    box.write_credentials(s3_store.owner.access_key, s3_store.owner.secret_key)
-    pod = Pod(docker, image, box)
-    try:
-        pod.start()
+    with running_pod(docker, image, s3_store, store_settings) as pod:
         yield pod
-    finally:
-        pod.remove()
 
 
 def in_the_image(docker: Docker, image: str, code: str, *options: str) -> str:

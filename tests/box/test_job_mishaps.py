@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from tests.box.test_workers import run
+from tests.box.parts import run
 from tracking_server.mlflow_process import promises
 
 # In a process of its own: it is about the process's signals.

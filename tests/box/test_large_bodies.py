@@ -20,7 +20,7 @@ import pytest
 import requests
 
 from demo.ports import LOOPBACK, free_ports
-from tests.box.test_units import settings
+from tests.box.parts import settings
 from tests.support.box import DIES_WITH_US, until
 from tracking_server import nginx
 

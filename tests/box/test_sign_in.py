@@ -1,6 +1,5 @@
 """Sign-in through the portal: a ticket becomes a cookie, through real nginx; and what is refused."""
 
-import hashlib
 import json
 import re
 import secrets
@@ -18,6 +17,7 @@ import requests
 
 from tests.support.box import NOTICED, PASSWORD, USER, Box, make_box, seconds_until, until
 from tests.support.tickets import KEY_ID, keys_document, signed, ticket
+from tests.support.tokens import bearer, tokens_document
 from tracking_server.guard.verifier import LANE_DEPTH
 
 pytestmark = pytest.mark.box
@@ -283,22 +283,6 @@ def test_odd_bodies_are_refused(door: Box, body: bytes) -> None:
     headers = {"Origin": PORTAL, "Content-Type": "application/x-www-form-urlencoded"}
     answer = requests.post(f"{door.url}/-/sign-in", data=body, headers=headers, timeout=30, allow_redirects=False)
     assert answer.status_code in (400, 413)
-
-
-def bearer(box: Box, text: str) -> str | None:
-    """The principal of a bearer token; None for nobody."""
-    answer = requests.get(f"{box.url}/-/info", headers={"Authorization": f"Bearer {text}"}, timeout=30)
-    assert answer.status_code in (200, 401)
-    return str(answer.json()["principal"]) if answer.status_code == 200 else None
-
-
-def tokens_document(*tokens: tuple[str, str, str, float]) -> str:
-    """Of id, text, user, expiry."""
-    entries = [
-        {"id": token_id, "sha256": hashlib.sha256(text.encode()).hexdigest(), "user": user, "expires": expires}
-        for token_id, text, user, expires in tokens
-    ]
-    return json.dumps({"tokens": entries})
 
 
 def test_bearer_tokens_come_and_go(own_box: Callable[..., Box]) -> None:

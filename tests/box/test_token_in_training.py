@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.box.test_sign_in import bearer, tokens_document
 from tests.support.box import Box, until
+from tests.support.tokens import bearer, tokens_document
 
 pytestmark = [pytest.mark.box, pytest.mark.heavy]
 # Plain mlflow, as the samples use it: a checkpoint on disk says where to go on, MLFLOW_RUN_ID in which run.

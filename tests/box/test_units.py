@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.box.parts import NoLoop, settings
 from tests.support.box import ROOT, users_document
 from tests.support.half_written import ROWS, mode_of, verdict_on, write_half
 from tracking_server import layout
@@ -25,20 +26,7 @@ from tracking_server.guard.watch import Watch
 from tracking_server.mlflow_process import database
 from tracking_server.mlflow_process.plan import Plan
 from tracking_server.nginx import nginx_text
-from tracking_server.settings import REQUIRED, TABLE, Settings, SettingsError, from_mapping, parse
-
-LEAST: dict[str, Any] = {
-    "server_id": "k3v9x2m7q4ab",
-    "mlflow_version": "3.17.2",
-    "listen": "127.0.0.1:21000",
-    "public_hosts": ["mlflow01.example.org:21000"],
-    "bucket": "bucket",
-    "prefix": "mlflow/k3v9x2m7q4ab",
-}
-
-
-def settings(**changes: Any) -> Settings:
-    return from_mapping({**LEAST, **changes})
+from tracking_server.settings import REQUIRED, TABLE, Settings, SettingsError, parse
 
 
 def test_the_reference_page_lists_every_setting_with_its_default() -> None:
@@ -306,13 +294,6 @@ def test_users_that_cannot_be_read_are_said_to_be_so(tmp_path: Path, monkeypatch
     box.users.mkdir()  # an error of the system's, also for root
     assert "the users stay as they were: " in (call() or "")
     assert not access.closed()
-
-
-class NoLoop:
-    """Timers that never come."""
-
-    def later(self, seconds: float, call: Any) -> None:
-        return None
 
 
 def test_a_request_that_its_handler_cannot_take_ends_nothing(capfd: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.box.test_units import LEAST
+from tests.box.parts import LEAST
 from tests.support.box import MLFLOW_VERSION, OLDEST_VERSION, environment
 
 pytestmark = pytest.mark.box

@@ -1,9 +1,8 @@
 """More than one worker: one that is told to end while they are made, and one that fails while another falls asleep."""
 
-import subprocess
-import sys
 from pathlib import Path
 
+from tests.box.parts import run
 from tests.support.box import environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,11 +141,6 @@ threading.Thread(target=clients, daemon=True).start()
 SleepyServer(config, held, idle_seconds=0.1, **rest).run_until_idle()
 print(*done)
 """
-
-
-def run(script: str, python: Path = Path(sys.executable)) -> list[str]:
-    done = subprocess.run([python, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=60, check=True)
-    return done.stdout.split()
 
 
 def test_who_is_told_to_end_while_workers_are_made_ends_them_all() -> None:

@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.console.conftest import Opener
 from tests.console.fake_service import FakeService, problem, stamp
-from tests.console.test_page import fill
+from tests.console.form import fill
 
 pytestmark = pytest.mark.browser
 PLAIN = "1 to 128 printable ASCII characters without spaces"

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from tests.console.conftest import Opener
 from tests.console.fake_service import FakeService
-from tests.console.test_page import row
+from tests.console.form import row
 
 pytestmark = pytest.mark.browser
 

@@ -7,25 +7,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Page, expect
 
 from backend.plans.labels import LABELS
 from tests.console.conftest import MOUNT, Opener, deleted_twice
 from tests.console.fake_service import NOBODY, STEPS, FakeService, stamp
+from tests.console.form import fill, row
 
 pytestmark = pytest.mark.browser
-
-
-def row(page: Page, name: str) -> Locator:
-    return page.locator("tr.server").filter(has=page.get_by_text(name, exact=True))
-
-
-def fill(page: Page, env_name: str = "wine", key: str = "right") -> None:
-    page.get_by_label("group_name").select_option("gaa50000")
-    page.get_by_label("env_name").fill(env_name)
-    page.get_by_label("cloud_storage_bucket_name").fill("wine-models")
-    page.get_by_label("cloud_storage_accesskey_ID").fill("AKIAEXAMPLE")
-    page.get_by_label("cloud_storage_secret_accesskey").fill(key)
 
 
 def no_sideways_scroll(page: Page) -> bool:

@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 
 from tests.console.conftest import VISIT, Caller, Opener
 from tests.console.fake_service import FakeService
-from tests.console.test_routes import FORM
+from tests.console.form import FORM
 
 Records = list[logging.LogRecord]
 MADE = re.compile(r"[0-9a-f]{16}")

@@ -11,15 +11,7 @@ import pytest
 from ood_app import caller as own
 from tests.console.conftest import Caller, deleted_twice
 from tests.console.fake_service import FakeService
-
-FORM = {
-    "group_name": "gaa50000",
-    "env_name": "wine",
-    "cloud_storage_bucket_name": "wine-models",
-    "credentials": "manual",
-    "cloud_storage_accesskey_ID": "AKIAEXAMPLE",
-    "cloud_storage_secret_accesskey": "s3cr3t-key",
-}
+from tests.console.form import FORM
 
 
 def created(service: FakeService) -> dict[str, Any]:

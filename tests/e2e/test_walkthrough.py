@@ -24,7 +24,7 @@ from playwright.sync_api import Browser
 from demo.ports import free_ports
 from tests.e2e.page import ConsolePage
 from tests.e2e.transcript import KEPT, MADE, Transcript, shape
-from tests.samples.test_llm import MODEL, SAMPLE, execute
+from tests.samples.llm import MODEL, SAMPLE, execute
 from tests.support.apptainer import Ground, apptainer_ground
 from tests.support.box import ROOT, until
 from tests.support.demo import Demo, in_foreground, new_demo

@@ -59,6 +59,15 @@ RULES = [
         "the console asks the service, by mlwf's client",
         among=("ood_app/*", "template/*"),
     ),
+    Rule(
+        ("mlwf.export",),
+        tuple(f"mlwf/src/mlwf/{name}" for name in ("export/*", "export_cli.py", "job/tasks.py", "image/sources_registry.py")),
+        "what image and publish share with the export is in mlwf.transfer; an image of `models:/…` begins with an export",
+        among=("mlwf/*",),
+    ),
+    Rule(
+        ("mlwf.export", "mlwf.image", "mlwf.publish"), (), "what is shared knows nobody who shares it", among=("mlwf/src/mlwf/transfer/*",)
+    ),
 ]
 # What implements a port of backend/ports.py against the world.
 ADAPTERS = (
@@ -127,6 +136,17 @@ def test_the_rules_see_every_room_and_every_kind_of_import(tmp_path: Path) -> No
     file = tmp_path / "sample.py"
     file.write_text("import docker.errors\ndef f():\n    from docker import api\n")
     assert [module for _, module in imports(str(file))] == ["docker.errors", "docker.api"]
+
+
+def test_a_test_module_is_nobodys_library() -> None:
+    """What several of them need stands beside them under a name of its own."""
+    asked = [
+        f"{name}:{line} imports {module}"
+        for name in FILES
+        for line, module in imports(name)
+        if module.startswith("tests.") and ".test_" in module
+    ]
+    assert asked == []
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)

@@ -1,6 +1,7 @@
 """uv, and whatever it builds, sees named variables only."""
 
 import os
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +18,8 @@ from mlwf.image.pythons import Python
 from mlwf.image.uv_program import named
 
 from tests.image.index import Index
-from tests.image.test_environment import VERSION
 
+VERSION = platform.python_version()
 NEEDED = ("PATH", "HOME", "UV_DEFAULT_INDEX", "UV_INDEX_SITE_PASSWORD", "no_proxy", "LC_ALL", "CC")
 SECRETS = (
     "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLWF_TOKEN", "GITHUB_TOKEN",
@@ -51,6 +52,8 @@ PROJECT = {
     "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
     "backend.py": BACKEND,
 }
+
+VERSION = platform.python_version()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """mlwf_create_image with real Apptainer, as an ordinary user: the image, its proof, and its bad days."""
 
-import hashlib
 import io
 import json
 import re
@@ -13,37 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.mlwf.creating import AS_A_USER, NO_NETWORK, QUICKLY, create, sha256
 from tests.mlwf.models import Models, answer_of
 from tests.support.apptainer import CERTIFICATES, Ground, as_docker_archive, base_python, processes_with, registry
 from tests.support.box import until
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
-# Where nobody listens: whoever uses the network all the same fails.
-NO_NETWORK = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https")}
-
-# Options of each tool's own build: with little time for packing, where that can be chosen; by a recipe that runs programs, as a user.
-QUICKLY = {"apptainer": ("--mksquashfs-args", "-comp zstd -Xcompression-level 1"), "singularity": ()}
-AS_A_USER = {"apptainer": (), "singularity": ("--fakeroot",)}
-
-
-def create(
-    ground: Ground, model: Path | str, *options: str | Path, base: str = "", status: int = 0, seconds: float = 500.0, **more: str
-) -> str:
-    """Runs the command; stdout, or stderr where a failure is expected."""
-    given = ["--model-pkg-url", model, "--base-container-url", base or f"docker-archive:{ground.base}", *options]
-    done = ground.run(ground.create(*given), seconds=seconds, **more)
-    assert done.returncode == status, done.stderr
-    return done.stderr if status else done.stdout
 
 
 def log_of(ground: Ground, told: str) -> str:
     """The build log that a failure names."""
     return (ground.home / re.findall(r"The build log is (\S+)\.$", told.strip())[0]).read_text()
-
-
-def sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def test_from_the_package_to_an_image_that_has_answered(ground: Ground, models: Models) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.image.web import Web
+from tests.mlwf.creating import NO_NETWORK, QUICKLY, create
 from tests.mlwf.models import Models, answer_of
-from tests.mlwf.test_create_image import NO_NETWORK, QUICKLY, create
 from tests.support.apptainer import Ground, registry
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]

@@ -11,7 +11,7 @@ from typing import ClassVar
 import pytest
 
 from tests.image.conftest import package_files
-from tests.mlwf.test_image_parts import fake_tool, run_command
+from tests.mlwf.image_parts import fake_tool, run_command
 
 ONE, OTHER = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 # Tells what it is asked to unpack.

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.mlwf.creating import create
 from tests.mlwf.models import Models, answer_of
-from tests.mlwf.test_create_image import create
 from tests.support.apptainer import CERTIFICATES, NOBODY, Ground, base_python
 from tests.support.docker import Docker
 from tests.support.docker_proxy import docker_proxy

@@ -18,7 +18,7 @@ from mlwf.image.base_source import parse_base, pin
 from mlwf.image.process import Runner
 from mlwf.image.tool import ContainerTool, find_mksquashfs, find_tool
 
-from tests.mlwf.test_image_parts import fake_tool
+from tests.mlwf.image_parts import fake_tool
 
 APPTAINER, OLD, CE, PRO, SINGULARITY = (
     ContainerTool(Path("tool"), kind, version)

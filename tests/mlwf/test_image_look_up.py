@@ -30,7 +30,7 @@ from mlwf.image.pythons import Python
 from mlwf.transfer.workspace import Workspace
 
 from tests.image.conftest import package_files, packed
-from tests.mlwf.test_image_parts import fake_tool, run_command
+from tests.mlwf.image_parts import fake_tool, run_command
 
 
 class Registry(BaseHTTPRequestHandler):

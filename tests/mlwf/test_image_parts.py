@@ -10,7 +10,6 @@ import struct
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.image import sif
 from mlwf.image.base_source import parse_base, pin
@@ -18,14 +17,13 @@ from mlwf.image.create import hand_out, link_or_copy
 from mlwf.image.docker_reference import DockerReference
 from mlwf.image.lock import Lock
 from mlwf.image.pack import open_to_readers
-from mlwf.image.package import ModelPackage
 from mlwf.image.process import Runner
 from mlwf.image.proof import judge, same
 from mlwf.image.recipe import Recipe
-from mlwf.image.requirements import Requirements
 from mlwf.image.software_list import software_list
 from mlwf.image.tool import Bind, find_mksquashfs, find_tool, parse_version
-from mlwf.image_cli import command
+
+from tests.mlwf.image_parts import fake_tool, model, run_command
 
 DIGEST = "sha256:" + "ab" * 32
 LOCK = Lock("Six==1.17.0 \\\n    --hash=sha256:" + "1" * 64 + "\nnumpy==2.1.0 \\\n    --hash=sha256:" + "2" * 64 + "\n", "3.11.7")
@@ -144,12 +142,6 @@ def test_versions_of_the_tools(said: str, kind: str, version: str) -> None:
     assert parse_version(said) == (kind, version)
 
 
-def fake_tool(folder: Path, name: str, said: str) -> None:
-    file = folder / name
-    file.write_text(f"#!/bin/sh\necho '{said}'\n")
-    file.chmod(0o755)
-
-
 def test_which_tool_is_taken(tmp_path: Path) -> None:
     environ = {"PATH": str(tmp_path)}
     with pytest.raises(MlwfError, match="Apptainer or Singularity"):
@@ -246,10 +238,6 @@ def test_the_software_list(tmp_path: Path) -> None:
     assert components["base"]["version"] == DIGEST
 
 
-def model(folder: Path) -> ModelPackage:
-    return ModelPackage(folder=folder, python="3.11.7", wanted=Requirements(()), flavors=(), input_example=None, sha256="")
-
-
 @pytest.mark.parametrize(
     ("text", "state"),
     [
@@ -319,13 +307,6 @@ def test_a_python_is_put_into_the_image_where_there_are_no_hard_links(tmp_path: 
     shutil.copytree(tmp_path / "python", tmp_path / "copied", copy_function=link_or_copy)
     assert (tmp_path / "copied/bin/python3").read_text() == "program"
     assert (tmp_path / "copied/bin/python3").stat().st_mode & 0o777 == 0o755
-
-
-def run_command(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str) -> tuple[int, str, str]:
-    monkeypatch.setenv("PATH", str(folder))
-    monkeypatch.setenv("MLWF_CACHE", str(folder / "cache"))
-    done = CliRunner().invoke(command, [*options, "--output-dir", str(folder)], prog_name="mlwf_create_image")
-    return done.exit_code, done.stdout, done.stderr
 
 
 def test_wrong_use_and_a_machine_without_the_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from mlwf.image.sources import Silence
 
 from tests.image.conftest import package_files, packed
 from tests.image.web import Web
-from tests.mlwf.test_image_parts import fake_tool, run_command
+from tests.mlwf.image_parts import fake_tool, run_command
 from tests.support.s3 import S3Store
 
 OLD, NEW = (packed({**package_files(), "weights": os.urandom(1000)}) for _number in range(2))

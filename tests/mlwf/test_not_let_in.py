@@ -11,8 +11,8 @@ from mlwf.export.run import Wanted, export
 from mlwf.export_cli import TerminalReporter
 from mlwf.report import stderr
 
-from tests.box.test_sign_in import tokens_document
 from tests.support.box import NOTICED, USER, Box, environment, make_box, until
+from tests.support.tokens import tokens_document
 
 pytestmark = pytest.mark.box
 

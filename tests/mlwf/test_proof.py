@@ -12,7 +12,7 @@ from mlwf.image.cache import Cache
 from mlwf.image.create import _proof
 from mlwf.image.proof import Verdict, judge, read_result
 
-from tests.mlwf.test_image_parts import model
+from tests.mlwf.image_parts import model
 
 
 def test_a_result_in_a_folder_of_the_models_is_read_with_care(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.mlwf.creating import create, sha256
 from tests.mlwf.models import Models, answer_of
-from tests.mlwf.test_create_image import create, sha256
 from tests.support.apptainer import Ground, apptainer_ground, base_python, registry
 from tests.support.box import environment
 from tests.support.singularity import singularity_ground, why_not

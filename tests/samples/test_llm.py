@@ -11,15 +11,11 @@ import pytest
 
 from tests.mlwf.exporting import arguments, info_of, run, the_package
 from tests.mlwf.tracking import Tracking
-from tests.support.box import ROOT
+from tests.samples.llm import MODEL, SAMPLE, execute
 from tests.support.sample_env import sample_environment
 
 # The environment alone takes minutes to install on a busy machine.
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(1500)]
-
-SAMPLE = ROOT / "samples" / "llm_finetune"
-NOTEBOOK = "Cerebras-GPT-590M.ipynb"
-MODEL = "Cerebras-GPT-590M"
 
 
 @pytest.fixture(scope="module")
@@ -40,17 +36,6 @@ def tiny(python: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
 def folder(tmp_path: Path) -> Path:
     """The user's own copy of the sample."""
     return Path(shutil.copytree(SAMPLE, tmp_path / "llm_finetune", ignore=shutil.ignore_patterns("__pycache__", "output")))
-
-
-def execute(python: Path, folder: Path, environ: dict[str, str]) -> tuple[int, str]:
-    """The whole notebook, unattended; exit status and all that its cells printed."""
-    surroundings = {"PATH": f"{python}:{os.environ['PATH']}", "HOME": str(folder.parent), "LC_ALL": "C.UTF-8", **environ}
-    command = [python / "jupyter-execute", "--timeout=600", "--output=done.ipynb", NOTEBOOK]
-    done = subprocess.run(command, cwd=folder, env=surroundings, capture_output=True, text=True, check=False)
-    if done.returncode:
-        return done.returncode, done.stderr
-    cells: list[dict[str, Any]] = json.loads((folder / "done.ipynb").read_text("utf-8"))["cells"]
-    return 0, "".join("".join(output.get("text", "")) for cell in cells for output in cell.get("outputs", ()))
 
 
 def versions(tracking: Tracking) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import pytest
 
 from backend.domain import Status
 from backend.registry.models import Port, Server
-from tests.service.edge.test_requests import WINE, code, count, delete_for_good
+from tests.service.edge.asking import WINE, code, count, delete_for_good
 from tests.service.edge.world import BODY, make_world
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from backend.s3 import S3
-from tests.service.edge.test_s3 import failure, key, storage
+from tests.service.edge.probing import failure, key, storage
 from tests.support.ceph import Ceph
 
 pytestmark = pytest.mark.heavy

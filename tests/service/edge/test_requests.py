@@ -11,28 +11,19 @@ import bcrypt
 import pytest
 from cryptography.fernet import Fernet
 from mlwf.secret import Secret
-from sqlalchemy import func, select
+from sqlalchemy import select
 
-from backend.domain import Caller, Desired, OperationKind, Status
+from backend.domain import Caller, OperationKind, Status
 from backend.errors import ServiceError
 from backend.kick import Kick
 from backend.passwords import Hasher
 from backend.policy import OFFERED
 from backend.registry.models import AuditEntry, Operation, Port, Server, now
+from tests.service.edge.asking import WINE, code, count, delete_for_good
 from tests.service.edge.world import ADMIN, ALICE, BOB, BODY, GROUP, OTHER, World, make_world
 
-WINE = "/api/v1/servers/gaa50000/wine"
 USERS = {"users": [{"user_name": "alice", "pass": "a-password"}, {"user_name": "job", "pass": "another"}]}
 STORAGE = {"access_key_id": "AKNEW", "secret_access_key": "new-secret"}
-
-
-def code(answer: Any) -> tuple[int, str]:
-    return answer.status_code, answer.json.get("code", "")
-
-
-def count(world: World, table: Any) -> int:
-    with world.registry.reading() as session:
-        return session.scalar(select(func.count()).select_from(table)) or 0
 
 
 def payload(world: World, operation_id: str) -> dict[str, Any]:
@@ -41,12 +32,6 @@ def payload(world: World, operation_id: str) -> dict[str, Any]:
     assert stored
     found: dict[str, Any] = json.loads(world.service.keyring.decrypt(stored).reveal())
     return found
-
-
-def delete_for_good(world: World, path: str = WINE) -> str:
-    operation = world.client.delete(path).json
-    world.finish(operation["id"], status=Status.DELETED, deleted_at=now(), restorable_until=now(), desired=Desired.ABSENT)
-    return str(operation["server_id"])
 
 
 def test_create_writes_all_of_it_at_once(world: World) -> None:

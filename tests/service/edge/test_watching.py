@@ -17,7 +17,7 @@ from demo.ports import free_ports
 from ood_app import settings
 from ood_app.app import create_app
 from tests.console.conftest import Caller
-from tests.console.test_routes import FORM
+from tests.console.form import FORM
 from tests.service.edge.live import Live, live_service, until
 from tests.service.edge.world import BODY
 

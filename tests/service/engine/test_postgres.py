@@ -22,7 +22,7 @@ from backend.metrics import collectors
 from backend.registry.database import Registry
 from backend.registry.models import Base
 from tests.service.engine.support import Site, make_database, rows_of, runs_in
-from tests.service.engine.test_registry import sql_of_the_page
+from tests.support.monitor_page import sql_of_the_page
 from tests.support.postgres import running_postgres
 
 pytestmark = pytest.mark.heavy

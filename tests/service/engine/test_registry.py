@@ -1,5 +1,4 @@
 import multiprocessing
-import re
 import sqlite3
 import stat
 import threading
@@ -15,14 +14,7 @@ from sqlalchemy.exc import DatabaseError, StatementError
 
 from backend.registry.database import Registry
 from backend.registry.models import AuditEntry, Base, Port
-
-MONITOR = Path(__file__).parents[3] / "docs" / "howto" / "monitor.md"
-
-
-def sql_of_the_page(word: str) -> str:
-    """What docs/howto/monitor.md has an admin say to the database: the one block with that word."""
-    (found,) = (block for block in re.findall(r"```sql\n(.*?)```", MONITOR.read_text("utf-8"), flags=re.DOTALL) if word in block)
-    return str(found)
+from tests.support.monitor_page import sql_of_the_page
 
 
 @pytest.fixture
