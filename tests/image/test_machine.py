@@ -73,6 +73,7 @@ def test_limits_of_cgroups_in_both_versions(tmp_path: Path) -> None:
     assert megabytes(cgroups=NOWHERE, own=NOWHERE, meminfo=NOWHERE) == 256
     assert 1 <= processors(os.environ) <= (os.cpu_count() or 1)
     assert 256 <= megabytes() <= 4096
+    assert megabytes(cgroups=NOWHERE, own=NOWHERE, meminfo=meminfo, space=lambda: 3 * GB) == 768, "Grid Engine's h_vmem"
 
 
 def mounts(folder: Path, kinds: Mapping[str, str], options: str = "rw,relatime") -> Path:

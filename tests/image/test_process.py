@@ -1,6 +1,8 @@
 """The programs that are started: their last words, their end, and what they say without end."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,29 @@ def test_a_program_that_had_no_room_has_its_own_cure() -> None:
         assert not isinstance(told.value, ProgramError), "what is tried instead after one of these would not help"
     with pytest.raises(ProgramError):
         runner.run(["sh", "-c", "echo 'No space left on device' >&2; seq 100 >&2; exit 1"], "It fails")
+
+
+LIMITED = """
+import sys
+from mlwf.errors import MlwfError
+from mlwf.image.process import Runner
+
+try:
+    Runner({"PATH": "/usr/bin:/bin"}).run([sys.executable, "-c", sys.argv[1]], "It fails")
+except MlwfError as error:
+    print(type(error).__name__, error.why, error.cure, sep="\\n")
+"""
+
+
+def test_a_program_without_enough_memory_has_its_own_cure_where_that_is_limited() -> None:
+    takes = "x = bytearray(4 << 30)"  # as Grid Engine's h_vmem=2G refuses it
+    told = subprocess.run(
+        ["prlimit", f"--as={2 << 30}", sys.executable, "-c", LIMITED, takes], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert told[:2] == ["LittleMemoryError", "MemoryError (ulimit -v allows a program 2048 MB)"]
+    assert "h_vmem" in told[2]
+    with pytest.raises(ProgramError):
+        Runner({"PATH": os.environ["PATH"]}).run(["sh", "-c", "echo 'CUDA out of memory' >&2; exit 1"], "It fails")
 
 
 def test_a_program_ends_with_everything_it_started(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """How many processors and how much memory this job may use: what the batch system allotted, and what the kernel allows."""
 
 import os
+import resource
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -31,9 +33,17 @@ def processors(
     return allowed if any(environ.get(name) for name in JOBS) else min(allowed, POLITE)
 
 
-def megabytes(*, cgroups: Path = CGROUPS, own: Path = OWN, meminfo: Path = MEMINFO) -> int:
-    """A quarter of what is free on the machine and in this job's cgroup, between 256 MB and 4 GB, for mksquashfs."""
-    free = _available(meminfo)
+def address_space() -> int | None:
+    """Bytes of memory that each program of ours may ask for (`ulimit -v`, which Grid Engine's h_vmem sets); None: no limit."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def megabytes(*, cgroups: Path = CGROUPS, own: Path = OWN, meminfo: Path = MEMINFO, space: Callable[[], int | None] = address_space) -> int:
+    """A quarter of what is free on the machine and in this job's cgroup, and of what one program may have, for mksquashfs: between 256 MB
+    and 4 GB.
+    """
+    free = min(_available(meminfo), space() or sys.maxsize)
     for folder in _folders(cgroups, own, "memory"):
         limit, used = _limits(folder)
         if limit is not None:

@@ -14,11 +14,16 @@ from typing import IO
 
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
+from mlwf.image.allocation import address_space
 
 GRACE_SECONDS = 5.0
 # More than any program has to say that we know; those of a base or a model are strangers' and may write without end.
 MAX_OUTPUT = 64 << 20
 FIRST_WORDS = 64 << 10
+# What is said by C, Go, Python and Rust.
+MEMORY = re.compile(
+    r"out of memory|cannot allocate memory|memory allocation of \d+ bytes failed|MemoryError|bad_alloc|pthread_create failed", re.IGNORECASE
+)
 FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 # How many of a program's last lines may say it.
 LAST_LINES = 20
@@ -38,6 +43,14 @@ class FullDiskError(MlwfError):
 
     def __init__(self, what: str, line: str) -> None:
         super().__init__(what, line.removeprefix("cause: ")[:600], free_some_space())
+
+
+class LittleMemoryError(MlwfError):
+    """A program did not get the memory that it asked for, where that is limited. No ProgramError either."""
+
+    def __init__(self, what: str, line: str, limit: int) -> None:
+        why = _("{line} (ulimit -v allows a program {size} MB)").format(line=line[:600], size=limit >> 20)
+        super().__init__(what, why, _("Ask for more memory, on Grid Engine with -l h_vmem=…, or raise ulimit -v."))
 
 
 def free_some_space() -> str:
@@ -91,14 +104,12 @@ class Runner:
 
         `folder`: where it runs; here by default.
 
-        Raises ProgramError and FullDiskError.
+        Raises ProgramError, FullDiskError and LittleMemoryError.
         """
         variables = {**(self.environ if environ is None else environ), **(extra or {})}
         status, out, err = self._finish(argv, what, variables, timeout, folder)
         if status:
-            said = err or out
-            full = next((line.strip() for line in reversed(said.splitlines()[-LAST_LINES:]) if FULL.search(line)), "")
-            raise FullDiskError(what, full) if full else ProgramError(what, status, said)
+            raise _failure(what, status, err or out)
         return out
 
     def ask(self, argv: Sequence[str | Path], what: str) -> str:
@@ -186,6 +197,17 @@ def end_group(process: "subprocess.Popen[bytes]") -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=GRACE_SECONDS)
             return
+
+
+def _failure(what: str, status: int, said: str) -> MlwfError:
+    lines = [line.strip() for line in said.splitlines()]
+    full = next((line for line in reversed(lines[-LAST_LINES:]) if FULL.search(line)), "")
+    if full:
+        return FullDiskError(what, full)
+    limit = address_space()
+    # Go says it first, and then all that it was doing. Without a limit it may be the words of a GPU's library.
+    little = next((line for line in lines if MEMORY.search(line)), "") if limit else ""
+    return LittleMemoryError(what, little, limit) if limit and little else ProgramError(what, status, said)
 
 
 def _last_words(output: str) -> str:
