@@ -21,9 +21,12 @@ def test_what_another_node_changed_a_moment_ago_is_seen(cache: Cache, tmp_path: 
     assert cache.get("images", "k") is None
 
 
-def test_what_another_node_put_a_moment_ago_is_found(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("by", ["another node", "the site"])
+def test_what_was_put_a_moment_ago_is_found(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
     """A node on NFS says for a minute that it is missing, until somebody opens the folder: the next job made it once more."""
     kept = cache.put("images", "k", file_of(tmp_path))
+    if by == "the site":
+        cache = Cache(tmp_path / "mine", (cache.root,))
     opened: list[object] = []
     usual, looks = os.open, module._is_whole
 

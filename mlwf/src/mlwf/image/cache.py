@@ -70,6 +70,7 @@ class Cache:
                 return entry / CONTENT
         for layer in self.layers:
             shared = layer / kind / key
+            look_anew(shared.parent)
             if _is_safe(layer, kind, key) and _is_whole(shared):
                 return shared / CONTENT
         return None
