@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from mlwf.mounts import MOUNTS, NETWORK, kinds_of
 from sqlalchemy import select
 
 from backend import audit, container_checks, disk, listeners, portpool, service, versions, wiring
@@ -37,6 +38,7 @@ def state_folder(settings: Settings) -> Iterator[Finding]:
     else:
         yield Finding(name="state", state="ok", detail=_("{path}, owner uid {uid}", path=settings.state_dir, uid=status.st_uid))
     yield from _strangers(settings, status)
+    yield from _far(settings)
     for place in {path.stat().st_dev: path for path in (settings.state_dir, disk.volume(settings))}.values():
         free = shutil.disk_usage(place).free
         enough = free >= settings.disk_least
@@ -44,6 +46,16 @@ def state_folder(settings: Settings) -> Iterator[Finding]:
         detail = _("{free} GiB free for {path}, {least} wanted (disk_least)", free=f"{free / disk.GIB:.1f}", path=place, least=least)
         cure = "" if enough else _("free space, or move {path}", path=place)
         yield Finding(name="disk", state="ok" if enough else "failure", detail=detail, cure=cure)
+
+
+def _far(settings: Settings) -> Iterator[Finding]:
+    """Over a network SQLite's locks and shared memory do not hold: a server refuses its database there."""
+    kind_of = kinds_of(MOUNTS)
+    for place in dict.fromkeys((settings.state_dir, disk.volume(settings))):
+        kind, _options = kind_of(place)
+        if kind in NETWORK:
+            detail = _("{path} is on a network file system ({kind}), where SQLite loses data", path=place, kind=kind)
+            yield Finding(name="state", state="failure", detail=detail, cure=_("move it to a local disk"))
 
 
 def _strangers(settings: Settings, state: os.stat_result) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlwf.mounts import NETWORK
 
 from tests.box.parts import NoLoop, settings
 from tests.support.box import ROOT, users_document
@@ -131,6 +132,11 @@ server:/x /over nfs rw 0 0
 )
 def test_the_file_system_of_a_path(path: str, kind: str) -> None:
     assert database.file_system(Path(path), MOUNTS) == kind
+
+
+def test_the_box_and_the_tools_know_the_same_network_file_systems() -> None:
+    """The box has nothing of mlwf's."""
+    assert database.NETWORK_FILE_SYSTEMS == NETWORK
 
 
 def test_a_database_on_a_network_file_system_is_refused(tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 from tracking_server.mlflow_process.plan import Plan
 
 # SQLite's WAL needs shared memory between its users and locks that hold: over a network there is neither.
-NETWORK_FILE_SYSTEMS = frozenset(
-    {"nfs", "nfs4", "lustre", "ceph", "fuse.ceph", "fuse.ceph-fuse", "fuse.sshfs", "cifs", "smb3", "9p", "afs", "gpfs", "beegfs"}
-    | {"beegfs_nodev", "glusterfs", "fuse.glusterfs", "pvfs2", "orangefs", "fuse.s3fs", "fuse.rclone", "fuse.juicefs", "panfs", "wekafs"}
-)
+NETWORK_FILE_SYSTEMS = frozenset({
+    "9p", "acfs", "afs", "beegfs", "beegfs_nodev", "ceph", "cifs", "coda", "fuse.ceph", "fuse.ceph-fuse", "fuse.glusterfs", "fuse.juicefs",
+    "fuse.rclone", "fuse.s3fs", "fuse.sshfs", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "panfs",
+    "pvfs2", "smb3", "smbfs", "wekafs",
+})  # fmt: skip
 _ESCAPES = {r"\040": " ", r"\011": "\t", r"\012": "\n", r"\134": "\\"}
 
 

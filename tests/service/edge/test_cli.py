@@ -217,6 +217,15 @@ def test_check_finds_what_is_wrong(admin: Admin, world: World) -> None:
     assert (latest["action"], latest["server_id"], latest["scheme"]) == ("remove_orphan", "zzzzzzzzzzzz", "cli")
 
 
+def test_check_finds_a_state_on_a_network(admin: Admin, world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    admin.run("init")
+    place, table = world.service.settings.state_dir, tmp_path / "mountinfo"
+    table.write_text(f"1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 0:40 /x {place} rw - nfs4 server:/x rw\n")
+    monkeypatch.setattr("backend.checks.MOUNTS", table)
+    told = json.loads(admin.run("check", "--json", code=1).stdout)
+    assert {"move it to a local disk"} == {each["cure"] for each in told if f"{place} is on a network file system (nfs4)" in each["detail"]}
+
+
 def test_a_registry_in_postgresql_without_its_driver_is_told(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
     admin.file.write_text(f"{admin.file.read_text()}database_url: postgresql+psycopg://aihub@127.0.0.1/aihub\n")
     monkeypatch.setitem(sys.modules, "psycopg", None)

@@ -11,6 +11,7 @@ from pathlib import Path
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.image.cache import remove_tree
+from mlwf.mounts import MOUNTS, NETWORK, kinds_of
 from mlwf.transfer.lease_file import hold, is_over
 from mlwf.transfer.workspace import SILENT_SECONDS, is_mine
 
@@ -18,11 +19,6 @@ from mlwf.transfer.workspace import SILENT_SECONDS, is_mine
 # TMPDIR for each job, and PBS a folder of the job.
 VARIABLES = ("APPTAINER_TMPDIR", "SINGULARITY_TMPDIR", "SLURM_TMPDIR", "SGE_LOCALDIR", "PBS_LOCALDIR", "TMPDIR", "PBS_JOBDIR")
 USUAL = ("/tmp", "/var/tmp")  # noqa: S108  # a folder of its own is made in it, by a name that nobody can guess
-NETWORK = frozenset({
-    "9p", "acfs", "afs", "beegfs", "ceph", "cifs", "coda", "fuse.ceph", "fuse.glusterfs", "fuse.s3fs", "fuse.sshfs", "gfs2", "glusterfs",
-    "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "panfs", "pvfs2", "smb3", "smbfs", "wekafs",
-})  # fmt: skip
-MOUNTS = Path("/proc/self/mountinfo")
 MB = 1 << 20
 _PREFIX, _LEASE = "mlwf-", "lease"
 
@@ -59,7 +55,7 @@ def sweep_tempspace(environ: Mapping[str, str], asked: Path | None) -> None:
 
 def find_tempspace(environ: Mapping[str, str], asked: Path | None, needed: int, *, mounts: Path = MOUNTS) -> Path:
     """The first place that will do. Raises MlwfError, which tells what is wrong with each."""
-    kinds = _kinds(mounts)
+    kinds = kinds_of(mounts)
     places = [Place(asked, "--tmpdir", _fault(asked, needed, kinds))] if asked else list(_places(environ, needed, kinds))
     for place in places:
         if not place.fault:
@@ -95,23 +91,3 @@ def _fault(path: Path, needed: int, kinds: Callable[[Path], tuple[str, str]]) ->
     if free < needed:
         return _("only {free} MB are free").format(free=free // MB)
     return ""
-
-
-def _kinds(mounts: Path) -> Callable[[Path], tuple[str, str]]:
-    """Tells a path's kind of file system and mount options: those of the longest mount point above it, the last one of equals."""
-    table: dict[str, tuple[str, str]] = {}
-    for line in mounts.read_text("utf-8", "surrogateescape").splitlines():
-        left, _dash, right = line.partition(" - ")
-        fields = left.split(" ")
-        # As the kernel writes them, spaces and the like are octal.
-        point = fields[4].encode("utf-8", "surrogateescape").decode("unicode_escape").encode("latin-1").decode("utf-8", "surrogateescape")
-        table[point] = (right.split(" ")[0], fields[5])
-
-    def kind_of(path: Path) -> tuple[str, str]:
-        real = path.resolve()
-        for each in (real, *real.parents):
-            if str(each) in table:
-                return table[str(each)]
-        return "", ""
-
-    return kind_of
