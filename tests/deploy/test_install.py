@@ -87,6 +87,13 @@ def test_only_the_reconciler_may_use_docker() -> None:
     assert len({group[1] for group in groups if group}) == 2
 
 
+def test_no_container_swaps_after_systemd_read_its_files_anew() -> None:
+    """runc (1.1.5, control groups of version 2) tells systemd of every limit but this one when it is 0."""
+    assert (DEPLOY / "systemd" / "docker-scope.conf").read_text().endswith("[Scope]\nMemorySwapMax=0\n")
+    page = (ROOT / "docs/howto/docker.md").read_text()
+    assert page.index("docker-scope.conf /etc/systemd/system/docker-.scope.d/") < page.index("\nsystemctl daemon-reload\n")
+
+
 @needs_systemd
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make accounts, even in a folder")
 def test_the_accounts_and_folders_are_made(tmp_path: Path) -> None:
