@@ -4,6 +4,7 @@ Workers take the parts in the order in which they will be packed. A reader of a 
 there. In memory there is one chunk for each worker; what arrives early waits in its file (and in the page cache).
 """
 
+import contextlib
 import itertools
 import os
 import threading
@@ -70,6 +71,7 @@ class Download:
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._threads: list[threading.Thread] = []
+        self._opened: set[int] = set()
 
     def __enter__(self) -> Self:
         for landing in self._landings.values():
@@ -87,6 +89,10 @@ class Download:
         self._stop.set()
         for thread in self._threads:
             thread.join(timeout=1.0)
+        # Whose connection hangs has its file open still, and on NFS that keeps the folder from being removed: it gets another one.
+        with self._taking, Path(os.devnull).open("r+b", buffering=0) as nothing:
+            for descriptor in self._opened:
+                os.dup2(nothing.fileno(), descriptor, inheritable=False)
 
     def finish(self) -> None:
         """Waits until every file is there. Raises what broke the download."""
@@ -169,8 +175,7 @@ class Download:
 
     def _store(self, landing: _Landing, part: _Part, chunks: Iterator[bytes]) -> None:
         expected = part.length if part.length is not None else landing.file.size
-        descriptor = os.open(landing.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
+        with self._open(landing.path) as descriptor:
             position = 0
             for chunk in chunks:
                 if self._stop.is_set():
@@ -178,13 +183,25 @@ class Download:
                 if expected is not None and position + len(chunk) > expected:
                     raise RefusedError(_("more bytes came than the file has"))
                 position = self._land(descriptor, landing, part, position, chunk)
-        finally:
-            os.close(descriptor)
         if expected is not None and position != expected:
             raise TransientError(_("{count} of {expected} bytes came").format(count=position, expected=expected))
         with self._changed:
             part.complete = True
             self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def _open(self, path: Path) -> Iterator[int]:
+        with self._taking:
+            if self._stop.is_set():
+                raise _StoppedError
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            self._opened.add(descriptor)
+        try:
+            yield descriptor
+        finally:
+            with self._taking:
+                self._opened.remove(descriptor)
+            os.close(descriptor)
 
     def _land(self, descriptor: int, landing: _Landing, part: _Part, position: int, chunk: bytes) -> int:
         """Writes what is new of a chunk. What an earlier try brought may be packed already, so it must come again unchanged."""
