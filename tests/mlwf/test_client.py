@@ -10,6 +10,7 @@ from mlwf.errors import WrongUseError
 from mlwf.secret import Secret
 from mlwf.user import User
 
+from mlwf import transport
 from tests.mlwf.fake_service import FakeService
 
 SECRET = "wJalrXUtnFEMI-a-secret"
@@ -129,6 +130,20 @@ def test_a_stopped_service_and_a_silent_one(service: FakeService) -> None:
     with pytest.raises(ServiceUnavailable, match=r"no answer within 0\.2 seconds"):
         Client(f"unix://{path}", timeout=0.2).health()
     dead.close()
+
+
+def test_a_change_is_waited_for_longer_and_may_be_done_unanswered(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(transport, "CHANGE_SECONDS", 0.3)
+    path = service.folder / "silent.sock"
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(path))
+        silent.listen(4)
+        with Client(f"unix://{path}", language="en") as client:
+            with pytest.raises(ServiceUnavailable, match=r"no answer within 0\.1 seconds\. Try again in a moment\."):
+                client.health()
+            with pytest.raises(ServiceUnavailable, match=r"no answer within 0\.3 seconds\. It may be done all the same"):
+                client.stop("gaa50000", "wine")
 
 
 @pytest.mark.parametrize("address", ["http://x", "unix://service.sock", "unix:///", "/run/x", "ftp://x"])

@@ -25,7 +25,7 @@ from mlwf.service_errors import (
     unavailable,
 )
 from mlwf.settings import environment
-from mlwf.transport import open_session
+from mlwf.transport import open_session, seconds_for
 from mlwf.user import User
 
 __all__ = ["Client", "OperationFailedError", "ServiceError", "ServiceUnavailable", "StillRunningError", "User"]
@@ -37,8 +37,8 @@ class Client:
 
     `address`: `unix:///path/service.sock` or `https://host`. `auth` proves the caller where the listener's scheme needs it; it is asked
     anew for every attempt. `ca_file`: who vouches for the service's certificate (default: the host's CAs). `language`: of the service's
-    texts and of our own (default by LC_ALL, LANG). `timeout`: seconds per request. `request_id`, while it is set, goes with each request,
-    into the service's log, operations and audit; else the service makes one.
+    texts and of our own (default by LC_ALL, LANG). `timeout`: seconds per request (default: longer for a change). `request_id`, while it
+    is set, goes with each request, into the service's log, operations and audit; else the service makes one.
 
     Every method raises ServiceUnavailable or ServiceError. What changes a server answers with the operation, before that is done: `wait`
     for its end.
@@ -49,7 +49,7 @@ class Client:
         address: str = DEFAULT_ADDRESS,
         *,
         language: str | None = None,
-        timeout: float = 5.0,
+        timeout: float | None = None,
         auth: AuthBase | None = None,
         ca_file: Path | None = None,
     ) -> None:
@@ -63,14 +63,16 @@ class Client:
         self._session.headers.update({"Accept": "application/json", "Accept-Language": self.language, "User-Agent": "mlwf"})
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str] | None = None, *, language: str | None = None, timeout: float = 5.0) -> Self:
+    def from_environment(
+        cls, environ: Mapping[str, str] | None = None, *, language: str | None = None, timeout: float | None = None
+    ) -> Self:
         """The service of the environment and the settings files, else the one on this host. Raises MlwfError for wrong settings."""
         with use_language(language):
             found = connection(environment() if environ is None else environ)
         return cls.to(found, language=language, timeout=timeout)
 
     @classmethod
-    def to(cls, found: Connection, *, language: str | None = None, timeout: float = 5.0) -> Self:
+    def to(cls, found: Connection, *, language: str | None = None, timeout: float | None = None) -> Self:
         """The service at the end of a connection."""
         return cls(found.address, language=language, timeout=timeout, auth=found.auth, ca_file=found.ca_file)
 
@@ -275,24 +277,23 @@ class Client:
             try:
                 response = self._attempt(method, path, body, query)
             except requests.RequestException as error:
-                if method != "GET" or not broke_off(error):
-                    raise unavailable(error, address=self.address, timeout=self.timeout) from error
-                response = self._again(path, query)
+                raise unavailable(error, address=self.address, method=method, timeout=self.timeout) from error
             return answer_of(response)
 
     def _attempt(self, method: str, path: str, body: Json | None, query: Mapping[str, str] | None) -> requests.Response:
-        """One request, signed for itself alone."""
+        """One request, signed for itself alone. A kept connection may be closed by the other side in the moment in which it is used: what
+        changes nothing is asked once more.
+        """
         url = f"{self._base}/api/v1{path}"
-        options: dict[str, Any] = {"timeout": self.timeout, "allow_redirects": False, "auth": self._auth, "verify": self._verify}
         headers = {"X-Request-Id": self.request_id} if self.request_id else None
-        return self._session.request(method, url, json=body, params=query, headers=headers, **options)
-
-    def _again(self, path: str, query: Mapping[str, str] | None) -> requests.Response:
-        """A kept connection may be closed by the other side in the moment in which it is used: asked once more, signed anew."""
+        options: dict[str, Any] = {"json": body, "params": query, "headers": headers, "auth": self._auth, "verify": self._verify}
+        options |= {"timeout": seconds_for(method, self.timeout), "allow_redirects": False}
         try:
-            return self._attempt("GET", path, None, query)
+            return self._session.request(method, url, **options)
         except requests.RequestException as error:
-            raise unavailable(error, address=self.address, timeout=self.timeout) from error
+            if method != "GET" or not broke_off(error):
+                raise
+            return self._session.request(method, url, **options)
 
     def _understanding(self) -> Understanding:
         return Understanding(self.language)

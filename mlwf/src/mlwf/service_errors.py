@@ -9,6 +9,7 @@ from mlwf.answers import Operation, Problem
 from mlwf.errors import MlwfError
 from mlwf.i18n import _, use_language
 from mlwf.system_error import system_error
+from mlwf.transport import seconds_for
 
 
 class ServiceUnavailable(MlwfError):  # noqa: N818  # as HTTP calls it
@@ -103,12 +104,15 @@ def broke_off(error: requests.RequestException) -> bool:
     )
 
 
-def unavailable(error: requests.RequestException, *, address: str, timeout: float) -> ServiceUnavailable:
-    """Says why a request got no answer, by the system's own error."""
+def unavailable(error: requests.RequestException, *, address: str, method: str, timeout: float | None) -> ServiceUnavailable:
+    """Says why a request got no answer, by the system's own error. `method` and `timeout`: as it was asked."""
     what = _("The service at {address} cannot be reached").format(address=address)
     cause = system_error(error)
     if isinstance(error, requests.Timeout) or isinstance(cause, TimeoutError):
-        why, cure = _("no answer within {seconds:g} seconds").format(seconds=timeout), _("Try again in a moment.")
+        asked = not isinstance(error, requests.ConnectTimeout)
+        why = _("no answer within {seconds:g} seconds").format(seconds=seconds_for(method, timeout)[asked])
+        done = _("It may be done all the same: look before you ask again.")
+        cure = done if asked and method != "GET" else _("Try again in a moment.")
     elif isinstance(error, requests.exceptions.SSLError):
         why = _("its TLS certificate is not accepted ({reason})").format(reason=_tls_reason(error))
         cure = _("Set ca_file in mlwf's settings to the site's CA; if it is set, check it, the address and this host's clock.")

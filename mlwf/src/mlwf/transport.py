@@ -19,6 +19,15 @@ from mlwf.errors import WrongUseError
 from mlwf.i18n import _
 
 Builder = Callable[[str], tuple[requests.Session, str]]
+LOOK_SECONDS, CHANGE_SECONDS = 5.0, 30.0
+"""What is asked can be asked again; what is changed had better not, and on a busy host each password takes the service a second."""
+
+
+def seconds_for(method: str, chosen: float | None) -> tuple[float, float]:
+    """How long a request waits for its connection, and for its answer. `chosen`: by the caller, for both."""
+    if chosen is not None:
+        return chosen, chosen
+    return LOOK_SECONDS, LOOK_SECONDS if method == "GET" else CHANGE_SECONDS
 
 
 class _UnixConnection(urllib3.connection.HTTPConnection):
