@@ -226,7 +226,7 @@ class Settings:
 
     @property
     def kick_socket(self) -> Path:
-        """Where the reconciler is woken (backend.kick)."""
+        """Where the reconciler is woken (backend.wishes.kick)."""
         return self.run_dir / "reconciler.sock"
 
     @property
@@ -256,7 +256,7 @@ class Settings:
 
     @property
     def keys_file(self) -> Path:
-        """The keyring (backend.keyring)."""
+        """The keyring (backend.registry.keyring)."""
         return self.state_dir / "keys.json"
 
 

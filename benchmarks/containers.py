@@ -32,7 +32,7 @@ import psutil
 import requests
 from mlwf.client import Client, User
 from mlwf.secret import Secret
-from mlwf.service_errors import OperationFailedError
+from mlwf.wire.service_errors import OperationFailedError
 
 from demo.ports import free_range
 from tests.service.edge.live import Live, until

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from prometheus_client.exposition import generate_latest
 
-from backend.metrics import collectors
+from backend.api.numbers import collectors
 from backend.registry.database import Registry
 from backend.registry.models import Operation, Port, Server, now
 from backend.settings import Settings

@@ -59,7 +59,7 @@ def _launched(folder: Path, request: JobRequest, variables: dict[str, str]) -> s
     folder.mkdir(mode=0o700, parents=True)
     (folder / "request.json").write_text(json.dumps(request.as_json()), encoding="utf-8")
     with (folder / "output.log").open("wb") as output:
-        argv = [sys.executable, "-m", "mlwf.cli", "job", "request.json", "--progress", "progress.json", "--note", folder.name]
+        argv = [sys.executable, "-m", "mlwf.cli.main", "job", "request.json", "--progress", "progress.json", "--note", folder.name]
         return subprocess.Popen(
             argv, cwd=folder, env=variables, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )

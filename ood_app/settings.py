@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from mlwf.connection import DEFAULT_ADDRESS, Connection, connection
 from mlwf.errors import MlwfError
+from mlwf.wire.connection import DEFAULT_ADDRESS, Connection, connection
 
 from ood_app import site_file
 

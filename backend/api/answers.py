@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 from backend.domain import ArtifactAccess, Desired, OperationKind, OperationState, Status, StepState
-from backend.leases import AtEnd
-from backend.policy import Offered
+from backend.wishes.leases import AtEnd
+from backend.wishes.policy import Offered
 
 Time = Annotated[
     datetime,

@@ -24,8 +24,8 @@ from backend import log as logs
 from backend.api import problems, routes
 from backend.api.answers import Problem
 from backend.api.identity import Identity
+from backend.api.service import Service
 from backend.errors import ServiceError
-from backend.service import Service
 
 log = logging.getLogger("aihub.access")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")

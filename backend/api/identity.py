@@ -8,14 +8,14 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-from mlwf.munge_payload import SCHEME as MUNGE
-from mlwf.munge_payload import head_of, payload
+from mlwf.wire.munge_payload import SCHEME as MUNGE
+from mlwf.wire.munge_payload import head_of, payload
 
-from backend.api_tokens import ApiTokens
 from backend.domain import Caller
 from backend.errors import ServiceError
 from backend.munge import Unmunge
 from backend.ports import Directory
+from backend.wishes.api_tokens import ApiTokens
 
 SOCKET_KEY: Final = "gunicorn.socket"
 _CREDENTIALS: Final = struct.Struct("iII")

@@ -11,10 +11,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from backend.domain import BUCKET_NAME, ENV_NAME, ArtifactAccess, StorageKey, bucket_name_is_valid
-from backend.leases import AtEnd, LeaseWish
-from backend.passwords import MOST_BYTES
 from backend.sizes import NAME as SIZE_NAME
-from backend.wishes import CreateWish, StorageWish
+from backend.wishes.leases import AtEnd, LeaseWish
+from backend.wishes.passwords import MOST_BYTES
+from backend.wishes.values import CreateWish, StorageWish
 
 GROUP_NAME: Final = r"^[^/:.\x00-\x1f\x7f][^/:\x00-\x1f\x7f]{0,254}$"
 ACCESS_KEY_ID: Final = r"^[\x21-\x7e]{1,128}$"
@@ -99,7 +99,7 @@ class ServerCreate(Input):
     idle_seconds: IdleSeconds | None = Field(default=None, description="Sleep after so long without activity; 0: never; null: the site's.")
 
     def wish(self) -> CreateWish:
-        """For ``backend.requests``."""
+        """For ``backend.wishes.changes``."""
         return CreateWish(
             group=self.group,
             env_name=self.env_name,
@@ -135,7 +135,7 @@ class StorageChange(Input):
     region: Region | None = Field(default=None, description="null: as it is.")
 
     def wish(self) -> StorageWish:
-        """For ``backend.requests``."""
+        """For ``backend.wishes.changes``."""
         key = StorageKey(access_key_id=self.access_key_id, secret_access_key=Secret(self.secret_access_key.get_secret_value()))
         return StorageWish(key=key, endpoint_url=self.endpoint_url, region=self.region)
 
@@ -174,7 +174,7 @@ class LeasePut(Input):
     note: str = Field(default="", pattern=NOTE, description="For people: which job this is.")
 
     def wish(self) -> LeaseWish:
-        """For ``backend.leases``."""
+        """For ``backend.wishes.leases``."""
         return LeaseWish(seconds=self.seconds, at_end=AtEnd(self.at_end), note=self.note)
 
 

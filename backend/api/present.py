@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from backend import policy, sizes, versions
-from backend.access import Ticket, is_in_force
+from backend import sizes, versions
 from backend.api.answers import (
     Choices,
     Defaults,
@@ -31,14 +30,16 @@ from backend.api.answers import (
     UsersView,
 )
 from backend.api.problems import standard_members
+from backend.api.service import Service
 from backend.domain import ArtifactAccess, Caller, Desired, OperationKind, OperationState, Status
 from backend.i18n import translate
-from backend.leases import AtEnd
 from backend.messages import describe, describe_stored, operation_message
 from backend.plans.labels import LABELS
 from backend.registry.models import Lease, Operation, Server, Token, now
-from backend.service import Service
 from backend.settings import Settings
+from backend.wishes import policy
+from backend.wishes.access import Ticket, is_in_force
+from backend.wishes.leases import AtEnd
 
 
 @dataclass(frozen=True, kw_only=True)

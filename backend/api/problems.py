@@ -12,8 +12,8 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, Reque
 from backend.api.inputs import message_of
 from backend.errors import FAILURES, ServiceError
 from backend.i18n import fill, translate
-from backend.keyring import KeyringError
 from backend.messages import TITLES, describe
+from backend.registry.keyring import KeyringError
 
 log = logging.getLogger(__name__)
 CONTENT_TYPE = "application/problem+json"

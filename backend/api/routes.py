@@ -9,7 +9,6 @@ from flask_openapi3.blueprint import APIBlueprint
 from sqlalchemy import select
 
 import backend
-from backend import leases, membership, policy
 from backend import log as logs
 from backend.api.answers import (
     Answer,
@@ -43,12 +42,13 @@ from backend.api.inputs import (
 )
 from backend.api.present import Presenter, lease_view, me_view, operation_view, ticket_view, token_view
 from backend.api.problems import CONTENT_TYPE
+from backend.api.service import Service, reconciler_seen
 from backend.domain import Caller
 from backend.errors import ServiceError
-from backend.lookup import find, not_there, unfinished
 from backend.messages import TITLES
 from backend.registry.models import Lease, Operation, Server
-from backend.service import Service, reconciler_seen
+from backend.wishes import leases, membership, policy
+from backend.wishes.lookup import find, not_there, unfinished
 
 PREFIX: Final = "/api/v1"
 EXTENSION: Final = "aihub"

@@ -12,7 +12,7 @@ from backend.cli.context import acting_admin, confirm, json_option, ready_settin
 from backend.cli.language import _
 
 if TYPE_CHECKING:
-    from backend.check_shape import Check, Finding
+    from backend.checks.shape import Check, Finding
     from backend.settings import Settings
 
 _COLUMNS: Final = {"state": _("state"), "name": _("name"), "detail": _("detail"), "cure": _("cure")}
@@ -47,7 +47,7 @@ NAMES: Final = {
 @json_option
 @click.pass_context
 def check(context: click.Context, *, remove_orphans: bool, yes: bool, as_json: bool) -> None:
-    from backend.checks import CHECKS
+    from backend.checks.service import CHECKS
 
     settings = ready_settings(context)  # the settings themselves are checked by being read
     if remove_orphans:
@@ -63,7 +63,7 @@ def check(context: click.Context, *, remove_orphans: bool, yes: bool, as_json: b
 
 def _remove_orphans(settings: Settings, *, yes: bool) -> None:
     """After an older registry was put back, every newer server is an orphan: so they are shown first."""
-    from backend.checks import clear_orphans, look_for_orphans
+    from backend.checks.service import clear_orphans, look_for_orphans
 
     found = look_for_orphans(settings)
     if found:
@@ -73,7 +73,7 @@ def _remove_orphans(settings: Settings, *, yes: bool) -> None:
 
 def _run(name: str, one: Check, settings: Settings) -> Iterator[Finding]:
     """One check; what it could not even look at is a failure with its own words."""
-    from backend.check_shape import Finding
+    from backend.checks.shape import Finding
     from backend.cli.failures import sentence
 
     try:

@@ -23,9 +23,9 @@ from backend.cli.language import _
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 @click.pass_context
 def backup(context: click.Context, *, directory: Path) -> None:
-    from backend.backup import backup as make
+    from backend.backup.make import backup as make
     from backend.cli.failures import CommandError
-    from backend.wiring import make_keeper, open_registry
+    from backend.serving.wiring import make_keeper, open_registry
 
     settings = ready_settings(context)
     manifest = make(open_registry(settings), settings, directory.absolute(), make_keeper(settings))
@@ -56,7 +56,7 @@ def _named(failures: Sequence[dict[str, str]]) -> str:
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False, exists=True))
 @click.pass_context
 def restore(context: click.Context, *, directory: Path) -> None:
-    from backend.backup_restore import restore_backup
+    from backend.backup.restore import restore_backup
     from backend.cli.owner import give_to_owner
 
     settings = settings_of(context)

@@ -9,10 +9,10 @@ from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from backend.cli.language import _
 from backend.errors import ServiceError
-from backend.firewall import FirewallError
 from backend.i18n import spoken
-from backend.keyring import KeyringError
 from backend.messages import describe
+from backend.networks.firewall import FirewallError
+from backend.registry.keyring import KeyringError
 
 
 class CommandError(Exception):

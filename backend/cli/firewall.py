@@ -12,7 +12,7 @@ from backend.cli.context import settings_of
 from backend.cli.language import _
 
 if TYPE_CHECKING:
-    from backend.networks import Target
+    from backend.networks.layout import Target
 
 
 @click.command(
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 @click.option("--remove", is_flag=True, help=_("Take them out of force."))
 @click.pass_context
 def firewall(context: click.Context, *, apply: bool, ensure: bool, remove: bool) -> None:
-    from backend import networks
     from backend.cli.failures import CommandError
-    from backend.firewall import earlier_answers, is_in_force
+    from backend.networks import layout
+    from backend.networks.firewall import earlier_answers, is_in_force
 
     settings = settings_of(context)
-    name = networks.install_id(settings.state_dir)
-    table = networks.table_name(name)
+    name = layout.install_id(settings.state_dir)
+    table = layout.table_name(name)
     if remove:
         _nft(f"table {table} {{}}\ndelete table {table}\n")
         return
-    found, failures = _look_up(networks.allow_list(settings))
+    found, failures = _look_up(layout.allow_list(settings))
     if failures and (not (apply or ensure) or is_in_force(name)):
         if not ensure:
             raise CommandError(failures[0])
@@ -49,8 +49,8 @@ def firewall(context: click.Context, *, apply: bool, ensure: bool, remove: bool)
             click.echo(_("{failure}; until then the rules in force stay", failure=failure), err=True)
         return
     allowed = {target for targets in found.values() for target in targets}
-    answers = networks.answers(found, earlier_answers(name) if apply or ensure else ())
-    rules = networks.ruleset(name, allowed, networks.resolvers(settings), answers)
+    answers = layout.answers(found, earlier_answers(name) if apply or ensure else ())
+    rules = layout.ruleset(name, allowed, layout.resolvers(settings), answers)
     if not (apply or ensure):
         click.echo(rules, nl=False)
         return
@@ -63,21 +63,21 @@ def firewall(context: click.Context, *, apply: bool, ensure: bool, remove: bool)
 
 def _look_up(entries: Iterable[str]) -> tuple[dict[str, list[Target]], list[str]]:
     """What is allowed by each entry, and why others allow nothing."""
-    from backend import networks
+    from backend.networks import layout
 
     found: dict[str, list[Target]] = {}
     failures = []
     for entry in entries:
         try:
-            found[entry] = list(networks.targets([entry]))
-        except networks.EntryError as error:
+            found[entry] = list(layout.targets([entry]))
+        except layout.EntryError as error:
             failures.append(str(error))
     return found, failures
 
 
 def _nft(rules: str, *options: str) -> None:
     from backend.cli.failures import CommandError
-    from backend.firewall import nft
+    from backend.networks.firewall import nft
 
     done = nft(*options, "-f", "-", rules=rules)
     if done.returncode:

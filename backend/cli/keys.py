@@ -32,8 +32,8 @@ def keys() -> None:
 @click.pass_context
 def rotate(context: click.Context) -> None:
     from backend.cli.owner import as_owner
-    from backend.keyring import Keyring
-    from backend.wiring import open_registry
+    from backend.registry.keyring import Keyring
+    from backend.serving.wiring import open_registry
 
     settings = ready_settings(context)
     with as_owner(settings.state_dir):
@@ -53,7 +53,7 @@ def rotate(context: click.Context) -> None:
 )
 @click.pass_context
 def tickets(context: click.Context, *, name: tuple[str, str], at_once: bool) -> None:
-    from backend.wiring import make_service
+    from backend.serving.wiring import make_service
 
     make_service(ready_settings(context)).access.rotate_ticket_key(acting_admin(), *name, at_once=at_once)
     click.echo(_("a new ticket key is made; the server has it within seconds"))

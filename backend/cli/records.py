@@ -42,7 +42,7 @@ def operations(context: click.Context, *, limit: int, state: str | None, as_json
 
     from backend.api.present import operation_view
     from backend.registry.models import Operation
-    from backend.wiring import open_registry
+    from backend.serving.wiring import open_registry
 
     query = select(Operation).order_by(Operation.created_at.desc()).limit(limit)
     if state:
@@ -66,7 +66,7 @@ def audit(context: click.Context, *, limit: int, user: str | None, group: str | 
     from sqlalchemy import select
 
     from backend.registry.models import AuditEntry
-    from backend.wiring import open_registry
+    from backend.serving.wiring import open_registry
 
     query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit)
     if user:

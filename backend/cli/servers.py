@@ -13,8 +13,8 @@ from backend.cli.language import _
 from backend.i18n import spoken
 
 if TYPE_CHECKING:
+    from backend.api.service import Service
     from backend.registry.models import Operation, Server
-    from backend.service import Service
 
 _POLL_SECONDS: Final = 0.1
 _COLUMNS: Final = {
@@ -171,7 +171,7 @@ def resize(context: click.Context, *, name: tuple[str, str], size: str, wait: bo
 
 
 def _service(context: click.Context) -> Service:
-    from backend.wiring import make_service
+    from backend.serving.wiring import make_service
 
     return make_service(ready_settings(context))
 
@@ -179,10 +179,10 @@ def _service(context: click.Context) -> Service:
 def _views(service: Service, *, deleted: bool) -> list[Row]:
     from sqlalchemy import select
 
-    from backend import policy
     from backend.api.present import Presenter
-    from backend.lookup import unfinished
     from backend.registry.models import Server
+    from backend.wishes import policy
+    from backend.wishes.lookup import unfinished
 
     with service.registry.reading() as session:
         query = select(Server).order_by(Server.group_name, Server.env_name, Server.created_at)
@@ -196,7 +196,7 @@ def _views(service: Service, *, deleted: bool) -> list[Row]:
 
 def _must_be_there(service: Service, name: tuple[str, str], *, deleted: bool = False, server_id: str | None = None) -> str:
     """The server's id: what is not there is said before anybody is asked for a yes. Errors: ``no_such_server``, ``nothing_to_restore``."""
-    from backend.lookup import find, not_there
+    from backend.wishes.lookup import find, not_there
 
     with service.registry.reading() as session:
         found = find(session, *name, deleted=deleted, server_id=server_id)
@@ -214,7 +214,7 @@ def _ask(context: click.Context, kind: str, name: tuple[str, str], *values: str,
     click.echo(_("{operation}: asked for", operation=operation.id))
     if not wait:
         return
-    from backend.service import reconciler_seen
+    from backend.api.service import reconciler_seen
 
     if not reconciler_seen(service.settings)[1]:
         click.echo(_("The service does not run; it does this when it is started."), err=True)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def init(context: click.Context) -> None:
     from backend.cli.owner import as_owner
-    from backend.wiring import make_runtime
+    from backend.serving.wiring import make_runtime
 
     settings = settings_of(context)
     make_runtime(settings)  # says now what `aihub serve` would refuse
@@ -36,8 +36,8 @@ def init(context: click.Context) -> None:
 
 
 def _make_state(settings: Settings) -> None:
-    from backend.keyring import Keyring
-    from backend.wiring import open_registry
+    from backend.registry.keyring import Keyring
+    from backend.serving.wiring import open_registry
 
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     settings.state_dir.chmod(0o700)
@@ -74,10 +74,10 @@ def _make_state(settings: Settings) -> None:
 @click.pass_context
 def serve(context: click.Context, *, part: str) -> None:
     from backend.cli.failures import CommandError
-    from backend.keyring import Keyring
     from backend.registry.database import Registry
-    from backend.supervisor import become
-    from backend.wiring import make_runtime, open_registry
+    from backend.registry.keyring import Keyring
+    from backend.serving.supervisor import become
+    from backend.serving.wiring import make_runtime, open_registry
 
     settings = ready_settings(context)
     owner = settings.state_dir.stat().st_uid

@@ -6,9 +6,9 @@ from typing import Final
 
 import click
 
-from backend.api_tokens import MOST_DAYS, ApiTokens, state_of
 from backend.cli.context import Row, acting_admin, json_option, ready_settings, show
 from backend.cli.language import _
+from backend.wishes.api_tokens import MOST_DAYS, ApiTokens, state_of
 
 _COLUMNS: Final = {
     "id": "id",
@@ -34,7 +34,7 @@ def tokens() -> None:
 @click.option("--note", default="", help=_("What it is for."))
 @click.pass_context
 def create(context: click.Context, *, user: str, days: int, note: str) -> None:
-    from backend.wiring import find_user
+    from backend.serving.wiring import find_user
 
     holder = find_user(ready_settings(context), user)
     row, text = _tokens(context).create(user=holder, days=days, note=note[:255], by=acting_admin())
@@ -76,6 +76,6 @@ def revoke(context: click.Context, *, token_id: str) -> None:
 
 
 def _tokens(context: click.Context) -> ApiTokens:
-    from backend.wiring import open_registry
+    from backend.serving.wiring import open_registry
 
     return ApiTokens(open_registry(ready_settings(context)))

@@ -6,16 +6,18 @@ import time
 from collections.abc import Collection
 from typing import Final
 
-from backend import disk, portpool, sizes
+from backend import sizes
 from backend.domain import BoxState, Desired, Observation
 from backend.errors import ServiceError
+from backend.files import disk
+from backend.files.snapshots import database_of
+from backend.files.untrusted_files import is_there
 from backend.i18n import Told
 from backend.plans.replaced import recover
 from backend.plans.wanted import users_of, wanted_box
 from backend.plans.world import Work, World
 from backend.registry.models import Port, Server
-from backend.snapshots import database_of
-from backend.untrusted_files import is_there
+from backend.wishes import portpool
 
 POLL_SECONDS: Final = 0.1
 CONFIG_SECONDS: Final = 10.0

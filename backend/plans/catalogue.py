@@ -13,10 +13,10 @@ from typing import Any, Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from backend import egress, membership, networks, portpool, tickets
 from backend.domain import BoxState, Desired, OperationKind, Status
 from backend.errors import ServiceError
 from backend.i18n import stored
+from backend.networks import egress, layout
 from backend.plans import box_steps as box
 from backend.plans import resize_steps as resize
 from backend.plans import trial_steps as trial
@@ -26,6 +26,7 @@ from backend.plans.shape import Plan, Step
 from backend.plans.wanted import wanted_box
 from backend.plans.world import Work
 from backend.registry.models import Server, now
+from backend.wishes import membership, portpool, tickets
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def reason_of(error: ServiceError) -> dict[str, Any]:
 def check_storage(work: Work) -> None:
     """The key opens the bucket, at a store that the server reaches as the service does."""
     storage, key = work.new_storage(work.server())
-    egress.check_endpoint(work.world.settings, storage.endpoint_url, networks.look_up)
+    egress.check_endpoint(work.world.settings, storage.endpoint_url, layout.look_up)
     probe = work.world.store.probe(storage=storage, key=key)
 
     def note(_session: Session, server: Server) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 from mlwf.secret import Secret
 from sqlalchemy import select
 
-from backend import portpool, sizes
+from backend import sizes
 from backend.domain import Box, BoxState, User
 from backend.errors import ServiceError
 from backend.plans import box_steps as box
@@ -17,7 +17,8 @@ from backend.plans.upgrade_state import about, has_taken_version, is_swapping, r
 from backend.plans.wanted import wanted_box
 from backend.plans.world import Work, World
 from backend.registry.models import Port, Server
-from backend.trial_words import FOLDER, USER
+from backend.wishes import portpool
+from backend.wishes.trial_words import FOLDER, USER
 
 MIGRATE_SECONDS: Final = 3600.0
 _LOOPBACK: Final = "127.0.0.1"

@@ -8,11 +8,12 @@ from urllib.parse import urlsplit
 
 from mlwf.secret import Secret
 
-from backend import sizes, tickets, uidpool
+from backend import sizes
 from backend.domain import Box, BoxKeys, BoxToken, Storage, StorageKey, User
-from backend.keyring import Keyring
+from backend.registry.keyring import Keyring
 from backend.registry.models import Server
 from backend.settings import Settings
+from backend.wishes import tickets, uidpool
 
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 (inside a container)
 DRAIN_MARGIN = 10.0

@@ -14,16 +14,16 @@ from typing import Any, Final
 from mlwf.secret import Secret
 from sqlalchemy.orm import Session
 
-from backend.backoff import Backoff
 from backend.domain import Storage, StorageKey
-from backend.keyring import Keyring
+from backend.files.snapshots import DatabaseCopies
+from backend.plans.backoff import Backoff
+from backend.plans.sure_time import SureTime
 from backend.plans.wanted import key_of, storage_of
 from backend.ports import BoxFiles, Directory, ObjectStore, Runtime, Trial
 from backend.registry.database import Registry
+from backend.registry.keyring import Keyring
 from backend.registry.models import Server
 from backend.settings import Settings
-from backend.snapshots import DatabaseCopies
-from backend.sure_time import SureTime
 
 SLOT_SECONDS: Final = 1.0
 """How often one who waits for a place looks whether the service is told to end."""

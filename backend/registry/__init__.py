@@ -1,0 +1,1 @@
+"""The database: what was wished and what became of it; secrets in it are encrypted."""

@@ -95,7 +95,7 @@ class Server(Base):
     box_keys: Mapped[str] = mapped_column(Text)
     """``config/keys.json``, encrypted by the keyring."""
     ticket_keys: Mapped[str | None] = mapped_column(Text, default=None)
-    """The keys of its sign-in tickets (backend.tickets), encrypted by the keyring; None on a row of an older service,
+    """The keys of its sign-in tickets (backend.wishes.tickets), encrypted by the keyring; None on a row of an older service,
     until its next look.
     """
 
@@ -176,7 +176,7 @@ class Operation(Base):
 
 
 class Token(Base):
-    """A bearer token that a user was given for one server (backend.access). Its text is nowhere: only its SHA-256."""
+    """A bearer token that a user was given for one server (backend.wishes.access). Its text is nowhere: only its SHA-256."""
 
     __tablename__ = "tokens"
 
@@ -194,7 +194,7 @@ class Token(Base):
 
 
 class Visit(Base):
-    """A user who was given a sign-in ticket for a server, and so may have a session there (backend.access)."""
+    """A user who was given a sign-in ticket for a server, and so may have a session there (backend.wishes.access)."""
 
     __tablename__ = "visits"
 
@@ -210,7 +210,7 @@ class Visit(Base):
 
 
 class Lease(Base):
-    """Somebody vouches for a server until a time (backend.leases)."""
+    """Somebody vouches for a server until a time (backend.wishes.leases)."""
 
     __tablename__ = "leases"
 

@@ -1,0 +1,1 @@
+"""Where boxes run: processes or containers, behind one port."""

@@ -15,12 +15,12 @@ from typing import Any, Final
 
 from backend.domain import BoxState, Observation, SizeClass
 from backend.errors import ServiceError
+from backend.files.untrusted_files import refuse_links
 from backend.i18n import Told
 from backend.runtimes.docker import Engine, EngineConflictError, MissingError
 from backend.runtimes.docker_seen import Container
 from backend.runtimes.docker_spec import GATE, LABEL, MLFLOW, ROLES, Pod, bind, create_arguments, one_shot
 from backend.runtimes.health import ask
-from backend.untrusted_files import refuse_links
 
 MLFLOW_STOP_SECONDS: Final = 10.0
 """The gate has drained MLflow before: what is left is the spawner."""

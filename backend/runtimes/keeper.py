@@ -14,11 +14,11 @@ from typing import Any, BinaryIO, Final
 
 from backend.atomic import ensure_space, make_private, remove_tree, sync_folder
 from backend.errors import ServiceError
+from backend.files.snapshots import DATABASE, copied_files, files_of, replace_database
+from backend.files.untrusted_files import ensure_room, refuse_links
 from backend.i18n import Told
 from backend.runtimes.docker import UNREADY, Engine, EngineConflictError, MissingError
 from backend.runtimes.docker_spec import MIB, bind, one_shot
-from backend.snapshots import DATABASE, copied_files, files_of, replace_database
-from backend.untrusted_files import ensure_room, refuse_links
 
 PYTHON: Final = "/opt/aihub/env/bin/python"
 SECONDS: Final = 300.0

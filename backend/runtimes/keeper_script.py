@@ -20,7 +20,7 @@ from pathlib import Path
 
 BOX, IN, OUT, DATABASE = Path("/box"), Path("/in"), Path("/out"), "mlflow.db"
 SIDES = ("-wal", "-shm", "-journal")
-"""As `backend.snapshots`, which is not here, has them."""
+"""As `backend.files.snapshots`, which is not here, has them."""
 CLOSED = 0o750
 INHERITED = 0o2750
 """The group goes on to each new file, so that the service's account writes without any right of root what only one uid reads."""
@@ -118,8 +118,8 @@ def files() -> None:
 
 
 def place() -> None:
-    """Whole or not there. As `replace_database` of `backend.snapshots`: what lay beside the database that goes is gone before the other
-    comes, after a power cut too, since SQLite would play it into that one.
+    """Whole or not there. As `replace_database` of `backend.files.snapshots`: what lay beside the database that goes is gone before
+    the other comes, after a power cut too, since SQLite would play it into that one.
     """
     os.umask(0o077)
     fresh = BOX / "data" / f".{DATABASE}.new"

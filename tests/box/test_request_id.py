@@ -11,9 +11,9 @@ import requests
 from mlwf.secret import Secret
 
 from backend import log as logs
+from backend.adapters.trial import HttpTrial
 from backend.runtimes.boxlogs import telling
-from backend.trial import HttpTrial
-from backend.trial_words import USER as TRIAL_USER
+from backend.wishes.trial_words import USER as TRIAL_USER
 from tests.support.box import MLFLOW_VERSION, PASSWORD, USER, Box, until, users_document
 from tracking_server.mlflow_process.request_log import _REQUEST, Lines
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from mlwf.munge import MungeAuth
+from mlwf.wire.munge import MungeAuth
 
 from ood_app.settings import TABLE, SettingsError, for_programs, load
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backend import networks
+from backend.networks import layout
 from demo import settings
 from demo.containers import choose_runtime, install_id
 from demo.errors import DemoError
@@ -20,7 +20,7 @@ NO_DAEMON = {"DEMO_RUNTIME": "docker", "DOCKER_HOST": "unix:///nowhere.sock"}
 def test_the_service_labels_its_containers_so(tmp_path: Path) -> None:
     (tmp_path / "service").mkdir()
     (tmp_path / "link").symlink_to(tmp_path)
-    assert install_id(tmp_path / "link" / "service") == networks.install_id(tmp_path / "service")
+    assert install_id(tmp_path / "link" / "service") == layout.install_id(tmp_path / "service")
 
 
 def test_without_a_daemon_it_is_refused_in_one_sentence_and_nothing_is_chosen(tmp_path: Path) -> None:

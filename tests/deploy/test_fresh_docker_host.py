@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from backend.networks import install_id
+from backend.networks.layout import install_id
 from tests.support.box import MLFLOW_VERSION, environment, until
 from tests.support.docker import Docker
 from tests.support.fresh_host import fresh_host

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from mlwf.connection import connection
-from mlwf.munge import MungeAuth
-from mlwf.token_auth import TokenAuth
+from mlwf.wire.connection import connection
+from mlwf.wire.munge import MungeAuth
+from mlwf.wire.token_auth import TokenAuth
 
 from backend.settings import Settings
 from backend.settings_file import load

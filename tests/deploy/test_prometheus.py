@@ -14,7 +14,7 @@ import yaml
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from backend.metrics import collectors
+from backend.api.numbers import collectors
 from backend.registry.database import Registry
 from backend.settings import Settings
 from demo.ports import free_ports

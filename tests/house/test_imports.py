@@ -29,7 +29,7 @@ RULES = [
     Rule(("docker",), ("backend/runtimes/docker.py",), "one file speaks Docker; the rest knows runtimes"),
     Rule(
         ("boto3", "botocore", "s3transfer"),
-        ("backend/s3*.py", "mlwf/*", "demo/*", "tracking_server/mlflow_process/*"),
+        ("backend/adapters/s3*.py", "mlwf/*", "demo/*", "tracking_server/mlflow_process/*"),
         "S3 is spoken at the object-store edges only",
     ),
     Rule(
@@ -37,9 +37,9 @@ RULES = [
         ("backend/api/*", "ood_app/*", "tracking_server/mlflow_process/*"),
         "HTTP layers, and what answers inside MLflow's own",
     ),
-    Rule(("gunicorn",), ("backend/serve.py", "backend/http_server.py"), "how it is served is one module's business"),
+    Rule(("gunicorn",), ("backend/serving/serve.py", "backend/serving/http_server.py"), "how it is served is one module's business"),
     Rule(("mlflow",), ("tracking_server/*", "samples/*"), "mlflow's import costs seconds and 200 MB; only the box and jobs have it"),
-    Rule(("uv",), ("mlwf/src/mlwf/image/uv_program.py",), "every call of uv gets named variables only"),
+    Rule(("uv",), ("mlwf/src/mlwf/image/environment/uv_program.py",), "every call of uv gets named variables only"),
     Rule(("backend",), ("backend/*", "tests/*", "benchmarks/*"), "the service is reached over its API, by mlwf's client", among=("*",)),
     Rule(
         ("ood_app",), ("ood_app/*", "demo/*", "tests/*", "benchmarks/*"), "the console serves pages and is nobody's library", among=("*",)
@@ -61,7 +61,7 @@ RULES = [
     ),
     Rule(
         ("mlwf.export",),
-        tuple(f"mlwf/src/mlwf/{name}" for name in ("export/*", "export_cli.py", "job/tasks.py", "image/sources_registry.py")),
+        tuple(f"mlwf/src/mlwf/{name}" for name in ("export/*", "cli/export_model.py", "job/tasks.py", "image/model/registry.py")),
         "what image and publish share with the export is in mlwf.transfer; an image of `models:/…` begins with an export",
         among=("mlwf/*",),
     ),
@@ -71,13 +71,29 @@ RULES = [
 ]
 # What implements a port of backend/ports.py against the world.
 ADAPTERS = (
-    "backend.boxfiles",
-    "backend.nss",
+    "backend.files.boxfiles",
+    "backend.adapters.nss",
     "backend.runtimes.containers",
     "backend.runtimes.keeper",
     "backend.runtimes.process",
-    "backend.s3",
-    "backend.trial",
+    "backend.adapters.s3",
+    "backend.adapters.trial",
+)
+# The service's rooms from the bottom up, as its README has them; the words that all of them use lie below, in the package itself.
+SERVICE = (
+    "registry",
+    "files",
+    "networks",
+    "wishes",
+    "plans",
+    "reconcile",
+    "runtimes",
+    "adapters",
+    "backup",
+    "api",
+    "serving",
+    "checks",
+    "cli",
 )
 READS_ENVIRONMENT = {
     "backend/settings.py": "the service's settings",
@@ -152,7 +168,26 @@ def test_a_test_module_is_nobodys_library() -> None:
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_adapters_are_chosen_by_the_wiring_and_never_import_each_other(adapter: str) -> None:
     users = {name for name in FILES if name.startswith("backend/") for _line, module in imports(name) if _is_of(module, (adapter,))}
-    assert users == {"backend/wiring.py"}
+    assert users == {"backend/serving/wiring.py"}
+
+
+def test_each_room_of_the_service_stands_on_those_below_it() -> None:
+    floors = {f"backend.{room}": floor for floor, room in enumerate(SERVICE)}
+
+    def floor(module: str) -> int:
+        return floors.get(".".join(module.split(".")[:2]), -1)
+
+    assert {str(Path(name).parent) for name in FILES if fnmatch.fnmatch(name, "backend/*/__init__.py") and name.count("/") == 2} == {
+        room.replace(".", "/") for room in floors
+    }
+    upward = [
+        f"{name}:{line} imports {module}"
+        for name in FILES
+        if name.startswith("backend/")
+        for line, module in imports(name)
+        if floor(module) > floor(name.removesuffix(".py").replace("/", "."))
+    ]
+    assert upward == []
 
 
 def test_the_environment_is_read_in_the_settings_modules_only() -> None:

@@ -64,7 +64,7 @@ def test_the_map_of_a_room_names_each_of_its_modules_once(room: str, top: str) -
     _, _, after = (ROOT / room / "README.md").read_text("utf-8").partition("\n## What lies where\n")
     named: list[str] = []
     for row in re.findall(r"^\|.*\|$", after, flags=re.MULTILINE):
-        folder = re.match(r"\| `(\w+/)`", row)
+        folder = re.match(r"\| `([\w/]+/)`", row)
         named += [(folder[1] if folder else "") + name for name in re.findall(r"`(\w+\.py)`", row)]
     modules = [file.relative_to(top) for file in files(f"{top}/*.py") if file.name != "__init__.py" and "migrations" not in file.parts]
     assert sorted(named) == sorted(map(str, modules))

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from mlwf.errors import MlwfError
-from mlwf.image.base import _prepare, _probe
+from mlwf.image.base.converted import _prepare, _probe
 
 SAID = (
     "x86_64\nglibc 2.36\n3.11.2 /usr/bin/python3\n3.11./../../../home/u.2 /usr/bin/python3\n"

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from mlwf.cli.create_image import TerminalReporter
 from mlwf.ending import Terminated
 from mlwf.errors import MlwfError
 from mlwf.image.cache import CONTENT, LEASES, NOTE, Cache, remove_tree
 from mlwf.image.cache_space import IN_USE_SECONDS, prune
 from mlwf.image.steps import Steps
-from mlwf.image_cli import TerminalReporter
 from mlwf.transfer import lease_file
 from rich.console import Console
 

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlwf.cli import main as cli
 from mlwf.image import cache_space
 from mlwf.image.cache import NOTE, Cache
 from mlwf.image.cache_space import IN_USE_SECONDS, entries, prune
 
-from mlwf import cli
 from tests.image.conftest import file_of
 
 

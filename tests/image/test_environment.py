@@ -12,14 +12,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from mlwf.image.base import ComingBase
+from mlwf.image.base.converted import ComingBase
 from mlwf.image.cache import Cache
-from mlwf.image.compiled import COMPILE, COMPILED, SOURCES
-from mlwf.image.environment import Environments, make_or_fetch
+from mlwf.image.environment.compiled import COMPILE, COMPILED, SOURCES
+from mlwf.image.environment.install import Environments, make_or_fetch
+from mlwf.image.environment.lock import Lock
+from mlwf.image.environment.pythons import Python
 from mlwf.image.kit import Kit
-from mlwf.image.lock import Lock
 from mlwf.image.process import ProgramError, Runner
-from mlwf.image.pythons import Python
 from mlwf.image.tool import Bind
 
 from tests.image.index import Index

@@ -6,8 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from mlwf.image.example import Example, find_example, request_of
-from mlwf.image.package import read_package
+from mlwf.image.model.example import Example, find_example, request_of
+from mlwf.image.model.package import read_package
 from mlwf.image.proof import Verdict, prove
 
 from tests.image.conftest import MLMODEL

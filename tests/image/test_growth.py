@@ -8,14 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 from mlwf.image import growth
-from mlwf.image.base import ComingBase
+from mlwf.image.base.converted import ComingBase
 from mlwf.image.cache import Cache
-from mlwf.image.environment import Environments
+from mlwf.image.environment.install import Environments
+from mlwf.image.environment.lock import Lock
+from mlwf.image.environment.pythons import Python
 from mlwf.image.growth import Growth
 from mlwf.image.kit import Kit
-from mlwf.image.lock import Lock
 from mlwf.image.process import Runner
-from mlwf.image.pythons import Python
 from mlwf.image.steps import Meter
 
 from tests.image.index import Index

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from mlwf.errors import MlwfError
-from mlwf.image.lock import BasePlatform, Lock, _packages, make_lock, torch_backend
-from mlwf.image.package import read_package
+from mlwf.image.environment.lock import BasePlatform, Lock, _packages, make_lock, torch_backend
+from mlwf.image.environment.uv_lock import read_uv_lock
+from mlwf.image.model.package import read_package
+from mlwf.image.model.requirements import Policy, Requirements
 from mlwf.image.process import Runner
-from mlwf.image.requirements import Policy, Requirements
-from mlwf.image.uv_lock import read_uv_lock
 
 from tests.image.index import Index
 

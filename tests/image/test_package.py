@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlwf.errors import MlwfError, WrongUseError
-from mlwf.image import requirements
-from mlwf.image.package import fetch_package, read_package, tree_digest
-from mlwf.image.requirements import Policy, RefusedRequirementError, Requirements, check_requirements, read_requirements
+from mlwf.image.environment.install import requirements
+from mlwf.image.model.package import fetch_package, read_package, tree_digest
+from mlwf.image.model.requirements import Policy, RefusedRequirementError, Requirements, check_requirements, read_requirements
 
 from tests.image.conftest import CONDA, MLMODEL, package_files, packed
 

@@ -18,8 +18,8 @@ import pytest
 from mlwf.errors import MlwfError
 from mlwf.image.cache import Cache
 from mlwf.image.cache_space import prune
+from mlwf.image.environment.pythons import Python, PythonWishes, _from_site, _from_uv, find_python
 from mlwf.image.process import Runner
-from mlwf.image.pythons import Python, PythonWishes, _from_site, _from_uv, find_python
 
 from tests.image.web import Web
 
@@ -206,6 +206,6 @@ def test_a_python_that_other_jobs_use_is_never_taken_away_for_a_new_one(cache: C
     assert made.folder
     inode = (made.folder / "bin/python3.11").stat().st_ino
     # Two jobs make it at once when a lease fails: neither saw the other's.
-    monkeypatch.setattr("mlwf.image.pythons._kept", lambda *_given: None)
+    monkeypatch.setattr("mlwf.image.environment.pythons._kept", lambda *_given: None)
     assert find_python("3.11.7", BASE, kit_of(cache, site), wishes=PythonWishes()) == made
     assert (made.folder / "bin/python3.11").stat().st_ino == inode

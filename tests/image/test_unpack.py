@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlwf.errors import MlwfError
-from mlwf.image.unpack import BadPackageError, Limits, copy_folder, unpack
+from mlwf.image.model.unpack import BadPackageError, Limits, copy_folder, unpack
 
 from tests.image.conftest import package_files, packed
 

@@ -7,15 +7,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from mlwf.image.base import ComingBase
+from mlwf.image.base.converted import ComingBase
 from mlwf.image.cache import Cache
-from mlwf.image.environment import Environments
+from mlwf.image.environment.install import Environments
+from mlwf.image.environment.lock import BasePlatform, make_lock
+from mlwf.image.environment.pythons import Python
+from mlwf.image.environment.uv_program import named
 from mlwf.image.kit import Kit
-from mlwf.image.lock import BasePlatform, make_lock
-from mlwf.image.package import read_package
+from mlwf.image.model.package import read_package
 from mlwf.image.process import Runner
-from mlwf.image.pythons import Python
-from mlwf.image.uv_program import named
 
 from tests.image.index import Index
 

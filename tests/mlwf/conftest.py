@@ -3,8 +3,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from mlwf.cli import main as cli
 
-from mlwf import cli
 from tests.mlwf.fake_service import FakeService, start_fake_service
 from tests.mlwf.models import Models
 from tests.mlwf.publishing import Cli, Shell, make_package

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from mlwf.image.package import ModelPackage
-from mlwf.image.requirements import Requirements
-from mlwf.image_cli import command
+from mlwf.cli.create_image import command
+from mlwf.image.model.package import ModelPackage
+from mlwf.image.model.requirements import Requirements
 
 
 def fake_tool(folder: Path, name: str, said: str) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from mlwf.address import split_url, without_keys
 from mlwf.errors import WrongUseError
-from mlwf.image.requirements import Policy, RefusedRequirementError, check_requirements
-from mlwf.image.sources import Silence, fetch_files
-from mlwf.image.sources_web import WebSource
+from mlwf.image.model.requirements import Policy, RefusedRequirementError, check_requirements
+from mlwf.image.model.sources import Silence, fetch_files
+from mlwf.image.model.web import WebSource
 from mlwf.transfer.session import base_url
 from mlwf.transfer.store import StoreError, StoreSource
-from mlwf.transport import open_session
+from mlwf.wire.transport import open_session
 
 from tests.mlwf.exporting import arguments, nothing_left, run
 

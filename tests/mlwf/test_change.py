@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from mlwf.cli_output import local_time
+from mlwf.cli.output import local_time
 
 from tests.mlwf.fake_service import FakeService
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
-from mlwf.cli_output import local_time
-from mlwf.export_cli import command as export_command
-from mlwf.image_cli import command as image_command
+from mlwf.cli.create_image import command as image_command
+from mlwf.cli.export_model import command as export_command
+from mlwf.cli.output import local_time
 
 from tests.mlwf.fake_service import FakeService
 
@@ -218,7 +218,7 @@ def test_each_program_tells_its_version(command: click.Command) -> None:
 
 
 def test_no_service_is_one_sentence(mlwf: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from mlwf import cli
+    from mlwf.cli import main as cli
 
     monkeypatch.setenv("MLWF_SERVICE", "unix:///nowhere/s.sock")
     assert cli.run(["server", "list"]) == 1

@@ -9,8 +9,8 @@ from mlwf.client import Client, OperationFailedError, ServiceError, ServiceUnava
 from mlwf.errors import WrongUseError
 from mlwf.secret import Secret
 from mlwf.user import User
+from mlwf.wire import transport
 
-from mlwf import transport
 from tests.mlwf.fake_service import FakeService
 
 SECRET = "wJalrXUtnFEMI-a-secret"

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import requests
 from mlwf.client import Client, ServiceUnavailable
-from mlwf.connection import connection
 from mlwf.errors import MlwfError, WrongUseError
-from mlwf.munge import MungeAuth
-from mlwf.munge_payload import head_of, payload
-from mlwf.token_auth import TokenAuth
+from mlwf.wire.connection import connection
+from mlwf.wire.munge import MungeAuth
+from mlwf.wire.munge_payload import head_of, payload
+from mlwf.wire.token_auth import TokenAuth
 from requests.auth import AuthBase
 
 ADDRESS = "https://mlflow01.example.org:8443"

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.image import sif
-from mlwf.image.base_given import check_opens, given, login_for
-from mlwf.image.base_size import ARCHITECTURES
-from mlwf.image.base_source import parse_base, pin
+from mlwf.image.base.given import check_opens, given, login_for
+from mlwf.image.base.size import ARCHITECTURES
+from mlwf.image.base.source import parse_base, pin
 from mlwf.image.process import Runner
 from mlwf.image.tool import ContainerTool, find_mksquashfs, find_tool
 

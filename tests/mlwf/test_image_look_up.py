@@ -15,18 +15,18 @@ from typing import Any, ClassVar
 
 import pytest
 from mlwf.errors import MlwfError
-from mlwf.image.base import BaseFacts, ComingBase
-from mlwf.image.base_registry import MAX_MANIFEST, registry_digest
-from mlwf.image.base_size import ARCHITECTURES, layers_size, layout_manifest
-from mlwf.image.base_source import Pinned, parse_base
+from mlwf.image.base.converted import BaseFacts, ComingBase
+from mlwf.image.base.docker_reference import DockerReference
+from mlwf.image.base.registry import MAX_MANIFEST, registry_digest
+from mlwf.image.base.size import ARCHITECTURES, layers_size, layout_manifest
+from mlwf.image.base.source import Pinned, parse_base
 from mlwf.image.cache import Cache
-from mlwf.image.compiled import Compiler
 from mlwf.image.create import _check_room
-from mlwf.image.docker_reference import DockerReference
-from mlwf.image.lock import Lock
+from mlwf.image.environment.compiled import Compiler
+from mlwf.image.environment.lock import Lock
+from mlwf.image.environment.pythons import Python
 from mlwf.image.plan import Wanted, _address, _base_key, _digest, _image_key, _pinned, look_up
 from mlwf.image.process import Runner
-from mlwf.image.pythons import Python
 from mlwf.transfer.workspace import Workspace
 
 from tests.image.conftest import package_files, packed

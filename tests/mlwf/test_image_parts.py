@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.image import sif
-from mlwf.image.base_source import parse_base, pin
+from mlwf.image.base.docker_reference import DockerReference
+from mlwf.image.base.source import parse_base, pin
 from mlwf.image.create import hand_out, link_or_copy
-from mlwf.image.docker_reference import DockerReference
-from mlwf.image.lock import Lock
+from mlwf.image.environment.lock import Lock
 from mlwf.image.pack import open_to_readers
 from mlwf.image.process import Runner
 from mlwf.image.proof import judge, same

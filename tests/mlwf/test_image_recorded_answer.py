@@ -23,7 +23,7 @@ from sklearn.linear_model import LinearRegression
 example = pandas.DataFrame({"a": [1.0, 2.0, 3.0], "b": [0.0, 1.0, 0.0]})
 model = LinearRegression().fit(example, [1.0, 2.0, 3.5])
 """
-EXPORT = "import sys; from mlwf.export_cli import main; sys.argv[0] = 'mlwf_export_model'; main()"
+EXPORT = "import sys; from mlwf.cli.export_model import main; sys.argv[0] = 'mlwf_export_model'; main()"
 
 
 def of_the_page() -> str:

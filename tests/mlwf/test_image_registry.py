@@ -11,8 +11,8 @@ from typing import ClassVar
 
 import pytest
 from mlwf.errors import MlwfError
-from mlwf.image.base_registry import registry_digest
-from mlwf.image.docker_reference import DockerReference
+from mlwf.image.base.docker_reference import DockerReference
+from mlwf.image.base.registry import registry_digest
 
 DIGEST = "sha256:" + "ab" * 32
 

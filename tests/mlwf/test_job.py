@@ -93,7 +93,7 @@ def test_a_session_creates_what_is_missing_and_holds_it_until_it_is_ended(servic
     keys = tmp_path / "keys"
     keys.write_text(f"[wine]\naws_access_key_id=AKIAEXAMPLE\naws_secret_access_key={SECRET}\n")
     request = write(tmp_path, **SERVER, cloud_storage_bucket_name="wine-models", profile="wine")
-    program = "from mlwf.cli import main; main()"
+    program = "from mlwf.cli.main import main; main()"
     argv = [sys.executable, "-c", program, "job", request, "--progress", str(tmp_path / "progress.json"), "--note", "job 17"]
     environment = {**os.environ, "MLWF_SERVICE": service.address, "AWS_SHARED_CREDENTIALS_FILE": str(keys)}
     with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -186,7 +186,7 @@ def test_a_progress_file_that_cannot_be_written_costs_one_warning(tmp_path: Path
 def test_a_session_whose_home_is_full_is_held_to_its_end(service: FakeService, tmp_path: Path) -> None:
     full(tmp_path)
     service.add("gaa50000", "wine")
-    argv = [sys.executable, "-c", "from mlwf.cli import main; main()", "job", write(tmp_path, **SERVER)]
+    argv = [sys.executable, "-c", "from mlwf.cli.main import main; main()", "job", write(tmp_path, **SERVER)]
     argv += ["--progress", str(tmp_path / "progress.json")]
     with (
         Path("/dev/full").open("wb") as output,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from mlwf.errors import MlwfError
 from mlwf.image.cache import Cache
-from mlwf.image.kept_package import KIND, keep_package, kept_package
-from mlwf.image.sources import Silence
+from mlwf.image.model.kept import KIND, keep_package, kept_package
+from mlwf.image.model.sources import Silence
 
 from tests.image.conftest import package_files, packed
 from tests.image.web import Web

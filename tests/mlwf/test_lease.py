@@ -54,7 +54,7 @@ def test_no_server_no_lease(service: FakeService, mlwf: Run, capsys: pytest.Capt
 def test_what_ends_a_job_reaches_the_command_and_ends_the_lease(service: FakeService, number: signal.Signals) -> None:
     service.add("g", "wine")
     script = f"import signal, sys, time; signal.signal({number}, lambda *_: sys.exit(9)); print('up', flush=True); time.sleep(60)"
-    program = "from mlwf.cli import main; main()"
+    program = "from mlwf.cli.main import main; main()"
     argv = [sys.executable, "-c", program, "lease", "hold", "g/wine", "--seconds", "6", "--", sys.executable, "-c", script]
     environment = {**os.environ, "MLWF_SERVICE": service.address}
     with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

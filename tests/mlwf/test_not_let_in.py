@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlwf.cli.export_model import TerminalReporter
 from mlwf.errors import MlwfError
 from mlwf.export.run import Wanted, export
-from mlwf.export_cli import TerminalReporter
 from mlwf.report import stderr
 
 from tests.support.box import NOTICED, USER, Box, environment, make_box, until

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from mlwf.errors import MlwfError
 from mlwf.image.cache import Cache
-from mlwf.image.kept_package import keep_package, kept_package
-from mlwf.image.sources import fetch_files
+from mlwf.image.model.kept import keep_package, kept_package
+from mlwf.image.model.sources import fetch_files
 from mlwf.transfer import download
 
 from tests.image.conftest import package_files, packed

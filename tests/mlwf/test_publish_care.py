@@ -112,7 +112,7 @@ def anybodys() -> Iterator[Path]:
 
 def test_a_folder_that_cannot_be_written_is_said_before_anything_is_uploaded(anybodys: Path, sh: Shell) -> None:
     """A colleague's package: the group may read it."""
-    bucket, program, package = sh.store.make_bucket(), write_program(anybodys / "mlwf", "mlwf.cli"), make_package(anybodys / "package")
+    bucket, program, package = sh.store.make_bucket(), write_program(anybodys / "mlwf", "mlwf.cli.main"), make_package(anybodys / "package")
     for path in (package, *package.iterdir()):
         shutil.chown(path, group=GROUP)
     user = ["setpriv", f"--reuid={USER.pw_uid}", f"--regid={USER.pw_gid}", "--clear-groups"]

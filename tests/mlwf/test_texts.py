@@ -13,8 +13,7 @@ import pytest
 from babel.messages.pofile import read_po
 from mlwf.errors import MlwfError
 from mlwf.i18n import _, catalogue, language_of, parse_po, use_language
-
-from mlwf import connection
+from mlwf.wire import connection
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SOURCE = ROOT / "mlwf" / "src" / "mlwf"
@@ -70,7 +69,7 @@ def test_a_page_in_japanese_inside_a_process_in_english() -> None:
 def test_usage_errors_and_help_are_in_the_readers_language() -> None:
     def said(*argv: str) -> str:
         environ = {**os.environ, "LANGUAGE": "", "LC_ALL": "ja_JP.UTF-8"}
-        done = subprocess.run([sys.executable, "-m", "mlwf.cli", *argv], env=environ, capture_output=True, text=True, check=False)
+        done = subprocess.run([sys.executable, "-m", "mlwf.cli.main", *argv], env=environ, capture_output=True, text=True, check=False)
         return done.stdout + done.stderr
 
     assert "エラー: オプションがありません '--bucket'" in said("server", "create", "g/wine")

@@ -91,7 +91,7 @@ def centre_of(
     for path in (home, keys, auth):
         os.chown(path, USER.pw_uid, USER.pw_gid)
     environ = {"MLWF_SERVICE": f"unix://{live.socket}", "AWS_SHARED_CREDENTIALS_FILE": str(keys), "MLWF_LEASE_SECONDS": LEASE_SECONDS}
-    mlwf = write_program(home.with_name(f"{home.name}-mlwf"), "mlwf.cli")
+    mlwf = write_program(home.with_name(f"{home.name}-mlwf"), "mlwf.cli.main")
     offer = {"mlwf": str(mlwf), "environment": environ}
     site = site_folder / "site.yml"
     site.write_text(yaml.safe_dump({"service": {"endpoint_url": live.settings["endpoint_url"]}, "batch_connect": offer}))

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import yaml
-from mlwf.connection import connection
-from mlwf.munge import MungeAuth
+from mlwf.wire.connection import connection
+from mlwf.wire.munge import MungeAuth
 
 from ood_app.settings import load
 from tests.ood.rendering import EXAMPLE, ROOT

@@ -87,7 +87,7 @@ class Ground:
 
     def create(self, *options: str | Path) -> list[str]:
         """The argv of mlwf_create_image with these options."""
-        return [self.python, "-c", "from mlwf.image_cli import main; main()", *map(str, options)]
+        return [self.python, "-c", "from mlwf.cli.create_image import main; main()", *map(str, options)]
 
     def give(self, folder: Path) -> Path:
         """Makes a tree the user's own."""

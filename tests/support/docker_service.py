@@ -8,8 +8,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from backend import networks
-from backend.networks import install_id
+from backend.networks import layout
+from backend.networks.layout import install_id
 from demo.containers import BRIDGE, address_of
 from tests.service.edge.live import Live, live_service
 from tests.support.box import MLFLOW_VERSION
@@ -84,7 +84,7 @@ def docker_service(docker: Docker, store: S3Store, **settings: Any) -> Iterator[
                 remove_containers(docker, install)
                 live.stop()
                 remove_containers(docker, install)  # what the reconciler brought back meanwhile
-                for name in networks.network_names(install):
+                for name in layout.network_names(install):
                     with contextlib.suppress(Exception):  # a service that never started has made none
                         docker.run("network", "rm", name)
                 shutil.rmtree(live.state, ignore_errors=True)

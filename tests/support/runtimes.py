@@ -8,7 +8,7 @@ from typing import Any
 import psutil
 import pytest
 
-from backend.networks import install_id
+from backend.networks.layout import install_id
 from backend.runtimes.proctable import processes_of
 from backend.settings import Settings
 from tests.service.edge.live import Live, live_service

@@ -10,11 +10,13 @@ import requests
 from requests.auth import AuthBase
 
 from mlwf.answers import Answer, Health, Json, Lease, Me, Operation, Server, Ticket, Token
-from mlwf.connection import DEFAULT_ADDRESS, Connection, connection
 from mlwf.i18n import current_language, use_language
-from mlwf.routes import lease_path, server_path
 from mlwf.secret import Secret
-from mlwf.service_errors import (
+from mlwf.settings import environment
+from mlwf.user import User
+from mlwf.wire.connection import DEFAULT_ADDRESS, Connection, connection
+from mlwf.wire.routes import lease_path, server_path
+from mlwf.wire.service_errors import (
     OperationFailedError,
     ServiceError,
     ServiceUnavailable,
@@ -24,9 +26,7 @@ from mlwf.service_errors import (
     broke_off,
     unavailable,
 )
-from mlwf.settings import environment
-from mlwf.transport import open_session, seconds_for
-from mlwf.user import User
+from mlwf.wire.transport import open_session, seconds_for
 
 __all__ = ["Client", "OperationFailedError", "ServiceError", "ServiceUnavailable", "StillRunningError", "User"]
 T = TypeVar("T", bound=Answer)

@@ -13,7 +13,7 @@ from mlwf.answers import Operation, Server
 from mlwf.client import Client
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
-from mlwf.service_errors import OperationFailedError, ServiceError, ServiceUnavailable
+from mlwf.wire.service_errors import OperationFailedError, ServiceError, ServiceUnavailable
 
 UP = frozenset({"running", "sleeping"})
 RETRY_SECONDS = 10.0

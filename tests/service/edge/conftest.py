@@ -18,5 +18,5 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 @pytest.fixture
 def admin(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Admin:
-    monkeypatch.setattr("backend.wiring.make_directory", lambda _settings: world.directory)
+    monkeypatch.setattr("backend.serving.wiring.make_directory", lambda _settings: world.directory)
     return Admin(world, tmp_path)

@@ -113,16 +113,16 @@ class Live:
         found = [psutil.Process(self.process.pid)]
         for part in found[0].children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):  # it ended while we looked
-                if "backend.serve" in part.cmdline():
+                if "backend.serving.serve" in part.cmdline():
                     found.append(part)
         return found
 
     def part(self, name: str) -> psutil.Process:
-        return next(each for each in self.parts() if each.cmdline()[3:5] == ["backend.serve", name])
+        return next(each for each in self.parts() if each.cmdline()[3:5] == ["backend.serving.serve", name])
 
     def other_part(self, old: psutil.Process, name: str) -> bool:
         """Whether another process is that part now."""
-        return any(each.pid != old.pid and each.cmdline()[3:5] == ["backend.serve", name] for each in self.parts())
+        return any(each.pid != old.pid and each.cmdline()[3:5] == ["backend.serving.serve", name] for each in self.parts())
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, Any]]:
         """Status and answer of one request."""

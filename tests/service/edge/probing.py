@@ -3,9 +3,9 @@
 import pytest
 from mlwf.secret import Secret
 
+from backend.adapters.s3 import S3
 from backend.domain import Storage, StorageKey
 from backend.errors import ServiceError
-from backend.s3 import S3
 from demo.store import StoreUser
 
 

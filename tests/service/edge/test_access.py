@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from backend import tickets
-from backend.leavers import ABSENT_SECONDS, Leavers
-from backend.nss import GroupEntry, Nss, UserEntry
+from backend.adapters.nss import GroupEntry, Nss, UserEntry
 from backend.plans.wanted import wanted_box
 from backend.ports import Directory
+from backend.reconcile.leavers import ABSENT_SECONDS, Leavers
 from backend.registry.models import AuditEntry, Server, Token, now
+from backend.wishes import tickets
 from tests.service.edge.world import ADMIN, ALICE, BOB, GROUP, World, make_world
 from tracking_server.guard import signed
 from tracking_server.guard.access_files import parse_ticket_keys
@@ -78,7 +78,7 @@ def test_tickets_in_a_loop_are_audited_once_a_minute(world: World, monkeypatch: 
     world.made(users=["job"])
     begin = now().replace(second=0, microsecond=0)
     for second in (1, 20, 59, 61, 118, 121):
-        monkeypatch.setattr("backend.access.now", lambda second=second: begin + timedelta(seconds=second))
+        monkeypatch.setattr("backend.wishes.access.now", lambda second=second: begin + timedelta(seconds=second))
         assert ticket(world).status_code == 201
     assert audit(world)[1:] == [("alice", "ticket")] * 3
     world.be(CAROL)

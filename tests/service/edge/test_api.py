@@ -16,8 +16,8 @@ from sqlalchemy.exc import IntegrityError
 from backend import log as logs
 from backend.api.answers import Problem
 from backend.domain import Caller, Status
-from backend.heartbeat import beat
 from backend.log import OneLine
+from backend.reconcile.heartbeat import beat
 from backend.registry.models import Operation, Server, now
 from tests.service.edge.world import ADMIN, ALICE, BOB, BODY, GROUP, OTHER, World, make_world
 

@@ -18,10 +18,10 @@ def test_a_restore_minds_the_limit_and_the_disk(tmp_path: Path, monkeypatch: pyt
     assert code(world.client.post(f"{WINE}/restore")) == (409, "too_many_servers")
     delete_for_good(world, WINE.replace("wine", "two"))
     with monkeypatch.context() as full:
-        full.setattr("backend.disk.free_bytes", lambda _settings: 0)
+        full.setattr("backend.files.disk.free_bytes", lambda _settings: 0)
         assert code(world.client.post(f"{WINE}/restore")) == (507, "host_short_of_disk")
     restoring = world.client.post(f"{WINE}/restore").json
-    monkeypatch.setattr("backend.disk.free_bytes", lambda _settings: 0)
+    monkeypatch.setattr("backend.files.disk.free_bytes", lambda _settings: 0)
     assert world.client.post(f"{WINE}/restore").json["id"] == restoring["id"]  # it is under way
 
 

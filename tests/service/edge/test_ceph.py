@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from backend.s3 import S3
+from backend.adapters.s3 import S3
 from tests.service.edge.probing import failure, key, storage
 from tests.support.ceph import Ceph
 

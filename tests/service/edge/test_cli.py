@@ -19,10 +19,10 @@ from backend.cli.failures import sentence
 from backend.cli.main import _COMMANDS, aihub
 from backend.domain import Status
 from backend.errors import ServiceError
-from backend.keyring import Keyring
 from backend.plans.world import read_payload
+from backend.registry.keyring import Keyring
 from backend.registry.models import AuditEntry, Operation, now
-from backend.tickets import read_keys
+from backend.wishes.tickets import read_keys
 from demo.ports import free_ports
 from tests.service.edge.admin import Admin
 from tests.service.edge.live import AIHUB
@@ -221,7 +221,7 @@ def test_check_finds_a_state_on_a_network(admin: Admin, world: World, monkeypatc
     admin.run("init")
     place, table = world.service.settings.state_dir, tmp_path / "mountinfo"
     table.write_text(f"1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 0:40 /x {place} rw - nfs4 server:/x rw\n")
-    monkeypatch.setattr("backend.checks.MOUNTS", table)
+    monkeypatch.setattr("backend.checks.service.MOUNTS", table)
     told = json.loads(admin.run("check", "--json", code=1).stdout)
     assert {"move it to a local disk"} == {each["cure"] for each in told if f"{place} is on a network file system (nfs4)" in each["detail"]}
 
@@ -321,7 +321,7 @@ def test_what_root_makes_belongs_to_the_services_account(monkeypatch: pytest.Mon
         home = Path(name)
         home.chmod(0o755)
         world = make_world(home)
-        monkeypatch.setattr("backend.wiring.make_directory", lambda _settings: world.directory)
+        monkeypatch.setattr("backend.serving.wiring.make_directory", lambda _settings: world.directory)
         world.made()
         admin, state = Admin(world, home), world.service.settings.state_dir
         for path in (state, *state.rglob("*")):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from backend.cli.checks import NAMES
+from backend.serving.supervisor import alone
 from backend.settings import Settings
-from backend.supervisor import alone
 from tests.service.edge.admin import Admin
 from tests.service.edge.live import AIHUB
 from tests.service.edge.world import World

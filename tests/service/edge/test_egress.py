@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from mlwf.secret import Secret
 
-from backend import egress, networks, versions
+from backend import versions
 from backend.domain import StorageKey
 from backend.errors import ServiceError
+from backend.networks import egress, layout
 from backend.registry.models import Operation
 from backend.settings import Settings
-from backend.wishes import StorageWish
+from backend.wishes.values import StorageWish
 from tests.service.edge.world import BODY, make_world
 from tests.service.engine.support import ALICE, GROUP, Site
 
@@ -104,15 +105,15 @@ def test_a_name_that_leads_elsewhere_fails_the_operation(tmp_path: Path) -> None
 
 
 def test_an_address_that_a_name_had_stays_for_hours_and_no_longer_than_its_entry() -> None:
-    def target(address: str) -> networks.Target:
-        return networks.Target(ipaddress.IPv4Network(address), 443)
+    def target(address: str) -> layout.Target:
+        return layout.Target(ipaddress.IPv4Network(address), 443)
 
     found = {"s3.example.org:443": [target("192.0.2.1")], "10.9.1.5:443": [target("10.9.1.5")]}
-    first = networks.answers(found, [])
+    first = layout.answers(found, [])
     assert [str(each) for each in first] == ['192.0.2.1 . 443 timeout 21600s comment "s3.example.org:443"']
-    before = [replace(first[0], seconds=60), networks.Answer(target=target("192.0.2.9"), entry="gone.example.org:443", seconds=60)]
+    before = [replace(first[0], seconds=60), layout.Answer(target=target("192.0.2.9"), entry="gone.example.org:443", seconds=60)]
     found["s3.example.org:443"] = [target("192.0.2.2")]
-    now = [(str(each.target), each.seconds) for each in networks.answers(found, before)]
+    now = [(str(each.target), each.seconds) for each in layout.answers(found, before)]
     assert now == [("192.0.2.2 . 443", 21600), ("192.0.2.1 . 443", 60)]
     found["s3.example.org:443"] = [target("192.0.2.1")]
-    assert networks.answers(found, before) == first, "seen again, it has its hours again"
+    assert layout.answers(found, before) == first, "seen again, it has its hours again"

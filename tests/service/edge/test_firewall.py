@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.networks import install_id
+from backend.networks.layout import install_id
 from tests.service.edge.live import AIHUB
 
 pytestmark = pytest.mark.skipif(

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from backend.http_server import ARRIVAL_SECONDS
+from backend.serving.http_server import ARRIVAL_SECONDS
 from tests.service.edge.live import Live, live_service, parsed, request, until
 
 NOBODY = pwd.getpwnam("nobody").pw_uid

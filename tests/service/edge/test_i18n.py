@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import backend
-from backend import i18n, policy, s3_errors
+from backend import i18n
+from backend.adapters import s3_errors
 from backend.api import inputs
 from backend.domain import OperationKind, OperationState
 from backend.errors import FAILURES, ServiceError
@@ -19,6 +20,7 @@ from backend.notices import WARNINGS
 from backend.plans.catalogue import reason_of
 from backend.plans.labels import LABELS
 from backend.runtimes import failures
+from backend.wishes import policy
 
 ROOM = Path(backend.__file__).parent
 REASONS = {"full_disk_is_ours": 0, "not_s3": 1, "expect": 1, "_failed": 2, "_ended": 2}

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from backend.adapters.nss import Nss
 from backend.api.identity import PeerCredentials, peer_uid
-from backend.nss import Nss
 from tests.service.edge.live import Live, live_service, request
 
 NOBODY = pwd.getpwnam("nobody").pw_uid

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mlwf.secret import Secret
 
-from backend.keyring import Keyring, KeyringError
+from backend.registry.keyring import Keyring, KeyringError
 from backend.registry.models import Operation
 from tests.service.edge.world import World
 

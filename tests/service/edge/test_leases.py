@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import select
 
 from backend.domain import Desired
-from backend.leases import MOST_LEASES
 from backend.registry.models import AuditEntry, Server
+from backend.wishes.leases import MOST_LEASES
 from tests.service.edge.world import ADMIN, ALICE, BOB, GROUP, World, make_world
 
 CAROL = ALICE.__class__(user="carol", uid=1003, groups=(GROUP,))

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from backend.adapters.nss import GroupEntry, Nss, UserEntry
 from backend.domain import Group
 from backend.errors import ServiceError
-from backend.nss import GroupEntry, Nss, UserEntry
 from tests.service.edge.world import World
 
 

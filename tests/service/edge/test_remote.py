@@ -15,17 +15,17 @@ from typing import Any
 import pytest
 import requests
 from mlwf.client import Client, ServiceError, ServiceUnavailable
-from mlwf.connection import connection
 from mlwf.errors import MlwfError, WrongUseError
-from mlwf.munge_payload import payload
+from mlwf.wire.connection import connection
+from mlwf.wire.munge_payload import payload
 
-from backend.api_tokens import ApiTokens
-from backend.checks import other_hosts
+from backend.checks.service import other_hosts
 from backend.domain import Caller
 from backend.errors import ServiceError as ServiceFailure
 from backend.munge import Unmunge
 from backend.registry.database import Registry
 from backend.settings import Settings
+from backend.wishes.api_tokens import ApiTokens
 from demo.ports import free_ports
 from tests.service.edge.live import Live, live_service, until
 from tests.support.munge import credential, munged, new_key

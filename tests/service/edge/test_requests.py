@@ -15,10 +15,10 @@ from sqlalchemy import select
 
 from backend.domain import Caller, OperationKind, Status
 from backend.errors import ServiceError
-from backend.kick import Kick
-from backend.passwords import Hasher
-from backend.policy import OFFERED
 from backend.registry.models import AuditEntry, Operation, Port, Server, now
+from backend.wishes.kick import Kick
+from backend.wishes.passwords import Hasher
+from backend.wishes.policy import OFFERED
 from tests.service.edge.asking import WINE, code, count, delete_for_good
 from tests.service.edge.world import ADMIN, ALICE, BOB, BODY, GROUP, OTHER, World, make_world
 

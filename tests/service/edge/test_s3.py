@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from backend.s3 import S3
-from backend.s3_errors import Target, from_answer
+from backend.adapters.s3 import S3
+from backend.adapters.s3_errors import Target, from_answer
 from demo.ports import free_ports
 from tests.service.edge.probing import failure, key, storage
 from tests.support.s3 import S3Store
@@ -71,7 +71,7 @@ class TestRealStore:
         """The step itself is done and then said to have failed, once: what it made must be removed."""
         from botocore.exceptions import ReadTimeoutError
 
-        from backend import s3
+        from backend.adapters import s3
 
         original, bucket, calls = getattr(s3._Trial, step), s3_store.make_bucket(), iter(range(100))
 
@@ -224,7 +224,7 @@ def test_an_answer_that_drips_for_ever(scheme: str, first: bytes, tmp_path: Path
 
 def test_a_store_that_turns_slow_at_the_first_object(monkeypatch: pytest.MonkeyPatch) -> None:
     """What may be left behind is tried to be removed, in a time that is bounded as well."""
-    monkeypatch.setattr("backend.s3.CLEAN_SECONDS", 1)
+    monkeypatch.setattr("backend.adapters.s3.CLEAN_SECONDS", 1)
     heard: list[bytes] = []
 
     def talk(connection: socket.socket) -> None:

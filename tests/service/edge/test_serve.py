@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from mlwf.transport import open_session
+from mlwf.wire.transport import open_session
 from prometheus_client.parser import text_string_to_metric_families
 
-from backend import renewable, supervisor
+from backend.reconcile import renewable
+from backend.serving import supervisor
 from demo.ports import free_ports
 from tests.service.edge.live import Live, live_service, until
 

@@ -6,7 +6,7 @@ import pytest
 
 from backend import versions
 from backend.errors import ServiceError
-from backend.passwords import Hasher
+from backend.wishes.passwords import Hasher
 from tests.service.edge.world import BOB, World, fake_environment, make_settings
 
 SERVERS = "/api/v1/servers/gaa50000"

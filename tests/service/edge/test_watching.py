@@ -139,7 +139,7 @@ def test_every_line_parses_whatever_happens(live: Live) -> None:
     assert live.stop() == 0
     found = objects(live.log)
     assert all(set(KEYS) <= set(each) <= {*KEYS, "traceback"} for each in found)
-    assert {"backend.supervisor", "backend.listeners", "gunicorn", "backend.reconciler", "aihub.access"} <= {
+    assert {"backend.serving.supervisor", "backend.listeners", "gunicorn", "backend.reconcile.reconciler", "aihub.access"} <= {
         each["logger"].replace("gunicorn.error", "gunicorn") for each in found
     }
     assert FORM["cloud_storage_secret_accesskey"] not in live.log

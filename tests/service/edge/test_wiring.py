@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backend import wiring
+from backend.serving import wiring
 from backend.settings import SettingsError
 from tests.service.edge.world import make_settings
 
@@ -23,14 +23,15 @@ def modules_after(imports: str) -> set[str]:
 
 def test_the_services_processes_never_hold_mlflow_or_the_box() -> None:
     loaded = modules_after(
-        "backend.wiring, backend.api.app, backend.http_server, backend.s3, backend.cli.servers, backend.runtimes.process"
+        "backend.serving.wiring, backend.api.app, backend.serving.http_server, "
+        "backend.adapters.s3, backend.cli.servers, backend.runtimes.process"
     )
     assert {"flask", "sqlalchemy", "boto3", "gunicorn"} <= loaded
     assert not loaded & {"mlflow", "tracking_server", "docker", "ood_app", "demo", "tests", "pytest"}
 
 
 def test_the_supervisor_is_light() -> None:
-    assert not modules_after("backend.supervisor") & {"sqlalchemy", "flask", "boto3", "pydantic", "cryptography", "gunicorn"}
+    assert not modules_after("backend.serving.supervisor") & {"sqlalchemy", "flask", "boto3", "pydantic", "cryptography", "gunicorn"}
 
 
 def test_a_runtime_that_keeps_nobody_apart_must_be_accepted(tmp_path: Path) -> None:

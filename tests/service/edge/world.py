@@ -10,21 +10,21 @@ from typing import Any
 
 from flask.testing import FlaskClient
 
-from backend.access import Access
 from backend.api.app import create_app
 from backend.api.identity import Body
+from backend.api.service import Service
 from backend.domain import Caller, Group, OperationState, Status
 from backend.errors import ServiceError
-from backend.keyring import Keyring
-from backend.kick import Kick
-from backend.leases import Leases
-from backend.passwords import Hasher
 from backend.ports import Directory
 from backend.registry.database import Registry
+from backend.registry.keyring import Keyring
 from backend.registry.models import Operation, Server, now
-from backend.requests import Requests
-from backend.service import Service
 from backend.settings import Settings
+from backend.wishes.access import Access
+from backend.wishes.changes import Requests
+from backend.wishes.kick import Kick
+from backend.wishes.leases import Leases
+from backend.wishes.passwords import Hasher
 
 GROUP = Group(name="gaa50000", gid=20001)
 OTHER = Group(name="gbb60000", gid=20002)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from mlwf.secret import Secret
 
-from backend.boxfiles import BoxDirectories
 from backend.domain import Box, BoxKeys, BoxState, Observation, StorageKey, new_server_id
 from backend.errors import ServiceError
+from backend.files.boxfiles import BoxDirectories
 from backend.ports import Runtime
 from tests.service.engine.support import SIZE, VERSION, schema_of, until
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import requests
 
-from backend.trial_words import FOLDER
+from backend.wishes.trial_words import FOLDER
 from tests.service.engine.real_site import RealSite
 from tests.service.engine.support import until
 from tests.support.box import MLFLOW_VERSION, OLDEST_VERSION

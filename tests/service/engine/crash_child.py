@@ -19,7 +19,7 @@ from tests.service.engine.support import Site
 @dataclass(frozen=True)
 class Crash:
     """Where it ends: at a point that the engine names (``create.write_box.done``), or before or after the n-th call of a function of
-    the product or the standard library (``backend.boxfiles:replace_file``), which is the middle of a step.
+    the product or the standard library (``backend.files.boxfiles:replace_file``), which is the middle of a step.
     """
 
     where: str

@@ -18,11 +18,13 @@ from typing import Any
 
 from mlwf.secret import Secret
 
-from backend import networks, versions, wiring
-from backend.networks import install_id
+from backend import versions
+from backend.adapters.trial import HttpTrial
+from backend.networks import layout
+from backend.networks.layout import install_id
 from backend.runtimes.docker import Engine
-from backend.trial import HttpTrial
-from backend.wishes import CreateWish
+from backend.serving import wiring
+from backend.wishes.values import CreateWish
 from demo.ports import free_range
 from tests.service.engine.crash_child import Crash, run_once
 from tests.service.engine.real_site import PASSWORD, RealSite
@@ -147,7 +149,7 @@ def docker_site(
             site.stop_service()
             for container in site.engine.containers(fresh=True):
                 site.engine.remove(container.id)
-            for name in networks.network_names(install_id(home)):
+            for name in layout.network_names(install_id(home)):
                 with contextlib.suppress(DockerError):  # none was made where the first start failed
                     docker.run("network", "rm", name)
             site.engine.close()

@@ -12,12 +12,12 @@ from typing import Any
 import requests
 from mlwf.secret import Secret
 
+from backend.adapters.s3 import S3
+from backend.adapters.trial import HttpTrial
 from backend.domain import BoxState, StorageKey
 from backend.registry.models import Operation, Server
 from backend.runtimes.process import ProcessRuntime
-from backend.s3 import S3
-from backend.trial import HttpTrial
-from backend.wishes import CreateWish
+from backend.wishes.values import CreateWish
 from tests.service.engine.support import ALICE, GROUP, Site, until
 from tests.support.s3 import S3Store
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from backend.reconciler import Reconciler
+from backend.reconcile.reconciler import Reconciler
 
 
 @contextmanager

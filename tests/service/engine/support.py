@@ -15,22 +15,22 @@ from typing import Any
 from mlwf.secret import Secret
 from sqlalchemy import Column, Table, select
 
-from backend.boxfiles import BoxDirectories, config_of
 from backend.domain import BoxState, Caller, Group, Observation, Probe, SizeClass, Storage, StorageKey
 from backend.errors import ServiceError
-from backend.keyring import Keyring
-from backend.kick import Kick
-from backend.orphans import Orphans, find_orphans
-from backend.passwords import Hasher
-from backend.reconciler import Reconciler
+from backend.files.boxfiles import BoxDirectories, config_of
+from backend.files.snapshots import DatabaseCopies
+from backend.plans.sure_time import SureTime
+from backend.reconcile.orphans import Orphans, find_orphans
+from backend.reconcile.reconciler import Reconciler
 from backend.registry.database import Registry
+from backend.registry.keyring import Keyring
 from backend.registry.models import Base, Operation, Port, Server
-from backend.requests import Requests
+from backend.serving.wiring import make_copies
 from backend.settings import Settings
-from backend.snapshots import DatabaseCopies
-from backend.sure_time import SureTime
-from backend.wiring import make_copies
-from backend.wishes import CreateWish, StorageWish
+from backend.wishes.changes import Requests
+from backend.wishes.kick import Kick
+from backend.wishes.passwords import Hasher
+from backend.wishes.values import CreateWish, StorageWish
 from demo.ports import free_range
 
 GROUP = Group(name="ga50000", gid=20001)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from backend.access import Access
 from backend.domain import Caller
-from backend.kick import Kick
 from backend.registry.models import Server, Token
+from backend.wishes.access import Access
+from backend.wishes.kick import Kick
 from tests.service.engine.support import ALICE, GROUP, Site, until
 
 
@@ -158,7 +158,7 @@ def test_who_left_is_told_also_where_the_boxs_folders_cannot_be_looked_at(site: 
     def closed(_directory: Path) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("backend.disk.used_bytes", closed)
+    monkeypatch.setattr("backend.files.disk.used_bytes", closed)
     token = site.token()
     site.reconciler().reconcile_all()
     assert (site.is_told(), site.ids) == (True, [token.id])

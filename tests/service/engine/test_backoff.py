@@ -1,4 +1,4 @@
-from backend.backoff import Backoff
+from backend.plans.backoff import Backoff
 
 
 def test_it_waits_longer_each_time_and_ten_minutes_at_most():

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from backend.backup import backup
-from backend.backup_restore import restore_backup
-from backend.backup_servers import ServerCopies
+from backend.backup.make import backup
+from backend.backup.restore import restore_backup
+from backend.backup.servers import ServerCopies
 from backend.errors import ServiceError
 from backend.registry.database import Registry
 from backend.registry.models import Server
@@ -112,7 +112,7 @@ def test_databases_that_are_written_to_meanwhile_are_whole(two: Site, tmp_path: 
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, name: str, action: Callable[[], None]) -> None:
     """The action is done once in a backup, just after its function or method of that name returns for the first time."""
-    holder = ServerCopies if hasattr(ServerCopies, name) else sys.modules["backend.backup"]
+    holder = ServerCopies if hasattr(ServerCopies, name) else sys.modules["backend.backup.make"]
     real, waiting = getattr(holder, name), [action]
 
     def with_action(*arguments: Any) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from backend.networks import install_id
+from backend.networks.layout import install_id
 from backend.registry.models import Operation
 from tests.service.engine.docker_site import DockerSite, docker_site, state_folder
 from tests.service.engine.support import until

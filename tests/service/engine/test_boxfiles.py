@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from mlwf.secret import Secret
 
-from backend import atomic
-from backend.boxfiles import BoxDirectories
 from backend.domain import StorageKey, User
 from backend.errors import ServiceError
+from backend.files import atomic
+from backend.files.boxfiles import BoxDirectories
 from tests.service.engine.contract_boxfiles import BoxFilesContract, box_of
 
 ID = "k3v9x2m7q4ab"

@@ -15,16 +15,18 @@ from pathlib import Path
 
 import pytest
 
-from backend import checks, networks, wiring
-from backend.boxfiles import BoxDirectories
+from backend.checks import service as checks
 from backend.errors import ServiceError
-from backend.networks import install_id
+from backend.files.boxfiles import BoxDirectories
+from backend.files.snapshots import DatabaseCopies
+from backend.networks import layout
+from backend.networks.layout import install_id
 from backend.runtimes.containers import ContainerRuntime, Site
 from backend.runtimes.docker import Engine
 from backend.runtimes.docker_spec import MIB, one_shot
 from backend.runtimes.keeper import ContainerKeeper
+from backend.serving import wiring
 from backend.settings import Settings
-from backend.snapshots import DatabaseCopies
 from demo.ports import free_ports
 from tests.service.engine.contract_boxfiles import UIDS, BoxFilesContract, box_of
 from tests.service.engine.contract_runtime import Bench, RuntimeContract
@@ -70,7 +72,7 @@ def engine(docker: Docker, state: Path) -> Iterator[Engine]:
     yield engine
     for container in engine.containers(fresh=True):
         engine.remove(container.id)
-    for name in networks.network_names(install_id(state)):
+    for name in layout.network_names(install_id(state)):
         with contextlib.suppress(DockerError):  # not every test makes them
             docker.run("network", "rm", name)
     engine.close()
@@ -89,7 +91,7 @@ def boxes(state: Path, keeper: ContainerKeeper) -> BoxDirectories:
 def site_of(state: Path) -> Site:
     settings = Settings(state_dir=state, runtime="docker", gate_network="10.214.0.0/24", mlflow_network="10.214.1.0/24")
     install = install_id(state)
-    return Site(install=install, image=IMAGE, listen_address="127.0.0.1", networks=networks.networks(settings, install))
+    return Site(install=install, image=IMAGE, listen_address="127.0.0.1", networks=layout.networks(settings, install))
 
 
 class ContainerBench(Bench):

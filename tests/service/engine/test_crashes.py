@@ -45,7 +45,7 @@ def points(kind: str) -> list[Crash]:
 
 CREATE = [
     *points("create"),
-    *(Crash("backend.boxfiles:replace_file", call=number, after=True) for number in (1, 2, 3, 4)),
+    *(Crash("backend.files.boxfiles:replace_file", call=number, after=True) for number in (1, 2, 3, 4)),
     Crash("backend.atomic:os.fsync", call=3),
     Crash("backend.runtimes.process:ProcessRuntime._launch", after=True),
 ]
@@ -54,15 +54,15 @@ DELETE = [
     Crash("backend.runtimes.process:_terminate"),
     Crash("backend.runtimes.process:_terminate", after=True),
     Crash("backend.runtimes.process:signal.pidfd_send_signal", after=True),
-    Crash("backend.snapshots:_prove"),
-    Crash("backend.snapshots:copy_database", after=True),
-    Crash("backend.snapshots:write_manifest", after=True),
-    Crash("backend.snapshots:sync_folder"),
-    Crash("backend.snapshots:PlainKeeper.remove", call=2),
+    Crash("backend.files.snapshots:_prove"),
+    Crash("backend.files.snapshots:copy_database", after=True),
+    Crash("backend.files.snapshots:write_manifest", after=True),
+    Crash("backend.files.snapshots:sync_folder"),
+    Crash("backend.files.snapshots:PlainKeeper.remove", call=2),
     Crash("backend.atomic:shutil.rmtree", call=5),
     Crash("os:rmdir", call=4, after=True),
 ]
-RESTORE = [*points("restore"), Crash("backend.snapshots:place_file"), Crash("backend.snapshots:place_file", after=True)]
+RESTORE = [*points("restore"), Crash("backend.files.snapshots:place_file"), Crash("backend.files.snapshots:place_file", after=True)]
 
 
 def mostly_heavy(crashes: list[Crash], *quick: str) -> list[Any]:
@@ -73,35 +73,35 @@ def mostly_heavy(crashes: list[Crash], *quick: str) -> list[Any]:
 
 UPGRADE = [
     *points("upgrade"),
-    Crash("backend.snapshots:DatabaseCopies.note_touched"),
-    Crash("backend.snapshots:DatabaseCopies.note_touched", after=True),
+    Crash("backend.files.snapshots:DatabaseCopies.note_touched"),
+    Crash("backend.files.snapshots:DatabaseCopies.note_touched", after=True),
     Crash("backend.runtimes.process:ProcessRuntime.migrate", call=2, after=True),
-    Crash("backend.snapshots:DatabaseCopies.adopt"),
-    Crash("backend.portpool:release"),
+    Crash("backend.files.snapshots:DatabaseCopies.adopt"),
+    Crash("backend.wishes.portpool:release"),
 ]
 ROLLBACK = [
     *points("rollback"),
-    Crash("backend.snapshots:DatabaseCopies.note_touched", after=True),
-    *(Crash(f"backend.snapshots:{name}", after=after) for name in ("place_file", "remove_sides") for after in (False, True)),
+    Crash("backend.files.snapshots:DatabaseCopies.note_touched", after=True),
+    *(Crash(f"backend.files.snapshots:{name}", after=after) for name in ("place_file", "remove_sides") for after in (False, True)),
 ]
-USERS = [*points("users"), Crash("backend.boxfiles:replace_file")]
-STORAGE = [*points("storage"), Crash("backend.boxfiles:replace_file", after=True)]
+USERS = [*points("users"), Crash("backend.files.boxfiles:replace_file")]
+STORAGE = [*points("storage"), Crash("backend.files.boxfiles:replace_file", after=True)]
 UNDO_UPGRADE = [
     *(
         Crash(f"upgrade.{step}.{moment}")
         for step in ("migrate", "snapshot", "stop_box", "copy_for_trial")
         for moment in ("undoing", "undone")
     ),
-    Crash("backend.snapshots:DatabaseCopies.put_back", after=True),
-    Crash("backend.snapshots:remove_sides", call=2, after=True),
-    *(Crash("backend.snapshots:DatabaseCopies.remove", call=4, after=after) for after in (False, True)),
+    Crash("backend.files.snapshots:DatabaseCopies.put_back", after=True),
+    Crash("backend.files.snapshots:remove_sides", call=2, after=True),
+    *(Crash("backend.files.snapshots:DatabaseCopies.remove", call=4, after=after) for after in (False, True)),
     Crash("upgrade.ending"),
 ]
 UNDO = [Crash(f"create.{step}.{moment}") for step in ("start_box", "write_box") for moment in ("undoing", "undone")]
 UNDO += [
     Crash("create.wait_ready.noted"),
     Crash("create.ending"),
-    Crash("backend.snapshots:PlainKeeper.remove", call=2),
+    Crash("backend.files.snapshots:PlainKeeper.remove", call=2),
     Crash("create.ended"),
 ]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from backend.backup import backup
-from backend.backup_restore import restore_backup
+from backend.backup.make import backup
+from backend.backup.restore import restore_backup
 from backend.errors import ServiceError
 from backend.registry.models import Server
 from backend.runtimes import keeper_script
@@ -121,7 +121,7 @@ def test_a_good_database_is_kept_as_a_proven_copy_also_then(site: Site):
 def test_a_full_disk_is_no_damage(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     site.made("one")
     monkeypatch.setattr(
-        "backend.untrusted_files.ensure_space", lambda *_arguments, why: (_ for _ in ()).throw(ServiceError("disk_full", why=why))
+        "backend.files.untrusted_files.ensure_space", lambda *_arguments, why: (_ for _ in ()).throw(ServiceError("disk_full", why=why))
     )
     with pytest.raises(ServiceError, match="disk_full"):
         backup(site.registry, site.settings, tmp_path / "backup")

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from backend import networks
-from backend.networks import install_id
+from backend.networks import layout
+from backend.networks.layout import install_id
 from backend.runtimes.docker_seen import Container
 from backend.runtimes.docker_spec import GATE_CPUS, GATE_MEMORY, GATE_PIDS
 from tests.service.engine.docker_site import DockerSite, docker_site, run_as_root, state_folder
@@ -80,7 +80,7 @@ def open_places(install: str) -> Iterator[int]:
     """A port of this host that only our rules can close: it has a link-local address, too, as a cloud's metadata have. What Docker itself
     drops between its bridges goes through meanwhile.
     """
-    gate, mlflow = networks.bridge_names(install)
+    gate, mlflow = layout.bridge_names(install)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("0.0.0.0", 0)))  # noqa: S104 (what a box must not reach)
         run_as_root("ip", "address", "add", f"{METADATA}/32", "dev", "lo")
@@ -109,15 +109,15 @@ def test_the_firewall_refuses_all_but_the_allow_list(site: DockerSite):
             ("gate", METADATA, port),
         ]
         assert [place for place in places if not reaches(*place)] == [], "without rules all is open: what the rest proves is theirs"
-        nft(networks.ruleset(install, [], []))
+        nft(layout.ruleset(install, [], []))
         try:
             assert site.answers()
             assert [place for place in places if reaches(*place)] == []
-            nft(networks.ruleset(install, networks.targets([f"{gateway}:{port}"]), []))
+            nft(layout.ruleset(install, layout.targets([f"{gateway}:{port}"]), []))
             assert reaches("mlflow", gateway, port)
             assert not reaches("gate", gateway, port)
-            (target,) = networks.targets([f"{gateway}:{port}"])
-            nft(networks.ruleset(install, [], [], [networks.Answer(target=target, entry="name:1", seconds=600)]))
+            (target,) = layout.targets([f"{gateway}:{port}"])
+            nft(layout.ruleset(install, [], [], [layout.Answer(target=target, entry="name:1", seconds=600)]))
             assert reaches("mlflow", gateway, port), "an address that a name had before"
             assert not reaches("gate", gateway, port)
         finally:
@@ -182,7 +182,7 @@ def test_servers_on_one_bridge_do_not_reach_each_other(
         socket.create_connection((host, to), 3).close()  # the host itself reaches both: they listen
     install = install_id(site.settings.state_dir)
     if rules:
-        nft(networks.ruleset(install, [], []))
+        nft(layout.ruleset(install, [], []))
     try:
         for role, host, to in (("gate", gate, port), ("mlflow", mlflow, 5000), ("gate", mlflow, 5000), ("mlflow", gate, port)):
             assert site.inside(role, CONNECT.format(host, to)).returncode != 0, f"{role} reaches {host}:{to}"
@@ -202,9 +202,9 @@ def test_mlflow_asks_the_dns_servers_and_nobody_else_at_their_port(site: DockerS
 
     assert all(reaches(role, how) for role in gateways for how in (CONNECT, ASK))
     try:
-        nft(networks.ruleset(install, [], ["192.0.2.53"]))
+        nft(layout.ruleset(install, [], ["192.0.2.53"]))
         assert not any(reaches(role, how) for role in gateways for how in (CONNECT, ASK))
-        nft(networks.ruleset(install, [], list(gateways.values())))
+        nft(layout.ruleset(install, [], list(gateways.values())))
         assert all(reaches("mlflow", how) for how in (CONNECT, ASK))
         assert not any(reaches("gate", how) for how in (CONNECT, ASK))
         assert site.inside("mlflow", CONNECT.format(gateways["mlflow"], 5353)).returncode != 0

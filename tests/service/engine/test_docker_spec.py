@@ -11,16 +11,21 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from backend import checks, container_checks, disk, networks, uidpool, versions
+from backend import versions
+from backend.checks import containers as container_checks
+from backend.checks import service as checks
 from backend.cli.owner import as_owner
 from backend.domain import SizeClass
 from backend.errors import ServiceError
+from backend.files import disk
+from backend.files.snapshots import SIDES
+from backend.networks import layout
 from backend.registry.models import Server
 from backend.runtimes.containers import ContainerRuntime
 from backend.runtimes.docker_spec import Pod, create_arguments, one_shot
 from backend.runtimes.keeper import ContainerKeeper
 from backend.settings import Settings
-from backend.snapshots import SIDES
+from backend.wishes import uidpool
 from tests.service.engine.support import Site
 
 SIZE = SizeClass(name="small", memory=512 * 1024**2, cpus=0.5, pids=128, workers=1)
@@ -261,25 +266,23 @@ def test_what_differs_has_another_digest(change: dict):
 
 def test_the_allow_list_is_the_admins(tmp_path: Path):
     settings = Settings(state_dir=tmp_path, endpoint_url="https://s3.example.org", egress=("10.9.0.0/16:5432", "db.example.org:5432"))
-    assert networks.allow_list(settings) == ("s3.example.org:443", "10.9.0.0/16:5432", "db.example.org:5432")
-    found = networks.targets(
-        networks.allow_list(settings), lambda host, _port: ["192.0.2.2", "192.0.2.1"] if host[0] == "s" else ["192.0.2.9"]
-    )
+    assert layout.allow_list(settings) == ("s3.example.org:443", "10.9.0.0/16:5432", "db.example.org:5432")
+    found = layout.targets(layout.allow_list(settings), lambda host, _port: ["192.0.2.2", "192.0.2.1"] if host[0] == "s" else ["192.0.2.9"])
     assert [str(one) for one in found] == ["192.0.2.1 . 443", "192.0.2.2 . 443", "10.9.0.0/16 . 5432", "192.0.2.9 . 5432"]
 
 
 @pytest.mark.parametrize("entry", ["no-port", "10.0.0.1/33:1", "h:70000", "a b:1", "127.0.0.1:80", "169.254.169.254:80", "x:1; drop"])
 def test_an_entry_that_would_open_what_it_should_not_is_refused(entry: str):
-    with pytest.raises(networks.EntryError):
-        list(networks.targets([entry], lambda _host, _port: ["127.0.0.1"]))
+    with pytest.raises(layout.EntryError):
+        list(layout.targets([entry], lambda _host, _port: ["127.0.0.1"]))
 
 
 def test_a_name_without_an_address_is_said():
     def nothing(_host: str, _port: int) -> list[str]:
         raise OSError(1, "no such name")
 
-    with pytest.raises(networks.EntryError, match="has no address now"):
-        list(networks.targets(["gone.example.org:443"], nothing))
+    with pytest.raises(layout.EntryError, match="has no address now"):
+        list(layout.targets(["gone.example.org:443"], nothing))
 
 
 def test_uids_are_pairs_that_nobody_else_has(tmp_path: Path):
@@ -353,10 +356,10 @@ def test_the_resolvers_are_those_that_a_container_can_reach(tmp_path: Path):
     stub, real, none = (tmp_path / name for name in ("stub", "real", "none"))
     stub.write_text("nameserver 127.0.0.53\noptions edns0\n")
     real.write_text("nameserver 10.0.0.53\nnameserver fe80::1\nnameserver 10.0.0.54\n")
-    assert networks.resolvers(settings, (stub, real)) == ("10.0.0.53", "10.0.0.54")
-    assert networks.resolvers(settings, (real, stub)) == ("10.0.0.53", "10.0.0.54")
-    assert networks.resolvers(settings, (stub, none)) == ()
-    assert networks.resolvers(replace(settings, resolvers=("192.0.2.53",)), (real,)) == ("192.0.2.53",)
+    assert layout.resolvers(settings, (stub, real)) == ("10.0.0.53", "10.0.0.54")
+    assert layout.resolvers(settings, (real, stub)) == ("10.0.0.53", "10.0.0.54")
+    assert layout.resolvers(settings, (stub, none)) == ()
+    assert layout.resolvers(replace(settings, resolvers=("192.0.2.53",)), (real,)) == ("192.0.2.53",)
 
 
 def test_folders_that_a_server_closed_are_said():

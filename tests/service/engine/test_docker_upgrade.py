@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 from mlwf.secret import Secret
 
+from backend.adapters.s3 import S3
 from backend.domain import StorageKey
-from backend.s3 import S3
-from backend.wishes import CreateWish
+from backend.wishes.values import CreateWish
 from tests.service.engine.contract_upgrade import MISLABELLED, Before, UpgradeContract, something_is_in
 from tests.service.engine.docker_site import docker_site, state_folder
 from tests.service.engine.support import GROUP

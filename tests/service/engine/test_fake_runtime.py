@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.boxfiles import BoxDirectories
+from backend.files.boxfiles import BoxDirectories
 from tests.service.engine.contract_runtime import Bench, RuntimeContract
 from tests.service.engine.support import FakeRuntime
 

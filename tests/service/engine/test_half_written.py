@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from backend.backup import backup
-from backend.backup_restore import restore_backup
+from backend.backup.make import backup
+from backend.backup.restore import restore_backup
 from backend.errors import ServiceError
+from backend.files.snapshots import DATABASE, SIDES, PlainKeeper, copy_database, database_of, files_of
 from backend.runtimes import keeper_script
 from backend.runtimes.keeper import ContainerKeeper
-from backend.snapshots import DATABASE, SIDES, PlainKeeper, copy_database, database_of, files_of
 from tests.service.engine.support import NEWER, Site, make_database, runs_in
 from tests.support.half_written import ROWS, mode_of, verdict_on, write_half
 

@@ -3,7 +3,7 @@ import threading
 import time
 from pathlib import Path
 
-from backend.kick import Kick
+from backend.wishes.kick import Kick
 
 
 def test_a_kick_wakes_at_once(tmp_path: Path):

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from backend.lanes import Job, Lanes
+from backend.reconcile.lanes import Job, Lanes
 from tests.service.engine.support import until
 
 

@@ -14,10 +14,10 @@ from sqlalchemy import select
 
 from backend.domain import Caller, Desired
 from backend.errors import ServiceError
-from backend.kick import Kick
-from backend.leases import GRACE_SECONDS, AtEnd, Leases, LeaseWish, Sweeper
+from backend.reconcile.renewable import Renewable
 from backend.registry.models import AuditEntry, Lease, Operation, now
-from backend.renewable import Renewable
+from backend.wishes.kick import Kick
+from backend.wishes.leases import GRACE_SECONDS, AtEnd, Leases, LeaseWish, Sweeper
 from tests.service.engine.support import ALICE, GROUP, Site
 
 EVERY = 30.0
@@ -251,7 +251,7 @@ def answering(listening: socket.socket, status: int) -> Iterator[None]:
 
 
 def renewable_of(leased: Leased, monkeypatch: pytest.MonkeyPatch) -> Renewable:
-    monkeypatch.setattr("backend.renewable.SECONDS", 0.3)
+    monkeypatch.setattr("backend.reconcile.renewable.SECONDS", 0.3)
     leased.hold("a")
     return Renewable(settings=leased.site.settings, registry=leased.site.registry, directory=leased.site.directory)
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from backend import policy
-from backend.boxfiles import BoxDirectories
 from backend.domain import BoxState
 from backend.errors import ServiceError
+from backend.files.boxfiles import BoxDirectories
+from backend.files.snapshots import DatabaseCopies, PlainKeeper
 from backend.registry.models import Operation, Server, now
-from backend.snapshots import DatabaseCopies, PlainKeeper
+from backend.wishes import policy
 from tests.service.engine.support import ADMIN, ALICE, GROUP, NEWER, Site, make_database, runs_in
 
 HANGS = ServiceError("box_failed_to_stop", why="it hangs")

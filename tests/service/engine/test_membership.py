@@ -1,9 +1,9 @@
 import pytest
 from sqlalchemy import select
 
-from backend import membership
 from backend.domain import Caller, Group
 from backend.registry.models import Server
+from backend.wishes import membership
 from tests.service.engine.support import GROUP, Site
 
 

@@ -10,15 +10,15 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import delete, text
 
-from backend import heartbeat
 from backend.api.metrics import create_app
+from backend.api.numbers import TROUBLES, collectors
 from backend.domain import OperationKind, Status
 from backend.errors import ServiceError
-from backend.metrics import TROUBLES, collectors
+from backend.reconcile import heartbeat
+from backend.reconcile.rounds import Round
 from backend.registry.database import Registry, _alembic
 from backend.registry.models import Operation, now
 from backend.registry.tally import BOUNDS, bound_of
-from backend.rounds import Round
 from backend.settings import Settings
 from tests.service.engine.support import GROUP, Site
 
@@ -111,7 +111,7 @@ def test_a_histogram_is_one(busy: Site) -> None:
 def test_what_is_wrong_is_counted_by_its_code(busy: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     healthy = Numbers(busy)
     assert [healthy.of("aihub_servers_troubled", reason=reason) for reason in TROUBLES] == [0] * len(TROUBLES)
-    monkeypatch.setattr("backend.disk.used_bytes", lambda _directory: busy.settings.server_disk + 1)
+    monkeypatch.setattr("backend.files.disk.used_bytes", lambda _directory: busy.settings.server_disk + 1)
     busy.reconciler().reconcile_all()
     assert Numbers(busy).of("aihub_servers_troubled", reason="server_too_large") == 1
     box = next(iter(busy.runtime.boxes.values()))

@@ -259,7 +259,7 @@ def test_sqlite_that_finds_the_disk_full_is_said_so_too(site: Site, monkeypatch:
     def full(_database: object) -> None:
         raise error
 
-    monkeypatch.setattr("backend.snapshots._prove", full)
+    monkeypatch.setattr("backend.files.snapshots._prove", full)
     done = run(site, site.ask("delete"))
     assert done.error is not None
     assert (done.error["code"], site.kept.ids(), site.boxes.ids()) == ("disk_full", [], [server.id])
@@ -268,7 +268,7 @@ def test_sqlite_that_finds_the_disk_full_is_said_so_too(site: Site, monkeypatch:
 @pytest.mark.parametrize(
     ("called", "why"),
     [
-        ("backend.boxfiles.replace_file", "writing the tracking server's settings"),
+        ("backend.files.boxfiles.replace_file", "writing the tracking server's settings"),
         ("backend.plans.box_steps.wanted_box", LABELS["write_box"]),
     ],
 )

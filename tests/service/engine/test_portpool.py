@@ -3,9 +3,9 @@ from datetime import timedelta
 
 import pytest
 
-from backend import portpool
 from backend.errors import ServiceError
 from backend.registry.models import Port, now
+from backend.wishes import portpool
 from tests.service.engine.support import Site
 
 

@@ -14,11 +14,11 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import DatabaseError
 
-from backend.backup import backup
-from backend.backup_restore import restore_backup
+from backend.api.numbers import collectors
+from backend.backup.make import backup
+from backend.backup.restore import restore_backup
 from backend.domain import BoxState
 from backend.errors import ServiceError
-from backend.metrics import collectors
 from backend.registry.database import Registry
 from backend.registry.models import Base
 from tests.service.engine.support import Site, make_database, rows_of, runs_in

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from backend.boxfiles import BoxDirectories
 from backend.domain import BoxState
 from backend.errors import ServiceError
+from backend.files.boxfiles import BoxDirectories
 from backend.runtimes import proctable
 from backend.runtimes.process import ProcessRuntime, ask
 from demo.ports import free_ports

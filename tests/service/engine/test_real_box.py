@@ -13,7 +13,7 @@ from mlwf.secret import Secret
 
 from backend.domain import StorageKey
 from backend.runtimes.proctable import guard_pid, processes_of
-from backend.wishes import StorageWish
+from backend.wishes.values import StorageWish
 from tests.service.engine.real_site import RealSite, running_site
 from tests.service.engine.support import ALICE, GROUP, until
 from tests.support.box import MLFLOW_VERSION, environment

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from backend import heartbeat, portpool
 from backend.domain import Box, BoxState, Caller, new_server_id
 from backend.errors import ServiceError
-from backend.orphans import find_orphans, remove_orphans
-from backend.reconciler import USER_PROBES
+from backend.reconcile import heartbeat
+from backend.reconcile.orphans import find_orphans, remove_orphans
+from backend.reconcile.reconciler import USER_PROBES
 from backend.registry.models import Operation, Server, now
-from backend.wiring import make_copies
+from backend.serving.wiring import make_copies
+from backend.wishes import portpool
 from tests.service.engine.contract_boxfiles import box_of
 from tests.service.engine.running import running
 from tests.service.engine.support import ADMIN, GROUP, SECRET, SIZE, Site, make_database, until
@@ -92,7 +93,7 @@ def test_of_two_creates_of_one_name_exactly_one_wins(site: Site):
 @pytest.mark.parametrize("hanging", [1, 20])
 def test_object_stores_that_hang_keep_nobody_else_waiting(tmp_path: Path, hanging: int, monkeypatch: pytest.MonkeyPatch):
     """However many: of one user's, only some are asked at once, and the others in their turn."""
-    monkeypatch.setattr("backend.reconciler.SLOW_THREADS", USER_PROBES + 2)
+    monkeypatch.setattr("backend.reconcile.reconciler.SLOW_THREADS", USER_PROBES + 2)
     site = wide(tmp_path, reconciler_threads=2)
     site.store.hang, site.store.hang_bucket = threading.Event(), "hanging"
     with running(site.reconciler()):
@@ -205,7 +206,7 @@ def test_a_silent_box_is_given_time_and_then_started_anew(site: Site, monkeypatc
     reconciler = site.reconciler()
     reconciler.reconcile_all()
     assert site.runtime.boxes[server.id] is box
-    monkeypatch.setattr("backend.look.SILENT_SECONDS", -1)
+    monkeypatch.setattr("backend.reconcile.look.SILENT_SECONDS", -1)
     reconciler.reconcile_all()
     assert site.runtime.boxes[server.id] is not box
 

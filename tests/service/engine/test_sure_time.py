@@ -5,8 +5,8 @@ import time
 import pytest
 from sqlalchemy import select
 
+from backend.plans.sure_time import SureTime
 from backend.registry.models import Operation
-from backend.sure_time import SureTime
 from tests.service.engine.support import Site
 
 

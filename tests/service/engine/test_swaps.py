@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from backend.backup import backup
-from backend.backup_restore import restore_backup
+from backend.backup.make import backup
+from backend.backup.restore import restore_backup
 from backend.errors import ServiceError
+from backend.files.snapshots import DatabaseCopies, PlainKeeper, database_of
 from backend.messages import describe_stored
 from backend.plans.world import StoppingError
 from backend.registry.models import Operation, Server
 from backend.settings import Settings
-from backend.snapshots import DatabaseCopies, PlainKeeper, database_of
 from tests.service.engine.support import ADMIN, GROUP, NEWER, VERSION, Site, make_database, migrate_database, runs_in, schema_of
 
 AWAY = ServiceError("runtime_unavailable", runtime="docker", why="it does not answer")
@@ -77,7 +77,7 @@ def assert_the_next_upgrade_loses_nothing(site: Site, server: Server, *runs: str
 def test_a_roll_back_without_room_for_a_second_database_touches_nothing(site: Site, server: Server):
     run(site, site.upgrade())
     make_database(site.database(server), runs=["since the upgrade"])
-    with failing("backend.snapshots.place_file", server, FULL):
+    with failing("backend.files.snapshots.place_file", server, FULL):
         assert code_of(run(site, site.ask("rollback"))) == "disk_full"
         assert (site.one().mlflow_version, site.one().status, site.runtime.running(), site.replaced()) == (
             NEWER,
@@ -97,7 +97,7 @@ def test_a_daemon_that_goes_away_before_the_migration_costs_no_write(site: Site,
         if point == "upgrade.snapshot.noted":
             site.runtime.migrate_error = site.runtime.start_error = AWAY
 
-    with failing("backend.snapshots.PlainKeeper.place_database", server, AWAY):
+    with failing("backend.files.snapshots.PlainKeeper.place_database", server, AWAY):
         assert code_of(run(site, site.upgrade(), at)) == "runtime_unavailable"
         assert (site.runtime.running(), site.replaced()) == ([], [server.id])
         site.runtime.migrate_error = site.runtime.start_error = None
@@ -109,7 +109,7 @@ def test_a_daemon_that_goes_away_before_the_migration_costs_no_write(site: Site,
 
 def test_a_migrated_database_that_cannot_be_taken_back_is_never_given_to_the_old_version(site: Site, server: Server):
     site.trial.look_error = UNFIT
-    with failing("backend.snapshots.place_file", server, FULL):
+    with failing("backend.files.snapshots.place_file", server, FULL):
         assert code_of(run(site, site.upgrade())) == "version_unfit"
         assert schema_of(site.database(server)) == NEWER
         assert code_of(run(site, site.ask("start"))) == "disk_full"
@@ -121,7 +121,7 @@ def test_a_migrated_database_that_cannot_be_taken_back_is_never_given_to_the_old
 
 def test_a_look_puts_back_what_could_not_be(site: Site, server: Server):
     site.trial.look_error = UNFIT
-    with failing("backend.snapshots.place_file", server, FULL):
+    with failing("backend.files.snapshots.place_file", server, FULL):
         run(site, site.upgrade())
     site.trial.look_error = None
     site.reconciler().reconcile_all()
@@ -129,7 +129,7 @@ def test_a_look_puts_back_what_could_not_be(site: Site, server: Server):
 
 
 def test_a_version_that_was_taken_keeps_its_writes_though_its_copy_could_not_be_moved(site: Site, server: Server):
-    with failing("backend.snapshots.DatabaseCopies.adopt", server, OSError(5, "Input/output error")):
+    with failing("backend.files.snapshots.DatabaseCopies.adopt", server, OSError(5, "Input/output error")):
         assert code_of(run(site, site.upgrade())) == "internal"
     site.reconciler().reconcile_all()
     assert (site.one().mlflow_version, site.one().status, site.replaced(), site.previous()) == (NEWER, "running", [], [server.id])
@@ -144,7 +144,7 @@ def half_replaced(site: Site, server: Server) -> None:
     site.ask("stop")
     site.reconciler().reconcile_all()
     site.trial.look_error = UNFIT
-    with failing("backend.snapshots.place_file", server, FULL):
+    with failing("backend.files.snapshots.place_file", server, FULL):
         run(site, site.upgrade())
     assert (schema_of(site.database(site.one())), len(site.replaced())) == (NEWER, 1)
 

@@ -11,8 +11,8 @@ import pytest
 
 from backend.domain import BoxState
 from backend.errors import ServiceError
+from backend.files.snapshots import DatabaseCopies
 from backend.registry.models import Operation, Server, now
-from backend.snapshots import DatabaseCopies
 from tests.service.engine.running import running
 from tests.service.engine.support import ALICE, GROUP, NEWER, SIZE, VERSION, Site, make_database, runs_in, schema_of, until
 

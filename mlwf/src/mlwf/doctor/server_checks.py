@@ -15,8 +15,8 @@ import requests
 
 from mlwf.doctor.findings import Check, Failed, Noted
 from mlwf.i18n import _
-from mlwf.system_error import system_error
 from mlwf.transfer.session import file_before_token, tracking_session
+from mlwf.wire.system_error import system_error
 
 SKEW_NOTED, SKEW_FAILED = 30.0, 300.0
 SECONDS = 4.0

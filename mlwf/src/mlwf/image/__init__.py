@@ -1,0 +1,1 @@
+"""A package and a base image become a tested SIF, without root."""

@@ -16,20 +16,20 @@ from mlwf.i18n import _
 from mlwf.image import sif
 from mlwf.image.allocation import megabytes, processors
 from mlwf.image.aside import Aside
-from mlwf.image.base import INSPECT_OBJECT, canonical
+from mlwf.image.base.converted import INSPECT_OBJECT, canonical
 from mlwf.image.cache import Cache, remove_tree
-from mlwf.image.environment import Environments, make_or_fetch
-from mlwf.image.kept_package import keep_package, kept_package
+from mlwf.image.environment.install import Environments, make_or_fetch
+from mlwf.image.environment.lock import torch_backend
 from mlwf.image.kit import Kit
-from mlwf.image.lock import torch_backend
+from mlwf.image.model.kept import keep_package, kept_package
+from mlwf.image.model.package import ModelPackage, fetch_package
+from mlwf.image.model.sources import check_source
 from mlwf.image.pack import open_to_readers, pack
-from mlwf.image.package import ModelPackage, fetch_package
 from mlwf.image.plan import FORMAT, Plan, Wanted, look_up, make_plan
 from mlwf.image.process import Runner, free_some_space
 from mlwf.image.proof import NEEDS_GPU, Verdict, prove
 from mlwf.image.recipe import ENV_SH, README, Recipe
 from mlwf.image.software_list import software_list
-from mlwf.image.sources import check_source
 from mlwf.image.squash import Squash
 from mlwf.image.steps import Meter, Reporter, Steps
 from mlwf.image.tool import find_mksquashfs, find_tool

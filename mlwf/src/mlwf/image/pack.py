@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlwf.image import sif
-from mlwf.image.base import Base
+from mlwf.image.base.converted import Base
 from mlwf.image.kit import Kit
 
 CHUNK = 1 << 30

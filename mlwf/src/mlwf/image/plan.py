@@ -11,19 +11,20 @@ from pathlib import Path
 
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
-from mlwf.image import base as bases
 from mlwf.image.aside import Aside
-from mlwf.image.base_given import check_opens, given, login_for
-from mlwf.image.base_size import OF_FILE, OF_KIND, OF_LAYERS, layers_size, layout_manifest
-from mlwf.image.base_source import PULLED, BaseSource, Pinned, file_digest, parse_base, pin
+from mlwf.image.base import converted
+from mlwf.image.base.converted import BaseFacts, ComingBase
+from mlwf.image.base.given import check_opens, given, login_for
+from mlwf.image.base.size import OF_FILE, OF_KIND, OF_LAYERS, layers_size, layout_manifest
+from mlwf.image.base.source import PULLED, BaseSource, Pinned, file_digest, parse_base, pin
 from mlwf.image.cache import look_anew, state_of
-from mlwf.image.environment import INDEXES
+from mlwf.image.environment.install import INDEXES
+from mlwf.image.environment.lock import BasePlatform, Lock, make_lock, torch_backend
+from mlwf.image.environment.pythons import Python, PythonWishes, find_python
 from mlwf.image.growth import Growth
 from mlwf.image.kit import Kit
-from mlwf.image.lock import BasePlatform, Lock, make_lock, torch_backend
-from mlwf.image.package import ModelPackage
-from mlwf.image.pythons import Python, PythonWishes, find_python
-from mlwf.image.requirements import Policy, without_passwords
+from mlwf.image.model.package import ModelPackage
+from mlwf.image.model.requirements import Policy, without_passwords
 from mlwf.image.steps import Meter
 from mlwf.image.tempspace import find_tempspace, sweep_tempspace, temporary_folder
 
@@ -81,7 +82,7 @@ class Plan:
 
     source: BaseSource
     pinned: Pinned
-    base: bases.ComingBase
+    base: ComingBase
     python: Python
     python_wanted: str
     lock: Lock
@@ -194,7 +195,7 @@ def _base_key(kit: Kit, source: BaseSource, pinned: Pinned) -> str:
     return kit.cache.key("base", FORMAT, *_tools(kit), _base_name(source, pinned), pinned.digest, platform.machine())
 
 
-def _image_key(kit: Kit, base: bases.BaseFacts, python_wanted: str, python: Python, lock: Lock) -> str:
+def _image_key(kit: Kit, base: BaseFacts, python_wanted: str, python: Python, lock: Lock) -> str:
     made_of = (base.source, base.digest, base.architecture, python_wanted, python.version, python.origin, lock.digest)
     return kit.cache.key("image", FORMAT, *_tools(kit), *made_of)
 
@@ -203,49 +204,49 @@ def _tools(kit: Kit) -> tuple[str, ...]:
     return kit.tool.kind, kit.tool.version, kit.squash.squasher.version, *kit.squash.squasher.compressor
 
 
-def _base(kit: Kit, found: Found, pinned: Pinned, wanted: Wanted, aside: Aside, meter: Meter) -> bases.ComingBase:  # noqa: PLR0917
+def _base(kit: Kit, found: Found, pinned: Pinned, wanted: Wanted, aside: Aside, meter: Meter) -> ComingBase:  # noqa: PLR0917
     source = found.source
     named, key = _base_name(source, pinned), _base_key(kit, source, pinned)
     aside.held.enter_context(kit.cache.lock(f"base-{key}", waits=kit.steps.waits))
     file = kit.cache.get("bases", key)
     if file:
         aside.held.close()
-        base = bases.load_base(file)
-        return bases.ComingBase(base.facts, lambda: base, base.partition.size)
+        base = converted.load_base(file)
+        return ComingBase(base.facts, lambda: base, base.partition.size)
     if wanted.offline and source.is_remote:
         raise _not_fetched(kit, source.text)
     place = aside.held.enter_context(temporary_folder(kit.runner.environ, wanted.tmpdir, found.room))
     meter.watches(Growth(place), OF_LAYERS * found.size if source.kind in LAYERED else None)
     what, login = given(source, pinned, place), login_for(source, kit.runner.environ)
-    unpacked = bases.unpack(
+    unpacked = converted.unpack(
         kit, what, shown=source.text, named=named, digest=pinned.digest, folder=place, http=wanted.http_registry, login=login
     )
     return _coming(kit, unpacked, key, aside, size=found.size if source.kind in {*LAYERED, *PULLED, "sif"} else 0)
 
 
-def _coming(kit: Kit, unpacked: bases.Unpacked, key: str, aside: Aside, *, size: int) -> bases.ComingBase:
+def _coming(kit: Kit, unpacked: converted.Unpacked, key: str, aside: Aside, *, size: int) -> ComingBase:
     """What has been unpacked is enough to resolve and fetch the packages: meanwhile it is packed."""
     file = unpacked.root.with_name("base.sif")
 
-    def packed() -> bases.Base:
-        bases.pack_base(kit.squash, aside.runner, unpacked, file)
-        return bases.load_base(kit.cache.put("bases", key, file))
+    def packed() -> converted.Base:
+        converted.pack_base(kit.squash, aside.runner, unpacked, file)
+        return converted.load_base(kit.cache.put("bases", key, file))
 
     future = aside.start(packed)
 
-    def made() -> bases.Base:
+    def made() -> converted.Base:
         if future.done():
             return future.result()
         with kit.steps.step("base-pack", grows=file):
             return future.result()
 
-    return bases.ComingBase(unpacked.facts, made, size)
+    return ComingBase(unpacked.facts, made, size)
 
 
 def _size(kit: Kit, source: BaseSource, pinned: Pinned, wanted: Wanted) -> int:
     """Bytes of the base's layers or file; 0 where nobody tells."""
     if source.reference:
-        from mlwf.image.base_registry import registry_manifest
+        from mlwf.image.base.registry import registry_manifest
 
         ask = functools.partial(registry_manifest, source.reference, environ=kit.runner.environ, http=wanted.http_registry)
         try:
@@ -258,7 +259,7 @@ def _size(kit: Kit, source: BaseSource, pinned: Pinned, wanted: Wanted) -> int:
     return source.path.stat().st_size if source.path and source.path.is_file() else pinned.size
 
 
-def _lock(kit: Kit, base: bases.ComingBase, python: Python, package: ModelPackage, *, folder: Path, wanted: Wanted) -> Lock:
+def _lock(kit: Kit, base: ComingBase, python: Python, package: ModelPackage, *, folder: Path, wanted: Wanted) -> Lock:
     target = BasePlatform(base.facts.glibc, base.facts.architecture)
     backend = torch_backend(package.wanted)
     if backend:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
-from mlwf.image.example import request_of
 from mlwf.image.kit import Kit
-from mlwf.image.package import ModelPackage
+from mlwf.image.model.example import request_of
+from mlwf.image.model.package import ModelPackage
 from mlwf.image.process import ProgramError
 from mlwf.image.tool import Bind
 

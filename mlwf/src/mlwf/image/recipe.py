@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from importlib import metadata
 
-from mlwf.image.base_source import BaseSource, Pinned
+from mlwf.image.base.source import BaseSource, Pinned
 
 ENVIRONMENT = (
     'export PATH="/mlwf/env/bin:$PATH" VIRTUAL_ENV=/mlwf/env PYTHONNOUSERSITE=1',

@@ -5,7 +5,7 @@ import uuid
 from pathlib import Path
 from urllib.parse import quote
 
-from mlwf.image.lock import Lock
+from mlwf.image.environment.lock import Lock
 
 MAX_HEADERS = 1 << 20
 

@@ -12,8 +12,8 @@ from typing import Any
 from mlwf import auth_file
 from mlwf.answers import Operation, Server
 from mlwf.aws_profiles import key_pair
-from mlwf.cli_support import Target
-from mlwf.cli_token import make
+from mlwf.cli.support import Target
+from mlwf.cli.token import make
 from mlwf.client import Client
 from mlwf.ending import Terminated
 from mlwf.errors import MlwfError, WrongUseError, with_cure
@@ -24,7 +24,7 @@ from mlwf.image.steps import words
 from mlwf.job.progress import Progress
 from mlwf.job.request import JobRequest
 from mlwf.lease import HeldLease, ensure_up
-from mlwf.service_errors import ServiceError
+from mlwf.wire.service_errors import ServiceError
 
 LEASE_SECONDS = 900
 LEAST_SECONDS, MOST_SECONDS = 5, 2_678_400
@@ -192,7 +192,7 @@ def _image(request: JobRequest, environ: Mapping[str, str], open_client: Open, p
         with open_client() as client:
             more = _store_of(client.server(request.group_name, request.env_name))
     with progress.step("image", _("Create the image")):
-        argv = [sys.executable, "-c", "from mlwf.image_cli import main; main()", "--json"]
+        argv = [sys.executable, "-c", "from mlwf.cli.create_image import main; main()", "--json"]
         argv += ["--model-pkg-url", request.model_package, "--base-container-url", request.base_container_url]
         argv += ["--output-dir", str(_output(request))]
         progress.tell(result=_follow(argv, {**environ, **more}, progress)["folder"])

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import requests
 import urllib3
 
-from mlwf.system_error import system_error
+from mlwf.wire.system_error import system_error
 
 ATTEMPTS = 6
 # Small enough that a chunk is still in the processor's cache when it is written: a megabyte cost the kernel twice the time.

@@ -1,0 +1,1 @@
+"""What the service asks of the world besides runtimes: users and groups, object stores, a tracking server over HTTP."""

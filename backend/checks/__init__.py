@@ -1,0 +1,1 @@
+"""What `aihub check` looks at."""

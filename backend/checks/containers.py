@@ -1,0 +1,42 @@
+"""What `aihub check` looks at where servers run in containers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from backend.checks.shape import Finding
+from backend.i18n import _
+from backend.networks import layout
+from backend.networks.firewall import is_in_force
+from backend.settings import Settings
+
+
+def resolvers(settings: Settings) -> Iterator[Finding]:
+    """Servers in containers can look up the names that they may reach."""
+    if settings.runtime != "docker":
+        return
+    found = layout.resolvers(settings)
+    if found:
+        yield Finding(name="DNS", state="ok", detail=_("the servers ask {addresses}", addresses=", ".join(found)))
+    elif layout.has_names(layout.allow_list(settings)):
+        detail = _("there is no DNS server that containers can reach, so the servers do not find what endpoint_url and egress name")
+        yield Finding(name="DNS", state="failure", detail=detail, cure=_("set resolvers to the site's DNS servers"))
+    else:
+        yield Finding(name="DNS", state="ok", detail=_("none, and none is needed: endpoint_url and egress are addresses"))
+
+
+def firewall(settings: Settings) -> Iterator[Finding]:
+    """The rules around the servers' containers are in force."""
+    if settings.runtime != "docker":
+        return
+    install = layout.install_id(settings.state_dir)
+    name = layout.table_name(install)
+    if os.geteuid() != 0:
+        detail = _("only root sees whether the table {table} is in force", table=name)
+        yield Finding(name="firewall", state="warning", detail=detail, cure=_("run this as root"))
+    elif is_in_force(install):
+        yield Finding(name="firewall", state="ok", detail=_("the table {table} is in force", table=name))
+    else:
+        detail = _("the table {table} is not in force, so the servers' containers reach almost everything", table=name)
+        yield Finding(name="firewall", state="failure", detail=detail, cure=_("systemctl start aihub-firewall (docs/howto/docker.md)"))

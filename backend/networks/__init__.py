@@ -1,0 +1,1 @@
+"""The containers' networks and what they may reach, as text for nft and Docker."""

@@ -1,0 +1,31 @@
+"""What the host's firewall has in force of ours: the only place that speaks to nft."""
+
+from __future__ import annotations
+
+import subprocess
+
+from backend.i18n import _
+from backend.networks import layout
+
+
+class FirewallError(Exception):
+    """nft is not there; the text says so, and the cure."""
+
+
+def nft(*arguments: str, rules: str = "") -> subprocess.CompletedProcess[str]:
+    """One call. Error: ``FirewallError``."""
+    try:
+        return subprocess.run(["nft", *arguments], input=rules, capture_output=True, text=True, timeout=60, check=False)
+    except FileNotFoundError:
+        raise FirewallError(_("there is no nft; install nftables (Debian: apt-get install nftables)")) from None
+
+
+def is_in_force(install: str) -> bool:
+    """Whether the containers of that installation are behind any rules of ours. Root alone can see it. Error: ``FirewallError``."""
+    return nft("list", "table", *layout.table_name(install).split()).returncode == 0
+
+
+def earlier_answers(install: str) -> list[layout.Answer]:
+    """What names of the allow-list led to before, by the rules in force. Error: ``FirewallError``."""
+    done = nft("--json", "list", "set", *layout.table_name(install).split(), "answers")
+    return layout.earlier_answers(done.stdout) if done.returncode == 0 else []

@@ -1,0 +1,80 @@
+"""`mlwf cache`: how much the cache of mlwf_create_image holds, and making it smaller."""
+
+import json
+from collections import defaultdict
+
+import click
+from rich.text import Text
+
+from mlwf.cli.output import console, print_table, table_of
+from mlwf.cli.support import json_option, stacktrace_option
+from mlwf.i18n import _
+from mlwf.image.cache import Cache
+from mlwf.image.cache_space import entries, fault_of_layer, leases, prune
+from mlwf.settings import environment
+
+GB = 1e9
+
+
+@click.group(
+    help=_("The cache of mlwf_create_image: base images, images, model packages, wheels, locks. Each user has one (folder: MLWF_CACHE).")
+)
+def cache() -> None:
+    pass
+
+
+@cache.command(help=_("How much is in it, by kind."))
+@json_option
+@stacktrace_option
+def info(*, as_json: bool) -> None:
+    opened = Cache.open(environment())
+    kinds: dict[str, list[int]] = defaultdict(list)
+    for entry in entries(opened):
+        kinds[entry.kind].append(entry.size)
+    total = sum(map(sum, kinds.values()))
+    shared = {str(layer): fault_of_layer(layer) for layer in opened.layers}
+    if as_json:
+        told = {kind: {"entries": len(sizes), "bytes": sum(sizes)} for kind, sizes in kinds.items()}
+        closed = {layer: fault for layer, fault in shared.items() if fault}
+        own = {"folder": str(opened.root), "bytes": total, "kinds": told, "jobs": leases(opened)}
+        click.echo(json.dumps({**own, "shared": list(shared), "unreadable": closed}))
+        return
+    table = table_of(_("kind"), _("entries"), "GB")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for kind, sizes in sorted(kinds.items(), key=lambda each: -sum(each[1])):
+        table.add_row(kind, str(len(sizes)), f"{sum(sizes) / GB:.2f}")
+    out = console()
+    out.print(Text(str(opened.root), "bold"))
+    print_table(table, out)
+    out.print(_("Together {size:.2f} GB; jobs at work in it: {jobs}").format(size=total / GB, jobs=leases(opened)), markup=False)
+    for layer, fault in shared.items():
+        unread = _("Shared, but you cannot read it: {why}. Who keeps it opens bases, images and locks to all with 'chmod -R a+rX'.")
+        said = unread.format(why=fault) if fault else _("Shared, only read: {folder}").format(folder=layer)
+        out.print(said, markup=False)
+
+
+@cache.command(
+    "prune",
+    help=_("Remove what was not used for longest, until at most --max-gb gigabytes are left. What was used within the last hour stays."),
+)
+@click.option("--max-gb", type=click.FloatRange(min=0), metavar="GB", help=_("Gigabytes that may be left."))
+@click.option("--all", "everything", is_flag=True, help=_("Remove all that was not used within the last hour."))
+@json_option
+@stacktrace_option
+def prune_command(*, max_gb: float | None, everything: bool, as_json: bool) -> None:
+    if (max_gb is None) != everything:
+        raise click.UsageError(_("Give either --max-gb or --all."))
+    done = prune(Cache.open(environment()), int((max_gb or 0) * GB))
+    if as_json:
+        click.echo(json.dumps({"removed": done.removed, "freed": done.freed, "bytes": done.left, "in_use": done.in_use}))
+        return
+    out = console()
+    out.print(
+        _("{count} entries removed, {freed:.2f} GB freed, {left:.2f} GB left.").format(
+            count=done.removed, freed=done.freed / GB, left=done.left / GB
+        ),
+        markup=False,
+    )
+    if done.in_use:
+        out.print(_("{size:.2f} GB were used within the last hour and stay.").format(size=done.in_use / GB), markup=False)

@@ -1,0 +1,1 @@
+"""The base image: named, pinned, fetched, and converted once for each content."""

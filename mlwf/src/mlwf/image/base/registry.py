@@ -1,0 +1,166 @@
+"""The digest behind a tag, asked of a container registry (the OCI distribution API), so that a base is converted once for each content."""
+
+import base64
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+
+from mlwf.errors import MlwfError
+from mlwf.i18n import _
+from mlwf.image.base.docker_reference import DOCKER_HUB, DockerReference
+from mlwf.secret import Secret
+from mlwf.transfer.session import plain_session
+from mlwf.wire.system_error import system_error
+
+HUB_ADDRESS = "registry-1.docker.io"
+TIMEOUT = (10.0, 60.0)
+# As much as registries take.
+MAX_MANIFEST = 4 << 20
+MANIFESTS = ", ".join(
+    f"application/vnd.{kind}+json"
+    for kind in (
+        "oci.image.index.v1",
+        "docker.distribution.manifest.list.v2",
+        "oci.image.manifest.v1",
+        "docker.distribution.manifest.v2",
+    )
+)
+
+
+def registry_digest(reference: DockerReference, environ: Mapping[str, str], *, http: bool = False) -> str:
+    """The digest of what the tag names now. Raises MlwfError. The user's own digest is believed: the tool checks it."""
+    if reference.digest:
+        return reference.digest
+    answer = _ask("HEAD", reference, reference.tag, environ, http=http)
+    if not answer.ok:
+        raise _refused(reference, answer)
+    digest = answer.headers.get("Docker-Content-Digest", "")
+    if re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+        return digest
+    # A registry need not tell the digest: it is the hash of the manifest.
+    manifest = registry_manifest(reference, reference.tag, environ, http=http)
+    if not manifest:
+        raise MlwfError(
+            _what(reference), _("the registry sends no whole manifest"), _("Try again, or name the image with its digest (NAME@sha256:…).")
+        )
+    return f"sha256:{hashlib.sha256(manifest).hexdigest()}"
+
+
+def registry_manifest(reference: DockerReference, named: str, environ: Mapping[str, str], *, http: bool = False) -> bytes:
+    """The manifest `named` by a tag or digest; empty where it breaks off or is longer than one may be. Raises MlwfError."""
+    with _ask("GET", reference, named, environ, http=http) as answer:
+        if not answer.ok:
+            raise _refused(reference, answer)
+        content = bytearray()
+        try:
+            for part in answer.iter_content(1 << 16):
+                content += part
+                if len(content) > MAX_MANIFEST:
+                    return b""
+        except requests.RequestException:
+            return b""
+    return bytes(content)
+
+
+def _what(reference: DockerReference) -> str:
+    return _("The base image {name} cannot be looked up").format(
+        name=f"{reference.host}/{reference.name}" + (f":{reference.tag}" if reference.tag else f"@{reference.digest}")
+    )
+
+
+def _refused(reference: DockerReference, answer: requests.Response) -> MlwfError:
+    return MlwfError(_what(reference), _("the registry answers {status}").format(status=answer.status_code), _cure(answer.status_code))
+
+
+def _ask(method: str, reference: DockerReference, named: str, environ: Mapping[str, str], *, http: bool) -> requests.Response:
+    """The registry's answer about the manifest `named`, a tag or a digest. Raises MlwfError."""
+    host = HUB_ADDRESS if reference.host == DOCKER_HUB else reference.host
+    url = f"{'http' if http else 'https'}://{host}/v2/{reference.name}/manifests/{named}"
+    session = plain_session(url, environ)  # else ~/.netrc would go before the registry's token, and unasked
+    session.headers["Accept"] = MANIFESTS
+    try:
+        answer = session.request(method, url, timeout=TIMEOUT, allow_redirects=True, stream=method == "GET")
+        if answer.status_code == 401:
+            answer.close()
+            answer = _with_credentials(session, url, answer, reference, environ)
+    except requests.RequestException as error:
+        why = system_error(error)
+        raise MlwfError(
+            _what(reference),
+            _("the registry does not answer ({reason})").format(reason=(why.strerror if why else None) or type(error).__name__),
+            _("Check the name and the network; on a node without internet name a file (docker-archive:, SIF) or use --offline."),
+        ) from error
+    return answer
+
+
+def _cure(status: int) -> str:
+    if status in {401, 403}:
+        return _("Log in with 'docker login' or set APPTAINER_DOCKER_USERNAME and APPTAINER_DOCKER_PASSWORD, and check the name.")
+    if status == 429:
+        return _("It counts what each user and each address fetches: log in with 'docker login', or wait and try again.")
+    if status >= 500:
+        return _("Try again; if it comes back, tell those who run the registry, or name a file (docker-archive:, SIF).")
+    return _("Check the name and the tag.")
+
+
+def _with_credentials(
+    session: requests.Session, url: str, answer: requests.Response, reference: DockerReference, environ: Mapping[str, str]
+) -> requests.Response:
+    """Asks again as the registry's 401 says: with the user's password, or with a token from where it points to."""
+    method = str(answer.request.method)
+    again = functools.partial(session.request, method, url, timeout=TIMEOUT, allow_redirects=True, stream=method == "GET")
+    known = registry_login(reference.host, environ)
+    kind, _space, rest = answer.headers.get("WWW-Authenticate", "").partition(" ")
+    if kind.lower() == "basic" and known:
+        return again(auth=(known[0], known[1].reveal()))
+    told = dict(re.findall(r'(\w+)="([^"]*)"', rest))
+    realm = told.get("realm", "")
+    if kind.lower() != "bearer" or not realm.startswith(("https://", "http://") if url.startswith("http://") else "https://"):
+        return answer
+    query = {"scope": f"repository:{reference.name}:pull"} | {name: told[name] for name in ("service",) if name in told}
+    login = (known[0], known[1].reveal()) if known else None
+    token = plain_session(realm, environ).get(realm, params=query, timeout=TIMEOUT, auth=login)
+    if not token.ok:
+        return token
+    return again(headers={"Authorization": f"Bearer {_bearer(token, reference)}"})
+
+
+def _bearer(answer: requests.Response, reference: DockerReference) -> str:
+    """The token in the answer of the registry's sign-in service. Raises MlwfError."""
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    bearer = (body.get("token") or body.get("access_token")) if isinstance(body, dict) else None
+    if not isinstance(bearer, str) or not re.fullmatch(r"[!-~]+", bearer):
+        raise MlwfError(
+            _what(reference),
+            _("{host}, where the registry signs users in, sends no token").format(host=urlsplit(answer.url).netloc),
+            _("Try again; if it comes back, tell those who run the registry, or name a file (docker-archive:, SIF)."),
+        )
+    return bearer
+
+
+def registry_login(host: str, environ: Mapping[str, str]) -> tuple[str, Secret] | None:
+    """User and password for the registry: the variables of the container tools, then the files that a login writes."""
+    for prefix in ("APPTAINER", "SINGULARITY"):
+        user, password = environ.get(f"{prefix}_DOCKER_USERNAME"), environ.get(f"{prefix}_DOCKER_PASSWORD")
+        if user and password:
+            return user, Secret(password)
+    names = (host, "https://index.docker.io/v1/") if host == DOCKER_HUB else (host, f"https://{host}")
+    for file in (".apptainer/docker-config.json", ".singularity/docker-config.json", ".docker/config.json"):
+        try:
+            auths = json.loads(Path(environ.get("HOME", ""), file).read_bytes()).get("auths", {})
+            entry = next(auths[name]["auth"] for name in names if auths.get(name, {}).get("auth"))
+            user, colon, password = base64.b64decode(entry).decode().partition(":")
+        except (OSError, ValueError, AttributeError, TypeError, StopIteration):
+            continue
+        if colon:
+            return user, Secret(password)
+    return None

@@ -1,0 +1,48 @@
+"""How big a base image is, as its manifest tells."""
+
+import json
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+from mlwf.image.base.source import DIGEST, document
+
+# What unpacking takes, and packing again. Layers are packed to a third or a little more (Debian with Python: 86 MB, 222 unpacked).
+OF_LAYERS = 4
+OF_FILE = 3
+# An archive of layers is unpacked by us first.
+OF_KIND = {"docker": OF_LAYERS, "oci": OF_LAYERS, "oci-archive": OF_LAYERS + 1}
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def layers_size(manifest_of: Callable[[str], bytes], digest: str) -> int:
+    """Bytes of the layers as they are fetched; behind an index, of the image for this machine. 0 where the manifest does not tell.
+
+    Raises what `manifest_of` raises.
+    """
+    for _level in ("index", "image"):
+        content = manifest_of(digest)
+        try:
+            told = json.loads(content)
+            if "layers" in told:
+                return sum(max(0, int(each["size"])) for each in told["layers"])
+            digest = next(str(each["digest"]) for each in told["manifests"] if is_for_this_machine(each.get("platform") or {}))
+        except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
+            return 0
+        if not DIGEST.fullmatch(digest):
+            return 0
+    return 0
+
+
+def layout_manifest(layout: Path, digest: str) -> bytes:
+    """A manifest in a folder of the OCI image layout; empty where there is none."""
+    try:
+        return document(layout / "blobs" / digest.replace(":", "/"))
+    except OSError:
+        return b""
+
+
+def is_for_this_machine(told: dict[str, object]) -> bool:
+    """Whether that is what an index says of an image for this machine."""
+    machine = platform.machine()
+    return (told.get("os"), told.get("architecture")) == ("linux", ARCHITECTURES.get(machine, machine))

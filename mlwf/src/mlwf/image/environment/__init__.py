@@ -1,0 +1,1 @@
+"""The model's environment: locked, its Python found, installed and compiled."""

@@ -1,0 +1,220 @@
+"""The model's requirements as a lock: every package that gets installed, with its version and the hashes of its files."""
+
+import hashlib
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlwf.errors import MlwfError
+from mlwf.i18n import _
+from mlwf.image.environment.uv_lock import UvLock, read_uv_lock, stands_alone
+from mlwf.image.environment.uv_program import run_uv
+from mlwf.image.model.package import ModelPackage
+from mlwf.image.model.requirements import STRICT, Policy, RefusedRequirementError, Requirements, check_variables
+from mlwf.image.process import ProgramError, Runner
+
+NAMED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?(?:==(?P<version>[^\s;\\]+)| @ (?P<address>https://\S+))")
+# What uv has names for: wheels for a version run on every later one.
+MANYLINUX = (17, 28, *range(31, 41))
+# The PyTorch family is built once for each kind of GPU; the builds' versions end with it, and each kind has an index of its own.
+TORCH = re.compile(
+    r"(?:torch|torchvision|torchaudio|torchtext|torchcodec|triton|xformers)\b[^;]*==\s*[^+;\s]+\+(cpu|xpu|cu[0-9]{2,3}|rocm[0-9.]+)"
+)
+# One package of what uv writes, which is made of texts of the model's lock or of an index: nothing in it may be a line of its own.
+PACKAGE = re.compile(
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[A-Za-z0-9,._-]*\])? ?(?:==[A-Za-z0-9.+!_-]+|@ https://[^\s'\"\\]+)"
+    r"(?: ; [\w .'\"()<>=!~,*+-]*?)?(?: --hash=[a-z0-9]+:[0-9a-f]+)*",
+    re.ASCII,
+)
+HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+
+
+@dataclass(frozen=True)
+class Locked:
+    """One package of the lock. `version`: empty where it comes from an `address` of its own."""
+
+    name: str
+    version: str
+    hashes: tuple[str, ...]
+    address: str = ""
+
+
+@dataclass(frozen=True)
+class Lock:
+    """`text`: what `uv pip sync --require-hashes` reads. `python`: the exact version that it is for."""
+
+    text: str
+    python: str
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(f"{self.python}\n{self.text}".encode()).hexdigest()
+
+    @property
+    def packages(self) -> tuple[Locked, ...]:
+        found: list[Locked] = []
+        for block in re.split(r"\n(?=[A-Za-z0-9])", self.text):
+            match = NAMED.match(block)
+            if match:
+                found.append(Locked(match["name"], match["version"] or "", tuple(HASH.findall(block)), match["address"] or ""))
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class BasePlatform:
+    """What wheels the base can run. `glibc`: "2.36"; `architecture`: amd64 or arm64."""
+
+    glibc: str
+    architecture: str
+
+    def as_uv(self) -> str:
+        """The name of it in uv. Raises MlwfError for a base without glibc, where the wheels that models record do not run."""
+        machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(self.architecture)
+        if not machine or not re.fullmatch(r"2\.[0-9]+", self.glibc):
+            raise MlwfError(
+                _("Python packages cannot be installed in this base image"),
+                _("it has no glibc, or other processors than x86_64 and aarch64"),
+                _("Take a base of Debian, Ubuntu, Rocky or another with glibc."),
+            )
+        known = [version for version in MANYLINUX if version <= int(self.glibc[2:])]
+        if not known:
+            raise MlwfError(
+                _("Python packages cannot be installed in this base image"),
+                _("its glibc {version} is older than any that wheels are made for").format(version=self.glibc),
+                _("Take a newer base image."),
+            )
+        return f"{machine}-manylinux_2_{known[-1]}"
+
+
+def torch_backend(requirements: Requirements) -> str:
+    """What uv calls the builds of PyTorch that the model recorded, such as cu128; empty where it recorded none. Raises MlwfError."""
+    tags = {match[1] for line in (*requirements.packages, *requirements.constraints) if (match := TORCH.match(line))}
+    if len(tags) > 1:
+        raise MlwfError(
+            _("The model's packages are built for different GPUs"), ", ".join(sorted(tags)), _("Log it from an environment of one kind.")
+        )
+    return tags.pop() if tags else ""
+
+
+def make_lock(
+    package: ModelPackage,
+    python: str,
+    platform: BasePlatform,
+    *,
+    runner: Runner,
+    cache: Path,
+    folder: Path,
+    policy: Policy = STRICT,
+    offline: bool = False,
+    only_wheels: bool = True,
+) -> Lock:
+    """Every package with its hashes, for the base: from the model's own uv.lock, else resolved now. Raises MlwfError.
+
+    `python`: the exact version that the image gets; `cache`: uv's cache; `folder`: for the files between.
+    """
+    own = read_uv_lock(package.uv_lock) if package.uv_lock else None
+    if own and own.is_of(package.wanted.packages):
+        own.check_required(package.wanted.packages, policy)
+        exported = _exported(own, python, runner, cache, folder, policy)
+        if exported:
+            return Lock(_with_indexes(package.wanted.indexes, exported), python)
+    wanted, bounds, locked = _written(package, own, folder)
+    options = ["--only-binary", ":all:"] if only_wheels else []
+    options += ["--offline"] if offline else []
+    try:
+        run_uv(
+            runner,
+            [
+                "pip", "compile", "--generate-hashes", "--no-header", "--no-annotate", "--no-config", "--quiet",
+                "--python-version", python, "--python-platform", platform.as_uv(), "--cache-dir", cache, *options,
+                "--python", sys.executable, "--constraints", bounds, "--output-file", locked, wanted,
+            ],
+            _("The model's packages cannot be resolved"),
+            within=folder,
+        )  # fmt: skip
+    except ProgramError as error:
+        raise _explained(error, offline=offline, only_wheels=only_wheels) from error
+    return Lock(_with_indexes(package.wanted.indexes, locked.read_bytes().decode()), python)
+
+
+def _written(package: ModelPackage, own: UvLock | None, folder: Path) -> tuple[Path, Path, Path]:
+    """The requirements, the constraints, and where the lock is to be written; uv keeps to versions that stand there, as far as it may."""
+    files = folder / "requirements.in", folder / "constraints.in", folder / "resolved.txt"
+    preferred = [f"{name}=={version}" for name, version in sorted(own.pins.items())] if own else []
+    for file, lines in zip(files, (package.requirements, package.wanted.constraints, preferred), strict=True):
+        file.write_text("\n".join(lines) + "\n")
+    return files
+
+
+def _with_indexes(indexes: Sequence[str], text: str) -> str:
+    """The lock tells where its packages come from, so that whoever installs it (our offline install too) asks the same places.
+
+    Raises RefusedRequirementError for a text that holds more than packages.
+    """
+    _packages(text)
+    return "".join(f"{line}\n" for line in indexes) + text
+
+
+def _explained(error: ProgramError, *, offline: bool, only_wheels: bool) -> MlwfError:
+    why = _told(error.output) or error.why
+    if offline:
+        return MlwfError(
+            _("The packages' index is not in the cache, and --offline forbids to ask it"),
+            why,
+            _("Run the same command with --fetch-only on a node with internet first."),
+        )
+    cure = _("Check the index (UV_DEFAULT_INDEX, UV_INDEX) and the network, and that the versions exist for this Python and base image.")
+    if only_wheels and re.search(r"no usable wheels|building from source is disabled|no-build|no wheels with a matching", error.output):
+        cure = _("A package has no wheel for this Python and base image: take a newer base, or allow its build with --allow-source-builds.")
+    return MlwfError(error.what, why, cure)
+
+
+def _told(output: str) -> str:
+    """Uv's reasons without its drawing and its hints, in one line."""
+    reasons = re.split(r"\n\s*hint:", output.partition("cause:")[2])[0]
+    return re.sub(r"\s+", " ", reasons).strip()[:400]
+
+
+def _exported(own: UvLock, python: str, runner: Runner, cache: Path, folder: Path, policy: Policy) -> str:  # noqa: PLR0917
+    """The model's own uv.lock as a lock of ours, held to the same policy; empty where uv cannot use it without the rest of its project."""
+    if not stands_alone(own.file.with_name("pyproject.toml")):
+        runner.note("The model's uv.lock is of a workspace, whose other projects are not here.")
+        return ""
+    # A copy: uv may write beside what it reads, and the package stays as it came.
+    project = folder / "project"
+    project.mkdir()
+    for name in ("uv.lock", "pyproject.toml"):
+        shutil.copyfile(own.file.parent / name, project / name)
+    try:
+        text = run_uv(
+            runner,
+            [
+                "export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate", "--no-config",
+                "--quiet", "--format", "requirements.txt", "--project", project,
+                "--python", python, "--no-python-downloads", "--cache-dir", cache,
+                "--offline",
+            ],
+            _("The model's uv.lock cannot be used"),
+            within=folder,
+        )  # fmt: skip
+    except ProgramError as error:
+        runner.note(str(error))
+        return ""
+    for package in _packages(text):
+        own.check(package["name"], policy)
+        check_variables(package[0])
+    return text
+
+
+def _packages(text: str) -> list[re.Match[str]]:
+    """The packages of what uv wrote. Raises RefusedRequirementError for a line that is something else."""
+    found = []
+    for line in text.replace(" \\\n    ", " ").removesuffix("\n").split("\n") if text else ():
+        match = PACKAGE.fullmatch(line)
+        if not match:
+            raise RefusedRequirementError(line, _("it has no fixed version"), _("Lock the project's packages anew."))
+        found.append(match)
+    return found

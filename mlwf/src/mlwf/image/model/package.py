@@ -1,0 +1,98 @@
+"""A model package: MLmodel and what lies beside it, unpacked, and what it says of the environment that it wants."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlwf.image.model.example import Example, find_example
+from mlwf.image.model.python_env import read_environment, read_mapping
+from mlwf.image.model.requirements import STRICT, Policy, Requirements
+from mlwf.image.model.sources import Progress, Silence, fetch_files
+from mlwf.settings import environment
+
+
+@dataclass(frozen=True)
+class ModelPackage:
+    """What a package says. Nothing of it was run, and no model loaded.
+
+    `python`: the exact version, "3.11.7", said by the file `python_origin`; `wanted`: its requirements, checked; `uv_lock`: the file, where
+    there is one; `build_requirements`: what an sdist would be built with; `input_example`: what /invocations is asked with; `sha256`:
+    of names and contents of all files; `name`: the model's id.
+    """
+
+    folder: Path
+    python: str
+    wanted: Requirements
+    flavors: tuple[str, ...]
+    input_example: Example | None
+    sha256: str
+    name: str = ""
+    python_origin: str = ""
+    build_requirements: tuple[str, ...] = ()
+    uv_lock: Path | None = None
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """As lines of a requirements file, indexes first."""
+        return self.wanted.lines
+
+
+def fetch_package(
+    source: str,
+    into: Path,
+    *,
+    environ: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+    checksum: str | None = None,
+    policy: Policy = STRICT,
+) -> ModelPackage:
+    """Unpacks (or copies) the package into the new folder `into` and reads it. Raises MlwfError; nothing of it is left then.
+
+    `source`: s3://…, https://…, a file, a folder, models:/NAME/VERSION; `checksum`: SHA-256 of the archive in hex.
+    """
+    fetch_files(source, into, environ=environment() if environ is None else environ, progress=progress or Silence(), checksum=checksum)
+    try:
+        return read_package(into, policy)
+    except BaseException:
+        shutil.rmtree(into, ignore_errors=True)
+        raise
+
+
+def read_package(folder: Path, policy: Policy = STRICT) -> ModelPackage:
+    """What the unpacked package says. Raises MlwfError."""
+    mlmodel = read_mapping(folder / "MLmodel")
+    recorded = read_environment(folder, mlmodel, policy)
+    flavors = mlmodel["flavors"]
+    assert isinstance(flavors, dict)  # noqa: S101  # read_environment has looked
+    return ModelPackage(
+        folder=folder,
+        python=recorded.python,
+        wanted=recorded.requirements,
+        flavors=tuple(sorted(map(str, flavors))),
+        input_example=find_example(folder, mlmodel),
+        sha256=tree_digest(folder),
+        name=next((each for each in (mlmodel.get("model_id"), mlmodel.get("model_uuid")) if each and isinstance(each, str)), ""),
+        python_origin=recorded.origin,
+        build_requirements=recorded.build,
+        uv_lock=recorded.uv_lock,
+    )
+
+
+def tree_digest(folder: Path) -> str:
+    """One SHA-256 for names and contents of all files."""
+    digests = []
+    for file in _files(folder):
+        with file.open("rb") as content:
+            digests.append([str(file.relative_to(folder)), hashlib.file_digest(content, "sha256").hexdigest()])
+    return hashlib.sha256(json.dumps(digests, ensure_ascii=False).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for where, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            yield Path(where, name)

@@ -1,0 +1,238 @@
+"""A model package as files: unpacked or copied as if an enemy had made it, into a new folder, and nowhere else.
+
+Folders and regular files are all that is made. No link, owner, time or mode of the archive is taken over.
+"""
+
+import gzip
+import os
+import shutil
+import stat
+import tarfile
+import unicodedata
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from isal import igzip, igzip_lib
+
+from mlwf.errors import MlwfError
+from mlwf.i18n import _
+from mlwf.image.model.tar_stream import CHUNK, Counted, Joined, TarStream
+from mlwf.transfer.paths import UnsafePathError, check_path
+from mlwf.transfer.workspace import DIRECTORY_MODE, FILE_MODE, visible
+
+GZIP = b"\x1f\x8b"
+REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
+KEPT_FREE = 64 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a package may become: bytes and number of entries; and past `bomb_from` bytes, at most `ratio` times what was packed."""
+
+    size: int = 1 << 40
+    entries: int = 200_000
+    ratio: int = 400
+    bomb_from: int = 4 << 30
+
+
+DEFAULT_LIMITS = Limits()
+DAMAGE: tuple[type[Exception], ...] = (  # type: ignore[assignment]  # isal's types call its error an instance
+    tarfile.TarError,
+    EOFError,
+    zlib.error,
+    igzip_lib.IsalError,
+    gzip.BadGzipFile,
+    ValueError,
+    RecursionError,
+)
+
+
+class BadPackageError(MlwfError):
+    """The package is damaged, or holds what a model package must not."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(_("The model package cannot be unpacked"), why, _("Nothing of it was kept. Make it with mlwf_export_model."))
+
+
+def unpack(archive: BinaryIO, into: Path, *, limits: Limits = DEFAULT_LIMITS) -> None:
+    """Unpacks a tar archive, packed by gzip or not, into the new folder `into`. Raises BadPackageError, MlwfError (disk) or OSError.
+
+    `archive` is read once from its start to its end and needs no `seek`. On a failure `into` is left for the caller to remove.
+    """
+    packed = Counted(archive)
+    start = packed.read(2)
+    whole = Joined(start, packed)
+    plain = igzip.IGzipFile(fileobj=whole, mode="rb") if start == GZIP else whole  # type: ignore[no-untyped-call]
+    target = _Target(into, limits, lambda: packed.count)
+    try:
+        _unpack(TarStream(plain), target)
+        while archive.read(CHUNK):
+            pass  # whoever counts or sums up the archive sees all of it
+    except UnsafePathError as error:
+        raise BadPackageError(f"{error.what}: {error.why}") from error
+    except DAMAGE as error:
+        raise BadPackageError(
+            _("it is damaged, or no .tar.gz ({detail})").format(detail=str(error)[:120] or type(error).__name__)
+        ) from error
+
+
+def copy_folder(
+    source: Path, into: Path, *, limits: Limits = DEFAULT_LIMITS, on_bytes: Callable[[int], object] = lambda _count: None
+) -> None:
+    """Copies a package's folder into the new folder `into`, by the same rules. Raises BadPackageError, MlwfError (disk) or OSError."""
+    target = _Target(into, limits, None)
+    top = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for where, folders, names, descriptor in os.fwalk(".", dir_fd=top, follow_symlinks=False):
+            folders.sort()
+            prefix = where.removeprefix(".").lstrip("/")
+            for name in sorted([*folders, *names]):
+                path = f"{prefix}/{name}" if prefix else name
+                _copy_entry(name, path, descriptor, target, on_bytes)
+    except UnsafePathError as error:
+        raise BadPackageError(f"{error.what}: {error.why}") from error
+    finally:
+        os.close(top)
+
+
+def _copy_entry(name: str, path: str, folder: int, target: "_Target", on_bytes: Callable[[int], object]) -> None:
+    kind = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    if stat.S_ISDIR(kind.st_mode):
+        target.folder(path)
+        return
+    if not stat.S_ISREG(kind.st_mode):
+        raise BadPackageError(_("{path} is a link, a device or another special file").format(path=ascii(path)))
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
+    with os.fdopen(descriptor, "rb", buffering=0) as content:
+        size = os.fstat(descriptor).st_size
+        target.file(path, size, _told(_exactly(content.read, size), on_bytes))
+
+
+def _told(chunks: Iterator[bytes], on_bytes: Callable[[int], object]) -> Iterator[bytes]:
+    for chunk in chunks:
+        on_bytes(len(chunk))
+        yield chunk
+
+
+def _unpack(stream: "TarStream", target: "_Target") -> None:
+    with tarfile.TarFile(fileobj=stream, mode="r") as tar:  # type: ignore[arg-type]  # it reads, tells and seeks forward, which is all
+        while True:
+            stream.begin_header()
+            member = tar.next()
+            if member is None:
+                break
+            tar.members, tar.pax_headers = [], {}  # type: ignore[attr-defined]  # what tarfile would gather is of no use here, and grows
+            _take(member, stream, target)
+    if not stream.at_end_mark:
+        raise tarfile.ReadError("its end is missing")
+    stream.drain()
+
+
+def _take(member: tarfile.TarInfo, stream: "TarStream", target: "_Target") -> None:
+    name = member.name.rstrip("/")
+    while name.startswith("./"):
+        name = name[2:].lstrip("/")
+    if member.isdir():
+        if name not in {"", "."}:
+            target.folder(name)
+        return
+    # Sparse files are refused too: a few bytes stand for any size.
+    if member.type not in REGULAR or member.sparse is not None:
+        raise BadPackageError(_("{path} is a link, a device or another special file").format(path=ascii(member.name)))
+    if member.mode & (stat.S_ISUID | stat.S_ISGID):
+        raise BadPackageError(_("{path} is to run with another's rights (setuid)").format(path=ascii(member.name)))
+    if member.size < 0:
+        raise tarfile.ReadError("an entry has a negative size")
+    target.file(name, member.size, _exactly(stream.content, member.size))
+
+
+def _exactly(read: Callable[[int], bytes | None], size: int) -> Iterator[bytes]:
+    left = size
+    while left:
+        chunk = read(min(left, CHUNK))
+        if not chunk:
+            raise EOFError("it ends in the middle of a file")
+        left -= len(chunk)
+        yield chunk
+
+
+def _write_all(descriptor: int, chunk: bytes) -> None:
+    """Some file systems and limits take a part of it, and say why at the next write only."""
+    left = memoryview(chunk)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+class _Target:
+    """Makes folders and files below `root`, which is new. `packed`: tells how many packed bytes have been read, if any were."""
+
+    def __init__(self, root: Path, limits: Limits, packed: Callable[[], int] | None) -> None:
+        root.mkdir(DIRECTORY_MODE)
+        root.chmod(DIRECTORY_MODE)
+        self._root = root
+        self._limits = limits
+        self._packed = packed
+        self._size = 0
+        # Names as a file system without case would see them, and what they are.
+        self._known: dict[str, tuple[str, bool]] = {}
+
+    def folder(self, path: str) -> None:
+        check_path(path)
+        if path.count("/") > 64:
+            raise BadPackageError(_("its folders are nested too deeply"))
+        parts = path.split("/")
+        for depth in range(1, len(parts) + 1):
+            self._folder("/".join(parts[:depth]))
+
+    def _folder(self, path: str) -> None:
+        if self._claim(path, is_folder=True):
+            made = self._root / path
+            made.mkdir(DIRECTORY_MODE)
+            made.chmod(DIRECTORY_MODE)
+
+    def file(self, path: str, size: int, chunks: Iterator[bytes]) -> None:
+        check_path(path)
+        if "/" in path:
+            self.folder(path.rpartition("/")[0])
+        self._claim(path, is_folder=False)
+        self._size += size
+        self._check_size(size)
+        descriptor = os.open(self._root / path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            os.fchmod(descriptor, FILE_MODE)
+            for chunk in chunks:
+                _write_all(descriptor, chunk)
+                self._check_ratio(file.tell() - size)
+
+    def _claim(self, path: str, *, is_folder: bool) -> bool:
+        """Whether the name is new. Raises BadPackageError when it is there as something else."""
+        plain = unicodedata.normalize("NFC", path).casefold()
+        known = self._known.get(plain)
+        if known is None:
+            if len(self._known) >= self._limits.entries:
+                raise BadPackageError(_("it has more than {count} files").format(count=self._limits.entries))
+            self._known[plain] = (path, is_folder)
+            return True
+        if known != (path, True) or not is_folder:
+            raise BadPackageError(_("it has {path} twice, or {other} beside it").format(path=ascii(path), other=ascii(known[0])))
+        return False
+
+    def _check_size(self, coming: int) -> None:
+        if self._size > self._limits.size:
+            raise BadPackageError(_("it would become larger than {size} GB").format(size=self._limits.size >> 30))
+        free = shutil.disk_usage(self._root).free
+        if coming + KEPT_FREE > free:
+            raise MlwfError(
+                _("There is not enough space in {folder}").format(folder=visible(self._root)),
+                _("{needed} MB are needed, {free} MB are free").format(needed=(coming + KEPT_FREE) >> 20, free=free >> 20),
+                _("Free some, or choose another place with --output-dir."),
+            )
+
+    def _check_ratio(self, behind: int) -> None:
+        """`behind`: how much (negative) of what is counted already has not been written yet."""
+        written = self._size + behind
+        if self._packed and written > self._limits.bomb_from and written > self._limits.ratio * self._packed():
+            raise BadPackageError(_("it unpacks to {times} times its size, as a bomb does").format(times=self._limits.ratio))

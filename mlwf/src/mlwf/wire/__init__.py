@@ -1,0 +1,1 @@
+"""How a request reaches the service, and who makes it."""
