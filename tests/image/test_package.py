@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlwf.errors import MlwfError, WrongUseError
-from mlwf.image.environment.install import requirements
+from mlwf.image.model import requirements
 from mlwf.image.model.package import fetch_package, read_package, tree_digest
 from mlwf.image.model.requirements import Policy, RefusedRequirementError, Requirements, check_requirements, read_requirements
 

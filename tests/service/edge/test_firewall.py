@@ -56,8 +56,8 @@ class Host:
 
     def check(self, by: tuple[str, ...] = ()) -> str:
         """What `aihub check` finds of the firewall."""
-        code = "import sys; from backend import container_checks, settings_file; from pathlib import Path\n"
-        code += "print(*(found.state for found in container_checks.firewall(settings_file.load(Path(sys.argv[1])))))"
+        code = "import sys; from backend import settings_file; from backend.checks import containers; from pathlib import Path\n"
+        code += "print(*(found.state for found in containers.firewall(settings_file.load(Path(sys.argv[1])))))"
         return self.run(*by, sys.executable, "-c", code, str(self._settings)).stdout.strip()
 
     def make(self) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from mlwf.secret import Secret
 
+from backend import atomic
 from backend.domain import StorageKey, User
 from backend.errors import ServiceError
-from backend.files import atomic
 from backend.files.boxfiles import BoxDirectories
 from tests.service.engine.contract_boxfiles import BoxFilesContract, box_of
 
