@@ -68,3 +68,10 @@ def test_the_map_of_a_room_names_each_of_its_modules_once(room: str, top: str) -
         named += [(folder[1] if folder else "") + name for name in re.findall(r"`(\w+\.py)`", row)]
     modules = [file.relative_to(top) for file in files(f"{top}/*.py") if file.name != "__init__.py" and "migrations" not in file.parts]
     assert sorted(named) == sorted(map(str, modules))
+
+
+def test_every_module_that_a_page_names_with_its_folder_is_there() -> None:
+    modules = [f"/{path}" for path in files("*.py")]
+    named = {(str(page.relative_to(ROOT)), name) for page in PAGES for name in re.findall(r"`([\w/]+/\w+\.py)`", page.read_text("utf-8"))}
+    assert {name for _page, name in named}, "the search finds some"
+    assert [(page, name) for page, name in sorted(named) if not any(module.endswith(f"/{name}") for module in modules)] == []
