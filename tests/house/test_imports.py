@@ -5,6 +5,7 @@ import fnmatch
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,12 @@ def test_each_room_of_the_service_stands_on_those_below_it() -> None:
         if floor(module) > floor(name.removesuffix(".py").replace("/", "."))
     ]
     assert upward == []
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    modules = {name.removesuffix(".py").removesuffix("/__init__").removeprefix("mlwf/src/").replace("/", "."): name for name in FILES}
+    asks = {module: {of.rpartition(".")[0] if of not in modules else of for _, of in imports(name)} for module, name in modules.items()}
+    TopologicalSorter({module: (of & modules.keys()) - {module} for module, of in asks.items()}).prepare()  # raises CycleError
 
 
 def test_the_environment_is_read_in_the_settings_modules_only() -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from mlwf.address import split_url, without_keys
 from mlwf.errors import WrongUseError
+from mlwf.image.model.progress import Silence
 from mlwf.image.model.requirements import Policy, RefusedRequirementError, check_requirements
-from mlwf.image.model.sources import Silence, fetch_files
+from mlwf.image.model.sources import fetch_files
 from mlwf.image.model.web import WebSource
 from mlwf.transfer.session import base_url
 from mlwf.transfer.store import StoreError, StoreSource

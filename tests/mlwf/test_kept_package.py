@@ -10,7 +10,7 @@ import pytest
 from mlwf.errors import MlwfError
 from mlwf.image.cache import Cache
 from mlwf.image.model.kept import KIND, keep_package, kept_package
-from mlwf.image.model.sources import Silence
+from mlwf.image.model.progress import Silence
 
 from tests.image.conftest import package_files, packed
 from tests.image.web import Web

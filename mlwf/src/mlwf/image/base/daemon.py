@@ -7,7 +7,7 @@ import requests
 
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
-from mlwf.image.base.source import DIGEST
+from mlwf.image.base.docker_reference import DIGEST
 from mlwf.wire.transport import UnixAdapter
 
 TIMEOUT = 30.0

@@ -7,6 +7,7 @@ from mlwf.errors import WrongUseError
 from mlwf.i18n import _
 
 DOCKER_HUB = "docker.io"
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 REFERENCE = re.compile(
     r"docker://(?:(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?)/)?(?P<name>[a-z0-9]+(?:(?:[._/]|__|-+)[a-z0-9]+)*)"
     r"(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?",

@@ -5,7 +5,8 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 
-from mlwf.image.base.source import DIGEST, document
+from mlwf.image.base.docker_reference import DIGEST
+from mlwf.image.base.source import document
 
 # What unpacking takes, and packing again. Layers are packed to a third or a little more (Debian with Python: 86 MB, 222 unpacked).
 OF_LAYERS = 4

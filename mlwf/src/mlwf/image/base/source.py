@@ -11,11 +11,10 @@ from pathlib import Path
 
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
-from mlwf.image.base.docker_reference import DockerReference
+from mlwf.image.base.docker_reference import DIGEST, DockerReference
 
 FORMS = "docker://…, docker-archive:FILE.tar, oci:FOLDER:TAG, oci-archive:FILE.tar, docker-daemon:NAME:TAG, library://…, oras://…, FILE.sif"
 PULLED = ("library", "oras", "shub")
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 DAEMON_NAME = re.compile(r"(?:[\w.-]+:[0-9]{1,5}/)?[\w./-]+(?::[\w.-]+)?|sha256:[0-9a-f]{64}")
 MAX_DOCUMENT = 4 << 20
 

@@ -8,7 +8,8 @@ from mlwf.address import without_keys
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.image.cache import Cache
-from mlwf.image.model.sources import Progress, fetch_archive, is_remote
+from mlwf.image.model.progress import Progress
+from mlwf.image.model.sources import fetch_archive, is_remote
 
 KIND = "packages"
 

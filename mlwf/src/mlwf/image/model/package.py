@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlwf.image.model.example import Example, find_example
+from mlwf.image.model.progress import Progress, Silence
 from mlwf.image.model.python_env import read_environment, read_mapping
 from mlwf.image.model.requirements import STRICT, Policy, Requirements
-from mlwf.image.model.sources import Progress, Silence, fetch_files
+from mlwf.image.model.sources import fetch_files
 from mlwf.settings import environment
 
 

@@ -11,7 +11,7 @@ from mlwf.export.registry import ModelVersion
 from mlwf.export.run import Wanted, fetch_artifacts
 from mlwf.i18n import _
 from mlwf.image.cache import remove_tree
-from mlwf.image.model.sources import Progress
+from mlwf.image.model.progress import Progress
 
 MODEL = re.compile(r"models:/+(?P<name>[^/@]+)(?:/(?P<number>[0-9]+)|@(?P<alias>[^/@]+))")
 

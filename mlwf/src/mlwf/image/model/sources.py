@@ -9,11 +9,12 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from mlwf.address import split_url, without_keys
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
+from mlwf.image.model.progress import Progress
 from mlwf.image.model.unpack import BadPackageError, copy_folder, unpack
 from mlwf.transfer.workspace import check_space, visible
 
@@ -25,24 +26,6 @@ if TYPE_CHECKING:
 CHECKSUM = re.compile(r"(?:sha256:)?([0-9a-f]{64})", re.IGNORECASE)
 REMOTE = frozenset({"s3", "https", "http", "models"})
 FORMS = "s3://BUCKET/PATH/model.tar.gz, https://…/model.tar.gz, PATH/model.tar.gz, MLWFExportModel_…/, models:/NAME/VERSION"
-
-
-class Progress(Protocol):
-    """Told how a step goes, partly from other threads. `total`: bytes, where they are known."""
-
-    def begins(self, total: int | None) -> None: ...
-
-    def arrived(self, count: int) -> None: ...
-
-
-class Silence:
-    """Nobody wants to know."""
-
-    def begins(self, total: int | None) -> None:
-        pass
-
-    def arrived(self, count: int) -> None:
-        pass
 
 
 def fetch_files(source: str, into: Path, *, environ: Mapping[str, str], progress: Progress, checksum: str | None = None) -> None:
