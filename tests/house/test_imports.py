@@ -66,6 +66,7 @@ RULES = [
         "what image and publish share with the export is in mlwf.transfer; an image of `models:/…` begins with an export",
         among=("mlwf/*",),
     ),
+    Rule(("mlwf.cli",), ("mlwf/src/mlwf/cli/*",), "the commands are nobody's library", among=("mlwf/*",)),
     Rule(
         ("mlwf.export", "mlwf.image", "mlwf.publish"), (), "what is shared knows nobody who shares it", among=("mlwf/src/mlwf/transfer/*",)
     ),

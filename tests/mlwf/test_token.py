@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import requests
-from mlwf.cli.support import Target
-from mlwf.cli.token import make
 from mlwf.client import Client
 from mlwf.errors import MlwfError
+from mlwf.new_token import make_token
 from mlwf.transfer.session import tracking_session
 
 from tests.mlwf.fake_service import FakeService
@@ -120,9 +119,9 @@ def test_what_the_environment_says_goes_before_the_file(environ: dict[str, str],
 
 def test_a_token_that_the_server_does_not_take_over_is_revoked(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
     service.token_state = "pending"
-    monkeypatch.setattr("mlwf.cli.token._TAKEN_OVER_SECONDS", 0.05)
+    monkeypatch.setattr("mlwf.new_token._TAKEN_OVER_SECONDS", 0.05)
     with Client(service.address) as client, pytest.raises(MlwfError, match="did not take over"):
-        make(client, Target("g", "wine"), seconds=60, name="", wait=True)
+        make_token(client, "g", "wine", seconds=60, name="", wait=True)
     assert service.tokens[0]["state"] == "revoked"
 
 

@@ -12,10 +12,11 @@ from rich.console import Console
 from mlwf import auth_file
 from mlwf.cli.output import console as _console
 from mlwf.cli.support import Target, follow, key_options, keys, stacktrace_option, target_argument, wait_option
-from mlwf.cli.token import lifetime, lifetime_options, make
+from mlwf.cli.token import lifetime, lifetime_options
 from mlwf.client import Client
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
+from mlwf.new_token import make_token
 from mlwf.report import stderr
 from mlwf.settings import environment
 from mlwf.transfer.session import file_before_token
@@ -105,7 +106,7 @@ def env(*, target: Target, user: str | None, token: bool, hours: float | None, d
         found = client.server(target.group, target.env)
         if token:
             _warn_of_file()
-            _made, secret = make(client, target, seconds=seconds, name="mlwf server env", wait=True)
+            _made, secret = make_token(client, target.group, target.env, seconds=seconds, name="mlwf server env", wait=True)
             login = {"MLFLOW_TRACKING_TOKEN": secret.reveal()}
         else:
             login = _password_of(Path(found.auth_file), user)

@@ -1,24 +1,20 @@
 """`mlwf token`: bearer tokens, with which a job logs in to one server without anybody's password."""
 
 import json
-import time
-from collections.abc import Callable
 
 import click
 from rich.text import Text
 
-from mlwf.answers import Token
 from mlwf.cli.output import console, local_time, print_table, table_of
 from mlwf.cli.support import Command, Target, json_option, stacktrace_option, target_argument
 from mlwf.client import Client
-from mlwf.errors import MlwfError, WrongUseError
+from mlwf.errors import WrongUseError
 from mlwf.i18n import _
+from mlwf.new_token import make_token
 from mlwf.report import stderr
-from mlwf.secret import Secret
 
 DEFAULT_SECONDS = 7 * 86400
 LEAST_SECONDS = 60
-_TAKEN_OVER_SECONDS = 20.0
 
 
 @click.group(
@@ -75,28 +71,10 @@ def lifetime(hours: float | None, days: float | None) -> int:
 def create(*, target: Target, hours: float | None, days: float | None, name: str, wait: bool) -> None:
     seconds = lifetime(hours, days)
     with Client.from_environment() as client:
-        made, secret = make(client, target, seconds=seconds, name=name, wait=wait)
+        made, secret = make_token(client, target.group, target.env, seconds=seconds, name=name, wait=wait)
     words = _("Token {id} of {target} is good until {until}. It is not shown again.")
     stderr().print(words.format(id=made.id, target=target, until=local_time(made.expires_at)), markup=False)
     click.echo(secret.reveal())
-
-
-def make(
-    client: Client, target: Target, *, seconds: int, name: str, wait: bool, sleep: Callable[[float], None] = time.sleep
-) -> tuple[Token, Secret]:
-    """A new token; with `wait` the server accepts it when this returns. Raises MlwfError."""
-    made, secret = client.create_token(target.group, target.env, seconds=seconds, name=name)
-    deadline = time.monotonic() + _TAKEN_OVER_SECONDS
-    while wait and made.state == "pending":
-        if time.monotonic() > deadline:
-            client.revoke_token(target.group, target.env, made.id)
-            raise MlwfError(
-                _("The server did not take over the token within {seconds} seconds").format(seconds=round(_TAKEN_OVER_SECONDS)),
-                cure=_("Try again; if it goes on, tell the admins."),
-            )
-        sleep(0.2)
-        made = next((each for each in client.tokens(target.group, target.env) if each.id == made.id), made)
-    return made, secret
 
 
 @token.command("list", help=_("List the tokens of a server; those that are over stay in the list for a week."))

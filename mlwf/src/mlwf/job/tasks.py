@@ -12,8 +12,6 @@ from typing import Any
 from mlwf import auth_file
 from mlwf.answers import Operation, Server
 from mlwf.aws_profiles import key_pair
-from mlwf.cli.support import Target
-from mlwf.cli.token import make
 from mlwf.client import Client
 from mlwf.ending import Terminated
 from mlwf.errors import MlwfError, WrongUseError, with_cure
@@ -24,6 +22,7 @@ from mlwf.image.steps import words
 from mlwf.job.progress import Progress
 from mlwf.job.request import JobRequest
 from mlwf.lease import HeldLease, ensure_up
+from mlwf.new_token import make_token
 from mlwf.wire.service_errors import ServiceError
 
 LEASE_SECONDS = 900
@@ -166,7 +165,7 @@ def _login(server: Server, open_client: Open) -> Iterator[dict[str, str]]:
         yield {"MLFLOW_TRACKING_USERNAME": user.user_name, "MLFLOW_TRACKING_PASSWORD": user.password.reveal()}
         return
     with open_client() as client:
-        token, secret = make(client, Target(server.group, server.env_name), seconds=TOKEN_SECONDS, name="mlwf job", wait=True)
+        token, secret = make_token(client, server.group, server.env_name, seconds=TOKEN_SECONDS, name="mlwf job", wait=True)
     try:
         yield {"MLFLOW_TRACKING_TOKEN": secret.reveal()}
     finally:
