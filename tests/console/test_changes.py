@@ -98,9 +98,9 @@ def test_a_size_is_chosen_by_what_it_stands_for(service: FakeService, open_page:
     service.add("gaa50000", "wine")
     page = open_page()
     dialog = choose(page, "Change the size")
-    expect(dialog.get_by_label("small: 1 GiB, 1 CPU, 1 worker processes")).to_be_checked()
+    expect(dialog.get_by_label("small: 1 GiB, 1 CPU, worker processes: 1")).to_be_checked()
     expect(dialog).to_contain_text("A server that runs is started anew")
-    dialog.get_by_label("medium: 2 GiB, 2 CPU, 2 worker processes, with MLflow's GenAI jobs, with MLflow's AI gateway").check()
+    dialog.get_by_label("medium: 2 GiB, 2 CPU, worker processes: 2, with MLflow's GenAI jobs, with MLflow's AI gateway").check()
     dialog.get_by_role("button", name="Change the size").click()
     expect(page.locator(".conclusion")).to_contain_text("Size changed")
     assert service.received == [("PUT", f"{SERVER}/size", {"size": "medium"})]

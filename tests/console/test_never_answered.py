@@ -1,9 +1,10 @@
-"""A request that never ends: the page gives it up, says so, and goes on asking."""
+"""A request that takes its time, never ends, or never comes to the console: what the page says, and that it goes on asking."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from flask import Flask, request
@@ -44,7 +45,7 @@ def page_with_our_clock(open_page: Opener, **options: str) -> Page:
     ("locale", "said"),
     [
         ("en-US", "The console does not answer: nothing came within 30 seconds.Check your connection and reload the page; if it goes on"),
-        ("ja-JP", "コンソールが応答しません: 30秒待っても応答がありません。ネットワーク接続を確認して"),
+        ("ja-JP", "コンソールが応答しません: 30 秒待っても応答がありません。ネットワーク接続を確認して"),
     ],
 )
 def test_the_list_is_asked_for_again(service: FakeService, answers: threading.Event, open_page: Opener, locale: str, said: str) -> None:
@@ -77,3 +78,54 @@ def test_a_change_may_have_been_made(service: FakeService, answers: threading.Ev
     page.clock.fast_forward(20_000)
     expect(page.get_by_role("button", name="Stop")).to_be_disabled()  # the list shows that it is under way
     assert [path for _method, path, _body in service.received] == ["/api/v1/servers/gaa50000/wine/stop"]
+
+
+def test_a_press_that_waits_shows_it_and_asks_only_once(service: FakeService, answers: threading.Event, open_page: Opener) -> None:
+    service.add("gaa50000", "wine")
+    service.paused = True
+    page = open_page()
+    stop = row(page, "wine").get_by_role("button", name="Stop")
+    expect(stop).to_be_visible()
+    answers.clear()
+    with page.expect_request("**/wine/stop"):
+        stop.click()
+    expect(stop).to_have_attribute("aria-busy", "true")
+    expect(stop).to_be_focused()
+    assert stop.evaluate("each => getComputedStyle(each, '::after').borderTopStyle") == "solid"
+    stop.press("Enter")
+    answers.set()
+    expect(stop).to_be_disabled()
+    expect(stop).not_to_have_attribute("aria-busy", "true")
+    assert [path for _method, path, _body in service.received] == ["/api/v1/servers/gaa50000/wine/stop"]
+
+
+@pytest.mark.parametrize(
+    "portal",
+    [{"status": 302, "headers": {"Location": "https://login.example.org/"}}, {"status": 401, "body": "<h1>Unauthorized</h1>"}],
+    ids=["led to the login", "refused"],
+)
+def test_an_ended_session_of_the_portal_is_named(service: FakeService, open_page: Opener, portal: dict[str, Any]) -> None:
+    service.add("gaa50000", "wine")
+    page = open_page()
+    expect(row(page, "wine")).to_be_visible()
+    page.route("**/api/**", lambda route: route.fulfill(**portal))
+    row(page, "wine").get_by_role("button", name="Stop").click()
+    refused = page.locator('[data-banner="refused"]')
+    expect(refused).to_contain_text("Your portal session has ended, so nothing was asked of the service.")
+    expect(refused).to_contain_text("Reload the page, and log in again if the portal asks you to.")
+    page.get_by_role("button", name="Service List Update").click()
+    expect(page.locator('[data-banner="lost"]')).to_contain_text("Your portal session has ended")
+    page.unroute("**/api/**")
+    page.get_by_role("button", name="Service List Update").click()
+    expect(page.locator('[data-banner="lost"]')).to_have_count(0)
+    assert service.received == []
+
+
+def test_a_page_that_comes_in_part_says_so(open_page: Opener) -> None:
+    page = open_page()
+    notice = page.get_by_text("A part of this page did not load: reload the page")
+    expect(page.get_by_text("No tracking server yet")).to_be_visible()
+    expect(notice).to_be_hidden()
+    page.route("**/js/tokens.js", lambda route: route.abort())
+    page.reload()
+    expect(notice).to_be_visible()

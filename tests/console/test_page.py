@@ -34,7 +34,7 @@ def test_create_shows_its_steps_as_they_happen_and_ends_with_service_created(ser
         service.advance(operation)
         expect(steps.nth(at)).to_have_attribute("data-state", "running")
         expect(steps.nth(at)).to_contain_text(label)
-        expect(page.locator("tr.notes")).to_contain_text(f"{label} ({at + 1}/5)")
+        expect(row(page, "wine")).to_contain_text(f"{label} ({at + 1}/5)")
     service.paused = False
     expect(page.locator(".conclusion")).to_contain_text("Service created")
     expect(page.locator("#spoken")).to_contain_text("Service created")
@@ -111,9 +111,14 @@ def test_registration_makes_the_file_and_registers_it(service: FakeService, open
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text(server["auth_file"])
     expect(dialog).to_contain_text("{'user_name': 'USER_NAME', 'pass': 'PASSWORD'}")
-    dialog.get_by_role("button", name="Create the file for me").click()
+    register = dialog.get_by_role("button", name="Auth Info Registration")
+    make = dialog.get_by_role("button", name="Create the file for me")
+    expect(make).to_have_class(re.compile("btn-primary"))  # the next step is the one that stands out
+    expect(register).not_to_have_class(re.compile("btn-primary"))
+    make.click()
+    expect(register).to_have_class(re.compile("btn-primary"))
     expect(dialog).to_contain_text("with the user alice and a new password")
-    dialog.get_by_role("button", name="Auth Info Registration").click()
+    register.click()
     expect(page.get_by_role("dialog")).to_have_count(0)
     expect(page.get_by_role("button", name="Update Auth Info")).to_be_visible()
     expect(opens).to_have_attribute("href", f"{MOUNT}/open/gaa50000/wine")
@@ -446,4 +451,4 @@ def test_a_row_rests_as_soon_as_something_was_asked(service: FakeService, open_p
     page.get_by_role("button", name="Stop").click()
     for name in ("Start", "Stop", "Delete"):
         expect(page.get_by_role("button", name=name)).to_be_disabled()
-    expect(page.locator("tr.notes .progress-line")).to_contain_text("Stop the server (1/1)")
+    expect(row(page, "wine").locator(".progress-line")).to_contain_text("Stop: Stop the server (1/1)")

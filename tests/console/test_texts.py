@@ -41,6 +41,11 @@ def test_the_catalogue_holds_nothing_that_is_used_no_longer() -> None:
     assert set(catalogue("ja")) <= set(msgids())
 
 
+def test_latin_words_in_the_japanese_stand_apart_as_in_the_services_messages() -> None:
+    close = re.compile(r"[A-Za-z0-9][ぁ-んァ-ヶ一-龥]|[ぁ-んァ-ヶ一-龥][A-Za-z0-9]")
+    assert [text for text in catalogue("ja").values() if close.search(text)] == []
+
+
 @pytest.mark.parametrize(("asked", "language"), [("ja", "ja"), ("ja-JP,en;q=0.5", "ja"), ("en-US", "en"), ("fr", "en"), ("", "en")])
 def test_the_page_speaks_what_the_browser_asks_for(app: Flask, asked: str, language: str) -> None:
     html = app.test_client().get("/", headers={"Accept-Language": asked}).get_data(as_text=True)

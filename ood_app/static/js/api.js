@@ -24,13 +24,14 @@ export async function call(method, path, body) {
   let response;
   let answer = null;
   try {
-    response = await fetch(consolePath(`/api${path}`), { method, headers, body: body && JSON.stringify(body), redirect: "error", cache: "no-store", signal });
+    response = await fetch(consolePath(`/api${path}`), { method, headers, body: body && JSON.stringify(body), redirect: "manual", cache: "no-store", signal });
     answer = await response.json();
   } catch {
     if (signal.aborted) throw neverAnswered(method);
     if (!response) throw unreachable();
   }
   if (response.ok && answer) return answer;
+  if (!answer && (response.type === "opaqueredirect" || response.status === 401)) throw sessionEnded();
   throw new Failure(answer ?? {
     code: "console_unreachable",
     detail: t("The console gave an answer that is not understood (status {status}).", { status: response.status }),
@@ -44,6 +45,13 @@ const unreachable = () => new Failure({
   cure: t("Check your connection; if your portal session has ended, log in again and reload the page."),
 });
 
+/** The console itself sends nobody elsewhere: the portal does, to its login or to where it starts the user's web server anew. */
+const sessionEnded = () => new Failure({
+  code: "console_unreachable",
+  detail: t("Your portal session has ended, so nothing was asked of the service."),
+  cure: t("Reload the page, and log in again if the portal asks you to."),
+});
+
 const neverAnswered = (method) => new Failure({
   code: "console_unreachable",
   detail: t("The console does not answer: nothing came within {seconds} seconds.", { seconds: ANSWER_SECONDS }),
@@ -52,4 +60,6 @@ const neverAnswered = (method) => new Failure({
     : t("What you asked for may still be done: look at the list before you ask again."),
 });
 
+/** What people call a server. */
+export const nameOf = (server) => `${server.group} / ${server.env_name}`;
 export const serverPath = (server) => `/servers/${encodeURIComponent(server.group)}/${encodeURIComponent(server.env_name)}`;

@@ -1,11 +1,11 @@
 // Dialogs for what changes a server as a whole: another MLflow, the one from before, another size.
-import { call, serverPath } from "./api.js";
+import { call, nameOf, serverPath } from "./api.js";
 import { cancelButton, open, run } from "./dialogs.js";
 import { h } from "./dom.js";
 import { sizeText } from "./fields.js";
+import { leaseOf } from "./list.js";
 import { dayOf, t } from "./texts.js";
 
-const nameOf = (server) => `${server.group} / ${server.env_name}`;
 const away = () => t("Then it stops for the change: what is under way ends first, and MLflow's clients try again by themselves for some minutes.");
 
 /** A form with its button; `work` gives the operation. */
@@ -46,6 +46,14 @@ export function rollbackDialog(server, days, onAccepted) {
     h("ul.mb-0", {},
       h("li", {}, t("What was logged since then is set aside and not served. Another Roll back brings it back, until {date}.", { date: keptUntil(days) })),
       h("li", {}, away())));
+}
+
+/** Stop, while somebody needs the server: says who, and what it means for them. */
+export function stopDialog(server, work) {
+  confirm(t("Stop {name}?", { name: nameOf(server) }), "Stop", "danger", () => {}, work,
+    h("p", {}, t("Somebody needs it now:")),
+    h("ul", {}, ...server.leases.map((lease) => h("li", {}, leaseOf(lease)))),
+    h("p.mb-0", {}, t("What logs to it fails from then on, until somebody presses Start.")));
 }
 
 /** More or less of the service's host. */

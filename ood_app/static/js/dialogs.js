@@ -1,7 +1,7 @@
 // Dialogs: the browser's own <dialog>, so that Esc closes, the focus stays inside and goes back to where it came from.
-import { call, serverPath } from "./api.js";
+import { call, nameOf, serverPath } from "./api.js";
 import { copyButton } from "./clipboard.js";
-import { h } from "./dom.js";
+import { busyWhile, h } from "./dom.js";
 import { adoptKeyFields, loadProfiles, readFields, showErrors } from "./fields.js";
 import { problemBox } from "./problem.js";
 import { dayOf, t } from "./texts.js";
@@ -32,24 +32,14 @@ export function open(title, ...content) {
 export const cancelButton = (close, text = t("Cancel")) => h("button.btn.btn-outline-secondary", { type: "button", onclick: close }, text);
 
 /** Runs what a button is for; the button waits meanwhile, and a failure is shown in the dialog. */
-export async function run(button, opened, work) {
-  button.disabled = true;
-  try {
-    await work();
-  } catch (failure) {
-    opened.fail(failure);
-    button.disabled = false;
-    return;
-  }
-  opened.close();
-}
+export const run = (button, opened, work) => busyWhile(button, () => work().then(opened.close, opened.fail));
 
 /** Delete: says what is kept and until when, and wants the name typed. */
 export function deleteDialog(server, restoreDays, onAccepted) {
   const until = restoreDays ? dayOf(Date.now() + restoreDays * 86400000) : t("the day that the site has set");
   const typed = h("input.form-control", { type: "text", id: "typed", autocomplete: "off", autocapitalize: "off", spellcheck: "false" });
   const button = h("button.btn.btn-danger", { type: "submit", disabled: true }, "Delete");
-  const name = `${server.group} / ${server.env_name}`;
+  const name = nameOf(server);
   const form = h("form", { id: "delete-form" },
     h("p", {}, t("The server {name} stops, and jobs that log to it fail from then on.", { name })),
     h("ul", {},
@@ -85,7 +75,7 @@ export function jobDialog(title, explanation, task, fields, lines, onAccepted, s
   const form = h("form", { id: "job-form", novalidate: true }, h("p", {}, explanation), ...rows,
     h("details", {}, h("summary", {}, t("The same on a command line")), h("pre.lines", { tabindex: "0" }, lines)));
   const button = h("button.btn.btn-primary", { type: "submit", form: form.id }, title);
-  const opened = open(title, form);
+  const opened = open(`${title} · ${nameOf(server)}`, form);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     run(button, opened, async () => {
@@ -108,11 +98,11 @@ export function authFileDialog(server, failure, register) {
     h("p.copy-line", {}, h("code.breakable", {}, failure.path), copyButton(failure.path, t("Copy the path"), "copy-path")),
     h("p.mb-1", {}, t("Its content, with your own name and password (mode 0640):")),
     h("p.copy-line", {}, h("code.breakable", {}, failure.template), copyButton(failure.template, t("Copy the content"), "copy-template")));
-  const opened = open("Auth Info Registration", body);
-  const registerButton = h("button.btn.btn-primary", { type: "button", onclick: () => run(registerButton, opened, register) }, "Auth Info Registration");
-  const make = h("button.btn.btn-outline-primary", { type: "button" }, t("Create the file for me"));
-  make.addEventListener("click", async () => {
-    make.disabled = true;
+  const opened = open(`Auth Info Registration · ${nameOf(server)}`, body);
+  // The blue button is the next step: registering before there is a file only fails.
+  const registerButton = h("button.btn.btn-outline-primary", { type: "button", onclick: () => run(registerButton, opened, register) }, "Auth Info Registration");
+  const make = h("button.btn.btn-primary", { type: "button" }, t("Create the file for me"));
+  make.addEventListener("click", () => busyWhile(make, async () => {
     try {
       const made = await call("POST", `${serverPath(server)}/auth-file`, {});
       const command = `cat '${made.path.replaceAll("'", "'\\''")}'`;
@@ -122,12 +112,12 @@ export function authFileDialog(server, failure, register) {
         h("p.copy-line", {}, h("code.breakable", {}, command), copyButton(command, t("Copy the command"), "copy-cat")),
         h("p", {}, t("Now register it, so that the server lets this user in.")));
       make.remove();
+      registerButton.classList.replace("btn-outline-primary", "btn-primary");
       registerButton.focus();
     } catch (problem) {
       opened.fail(problem);
-      make.disabled = false;
     }
-  });
+  }));
   opened.foot.append(cancelButton(opened.close), make, registerButton);
   make.focus();
 }
@@ -138,7 +128,7 @@ export function storageDialog(server, onAccepted) {
     h("p", {}, t("The new key is tried first; until it is proven, the old one stays. The bucket {bucket} stays the same.", { bucket: server.bucket })),
     document.getElementById("key-fields").content.cloneNode(true));
   const button = h("button.btn.btn-primary", { type: "submit", form: form.id }, t("Change the key"));
-  const opened = open(t("Change the key of {name}", { name: `${server.group} / ${server.env_name}` }), form);
+  const opened = open(t("Change the key of {name}", { name: nameOf(server) }), form);
   adoptKeyFields(form);
   loadProfiles(form).catch(opened.fail);
   form.addEventListener("submit", (event) => {

@@ -30,6 +30,20 @@ export function breakable(text) {
   return String(text ?? "").split(/(?<=[/_.:@-])(?=[^/])/).flatMap((part, at) => (at ? [document.createElement("wbr"), part] : [part]));
 }
 
+/**
+ * A press waits for its answer: meanwhile the button says so (to the eye after a moment only, see console.css) and takes no other press.
+ * It stays enabled, since a disabled button loses the focus.
+ */
+export async function busyWhile(button, work) {
+  if (button?.hasAttribute("aria-busy")) return;
+  button?.setAttribute("aria-busy", "true");
+  try {
+    await work();
+  } finally {
+    button?.removeAttribute("aria-busy");
+  }
+}
+
 export const spinner = () => h("span.spinner-border.spinner-border-sm", { "aria-hidden": "true" });
 export const byId = (id) => document.getElementById(id);
 

@@ -76,7 +76,7 @@ function profileError(form, failure) {
 export const sizeText = (size) => {
   const values = { ...size, memory: Math.round(size.memory / 2 ** 30 * 10) / 10 };
   return [
-    t("{name}: {memory} GiB, {cpus} CPU, {workers} worker processes", values),
+    t("{name}: {memory} GiB, {cpus} CPU, worker processes: {workers}", values),
     size.genai_jobs ? t(", with MLflow's GenAI jobs") : "",
     size.gateway ? t(", with MLflow's AI gateway") : "",
   ].join("");

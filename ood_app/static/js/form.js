@@ -1,6 +1,6 @@
 // The form that creates a server. It knows no rule of its own: choices and defaults come from the service, and so do the messages.
 import { call } from "./api.js";
-import { byId, h } from "./dom.js";
+import { busyWhile, byId, h } from "./dom.js";
 import { adoptKeyFields, readFields, setOptions, showErrors, sizeText } from "./fields.js";
 import { problemBox } from "./problem.js";
 import { t } from "./texts.js";
@@ -29,20 +29,19 @@ export function adoptForm(onAccepted) {
     event.target.classList.remove("is-invalid");
     event.target.removeAttribute("aria-invalid");
   });
-  form.addEventListener("submit", async (event) => {
+  form.addEventListener("submit", (event) => {
     event.preventDefault();
-    problem.replaceChildren();
-    button.disabled = true;
-    try {
-      const operation = await call("POST", "/servers", readFields(form));
-      begun = operation.id;
-      showErrors(form, {});
-      onAccepted(operation);
-    } catch (failure) {
-      showProblem(failure, true);
-    } finally {
-      button.disabled = false;
-    }
+    busyWhile(button, async () => {
+      problem.replaceChildren();
+      try {
+        const operation = await call("POST", "/servers", readFields(form));
+        begun = operation.id;
+        showErrors(form, {});
+        onAccepted(operation);
+      } catch (failure) {
+        showProblem(failure, true);
+      }
+    });
   });
 }
 

@@ -1,8 +1,8 @@
 // The Service List: one row a server, drawn anew only where something changed, so that focus and folds stay.
 import { copyButton } from "./clipboard.js";
-import { breakable, byId, h, icon, spinner } from "./dom.js";
+import { breakable, busyWhile, byId, h, icon, spinner } from "./dom.js";
 import { menu } from "./menu.js";
-import { lastFailure, operationOf, progress } from "./operations.js";
+import { failureOf, kindOf, lastFailure, operationOf, progress } from "./operations.js";
 import { problemBox } from "./problem.js";
 import { dayOf, momentOf, t, when } from "./texts.js";
 
@@ -63,11 +63,11 @@ function arrange(body, rows) {
 /** The rows of a server: those that are drawn already where nothing changed. */
 function rowsOf(server, act) {
   const operation = operationOf(server);
-  const print = JSON.stringify([server, operation, lastFailure(server)]);
+  const print = JSON.stringify([server, operation, lastFailure(server), failureOf(server)?.id]);
   if (shown.get(server.id)?.print !== print) {
     const state = { "data-id": server.id, "data-status": server.status, role: "row" };
     const notes = h(`tr.notes${server.status === "deleted" ? ".gone" : ""}`, state,
-      h("td", { role: "cell", colspan: "6" }, detailsOf(server), ...notesOf(server, operation)));
+      h("td", { role: "cell", colspan: "6" }, detailsOf(server), ...notesOf(server, act)));
     shown.set(server.id, { print, rows: [mainRow(server, act, state), notes] });
   }
   return shown.get(server.id).rows;
@@ -90,12 +90,12 @@ function emptyState() {
 function mainRow(server, act, state) {
   const key = (name) => `${server.id}-${name}`;
   const button = (name, label, colour) => h(`button.btn.btn-sm.btn-outline-${colour}`, {
-    type: "button", "data-key": key(name), "aria-describedby": key("name"), disabled: !server.allowed.includes(name) || POINTLESS[name]?.includes(server.status), onclick: () => act(name, server),
+    type: "button", "data-key": key(name), "aria-describedby": key("name"), disabled: !server.allowed.includes(name) || POINTLESS[name]?.includes(server.status), onclick: (event) => busyWhile(event.currentTarget, () => act(name, server)),
   }, label);
   const deleted = server.status === "deleted";
   const cell = (label, ...content) => h("td", { role: "cell", "data-label": label }, h("div", {}, ...content));
   return h(`tr.server${deleted ? ".gone" : ""}`, state,
-    cell("status", ...statusOf(server)),
+    cell("status", ...statusOf(server, operationOf(server))),
     cell("group_name", h("span.breakable", {}, breakable(server.group))),
     cell("env_name", h("strong.breakable", { id: key("name") }, breakable(server.env_name))),
     cell("Control Service", h("div.buttons", {}, ...(deleted
@@ -105,10 +105,12 @@ function mainRow(server, act, state) {
     cell(t("Use"), ...(deleted ? [] : usesOf(server, act, button, key))));
 }
 
-function statusOf(server) {
+/** The status, and below it what is going on. It has its room there: the rows below do not move when a request begins and ends. */
+function statusOf(server, operation) {
   const since = when(server.status_since ?? server.updated_at);
   const hint = {
     running: t("since {time}", { time: since }),
+    failed: t("since {time}", { time: since }),
     sleeping: t("wakes by itself at the next request"),
     stopped: t("since {time}; Start brings it back", { time: since }),
     deleted: server.restorable_until ? t("can be restored until {date}", { date: dayOf(server.restorable_until) }) : "",
@@ -116,16 +118,21 @@ function statusOf(server) {
   return [
     h(`span.badge.status.text-${COLOURS[server.status] ?? "secondary"}-emphasis.bg-${COLOURS[server.status] ?? "secondary"}-subtle`, {},
       BUSY.includes(server.status) ? spinner() : icon(server.status), server.status),
-    hint ? h("div.hint", {}, hint) : null,
+    operation ? h("div.hint.progress-line", {}, BUSY.includes(server.status) ? null : spinner(), " ", progress(operation, !BUSY.includes(server.status))) : hint ? h("div.hint", {}, hint) : null,
   ];
 }
+
+const NAMED = 3;
+
+/** The first names, and how many more there are: a list of a hundred users is no line. */
+const someOf = (names) => (names.length > NAMED ? t("{names} and {n} more", { names: names.slice(0, NAMED).join(", "), n: names.length - NAMED }) : names.join(", "));
 
 /** One line that says the most, and behind it the rest. */
 function detailsOf(server) {
   const row = (name, ...value) => (value[0] ? [h("dt", {}, name), h("dd.breakable", {}, ...value)] : null);
   const names = server.users.join(", ");
   return h("details.more", { "data-key": `${server.id}-details` },
-    h("summary", { "data-key": `${server.id}-summary` }, [names || t("no user"), `MLflow ${server.mlflow_version}`, `s3://${server.bucket}`].join(" · ")),
+    h("summary", { "data-key": `${server.id}-summary` }, [someOf(server.users) || t("no user"), `MLflow ${server.mlflow_version}`, `s3://${server.bucket}`].join(" · ")),
     h("dl", {},
       row(t("Users"), names && `${names} (${momentOf(server.users_updated_at)})`),
       row(t("Auth file"), h("span.copy-line", {}, h("code", {}, breakable(server.auth_file)), copyButton(server.auth_file, t("Copy the path of the auth file"), `${server.id}-copy-auth`))),
@@ -141,7 +148,7 @@ function detailsOf(server) {
 }
 
 /** Who needs the server, and what becomes of it afterwards. */
-function leaseOf(lease) {
+export function leaseOf(lease) {
   const end = lease.at_end === "stop" ? t("then it is stopped, unless others need it") : t("then it is kept");
   return `${momentOf(lease.until)}: ${[lease.user, lease.note].filter(Boolean).join(", ")}; ${end}`;
 }
@@ -192,14 +199,23 @@ function moreOf(server, plain, button, key) {
 /** Until a user is registered the server lets nobody in, members that the portal proves included. */
 export const isUnregistered = (server) => server.warnings.some((warning) => warning.code === "no_users");
 
-/** What stands under a server: what is going on, what failed, what to look after. */
-function notesOf(server, operation) {
+/** What stands under a server: why it does not run, what was asked of it in vain, what to look after. */
+function notesOf(server, act) {
   const failure = server.reason && { ...server.reason, log: server.reason.log || lastFailure(server)?.log };
   return [
-    operation ? h("div.progress-line", {}, spinner(), " ", progress(operation)) : null,
-    failure ? problemBox(failure, t("Last lines of the log")) : null,
+    failure ? problemBox(failure, t("Last lines of the log")) : inVain(server, act),
     ...server.warnings.filter((warning) => warning.code !== "no_users" || !BUSY.includes(server.status)).map((warning) => (warning.code === "no_users" ? noUsers(server, warning) : problemBox(warning, "", "warning"))),
   ].filter(Boolean);
+}
+
+/** What was asked of it and failed, until something else is asked or the reader has done with it: "Operational status for requests" may be far below. */
+function inVain(server, act) {
+  const operation = failureOf(server);
+  if (!operation) return null;
+  const box = problemBox({ ...operation.error, detail: `${kindOf(operation)}: ${operation.error.detail}`, request_id: operation.request_id }, t("Last lines of the log"));
+  box.classList.add("alert-dismissible");
+  box.append(h("button.btn-close", { type: "button", "aria-label": t("Close"), "aria-describedby": `${server.id}-name`, "data-key": `${server.id}-dismiss`, onclick: () => act("dismiss", server) }));
+  return box;
 }
 
 /** A new server is not in trouble: it waits for its next step, and here is the button for it. */

@@ -1,7 +1,7 @@
 // The page: asks for the state, draws it, and does what is pressed.
-import { call, serverPath } from "./api.js";
-import { byId, h, say } from "./dom.js";
-import { rollbackDialog, sizeDialog, upgradeDialog } from "./changes.js";
+import { call, nameOf, serverPath } from "./api.js";
+import { busyWhile, byId, h, say } from "./dom.js";
+import { rollbackDialog, sizeDialog, stopDialog, upgradeDialog } from "./changes.js";
 import { authFileDialog, deleteDialog, jobDialog, linesDialog, storageDialog } from "./dialogs.js";
 import { adoptForm, offer, operationEnded } from "./form.js";
 import * as list from "./list.js";
@@ -110,9 +110,11 @@ const register = (server) => async () => {
 };
 const change = (name) => async (server) => accepted(await call("POST", `${serverPath(server)}/${name}`, {}));
 
+const titled = (title, server) => `${title} · ${nameOf(server)}`;
+
 const ACTIONS = {
   start: change("start"),
-  stop: change("stop"),
+  stop: (server) => (server.leases.length ? stopDialog(server, () => change("stop")(server)) : change("stop")(server)),
   restore: async (server) => accepted(await call("POST", `${serverPath(server)}/restore`, { server_id: server.id })),
   delete: (server) => deleteDialog(server, me?.restore_days, accepted),
   storage: (server) => storageDialog(server, accepted),
@@ -120,6 +122,10 @@ const ACTIONS = {
   upgrade: (server) => upgradeDialog(server, me?.previous_days, accepted),
   rollback: (server) => rollbackDialog(server, me?.previous_days, accepted),
   tokens: (server) => tokensDialog(server, me),
+  dismiss: (server) => {
+    operations.forgetFailures(server);
+    list.draw(servers, act);
+  },
   users: async (server) => {
     try {
       await register(server)();
@@ -128,10 +134,10 @@ const ACTIONS = {
       authFileDialog(server, failure, register(server));
     }
   },
-  job: (server) => linesDialog(t("Lines for a job"), t("Put these into your job script, with the password that stands in the auth file."), server.job_lines),
+  job: (server) => linesDialog(titled(t("Lines for a job"), server), t("Put these into your job script, with the password that stands in the auth file."), server.job_lines),
   export: (server) => {
     const words = t("On a login or compute node with the mlwf tools: this packs one version of a registered model.");
-    if (!me?.local_jobs) return linesDialog("Export model", words, server.export_command);
+    if (!me?.local_jobs) return linesDialog(titled("Export model", server), words, server.export_command);
     return jobDialog("Export model", t("Packs one version of a registered model into a folder of yours, on this host."), "export", [
       { name: "model_name", help: t("Name of the registered model.") },
       { name: "model_version", help: t("Number of the version.") },
@@ -140,7 +146,7 @@ const ACTIONS = {
   },
   image: (server) => {
     const words = t("On a compute node with the mlwf tools: this builds a container image that runs an exported model.");
-    if (!me?.local_jobs) return linesDialog("Create image", words, server.image_command);
+    if (!me?.local_jobs) return linesDialog(titled("Create image", server), words, server.image_command);
     return jobDialog("Create image", t("Builds a container image that runs an exported model, on this host."), "image", [
       { name: "model_package", help: t("The exported model: s3://…, https://…, or the absolute path of a model.tar.gz.") },
       { name: "base_container_url", help: t("Base image, docker://… or another address that Singularity takes."), value: me.base_container_url },
@@ -163,11 +169,14 @@ adoptForm((operation) => {
   accepted(operation);
   byId("operations-title").scrollIntoView({ block: "nearest" });
 });
-byId("update").addEventListener("click", async () => {
+byId("update").addEventListener("click", (event) => busyWhile(event.currentTarget, async () => {
   askWho = true;
   await refresh();
   if (!lost) say(t("The list was updated."));
+}));
+byId("reset").addEventListener("click", () => {
+  operations.forgetFinished();
+  if (servers) list.draw(servers, act);
 });
-byId("reset").addEventListener("click", operations.forgetFinished);
 operations.show();
 refresh();

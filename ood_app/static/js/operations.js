@@ -1,7 +1,7 @@
 // "Operational status for requests": each request of this page with its steps as they happen.
 import { breakable, byId, h, icon, say, spinner } from "./dom.js";
 import { problemBox } from "./problem.js";
-import { duration, t } from "./texts.js";
+import { duration, t, when } from "./texts.js";
 
 const KEPT = 6;
 /** What runs on the console's own host, as the caller. */
@@ -50,17 +50,33 @@ export function forgetFinished() {
   update([], () => {});
 }
 
+/** Forgets what was asked of a server in vain. */
+export function forgetFailures(server) {
+  for (const each of [...known.values()]) if (each.server_id === server.id && each.state === "failed") known.delete(each.id);
+  update([], () => {});
+}
+
 export const operationOf = (server) => known.get(server.operation);
 
 /** The last operation that failed for a server, for its log. */
 export const lastFailure = (server) =>
   [...known.values()].filter((each) => each.server_id === server.id && each.state === "failed").at(-1)?.error;
 
-/** The step under way, and how far it is. */
-export function progress(operation) {
+/** The last operation of a server, if it failed and nothing else tells of it. */
+export function failureOf(server) {
+  const last = newestFirst().find((each) => each.server_id === server.id);
+  return last?.state === "failed" && last.error && !server.operation && !server.reason ? last : null;
+}
+
+/** What an operation does. */
+export const kindOf = (operation) => (KINDS[operation.kind] ?? (() => operation.kind))();
+
+/** The step under way, and how far it is. `named`: of which operation. */
+export function progress(operation, named) {
   const at = operation.steps.findIndex((step) => ["running", "pending"].includes(step.state));
   const step = operation.steps[at] ?? operation.steps.at(-1);
-  return step ? `${step.label} (${at < 0 ? operation.steps.length : at + 1}/${operation.steps.length})` : operation.message;
+  if (!step) return operation.message;
+  return `${named ? `${kindOf(operation)}: ` : ""}${step.label} (${at < 0 ? operation.steps.length : at + 1}/${operation.steps.length})`;
 }
 
 function announce(before, operation) {
@@ -91,11 +107,11 @@ function draw(operations) {
 }
 
 function article(operation, open, logOpen) {
-  const title = [(KINDS[operation.kind] ?? (() => operation.kind))(), [operation.group, operation.env_name].filter(Boolean).join(" / ")].filter(Boolean).join(" · ");
-  const summary = h("summary", { onclick: () => folds.set(operation.id, !box.open) }, mark(operation.state), " ", title);
+  const title = [kindOf(operation), [operation.group, operation.env_name].filter(Boolean).join(" / ")].filter(Boolean).join(" · ");
+  const summary = h("summary", { onclick: () => folds.set(operation.id, !box.open) }, mark(operation.state), " ", title, " ", h("span.asked-at", {}, when(operation.created_at)));
   const box = h("details.operation", { "data-id": operation.id, "data-state": operation.state, open },
     summary,
-    h("ol.steps", {}, ...operation.steps.map(step)),
+    h("ol.steps", {}, ...operation.steps.map((each) => step(each, finished(operation)))),
     operation.total ? h("progress.w-100", { max: operation.total, value: operation.bytes ?? 0, "aria-label": t("Bytes so far") }) : null,
     operation.error ? problemBox({ ...operation.error, request_id: operation.request_id }, t("Last lines of the log")) : conclusion(operation));
   if (logOpen) box.querySelector(".problem-box details")?.setAttribute("open", "");
@@ -104,8 +120,9 @@ function article(operation, open, logOpen) {
 
 const mark = (state) => (state === "running" ? spinner() : icon({ succeeded: "running", failed: "failed", undone: "undone" }[state] ?? "pending"));
 
-function step(each) {
-  const words = { succeeded: t("done"), failed: t("failed"), undone: t("taken back"), running: t("under way"), pending: t("waiting") };
+/** `over`: the operation has ended, and what waits then was never begun. */
+function step(each, over) {
+  const words = { succeeded: t("done"), failed: t("failed"), undone: t("taken back"), running: t("under way"), pending: over ? t("not begun") : t("waiting") };
   return h("li", { "data-state": each.state }, mark(each.state), h("span.visually-hidden", {}, `${words[each.state] ?? each.state}: `),
     h("span.step-label", {}, each.label, each.detail ? h("span.step-detail", {}, each.detail) : null),
     h("span.step-time", {}, duration(each.started_at, each.finished_at)));

@@ -1,5 +1,5 @@
 // A server's bearer tokens: whose they are and until when, a way to end each, and a form for a new one.
-import { call, consolePath, meta, serverPath } from "./api.js";
+import { call, consolePath, meta, nameOf, serverPath } from "./api.js";
 import { cancelButton, open } from "./dialogs.js";
 import { h } from "./dom.js";
 import { isUnregistered } from "./list.js";
@@ -11,7 +11,7 @@ const states = () => ({ pending: t("in force within seconds"), active: t("in for
 /** The dialog. `me`: who asks. */
 export function tokensDialog(server, me) {
   const list = h("div", { "aria-live": "polite" }, t("Asking the service …"));
-  const opened = open(t("Tokens of {name}", { name: `${server.group} / ${server.env_name}` }),
+  const opened = open(t("Tokens of {name}", { name: nameOf(server) }),
     h("p", {}, t("With a token a job logs in to this one server, for a time, without anybody's password. Its text is shown once, when it is made.")),
     list, isUnregistered(server) ? h("p", {}, t("Register Auth Info first: until then the server lets nobody in.")) : newToken(server));
   const load = async () => draw(list, (await call("GET", `${serverPath(server)}/tokens`)).tokens, revoke);

@@ -1,0 +1,113 @@
+"""The list tells at the server itself what goes on and what went wrong, and stays where the reader looks."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.console.conftest import Opener
+from tests.console.fake_service import NOBODY, FakeService, stamp
+from tests.console.form import row
+
+pytestmark = pytest.mark.browser
+
+
+def look(page: Page) -> None:
+    """At once what the page would ask for by itself, seconds later."""
+    page.get_by_role("button", name="Service List Update").click()
+
+
+def refuse_a_new_key(service: FakeService, page: Page) -> None:
+    """The object store refuses a key that was given in the dialog: the page learns it when the dialog is long closed."""
+    service.paused = True
+    page.locator("details.menu summary").first.click()
+    page.get_by_role("button", name="Change the key").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("cloud_storage_accesskey_ID").fill("AKIANEW")
+    dialog.get_by_label("cloud_storage_secret_accesskey").fill("wrong")
+    dialog.get_by_role("button", name="Change the key").click()
+    expect(dialog).to_have_count(0)
+    (operation,) = service.operations.values()
+    operation["steps"][0].update(state="failed", finished_at=stamp())
+    operation.update(state="failed", finished_at=stamp(), error={"code": "storage_secret_wrong", "params": {"access_key_id": "AKIANEW"}})
+    service.servers["gaa50000/wine"]["operation"] = None
+    service.paused = False
+    look(page)
+
+
+def test_what_was_asked_in_vain_is_said_at_its_server(service: FakeService, open_page: Opener) -> None:
+    service.add("gaa50000", "wine")
+    service.add("gaa50000", "zother")
+    page = open_page()
+    refuse_a_new_key(service, page)
+    notes = page.locator(f'tr.notes[data-id="{service.servers["gaa50000/wine"]["id"]}"]')
+    said = re.compile("Change the key: .* does not belong to the access key AKIANEW")
+    expect(notes.locator(".alert-danger")).to_contain_text(said)
+    expect(notes).to_contain_text("Type or choose the secret again.")
+    expect(page.locator("tr.notes .alert-danger")).to_have_count(1)
+    page.reload()
+    expect(notes.locator(".alert-danger")).to_contain_text(said)
+    notes.get_by_role("button", name="Close").click()
+    expect(page.locator("tr.notes .alert-danger")).to_have_count(0)
+
+
+def test_it_goes_when_something_else_was_asked_or_reset_is_pressed(service: FakeService, open_page: Opener) -> None:
+    service.add("gaa50000", "wine")
+    page = open_page()
+    refuse_a_new_key(service, page)
+    alert = page.locator("tr.notes .alert-danger")
+    expect(alert).to_be_visible()
+    expect(page.locator('.operation[data-state="failed"] li[data-state="pending"] .visually-hidden')).to_have_text("not begun: ")
+    page.get_by_role("button", name="Reset").click()
+    expect(alert).to_have_count(0)
+    service.operations.clear()
+    refuse_a_new_key(service, page)
+    expect(alert).to_be_visible()
+    row(page, "wine").get_by_role("button", name="Stop").click()
+    expect(row(page, "wine")).to_have_attribute("data-status", "stopped")
+    expect(alert).to_have_count(0)
+
+
+def test_the_rows_below_stay_where_they_are_while_something_is_under_way(service: FakeService, open_page: Opener) -> None:
+    service.add("gaa50000", "a-first")
+    service.add("gaa50000", "below")
+    service.paused = True
+    page = open_page()
+    expect(row(page, "below")).to_be_visible()
+    before = row(page, "below").bounding_box()
+    row(page, "a-first").get_by_role("button", name="Stop").click()
+    expect(row(page, "a-first")).to_contain_text("Stop: Stop the server (1/1)")
+    assert row(page, "below").bounding_box() == before
+
+
+def test_many_users_are_counted_in_the_line_and_named_behind_it(service: FakeService, open_page: Opener) -> None:
+    names = [f"user{number}" for number in range(40)]
+    service.add("gaa50000", "wine", users={"names": names, "updated_at": stamp()})
+    page = open_page()
+    summary = page.locator("tr.notes summary")
+    expect(summary).to_have_text("user0, user1, user2 and 37 more · MLflow 3.17.2 · s3://wine-models")
+    summary.click()
+    expect(page.locator("tr.notes dl")).to_contain_text(", ".join(names))
+
+
+def test_the_form_is_a_press_away_from_a_long_list(service: FakeService, open_page: Opener) -> None:
+    page = open_page()
+    link = page.get_by_role("link", name="New tracking server")
+    expect(page.get_by_text("No tracking server yet")).to_be_visible()
+    expect(link).to_be_hidden()
+    for number in range(8):
+        service.add("gaa50000", f"wine{number}")
+    look(page)
+    link.click()
+    expect(page.get_by_label("group_name")).to_be_in_viewport()
+
+
+def test_a_dialog_with_lines_names_its_server(service: FakeService, open_page: Opener) -> None:
+    service.add("gaa50000", "wine", users=NOBODY)
+    page = open_page()
+    for name in ("Lines for a job", "Export model", "Create image", "Auth Info Registration"):
+        page.get_by_role("button", name=name).click()
+        expect(page.get_by_role("dialog", name=f"{name} · gaa50000 / wine")).to_be_visible()
+        page.keyboard.press("Escape")
