@@ -60,9 +60,8 @@ def test_the_pages_commands_lead_to_a_service_that_runs(installed: Installed) ->
 
 
 def test_the_first_tracking_server_under_the_units_rules(installed: Installed) -> None:
-    said = installed.as_alice("mlwf server create alice/wine --bucket wine-models --profile default")
+    said = installed.as_alice(block("4. Start", number=1).replace("GROUP", "alice").replace("BUCKET", "wine-models"))
     assert "Service created" in said
-    installed.as_alice("mlwf server auth alice/wine --generate")
     assert "experiments" in installed.answers()
 
 
