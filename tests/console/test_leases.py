@@ -19,7 +19,7 @@ def test_a_lease_says_who_needs_the_server_and_what_comes_then(open_page: Opener
 
 
 @pytest.mark.browser
-def test_stop_says_who_needs_the_server_first(open_page: Opener, service: FakeService) -> None:
+def test_stop_and_delete_say_first_who_needs_the_server(open_page: Opener, service: FakeService) -> None:
     lease = {"id": "x", "user": "carol", "until": "2026-11-24T10:00:00+00:00", "created_at": "2026-11-24T09:00:00+00:00"}
     service.add("gaa50000", "wine", leases=[{**lease, "at_end": "keep", "note": "job 17"}])
     page = open_page()
@@ -31,6 +31,10 @@ def test_stop_says_who_needs_the_server_first(open_page: Opener, service: FakeSe
     page.keyboard.press("Escape")
     expect(stop).to_be_focused()
     assert service.received == []
+    row(page, "wine").get_by_role("button", name="Delete").click()
+    expect(dialog).to_contain_text("Somebody needs it now:")
+    expect(dialog).to_contain_text("carol, job 17; then it is kept")
+    page.keyboard.press("Escape")
     stop.click()
     dialog.get_by_role("button", name="Stop").click()
     expect(row(page, "wine")).to_have_attribute("data-status", "stopped")

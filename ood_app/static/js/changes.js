@@ -3,7 +3,7 @@ import { call, nameOf, serverPath } from "./api.js";
 import { cancelButton, open, run } from "./dialogs.js";
 import { h } from "./dom.js";
 import { sizeText } from "./fields.js";
-import { leaseOf } from "./list.js";
+import { needs } from "./list.js";
 import { dayOf, t } from "./texts.js";
 
 const away = () => t("Then it stops for the change: what is under way ends first, and MLflow's clients try again by themselves for some minutes.");
@@ -51,8 +51,7 @@ export function rollbackDialog(server, days, onAccepted) {
 /** Stop, while somebody needs the server: says who, and what it means for them. */
 export function stopDialog(server, work) {
   confirm(t("Stop {name}?", { name: nameOf(server) }), "Stop", "danger", () => {}, work,
-    h("p", {}, t("Somebody needs it now:")),
-    h("ul", {}, ...server.leases.map((lease) => h("li", {}, leaseOf(lease)))),
+    needs(server),
     h("p.mb-0", {}, t("What logs to it fails from then on, until somebody presses Start.")));
 }
 

@@ -3,6 +3,7 @@ import { call, nameOf, serverPath } from "./api.js";
 import { copyButton } from "./clipboard.js";
 import { busyWhile, h } from "./dom.js";
 import { adoptKeyFields, loadProfiles, readFields, showErrors } from "./fields.js";
+import { needs } from "./list.js";
 import { problemBox } from "./problem.js";
 import { dayOf, t } from "./texts.js";
 
@@ -42,6 +43,7 @@ export function deleteDialog(server, restoreDays, onAccepted) {
   const name = nameOf(server);
   const form = h("form", { id: "delete-form" },
     h("p", {}, t("The server {name} stops, and jobs that log to it fail from then on.", { name })),
+    needs(server),
     h("ul", {},
       h("li", {}, t("Kept until {date}: a snapshot of its database, its settings and its port. Until then Restore brings it back.", { date: until })),
       h("li", {}, t("The bucket {bucket} and all that is in it are never touched.", { bucket: server.bucket }))),

@@ -148,10 +148,15 @@ function detailsOf(server) {
 }
 
 /** Who needs the server, and what becomes of it afterwards. */
-export function leaseOf(lease) {
+function leaseOf(lease) {
   const end = lease.at_end === "stop" ? t("then it is stopped, unless others need it") : t("then it is kept");
   return `${momentOf(lease.until)}: ${[lease.user, lease.note].filter(Boolean).join(", ")}; ${end}`;
 }
+
+/** Who needs the server, for a dialog that would take it away; null where nobody does. */
+export const needs = (server) => (server.leases.length
+  ? h("div", {}, h("p.mb-1", {}, t("Somebody needs it now:")), h("ul", {}, ...server.leases.map((lease) => h("li", {}, leaseOf(lease)))))
+  : null);
 
 function idleOf(server) {
   if (server.idle_seconds === null) return "";
