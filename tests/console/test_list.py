@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -111,3 +112,35 @@ def test_a_dialog_with_lines_names_its_server(service: FakeService, open_page: O
         page.get_by_role("button", name=name).click()
         expect(page.get_by_role("dialog", name=f"{name} · gaa50000 / wine")).to_be_visible()
         page.keyboard.press("Escape")
+
+
+def test_what_is_refused_is_told_at_its_server_and_the_page_stays_where_it_is(service: FakeService, open_page: Opener) -> None:
+    for number in range(12):
+        service.add("gaa50000", f"wine{number:02}")
+    page = open_page()
+    stop = row(page, "wine11").get_by_role("button", name="Stop")
+    stop.scroll_into_view_if_needed()
+    before = page.evaluate("scrollY")
+    assert before > 0
+    del service.servers["gaa50000/wine11"]
+    stop.click()
+    notes = page.locator("tr.notes .alert-danger")
+    expect(notes).to_contain_text("There is no tracking server wine11")
+    expect(page.locator("#spoken")).to_contain_text("There is no tracking server wine11")
+    expect(stop).to_be_focused()
+    assert page.evaluate("scrollY") == before
+    notes.get_by_role("button", name="Close").click()
+    expect(notes).to_have_count(0)
+
+
+def test_a_warning_of_the_auth_file_is_told_at_its_server(service: FakeService, open_page: Opener) -> None:
+    server = service.add("gaa50000", "wine", users=NOBODY)
+    file = Path(server["auth_file"])
+    file.parent.mkdir(parents=True)
+    file.write_text("{'user_name': 'alice', 'pass': 'a-long-password'}")
+    file.chmod(0o644)
+    page = open_page()
+    page.get_by_role("button", name="Auth Info Registration").click()
+    expect(page.locator("tr.notes .alert-warning")).to_contain_text("Everybody on the system can read")
+    expect(page.get_by_role("button", name="Update Auth Info")).to_be_enabled()
+    expect(page.locator("tr.notes .alert-warning")).to_contain_text("Run chmod o= on it")

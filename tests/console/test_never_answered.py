@@ -72,7 +72,7 @@ def test_a_change_may_have_been_made(service: FakeService, answers: threading.Ev
     with page.expect_request("**/wine/stop"):
         page.get_by_role("button", name="Stop").click()
     page.clock.fast_forward(30_000)
-    expect(page.locator('[data-banner="refused"]')).to_contain_text("What you asked for may still be done: look at the list")
+    expect(page.locator("tr.notes .alert-danger")).to_contain_text("What you asked for may still be done: look at the list")
     expect(page.get_by_role("button", name="Stop")).to_be_enabled()
     answers.set()
     page.clock.fast_forward(20_000)
@@ -110,7 +110,7 @@ def test_an_ended_session_of_the_portal_is_named(service: FakeService, open_page
     expect(row(page, "wine")).to_be_visible()
     page.route("**/api/**", lambda route: route.fulfill(**portal))
     row(page, "wine").get_by_role("button", name="Stop").click()
-    refused = page.locator('[data-banner="refused"]')
+    refused = page.locator("tr.notes .alert-danger")
     expect(refused).to_contain_text("Your portal session has ended, so nothing was asked of the service.")
     expect(refused).to_contain_text("Reload the page, and log in again if the portal asks you to.")
     page.get_by_role("button", name="Service List Update").click()

@@ -12,6 +12,14 @@ const UP = ["running", "sleeping"];
 /** What would change nothing, though the service allows it. */
 const POINTLESS = { start: UP, stop: ["stopped"] };
 const shown = new Map();
+/** What the reader is told of a server beside what the service says of it: why a press changed nothing, say. By the server's id. */
+const told = new Map();
+
+/** Tells it at the server's next drawing, in place of what was told before; null: nothing any more. */
+export function tell(server, problem, level = "danger") {
+  if (problem) told.set(server.id, { problem, level });
+  else told.delete(server.id);
+}
 
 /** Draws the servers; `act(name, server)` is called for what the user presses. */
 export function draw(servers, act) {
@@ -28,7 +36,7 @@ export function draw(servers, act) {
   const gone = [...body.rows].filter((row) => !rows.includes(row));
   const reader = placeIn(gone);
   gone.forEach((row) => row.remove());
-  for (const id of shown.keys()) if (!order.some((each) => each.id === id)) shown.delete(id);
+  for (const known of [shown, told]) for (const id of known.keys()) if (!order.some((each) => each.id === id)) known.delete(id);
   arrange(body, rows);
   reader.restore(body);
 }
@@ -63,7 +71,7 @@ function arrange(body, rows) {
 /** The rows of a server: those that are drawn already where nothing changed. */
 function rowsOf(server, act) {
   const operation = operationOf(server);
-  const print = JSON.stringify([server, operation, lastFailure(server), failureOf(server)?.id]);
+  const print = JSON.stringify([server, operation, lastFailure(server), failureOf(server)?.id, told.get(server.id)]);
   if (shown.get(server.id)?.print !== print) {
     const state = { "data-id": server.id, "data-status": server.status, role: "row" };
     const notes = h(`tr.notes${server.status === "deleted" ? ".gone" : ""}`, state,
@@ -208,16 +216,19 @@ export const isUnregistered = (server) => server.warnings.some((warning) => warn
 function notesOf(server, act) {
   const failure = server.reason && { ...server.reason, log: server.reason.log || lastFailure(server)?.log };
   return [
-    failure ? problemBox(failure, t("Last lines of the log")) : inVain(server, act),
+    failure ? problemBox(failure, t("Last lines of the log")) : null,
+    inVain(server, act),
     ...server.warnings.filter((warning) => warning.code !== "no_users" || !BUSY.includes(server.status)).map((warning) => (warning.code === "no_users" ? noUsers(server, warning) : problemBox(warning, "", "warning"))),
   ].filter(Boolean);
 }
 
-/** What was asked of it and failed, until something else is asked or the reader has done with it: "Operational status for requests" may be far below. */
+/** What was asked of it and refused, or failed, until something else is asked or the reader has done with it: "Operational status for requests" may be far below. */
 function inVain(server, act) {
   const operation = failureOf(server);
-  if (!operation) return null;
-  const box = problemBox({ ...operation.error, detail: `${kindOf(operation)}: ${operation.error.detail}`, request_id: operation.request_id }, t("Last lines of the log"));
+  const failed = operation && { ...operation.error, detail: `${kindOf(operation)}: ${operation.error.detail}`, request_id: operation.request_id };
+  const { problem, level } = told.get(server.id) ?? { problem: failed, level: "danger" };
+  if (!problem) return null;
+  const box = problemBox(problem, t("Last lines of the log"), level);
   box.classList.add("alert-dismissible");
   box.append(h("button.btn-close", { type: "button", "aria-label": t("Close"), "aria-describedby": `${server.id}-name`, "data-key": `${server.id}-dismiss`, onclick: () => act("dismiss", server) }));
   return box;

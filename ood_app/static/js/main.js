@@ -87,7 +87,6 @@ function banner(name, content) {
 }
 
 function accepted(operation) {
-  banner("refused", null);
   operations.update([operation], operationEnded);
   // The row rests at once, not at the next look: its buttons would only be refused.
   const server = servers?.find((each) => each.id === operation.server_id);
@@ -105,8 +104,8 @@ function jobAccepted(job) {
 
 const register = (server) => async () => {
   const operation = await call("POST", `${serverPath(server)}/auth`, {});
+  list.tell(server, operation.notice, "warning");
   accepted(operation);
-  banner("exposed", operation.notice ? problemBox(operation.notice, "", "warning") : null);
 };
 const change = (name) => async (server) => accepted(await call("POST", `${serverPath(server)}/${name}`, {}));
 
@@ -122,10 +121,7 @@ const ACTIONS = {
   upgrade: (server) => upgradeDialog(server, me?.previous_days, accepted),
   rollback: (server) => rollbackDialog(server, me?.previous_days, accepted),
   tokens: (server) => tokensDialog(server, me),
-  dismiss: (server) => {
-    operations.forgetFailures(server);
-    list.draw(servers, act);
-  },
+  dismiss: operations.forgetFailures,
   users: async (server) => {
     try {
       await register(server)();
@@ -155,14 +151,16 @@ const ACTIONS = {
   },
 };
 
+/** What a press on a server does. Why it was refused is told there, where the reader looks. */
 async function act(name, server) {
+  list.tell(server, null);
   try {
     await ACTIONS[name](server);
   } catch (failure) {
-    banner("refused", null);
-    banner("refused", problemBox(failure, t("Last lines of the log")));
-    byId("banners").scrollIntoView({ block: "nearest" });
+    list.tell(server, failure);
+    say(`${failure.detail} ${failure.cure}`);
   }
+  list.draw(servers, act);
 }
 
 adoptForm((operation) => {
