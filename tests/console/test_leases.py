@@ -32,7 +32,7 @@ def test_stop_and_delete_say_first_who_needs_the_server(open_page: Opener, servi
     expect(stop).to_be_focused()
     assert service.received == []
     row(page, "wine").get_by_role("button", name="Delete").click()
-    expect(dialog).to_contain_text("Somebody needs it now:")
+    expect(dialog).to_contain_text("Needed until:")
     expect(dialog).to_contain_text("carol, job 17; then it is kept")
     page.keyboard.press("Escape")
     stop.click()

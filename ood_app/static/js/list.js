@@ -163,7 +163,7 @@ function leaseOf(lease) {
 
 /** Who needs the server, for a dialog that would take it away; null where nobody does. */
 export const needs = (server) => (server.leases.length
-  ? h("div", {}, h("p.mb-1", {}, t("Somebody needs it now:")), h("ul", {}, ...server.leases.map((lease) => h("li", {}, leaseOf(lease)))))
+  ? h("div", {}, h("p.mb-1", {}, `${t("Needed until")}:`), h("ul", {}, ...server.leases.map((lease) => h("li", {}, leaseOf(lease)))))
   : null);
 
 function idleOf(server) {
