@@ -5,8 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
+from mlwf.file_server import link, rename
 from mlwf.image import cache as module
+from mlwf.image import create
 from mlwf.image.cache import Cache
+from mlwf.image.environment import compiled
 from mlwf.transfer import lease_file
 
 from tests.image.conftest import file_of
@@ -75,3 +78,61 @@ def test_a_lease_that_was_taken_and_not_told_so(tmp_path: Path, monkeypatch: pyt
     with lease_file.hold(tmp_path / "lease", waits=lambda: pytest.fail("for itself")):
         assert [path.name for path in tmp_path.iterdir()] == ["lease"]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file server that starts anew does what it is asked, is asked again, and refuses it."""
+    renames, links = Path.rename, os.link
+
+    def rename(path: Path, target: Path) -> Path:
+        renames(path, target)
+        return renames(path, target)
+
+    def link(source: Path, target: Path) -> None:
+        links(source, target)
+        links(source, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(os, "link", link)
+
+
+@pytest.mark.usefixtures("no_answer")
+def test_what_was_put_and_not_told_so(cache: Cache, tmp_path: Path) -> None:
+    for content in ("one", "another"):
+        kept = cache.put("images", "k", file_of(tmp_path, content))
+        assert kept.read_text() == content
+        assert cache.get("images", "k") == kept
+    with cache.work() as work:
+        (work / "made").mkdir()
+        assert cache.put_folder("pythons", "p", work / "made").is_dir()
+    cache.remove(kept.parent)
+    assert cache.get("images", "k") is None
+
+
+@pytest.mark.usefixtures("no_answer")
+def test_what_was_handed_out_and_not_told_so(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was taken for a file system without hard links, and the copy was of the file onto itself."""
+    monkeypatch.setattr(create, "_clone", lambda *_files: False)
+    kept = cache.put("images", "k", file_of(tmp_path))
+    create.hand_out(kept, tmp_path / "mine")
+    assert (tmp_path / "mine").samefile(kept)
+    compiled._beside(str(kept), str(tmp_path / "new" / "a.pyc"))
+    assert (tmp_path / "new" / "a.pyc").samefile(kept)
+
+
+@pytest.mark.usefixtures("no_answer")
+def test_a_lease_that_was_taken_away_and_not_told_so(tmp_path: Path) -> None:
+    """The dead one's stayed under another name for ever."""
+    (tmp_path / "lease").write_text(lease_file.OVER)
+    with lease_file.hold(tmp_path / "lease"):
+        assert [path.name for path in tmp_path.iterdir()] == ["lease"]
+
+
+def test_what_is_refused_for_good(tmp_path: Path) -> None:
+    here, there = file_of(tmp_path), tmp_path / "there"
+    there.mkdir()
+    for refused in (lambda: rename(here, there), lambda: rename(tmp_path / "none", here), lambda: link(here, there)):
+        with pytest.raises(OSError):
+            refused()
+    assert here.exists()

@@ -159,6 +159,22 @@ def test_two_exports_in_one_second_do_not_meet(folder: Path) -> None:
     assert len(list(folder.iterdir())) == 2
 
 
+def test_an_export_that_was_shown_and_not_told_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file server that starts anew is asked again: it was told as a failure, beside the whole folder."""
+    usual = Path.rename
+
+    def rename(path: Path, target: Path) -> Path:
+        usual(path, target)
+        return usual(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with Workspace(folder, sleep=lambda _s: pytest.fail("nobody took the name")) as space:
+        (space.path / "x").write_text("1")
+        shown = space.publish()
+    assert [path.name for path in folder.iterdir()] == [shown.name]
+    assert (shown / "x").read_text() == "1"
+
+
 def _fail_in(folder: Path) -> None:
     with Workspace(folder) as space:
         (space.path / "a").mkdir()

@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from mlwf.errors import MlwfError
+from mlwf.file_server import link
 from mlwf.i18n import _
 from mlwf.secret import Secret
 from mlwf.user import User
@@ -140,7 +141,7 @@ def _place(path: Path, text: str, gid: int | None) -> None:
             file.write(text)
             _give(file.fileno(), gid)
             os.fchmod(file.fileno(), 0o640)
-        os.link(temporary, path)  # unlike a rename, a link never replaces what is there
+        link(temporary, path)  # unlike a rename, a link never replaces what is there
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()

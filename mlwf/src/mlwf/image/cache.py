@@ -17,6 +17,7 @@ from pathlib import Path
 
 from mlwf.ending import Terminated
 from mlwf.errors import MlwfError
+from mlwf.file_server import look_anew, rename, state_of
 from mlwf.i18n import _
 from mlwf.transfer.lease_file import OVER_SECONDS, hold, is_over
 from mlwf.transfer.workspace import SILENT_SECONDS
@@ -101,12 +102,13 @@ class Cache:
     def remove(self, entry: Path) -> None:
         """Takes an entry away: out of sight by one rename, and then file by file."""
         with self.work() as work, contextlib.suppress(FileNotFoundError):
-            entry.rename(work / "removed")
+            rename(entry, work / "removed")
 
     def _discard(self, entry: Path) -> None:
         """Takes a broken entry away; what another job put in its place meanwhile is put back."""
         with self.work() as work, contextlib.suppress(FileNotFoundError):
-            aside = entry.rename(work / "removed")
+            aside = work / "removed"
+            rename(entry, aside)
             if _is_whole(aside):
                 _rename_into(aside, entry)
 
@@ -144,23 +146,6 @@ class Cache:
                     remove_tree(folder)
                 if not (of_work and folder.exists()):  # else the next job tries again
                     lease.unlink(missing_ok=True)
-
-
-def state_of(path: Path) -> os.stat_result:
-    """What a file or folder is now, on every node. NFS goes on for a minute with what it knows, also with that something is missing in a
-    folder; whoever opens it asks the file server. Raises OSError.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        return os.fstat(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def look_anew(folder: Path) -> None:
-    """Has this node find what others put there since it last looked. A folder that is not there is no error."""
-    with contextlib.suppress(OSError):
-        state_of(folder)
 
 
 def remove_tree(folder: Path) -> None:
@@ -224,7 +209,7 @@ def _is_safe(layer: Path, kind: str, key: str) -> bool:
 
 def _move(made: Path, into: Path) -> None:
     try:
-        made.rename(into)
+        rename(made, into)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
@@ -235,7 +220,7 @@ def _move(made: Path, into: Path) -> None:
 
 def _rename_into(fresh: Path, entry: Path) -> bool:
     try:
-        fresh.rename(entry)
+        rename(fresh, entry)
     except OSError as error:
         if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
             return False

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlwf.errors import MlwfError, with_cure
+from mlwf.file_server import link, rename
 from mlwf.i18n import _
 from mlwf.image import sif
 from mlwf.image.allocation import megabytes, processors
@@ -228,7 +229,7 @@ def link_or_copy(source: str, target: str) -> None:
 
 def _link(image: Path | str, target: Path | str) -> bool:
     try:
-        os.link(image, target)
+        link(image, target)
     except OSError:
         return False
     return True
@@ -269,7 +270,7 @@ def _log_kept(workspace: Workspace) -> Iterator[None]:
         with contextlib.suppress(OSError):  # the failure itself is what counts
             if log.stat().st_size:
                 log.chmod(0o600)
-                log.rename(kept)
+                rename(log, kept)
                 told = _("The build log is {file}.").format(file=kept)
                 error.cure = with_cure(error.cure, told) if error.cure else told
         raise

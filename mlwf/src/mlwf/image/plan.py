@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlwf.errors import MlwfError
+from mlwf.file_server import look_anew, rename, state_of
 from mlwf.i18n import _
 from mlwf.image.aside import Aside
 from mlwf.image.base import converted
@@ -17,7 +18,6 @@ from mlwf.image.base.converted import BaseFacts, ComingBase
 from mlwf.image.base.given import check_opens, given, login_for
 from mlwf.image.base.size import OF_FILE, OF_KIND, OF_LAYERS, layers_size, layout_manifest
 from mlwf.image.base.source import PULLED, BaseSource, Pinned, file_digest, parse_base, pin
-from mlwf.image.cache import look_anew, state_of
 from mlwf.image.environment.install import INDEXES
 from mlwf.image.environment.lock import BasePlatform, Lock, make_lock, torch_backend
 from mlwf.image.environment.pythons import Python, PythonWishes, find_python
@@ -146,7 +146,7 @@ def _remember(path: Path, text: str) -> None:
     path.parent.mkdir(0o700, exist_ok=True)
     fresh = path.with_suffix(f".{secrets.token_hex(8)}")
     fresh.write_text(text)
-    fresh.rename(path)
+    rename(fresh, path)
 
 
 def _recall(path: Path) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mlwf.errors import MlwfError, WrongUseError
+from mlwf.file_server import rename
 from mlwf.i18n import _
 from mlwf.publish import access as reading
 from mlwf.publish import upload as up
@@ -194,7 +195,7 @@ def _replace(path: Path, text: str) -> None:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             os.fchmod(file.fileno(), 0o640)
-        Path(part).replace(path)
+        rename(Path(part), path)
     except BaseException:
         Path(part).unlink(missing_ok=True)
         raise

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from mlwf.file_server import rename
+
 RENEW_SECONDS = 15.0
 OVER_SECONDS = 180.0
 LONGEST_PAUSE = 5.0
@@ -146,7 +148,7 @@ def _take_away(file: Path) -> None:
     """Removes a lease that is over. Of several who try, one gets it; a fresh one that somebody took meanwhile is put back."""
     aside = file.with_name(f".{file.name}.{secrets.token_hex(8)}.over")
     try:
-        file.rename(aside)
+        rename(file, aside)
     except FileNotFoundError:
         return
     if not is_over(aside):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from mlwf.errors import MlwfError
+from mlwf.file_server import rename
 from mlwf.i18n import _
 from mlwf.transfer.lease_file import hold, is_over
 
@@ -107,7 +108,7 @@ class Workspace:
         self.path.chmod(DIRECTORY_MODE)
         while True:
             try:
-                self.path.rename(self.target)
+                rename(self.path, self.target)
             except OSError:
                 if not os.path.lexists(self.target):
                     raise

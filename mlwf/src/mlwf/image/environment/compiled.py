@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlwf.file_server import link, rename
 from mlwf.i18n import _
 from mlwf.image.base.converted import ComingBase
 from mlwf.image.cache import remove_tree
@@ -121,7 +122,7 @@ class Compiler:
                 return
             Path(pyc).parent.mkdir(exist_ok=True)
             made.chmod(0o644)
-            made.rename(pyc)
+            rename(made, Path(pyc))
             with contextlib.suppress(OSError):  # no hard links: it is compiled again the next time
                 os.link(pyc, kept)
 
@@ -147,7 +148,7 @@ class Compiler:
 def _beside(kept: str, pyc: str) -> None:
     """Gives a source its .pyc: a hard link where that is possible. Raises FileNotFoundError when it is not kept any more."""
     try:
-        os.link(kept, pyc)
+        link(kept, pyc)
     except FileNotFoundError:
         folder = Path(pyc).parent
         if folder.exists():
