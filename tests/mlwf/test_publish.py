@@ -1,5 +1,6 @@
 """mlwf publish and mlwf verify against a real object store."""
 
+import io
 import json
 import os
 import re
@@ -183,6 +184,24 @@ def test_the_card_never_loses_a_humans_words(package: Path, tmp_path: Path, sh: 
     (package / "README.md").write_text(card + "My own words\n", "utf-8")
     assert sh("publish", str(package), url) == 0
     assert (package / "README.md").read_text("utf-8").endswith("My own words\n")
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "told", "said"),
+    [
+        (tarfile.GNUTYPE_LONGNAME, 8 << 20, {}, "an entry says too much of itself"),
+        (tarfile.REGTYPE, 512, {"GNU.sparse.map": "0,512"}, "MLmodel is neither a file nor a folder"),
+        (tarfile.REGTYPE, 512, {"GNU.sparse.map": "0,x"}, "invalid literal"),
+    ],
+)
+def test_verify_bears_a_strangers_archive(kind: bytes, size: int, told: dict[str, str], said: str, package: Path, sh: Shell) -> None:  # noqa: PLR0917
+    """A megabyte became three gigabytes of memory, and what is no number was told as a fault of the tool."""
+    with tarfile.open(package / "model.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        entry = tarfile.TarInfo("MLmodel")
+        entry.type, entry.size, entry.pax_headers = kind, size, told
+        archive.addfile(entry, io.BytesIO(bytes(size)))
+    assert sh("verify", str(package)) == 1
+    assert f"model.tar.gz is not a model package: {said}" in sh.err
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "link", "no model"])

@@ -1,30 +1,25 @@
 """An exported package on this disk, or one that somebody published: its form, its tarball, and whether they belong together."""
 
-import gzip
 import hashlib
 import io
 import re
-import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from isal import igzip
-from isal.igzip_lib import IsalError
 
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.publish.form_check import Problem, problems
 from mlwf.publish.form_file import MAX_BYTES, FormFile
 from mlwf.transfer.paths import check_path
+from mlwf.transfer.tar_stream import DAMAGE, TarStream, entries, exactly, is_file
 
 TARBALL, FORM, CARD = "model.tar.gz", "info.yaml", "README.md"
 CHUNK = 1 << 20
 RECORDED = re.compile(r"^\|\s*SHA-256 of model\.tar\.gz\s*\|\s*([0-9a-f]{64})\s*\|", re.MULTILINE)
-
-# IsalError is an exception; its stub does not say so.
-BROKEN: tuple[type[Exception], ...] = (tarfile.TarError, gzip.BadGzipFile, EOFError, IsalError)  # type: ignore[assignment]
 
 
 class InvalidFormError(MlwfError):
@@ -165,19 +160,17 @@ def read_tarball(source: Readable, on_bytes: Callable[[int], None] = lambda _cou
     hashed = _Hashed(source, on_bytes)
     names, unpacked = set(), 0
     try:
-        plain = igzip.open(hashed, "rb")  # type: ignore[no-untyped-call]
-        with tarfile.open(fileobj=plain, mode="r|") as archive:
-            for entry in archive:
-                if not (entry.isreg() or entry.isdir()):
-                    raise _bad(_("{name} is neither a file nor a folder").format(name=entry.name))
-                if entry.name not in {".", ""}:
-                    names.add(check_path(entry.name.removeprefix("./").rstrip("/")))
-                unpacked += entry.size
-        while plain.read(CHUNK):  # to the checksum at its end
-            pass
+        stream = TarStream(igzip.IGzipFile(fileobj=hashed, mode="rb"))  # type: ignore[no-untyped-call]
+        for entry in entries(stream):
+            if not (entry.isdir() or is_file(entry)):
+                raise _bad(_("{name} is neither a file nor a folder").format(name=entry.name))
+            if entry.name not in {".", ""}:
+                names.add(check_path(entry.name.removeprefix("./").rstrip("/")))
+            if not entry.isdir():
+                unpacked += sum(map(len, exactly(stream.content, entry.size)))
         while hashed.read(CHUNK):
             pass
-    except BROKEN as error:
+    except DAMAGE as error:
         raise _bad(str(error) or type(error).__name__) from error
     if "MLmodel" not in names:
         raise _bad(_("there is no MLmodel in it"))

@@ -3,28 +3,25 @@
 Folders and regular files are all that is made. No link, owner, time or mode of the archive is taken over.
 """
 
-import gzip
 import os
 import shutil
 import stat
 import tarfile
 import unicodedata
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from isal import igzip, igzip_lib
+from isal import igzip
 
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
-from mlwf.image.model.tar_stream import CHUNK, Counted, Joined, TarStream
 from mlwf.transfer.paths import UnsafePathError, check_path
+from mlwf.transfer.tar_stream import CHUNK, DAMAGE, Counted, Joined, TarStream, entries, exactly, is_file
 from mlwf.transfer.workspace import DIRECTORY_MODE, FILE_MODE, visible
 
 GZIP = b"\x1f\x8b"
-REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
 KEPT_FREE = 64 << 20
 
 
@@ -39,15 +36,6 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
-DAMAGE: tuple[type[Exception], ...] = (  # type: ignore[assignment]  # isal's types call its error an instance
-    tarfile.TarError,
-    EOFError,
-    zlib.error,
-    igzip_lib.IsalError,
-    gzip.BadGzipFile,
-    ValueError,
-    RecursionError,
-)
 
 
 class BadPackageError(MlwfError):
@@ -68,7 +56,9 @@ def unpack(archive: BinaryIO, into: Path, *, limits: Limits = DEFAULT_LIMITS) ->
     plain = igzip.IGzipFile(fileobj=whole, mode="rb") if start == GZIP else whole  # type: ignore[no-untyped-call]
     target = _Target(into, limits, lambda: packed.count)
     try:
-        _unpack(TarStream(plain), target)
+        stream = TarStream(plain)
+        for member in entries(stream):
+            _take(member, stream, target)
         while archive.read(CHUNK):
             pass  # whoever counts or sums up the archive sees all of it
     except UnsafePathError as error:
@@ -108,7 +98,7 @@ def _copy_entry(name: str, path: str, folder: int, target: "_Target", on_bytes: 
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
     with os.fdopen(descriptor, "rb", buffering=0) as content:
         size = os.fstat(descriptor).st_size
-        target.file(path, size, _told(_exactly(content.read, size), on_bytes))
+        target.file(path, size, _told(exactly(content.read, size), on_bytes))
 
 
 def _told(chunks: Iterator[bytes], on_bytes: Callable[[int], object]) -> Iterator[bytes]:
@@ -117,21 +107,7 @@ def _told(chunks: Iterator[bytes], on_bytes: Callable[[int], object]) -> Iterato
         yield chunk
 
 
-def _unpack(stream: "TarStream", target: "_Target") -> None:
-    with tarfile.TarFile(fileobj=stream, mode="r") as tar:  # type: ignore[arg-type]  # it reads, tells and seeks forward, which is all
-        while True:
-            stream.begin_header()
-            member = tar.next()
-            if member is None:
-                break
-            tar.members, tar.pax_headers = [], {}  # type: ignore[attr-defined]  # what tarfile would gather is of no use here, and grows
-            _take(member, stream, target)
-    if not stream.at_end_mark:
-        raise tarfile.ReadError("its end is missing")
-    stream.drain()
-
-
-def _take(member: tarfile.TarInfo, stream: "TarStream", target: "_Target") -> None:
+def _take(member: tarfile.TarInfo, stream: TarStream, target: "_Target") -> None:
     name = member.name.rstrip("/")
     while name.startswith("./"):
         name = name[2:].lstrip("/")
@@ -139,24 +115,13 @@ def _take(member: tarfile.TarInfo, stream: "TarStream", target: "_Target") -> No
         if name not in {"", "."}:
             target.folder(name)
         return
-    # Sparse files are refused too: a few bytes stand for any size.
-    if member.type not in REGULAR or member.sparse is not None:
+    if not is_file(member):
         raise BadPackageError(_("{path} is a link, a device or another special file").format(path=ascii(member.name)))
     if member.mode & (stat.S_ISUID | stat.S_ISGID):
         raise BadPackageError(_("{path} is to run with another's rights (setuid)").format(path=ascii(member.name)))
     if member.size < 0:
         raise tarfile.ReadError("an entry has a negative size")
-    target.file(name, member.size, _exactly(stream.content, member.size))
-
-
-def _exactly(read: Callable[[int], bytes | None], size: int) -> Iterator[bytes]:
-    left = size
-    while left:
-        chunk = read(min(left, CHUNK))
-        if not chunk:
-            raise EOFError("it ends in the middle of a file")
-        left -= len(chunk)
-        yield chunk
+    target.file(name, member.size, exactly(stream.content, member.size))
 
 
 def _write_all(descriptor: int, chunk: bytes) -> None:

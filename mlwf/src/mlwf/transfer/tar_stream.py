@@ -1,10 +1,26 @@
-"""What tarfile reads an enemy's archive from: forward only, and little at a time where it reads about entries, not their content."""
+"""An enemy's tar archive, read forward only, and little at a time where it tells about entries, not their content."""
 
+import gzip
 import io
 import tarfile
+import zlib
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
+from isal import igzip_lib
+
 CHUNK = 1 << 20
+REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
+# What reading one raises; tarfile lets through what its numbers raise.
+DAMAGE: tuple[type[Exception], ...] = (  # type: ignore[assignment]  # isal's types call its error an instance
+    tarfile.TarError,
+    EOFError,
+    zlib.error,
+    igzip_lib.IsalError,
+    gzip.BadGzipFile,
+    ValueError,
+    RecursionError,
+)
 # What one entry may say of itself (long names, times); tarfile keeps it in memory.
 MAX_HEADER = 1 << 20
 # Padding after the end mark; writers fill up to a few blocks.
@@ -102,3 +118,34 @@ class TarStream:
             parts.append(data)
             size -= len(data)
         return b"".join(parts)
+
+
+def entries(stream: TarStream) -> Iterator[tarfile.TarInfo]:
+    """Each entry in turn, to the archive's end; a file's content is to be read, by `exactly`, before the next one. Raises one of DAMAGE."""
+    with tarfile.TarFile(fileobj=stream, mode="r") as tar:  # type: ignore[arg-type]  # it reads, tells and seeks forward, which is all
+        while True:
+            stream.begin_header()
+            member = tar.next()
+            if member is None:
+                break
+            tar.members, tar.pax_headers = [], {}  # type: ignore[attr-defined]  # what tarfile would gather is of no use here, and grows
+            yield member
+    if not stream.at_end_mark:
+        raise tarfile.ReadError("its end is missing")
+    stream.drain()
+
+
+def is_file(member: tarfile.TarInfo) -> bool:
+    """Whether it is a regular file all of whose bytes are there: a few of a sparse one's stand for any size."""
+    return member.type in REGULAR and member.sparse is None
+
+
+def exactly(read: Callable[[int], bytes | None], size: int) -> Iterator[bytes]:
+    """So many bytes, in chunks. Raises EOFError where there are fewer."""
+    left = size
+    while left:
+        chunk = read(min(left, CHUNK))
+        if not chunk:
+            raise EOFError("it ends in the middle of a file")
+        left -= len(chunk)
+        yield chunk
