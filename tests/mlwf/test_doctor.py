@@ -4,6 +4,7 @@ import http.server
 import json
 import os
 import socket
+import ssl
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from mlwf.doctor.server_checks import Server
 
 from demo.ports import free_ports
 from tests.mlwf.tracking import PlainServer, Tracking
+from tests.support.tls import Authority
 
 Examine = Callable[..., dict[str, Any]]
 
@@ -154,6 +156,72 @@ def test_tls_that_is_none(doctor: Examine) -> None:
     with serving(_Late) as port:
         found = doctor(f"https://127.0.0.1:{port}/mlflow/")
     assert found["tls"]["state"] == "failed"
+
+
+@contextmanager
+def secure(authority: Authority) -> Iterator[str]:
+    """A server with a certificate of that authority; its URL."""
+    authority.issue()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.folder / "fullchain.pem", authority.folder / "privkey.pem")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Late) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        try:
+            yield f"https://127.0.0.1:{server.server_address[1]}/mlflow/"
+        finally:
+            server.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS")
+def test_a_certificate_is_judged_as_by_those_who_will_use_it(doctor: Examine, tmp_path: Path) -> None:
+    """MLflow goes by a list of its own or by the one that it is told. What the node itself trusts helps nobody, and was told as well."""
+    authority = Authority(tmp_path / "ca")
+    trusts = {"REQUESTS_CA_BUNDLE": "", "CURL_CA_BUNDLE": "", "SSL_CERT_FILE": str(authority.ca_file)}
+    with secure(authority) as url:
+        found = doctor(url, **trusts)
+        assert states(found, "tls", "address") == ["failed", "failed"]
+        assert found["tls"]["cure"] == found["address"]["cure"]
+        assert "MLFLOW_TRACKING_SERVER_CERT_PATH" in found["address"]["cure"]
+        found = doctor(url, **trusts, MLFLOW_TRACKING_SERVER_CERT_PATH=str(authority.ca_file))
+        assert states(found, "tls", "address") == ["ok", "ok"]
+        found = doctor(url, **trusts, MLFLOW_TRACKING_SERVER_CERT_PATH="", MLFLOW_TRACKING_INSECURE_TLS="true")
+        assert states(found, "tls", "address") == ["note", "ok"]
+
+
+def test_a_ca_bundle_that_is_none(doctor: Examine, tmp_path: Path) -> None:
+    authority, empty = Authority(tmp_path / "ca"), tmp_path / "empty.pem"
+    empty.touch()
+    with secure(authority) as url:
+        found = doctor(url, MLFLOW_TRACKING_SERVER_CERT_PATH=str(empty))
+        assert f"the CA bundle {empty} cannot be used" in found["tls"]["text"]
+        found = doctor(url, MLFLOW_TRACKING_SERVER_CERT_PATH=str(tmp_path / "none"))
+        assert "names" in found["tls"]["text"]
+
+
+class _Page(_Late):
+    """Answers everything with the same page, as many a portal does; where it is an MLflow, with its version too."""
+
+    version = b""
+
+    def do_GET(self) -> None:
+        page = self.version if self.path.endswith("/version") and self.version else b"<html>Log in</html>"
+        self.send_response_only(200)
+        self.send_header("Date", "Mon, 23 Nov 2026 00:00:00 GMT")
+        self.end_headers()
+        self.wfile.write(page)
+
+
+def test_a_page_that_is_no_answer_of_a_server(doctor: Examine) -> None:
+    """Five checks were said to be at fault themselves."""
+    with serving(_Page) as port:
+        found = doctor(f"http://127.0.0.1:{port}/mlflow/")
+    assert states(found, "address", "login", "version", "bucket", "bucket-parts") == ["failed", *["note"] * 4]
+
+
+def test_the_version_of_a_server_that_is_not_ours(doctor: Examine) -> None:
+    with serving(type("_Plain", (_Page,), {"version": b"3.15.0"})) as port:
+        assert "server 3.15.0" in doctor(f"http://127.0.0.1:{port}/mlflow/")["version"]["text"]
 
 
 def test_who_never_answers_costs_no_more_than_the_deadline() -> None:

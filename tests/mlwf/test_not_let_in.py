@@ -1,4 +1,4 @@
-"""Why a tracking server lets nobody in, in the words of the export: each with its own cure."""
+"""Why a tracking server lets nobody in, in the words of the export and of the doctor: each with its own cure."""
 
 import json
 import time
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from mlwf.cli.export_model import TerminalReporter
+from mlwf.doctor.findings import Finding, look
+from mlwf.doctor.server_checks import Server
 from mlwf.errors import MlwfError
 from mlwf.export.run import Wanted, export
 from mlwf.report import stderr
@@ -33,12 +35,21 @@ def refusal(box: Box, folder: Path, **login: str) -> MlwfError:
     return told.value
 
 
+def diagnosis(box: Box, **login: str) -> Finding:
+    checks = [check for check in Server(box.url, {"PATH": "/usr/bin:/bin", **login}, lambda: "").checks() if check.name == "login"]
+    (found,) = look(checks, seconds=30)
+    return found
+
+
 def test_each_reason_has_its_own_cure(box: Box, tmp_path: Path) -> None:
     wrong = refusal(box, tmp_path, MLFLOW_TRACKING_USERNAME=USER, MLFLOW_TRACKING_PASSWORD="wrong")
     assert (wrong.why, "MLFLOW_TRACKING_PASSWORD" in wrong.cure) == ("the user name or the password is missing or wrong", True)
     old = refusal(box, tmp_path, MLFLOW_TRACKING_TOKEN="too-old")
     assert (old.why, old.cure) == ("the token in MLFLOW_TRACKING_TOKEN has expired", "Make a new one with: mlwf token create GROUP/ENV.")
+    assert diagnosis(box, MLFLOW_TRACKING_TOKEN="too-old").cure == old.cure
+    assert "mlwf server env" in diagnosis(box, MLFLOW_TRACKING_USERNAME=USER, MLFLOW_TRACKING_PASSWORD="wrong").cure
     box.replace("users.json", json.dumps({"users": []}))
     until(lambda: "lets nobody in" in refusal(box, tmp_path).why, seconds=NOTICED, what="the users gone")
     assert "Auth Info Registration" in refusal(box, tmp_path, MLFLOW_TRACKING_TOKEN="too-old").cure
+    assert "Auth Info Registration" in diagnosis(box, MLFLOW_TRACKING_USERNAME=USER, MLFLOW_TRACKING_PASSWORD="wrong").cure
     assert list(tmp_path.glob("MLWF*")) == []

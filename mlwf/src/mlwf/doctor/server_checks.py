@@ -1,5 +1,6 @@
 """The tracking server as this node sees it."""
 
+import contextlib
 import datetime as dt
 import functools
 import re
@@ -8,18 +9,21 @@ import ssl
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from mlwf.doctor.findings import Check, Failed, Noted
 from mlwf.i18n import _
-from mlwf.transfer.session import file_before_token, tracking_session
+from mlwf.transfer.session import file_before_token, not_let_in, tracking_session
 from mlwf.wire.system_error import system_error
 
 SKEW_NOTED, SKEW_FAILED = 30.0, 300.0
 SECONDS = 4.0
+VERSION = re.compile(r"[0-9]+\.[0-9]+[0-9A-Za-z.+-]{0,40}")
 
 
 class Server:
@@ -51,14 +55,14 @@ class Server:
         """What the server tells its users of itself. Raises Failed or Noted."""
         answer = self._get("-/info")
         if answer.status_code in {401, 403, 429}:
-            raise Failed(
-                _("the server does not accept your user name and password"),
-                _body_message(answer),
-                _("Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN): mlwf server env GROUP/ENV."),
-            )
-        if answer.status_code != requests.codes.ok:
+            what, reason = _("the server does not accept your user name and password"), answer.headers.get("X-Aihub-Why", "")
+            if reason:
+                raise Failed(what, *not_let_in(reason))
+            cure = _("Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN): mlwf server env GROUP/ENV.")
+            raise Failed(what, _body_message(answer), cure)
+        document = _object(answer) if answer.status_code == requests.codes.ok else None
+        if document is None:
             raise Noted(_("the server is not one of this service's, and does not tell its storage"))
-        document: Mapping[str, Any] = answer.json()
         return document
 
     @functools.cached_property
@@ -70,6 +74,8 @@ class Server:
             return tracking_session(self.url, self._environ).get(f"{self.url}/{path}", timeout=SECONDS, allow_redirects=False)
         except requests.RequestException as error:
             cause = system_error(error)
+            if isinstance(cause, ssl.SSLError):
+                raise _tls_fault(cause) from error
             why = cause.strerror or str(cause) if cause else type(error).__name__
             raise Failed(
                 _("the server does not answer"), why, _("Check the address; is the server started? mlwf server show GROUP/ENV.")
@@ -103,21 +109,18 @@ class Server:
             ) from error
 
     def _tls(self) -> str:
-        bundle = self._environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or self._environ.get("REQUESTS_CA_BUNDLE")
+        context = _context(tracking_session(self.url, self._environ).verify)
         try:
-            context = ssl.create_default_context(cafile=bundle)
             with (
                 socket.create_connection((self.host, self._port), timeout=SECONDS) as plain,
                 context.wrap_socket(plain, server_hostname=self.host) as secure,
             ):
-                until = str((secure.getpeercert() or {}).get("notAfter", ""))
-                return _("{version}, certificate until {until}").format(version=secure.version(), until=until)
-        except ssl.SSLCertVerificationError as error:
-            cure = _("Name the site's CA in MLFLOW_TRACKING_SERVER_CERT_PATH, and check the host name.")
-            raise Failed(_("the certificate is not trusted"), error.verify_message, cure) from error
+                version, until = secure.version(), str((secure.getpeercert() or {}).get("notAfter", ""))
         except OSError as error:
-            why = error.strerror or str(error)
-            raise Failed(_("no TLS connection can be made"), why, _("Is it an http:// address? Look at Service List.")) from error
+            raise _tls_fault(error) from error
+        if context.verify_mode == ssl.CERT_NONE:
+            raise Noted(_("{version}; MLFLOW_TRACKING_INSECURE_TLS: whose certificate it is nobody checks").format(version=version))
+        return _("{version}, certificate until {until}").format(version=version, until=until)
 
     def _address(self) -> str:
         answer = self._health
@@ -135,7 +138,7 @@ class Server:
         return words
 
     def _version(self) -> str:
-        server = str(self.info.get("mlflow_version") or self._get("version").text.strip())
+        server = self._mlflow_version()
         client = self._python_mlflow()
         if not client:
             raise Noted(_("server {server}; this Python has no mlflow").format(server=server))
@@ -143,6 +146,17 @@ class Server:
         if client.split(".")[0] != server.split(".", maxsplit=1)[0]:
             raise Noted(words + _("; the first numbers differ: new functions of the client may be missing on the server"))
         return words
+
+    def _mlflow_version(self) -> str:
+        """As one of ours tells, else as any MLflow does. Raises Noted where neither is said."""
+        with contextlib.suppress(Noted):
+            if self.info.get("mlflow_version"):
+                return str(self.info["mlflow_version"])
+        answer = self._get("version")
+        version = answer.text.strip()
+        if answer.status_code != requests.codes.ok or not VERSION.fullmatch(version):
+            raise Noted(_("the server does not tell its version"))
+        return version
 
     def _clock(self) -> str:
         try:
@@ -168,8 +182,37 @@ def installed_mlflow() -> str:
     return ""
 
 
-def _body_message(answer: requests.Response) -> str:
+def _object(answer: requests.Response) -> dict[str, Any] | None:
+    """The JSON object that it is; None for what is none, such as a portal's page."""
     try:
-        return str(answer.json().get("message") or "")
-    except (ValueError, AttributeError):
-        return f"HTTP {answer.status_code}"
+        document = answer.json()
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _body_message(answer: requests.Response) -> str:
+    document = _object(answer)
+    return f"HTTP {answer.status_code}" if document is None else str(document.get("message") or "")
+
+
+def _context(trusted: bool | str | None) -> ssl.SSLContext:
+    """Who vouches for certificates, as for requests and so for MLflow: whom the node itself trusts has no say. Raises Failed."""
+    bundle = Path(trusted if isinstance(trusted, str) else DEFAULT_CA_BUNDLE_PATH)
+    try:
+        context = ssl.create_default_context(cafile=None if bundle.is_dir() else bundle, capath=bundle if bundle.is_dir() else None)
+    except OSError as error:
+        words = _("the CA bundle {path} cannot be used").format(path=bundle)
+        cure = _("Correct MLFLOW_TRACKING_SERVER_CERT_PATH, or REQUESTS_CA_BUNDLE where that is not set.")
+        raise Failed(words, error.strerror or str(error), cure) from error
+    if trusted is False:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def _tls_fault(error: OSError) -> Failed:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        cure = _("Name the site's CA in MLFLOW_TRACKING_SERVER_CERT_PATH, and check the host name.")
+        return Failed(_("the certificate is not trusted"), error.verify_message, cure)
+    why = error.strerror or str(error)
+    return Failed(_("no TLS connection can be made"), why, _("Is it an http:// address? Look at Service List."))

@@ -10,6 +10,7 @@ import requests
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.transfer.http import RefusedError, Request, TransientError, body, opened, retried
+from mlwf.transfer.session import not_let_in
 
 MAX_ANSWER = 64 << 20
 Json = dict[str, Any]
@@ -69,7 +70,7 @@ class TrackingApi:
     def _refused(self, error: RefusedError) -> RegistryError:
         what = _("The tracking server at {url} refuses").format(url=self.base)
         if error.status == 401:
-            return RegistryError(what, *_not_let_in(error.reason), code="UNAUTHENTICATED")
+            return RegistryError(what, *not_let_in(error.reason), code="UNAUTHENTICATED")
         if error.status == 403:
             cure = _("Use the URL exactly as Service List shows it, and a user who may read the model.")
             return RegistryError(what, _("it answers 403 Forbidden"), cure, code="FORBIDDEN")
@@ -92,21 +93,6 @@ class TrackingApi:
             cure=_("Give the URL that Service List shows, such as http://HOST:PORT/mlflow/."),
             code="NOT_MLFLOW",
         )
-
-
-def _not_let_in(reason: str) -> tuple[str, str]:
-    """Why, and the cure, of a 401."""
-    if reason == "closed":
-        return (
-            _("no user is registered for it yet, so it lets nobody in"),
-            _("Press Auth Info Registration in the console, or run: mlwf server auth GROUP/ENV."),
-        )
-    if reason == "expired":
-        return _("the token in MLFLOW_TRACKING_TOKEN has expired"), _("Make a new one with: mlwf token create GROUP/ENV.")
-    return (
-        _("the user name or the password is missing or wrong"),
-        _("Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to a user registered by Auth Info Registration."),
-    )
 
 
 def _json(text: Any) -> Any:

@@ -95,6 +95,21 @@ def file_before_token(environ: Mapping[str, str]) -> Path | None:
     return path if all(_stored(path)) else None
 
 
+def not_let_in(reason: str) -> tuple[str, str]:
+    """Why, and the cure, of a 401. `reason`: our servers' own word for it."""
+    if reason == "closed":
+        return (
+            _("no user is registered for it yet, so it lets nobody in"),
+            _("Press Auth Info Registration in the console, or run: mlwf server auth GROUP/ENV."),
+        )
+    if reason == "expired":
+        return _("the token in MLFLOW_TRACKING_TOKEN has expired"), _("Make a new one with: mlwf token create GROUP/ENV.")
+    return (
+        _("the user name or the password is missing or wrong"),
+        _("Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to a user registered by Auth Info Registration."),
+    )
+
+
 def _auth(environ: Mapping[str, str]) -> AuthBase | None:
     """What the environment says, as a whole, else what the file adds to it. MLflow's own client lets the file go before a token."""
     name, password, token = (environ.get(f"MLFLOW_TRACKING_{each}", "") for each in ("USERNAME", "PASSWORD", "TOKEN"))
