@@ -75,7 +75,7 @@ def test_a_problem_document_becomes_an_error(service: FakeService) -> None:
     assert str(error) == "No such bucket. Create it."
 
 
-@pytest.mark.parametrize(("status", "text"), [(200, "<html>"), (502, "<html>bad gateway"), (200, "[1]"), (200, "{}")])
+@pytest.mark.parametrize(("status", "text"), [(200, "<html>"), (500, "<html>"), (502, "[]"), (200, "[1]"), (200, "{}")])
 def test_an_answer_of_another_shape_is_said(service: FakeService, status: int, text: str) -> None:
     service.refuse = (status, text)
     with Client(service.address) as client, pytest.raises(ServiceError) as caught:
@@ -180,6 +180,19 @@ def test_wait_survives_a_restart_of_the_service(service: FakeService) -> None:
         done = client.wait(Operation.from_json({"id": "op_1", "kind": "start", "state": "pending"}), timeout=20, sleep=sleep)
     assert done.state == "succeeded"
     assert len(pauses) >= 3
+
+
+def test_a_proxy_before_a_service_that_is_away(service: FakeService) -> None:
+    """nginx's page is no answer of a service of another version; where the service is started anew, it is waited for."""
+    service.refuse = (502, "<html>bad gateway")
+    with Client(service.address) as client:
+        with pytest.raises(ServiceUnavailable, match=r"the proxy before it answers 502\. Try again"):
+            client.me()
+        with pytest.raises(ServiceUnavailable, match="It may be done all the same"):
+            client.start("g", "e")
+        started = Operation.from_json({"id": "op_1", "kind": "start", "state": "pending"})
+        done = client.wait(started, timeout=20, sleep=lambda _seconds: setattr(service, "refuse", None))
+    assert done.state == "succeeded"
 
 
 def test_wait_gives_up_in_time(service: FakeService) -> None:

@@ -278,7 +278,7 @@ class Client:
                 response = self._attempt(method, path, body, query)
             except requests.RequestException as error:
                 raise unavailable(error, address=self.address, method=method, timeout=self.timeout) from error
-            return answer_of(response)
+            return answer_of(response, address=self.address)
 
     def _attempt(self, method: str, path: str, body: Json | None, query: Mapping[str, str] | None) -> requests.Response:
         """One request, signed for itself alone. A kept connection may be closed by the other side in the moment in which it is used: what

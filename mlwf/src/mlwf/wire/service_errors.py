@@ -11,6 +11,9 @@ from mlwf.i18n import _, use_language
 from mlwf.wire.system_error import system_error
 from mlwf.wire.transport import seconds_for
 
+# What nginx says while the service is started anew.
+AWAY = frozenset({502, 503, 504})
+
 
 class ServiceUnavailable(MlwfError):  # noqa: N818  # as HTTP calls it
     """The service could not be reached, or did not answer in time."""
@@ -69,11 +72,16 @@ def not_understood(status: int) -> ServiceError:
     )
 
 
-def answer_of(response: requests.Response) -> dict[str, Any]:
-    """What the service answered. Raises ServiceError where it refused, or said what is no answer of its API."""
+def answer_of(response: requests.Response, *, address: str) -> dict[str, Any]:
+    """What the service answered. Raises ServiceError where it refused, or said what is no answer of its API, and ServiceUnavailable where
+    a proxy before it says that it is away.
+    """
     try:
         answer: Any = response.json()
     except requests.JSONDecodeError as error:
+        if response.status_code in AWAY:
+            what, why = _unreached(address), _("the proxy before it answers {status}").format(status=response.status_code)
+            raise ServiceUnavailable(what, why, _try_again(asked=response.request.method != "GET")) from error
         raise not_understood(response.status_code) from error
     if not isinstance(answer, dict):
         raise not_understood(response.status_code)
@@ -106,13 +114,12 @@ def broke_off(error: requests.RequestException) -> bool:
 
 def unavailable(error: requests.RequestException, *, address: str, method: str, timeout: float | None) -> ServiceUnavailable:
     """Says why a request got no answer, by the system's own error. `method` and `timeout`: as it was asked."""
-    what = _("The service at {address} cannot be reached").format(address=address)
+    what = _unreached(address)
     cause = system_error(error)
     if isinstance(error, requests.Timeout) or isinstance(cause, TimeoutError):
         asked = not isinstance(error, requests.ConnectTimeout)
         why = _("no answer within {seconds:g} seconds").format(seconds=seconds_for(method, timeout)[asked])
-        done = _("It may be done all the same: look before you ask again.")
-        cure = done if asked and method != "GET" else _("Try again in a moment.")
+        cure = _try_again(asked=asked and method != "GET")
     elif isinstance(error, requests.exceptions.SSLError):
         why = _("its TLS certificate is not accepted ({reason})").format(reason=_tls_reason(error))
         cure = _("Set ca_file in mlwf's settings to the site's CA; if it is set, check it, the address and this host's clock.")
@@ -129,6 +136,15 @@ def unavailable(error: requests.RequestException, *, address: str, method: str, 
     else:
         why, cure = str(cause or error), _("Try again in a moment, and tell the admins if it stays.")
     return ServiceUnavailable(what, why, cure)
+
+
+def _unreached(address: str) -> str:
+    return _("The service at {address} cannot be reached").format(address=address)
+
+
+def _try_again(*, asked: bool) -> str:
+    """The cure. `asked`: it was for a change, which the service may have heard."""
+    return _("It may be done all the same: look before you ask again.") if asked else _("Try again in a moment.")
 
 
 def _tls_reason(error: BaseException) -> str:
