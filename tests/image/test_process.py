@@ -22,6 +22,15 @@ def test_what_a_program_says_last_is_the_reason(tmp_path: Path) -> None:
     assert "more" in (tmp_path / "log").read_text()
 
 
+def test_a_program_that_cannot_be_started(tmp_path: Path) -> None:
+    """As one for another kind of processor, which a site's module may name."""
+    program = tmp_path / "program"
+    program.write_bytes(b"\x7fELF\2\1\1" + b"\0" * 60)
+    program.chmod(0o755)
+    with pytest.raises(ProgramError, match="It fails: Exec format error"):
+        Runner({"PATH": os.environ["PATH"]}).run([program], "It fails")
+
+
 def test_a_program_that_had_no_room_has_its_own_cure() -> None:
     runner = Runner({"PATH": os.environ["PATH"]})
     for words in ("No space left on device (os error 28)", "disk quota exceeded"):

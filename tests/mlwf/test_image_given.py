@@ -8,6 +8,7 @@ import os
 import platform
 import tarfile
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from mlwf.errors import MlwfError, WrongUseError
@@ -76,6 +77,19 @@ def test_a_layout_is_shown_as_one_image_for_this_machine(layout: Path, tmp_path:
             assert json.loads(content)["of"] == of
         with pytest.raises(MlwfError, match="does not hold one image"):
             shown(where, tmp_path / f"{number}-none")
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_an_archive_that_was_cut_short_is_said(layout: Path, tmp_path: Path, mode: Literal["w", "w:gz"]) -> None:
+    """Its index comes first, as skopeo writes it, and tells nothing of the rest: it was a fault of the tool."""
+    archive = tmp_path / "layout.tar"
+    (layout / "blobs/sha256" / ("f" * 64)).write_bytes(os.urandom(100_000))
+    with tarfile.open(archive, mode) as tar:
+        for name in ("index.json", "blobs"):
+            tar.add(layout / name, arcname=name)
+    archive.write_bytes(archive.read_bytes()[:-60_000])
+    with pytest.raises(MlwfError, match=r"layout\.tar is not whole: .*Copy it again"):
+        shown(f"oci-archive:{archive}:plain", tmp_path / "place")
 
 
 def test_a_layout_whose_manifest_is_another_is_refused(layout: Path, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from mlwf.i18n import _
 from mlwf.image.allocation import address_space
 
 GRACE_SECONDS = 5.0
+# A shell's word for a program that is there and cannot be run.
+NOT_STARTED = 126
 # More than any program has to say that we know; those of a base or a model are strangers' and may write without end.
 MAX_OUTPUT = 64 << 20
 FIRST_WORDS = 64 << 10
@@ -166,15 +168,18 @@ class Runner:
         with self._guard:
             if self._stopped:
                 raise ProgramError(what, -signal.SIGKILL, "")
-            process = subprocess.Popen(
-                argv,
-                env=environ,
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
+            try:
+                process = subprocess.Popen(
+                    argv,
+                    env=environ,
+                    cwd=folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    start_new_session=True,
+                )
+            except OSError as error:  # of another kind of processor, on a file system without programs, gone meanwhile
+                raise ProgramError(what, NOT_STARTED, error.strerror or str(error)) from error
             self._running.add(process)
         return process
 

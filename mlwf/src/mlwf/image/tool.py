@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
-from mlwf.image.process import Runner
+from mlwf.image.process import ProgramError, Runner
 from mlwf.secret import Secret
 
 NAMES = ("apptainer", "singularity")
@@ -136,7 +136,11 @@ def find_tool(environ: Mapping[str, str]) -> ContainerTool:
     for name in [wanted] if wanted else NAMES:
         found = shutil.which(name, path=environ.get("PATH"))
         if found:
-            said = Runner(environ).run([found, "--version"], _("{command} does not run").format(command=found), timeout=60)
+            try:
+                said = Runner(environ).run([found, "--version"], _("{command} does not run").format(command=found), timeout=60)
+            except ProgramError as error:
+                cure = _("Load a module that is for this node, or name another command in MLWF_CONTAINER_TOOL.")
+                raise MlwfError(error.what, error.why, cure) from error
             kind, version = parse_version(said)
             return ContainerTool(Path(found), kind, version)
     raise MlwfError(

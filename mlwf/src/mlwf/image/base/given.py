@@ -1,10 +1,12 @@
 """What the container tool is given for a base: the same image, in words that every tool understands."""
 
+import gzip
 import hashlib
 import json
 import re
 import shutil
 import tarfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -82,13 +84,18 @@ def _manifest_entry(layout: Path, digest: str) -> dict[str, object]:
 
 
 def _unpacked(archive: Path, into: Path) -> Path:
-    """The blobs of an archive of the OCI image layout, in a folder."""
+    """The blobs of an archive of the OCI image layout, in a folder. Raises MlwfError for one that is not whole."""
     (into / "blobs/sha256").mkdir(parents=True)
-    with tarfile.open(archive) as tar:
-        for member in tar:
-            blob = BLOB.fullmatch(member.name)
-            content = tar.extractfile(member) if blob and member.isreg() else None
-            if blob and content:
-                with (into / blob[1]).open("wb") as file:
-                    shutil.copyfileobj(content, file, 1 << 20)
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                blob = BLOB.fullmatch(member.name)
+                content = tar.extractfile(member) if blob and member.isreg() else None
+                if blob and content:
+                    with (into / blob[1]).open("wb") as file:
+                        shutil.copyfileobj(content, file, 1 << 20)
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise MlwfError(
+            _("The base image {file} is not whole").format(file=archive), str(error), _("Copy it again, or save the image anew.")
+        ) from error
     return into
