@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from mlwf.cli import lease
 from mlwf.client import Client
 from mlwf.lease import HeldLease
 
@@ -64,6 +65,36 @@ def test_what_ends_a_job_reaches_the_command_and_ends_the_lease(service: FakeSer
         process.send_signal(number)
         assert process.wait(30) == 9
     assert service.servers["g/wine"]["leases"] == []
+
+
+def test_what_ends_a_job_ends_the_wait_for_its_server(service: FakeService) -> None:
+    """A server that starts, and a job that is deleted meanwhile: it was killed ten minutes before it would have listened."""
+    service.add("g", "wine")["operation"] = "op_of_somebody"
+    argv = [sys.executable, "-c", "from mlwf.cli.main import main; main()", "lease", "hold", "g/wine", "--", "true"]
+    with subprocess.Popen(argv, env={**os.environ, "MLWF_SERVICE": service.address}) as process:
+        until(lambda: any("/operations/" in path for _method, path, *_rest in service.requests), what="the wait")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 143
+    assert service.servers["g/wine"]["leases"] == []
+
+
+def test_what_ends_a_job_while_its_command_is_started_reaches_it(service: FakeService, mlwf: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    service.add("g", "wine")
+    usual = subprocess.Popen
+
+    def start(command: tuple[str, ...]) -> "subprocess.Popen[bytes]":
+        process = usual(command, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        with process.stdout:
+            assert process.stdout.readline() == b"up\n"
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return process
+
+    monkeypatch.setattr(lease.subprocess, "Popen", start)
+    script = (
+        "import signal, sys; signal.signal(signal.SIGUSR1, lambda *_: sys.exit(9)); print('up', flush=True); signal.sigtimedwait([], 20)"
+    )
+    assert mlwf("lease", "hold", "g/wine", "--", sys.executable, "-c", script) == 9
 
 
 def test_a_service_that_is_away_is_told_once_and_waited_for(service: FakeService) -> None:

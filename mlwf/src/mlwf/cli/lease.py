@@ -1,9 +1,11 @@
 """`mlwf lease`: vouch for a server while something runs."""
 
+import contextlib
 import json
 import signal
 import subprocess
 import threading
+from collections.abc import Iterator
 from types import FrameType
 
 import click
@@ -13,7 +15,7 @@ from mlwf.cli.output import console as _console
 from mlwf.cli.output import local_time, print_table, table_of
 from mlwf.cli.support import StepPrinter, Target, json_option, stacktrace_option, target_argument
 from mlwf.client import Client
-from mlwf.ending import WARNINGS, catch
+from mlwf.ending import WARNINGS, Terminated, catch
 from mlwf.errors import WrongUseError
 from mlwf.i18n import _
 from mlwf.lease import HeldLease, ensure_up
@@ -73,16 +75,8 @@ def lease() -> None:
 @stacktrace_option
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def hold(*, target: Target, at_end: str, seconds: int, note: str, command: tuple[str, ...]) -> int:
-    terminated = threading.Event()
-    child: list[subprocess.Popen[bytes]] = []
-
-    def terminate(number: int, _frame: FrameType | None) -> None:
-        terminated.set()
-        for each in child:
-            each.send_signal(number)
-
-    catch((signal.SIGTERM, *WARNINGS), terminate)
-    out = stderr()
+    ends, out = _Ends(), stderr()
+    catch((signal.SIGTERM, *WARNINGS), ends)
     held = HeldLease(
         Client.from_environment,
         target.group,
@@ -92,25 +86,59 @@ def hold(*, target: Target, at_end: str, seconds: int, note: str, command: tuple
         note=note,
         warn=lambda text: out.print(text, markup=False),
     )
-    with held:
-        with Client.from_environment() as client, StepPrinter(out) as printer:
+    with held, contextlib.suppress(Terminated):
+        with ends.waiting(), Client.from_environment() as client, StepPrinter(out) as printer:
             ensure_up(client, target.group, target.env, on_change=printer)
-        if terminated.is_set():
-            return 128 + signal.SIGTERM
         if command:
-            return _run(command, child)
+            return ends.run(command)
         out.print(_("The lease {id} holds; Ctrl-C ends it.").format(id=held.lease_id), markup=False)
-        terminated.wait()
+        with ends.waiting():
+            threading.Event().wait()
     return 128 + signal.SIGTERM
 
 
-def _run(command: tuple[str, ...], child: "list[subprocess.Popen[bytes]]") -> int:
-    try:
-        process = subprocess.Popen(command)
-    except OSError as error:
-        what = _("{command} cannot be run: {why}").format(command=command[0], why=error.strerror)
-        raise WrongUseError(what, cure=_("Write the command after --.")) from error
-    child.append(process)
+class _Ends:
+    """What the signals do that end a job: they break a wait off, and COMMAND gets them, though they came while it was started."""
+
+    def __init__(self) -> None:
+        self._came = 0
+        self._waits = False
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        self._came = number
+        if self._process:
+            self._process.send_signal(number)
+        elif self._waits:
+            self._waits = False  # once is enough: what follows tidies up
+            raise Terminated(number)
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Raises Terminated, at once where one has come already."""
+        self._waits = True
+        try:
+            if self._came:
+                raise Terminated(self._came)
+            yield
+        finally:
+            self._waits = False
+
+    def run(self, command: tuple[str, ...]) -> int:
+        """Its exit status. Raises WrongUseError where it cannot be started, and Terminated where it need not be."""
+        if self._came:
+            raise Terminated(self._came)
+        try:
+            self._process = subprocess.Popen(command)
+        except OSError as error:
+            what = _("{command} cannot be run: {why}").format(command=command[0], why=error.strerror)
+            raise WrongUseError(what, cure=_("Write the command after --.")) from error
+        if self._came:
+            self._process.send_signal(self._came)
+        return _status_of(self._process)
+
+
+def _status_of(process: "subprocess.Popen[bytes]") -> int:
     while True:
         try:
             status = process.wait()
