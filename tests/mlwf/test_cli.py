@@ -225,3 +225,9 @@ def test_no_service_is_one_sentence(mlwf: Run, monkeypatch: pytest.MonkeyPatch, 
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "there is no such socket" in line
     assert "/etc/aihub/mlwf.yml" in line
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("words", [("cache", "prune", "--max-gb"), ("token", "create", "g/e", "--days"), ("doctor", "--seconds")])
+def test_an_amount_that_is_none_is_wrong_use(words: tuple[str, ...], number: str, mlwf: Run) -> None:
+    assert mlwf(*words, number) == 2

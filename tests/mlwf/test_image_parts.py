@@ -10,6 +10,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from mlwf.cli import create_image
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.image import sif
 from mlwf.image.base.docker_reference import DockerReference
@@ -17,6 +18,7 @@ from mlwf.image.base.source import parse_base, pin
 from mlwf.image.create import hand_out, link_or_copy
 from mlwf.image.environment.lock import Lock
 from mlwf.image.pack import open_to_readers
+from mlwf.image.plan import Wanted
 from mlwf.image.process import Runner
 from mlwf.image.proof import judge, same
 from mlwf.image.recipe import Recipe
@@ -332,6 +334,21 @@ def test_a_package_that_is_not_there_leaves_nothing(tmp_path: Path, monkeypatch:
     assert (status, out) == (2, "")
     assert "/no/model.tar.gz" in err
     assert [each for each in sorted(tmp_path.iterdir()) if each.name != "cache"] == before
+
+
+def test_a_temporary_folder_is_named_from_where_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was told to be no folder."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    asked: list[Wanted] = []
+
+    def create(wanted: Wanted, *_others: object) -> None:
+        asked.append(wanted)
+        raise MlwfError("enough")
+
+    monkeypatch.setattr(create_image, "create", create)
+    run_command(monkeypatch, tmp_path, "--model-pkg-url", "m.tar.gz", "--base-container-url", "base.sif", "--tmpdir", "here")
+    assert [each.tmpdir for each in asked] == [tmp_path / "here"]
 
 
 def test_whoever_runs_the_image_reads_all_of_it(tmp_path: Path) -> None:

@@ -68,6 +68,21 @@ def test_a_request_that_cannot_be_meant_names_its_field(change: dict[str, str], 
         JobRequest.from_json({**SERVER, **change})
 
 
+BASES = ["docker://x", "docker-daemon:python:3.11", "docker-daemon:localhost:5000/x:1", "docker-archive:/a.tar", "oci:/a:b", "/a.sif"]
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_every_base_image_that_a_job_can_find(base: str) -> None:
+    asked = {"task": "image", "model_package": "/m.tar.gz", "base_container_url": base}
+    assert JobRequest.from_json(asked).base_container_url == base
+
+
+@pytest.mark.parametrize("base", ["docker:x", "docker-archive:a.tar", "oci:a:b", "docker-daemon:", "http://x", "a.sif"])
+def test_no_base_image_of_the_folder_where_somebody_was(base: str) -> None:
+    with pytest.raises(WrongUseError, match="base_container_url"):
+        JobRequest.from_json({"task": "image", "model_package": "/m.tar.gz", "base_container_url": base})
+
+
 @given(name=st.sampled_from(sorted(RULES)), value=st.text())
 def test_whatever_a_field_holds_it_is_refused_or_one_line(name: str, value: str) -> None:
     try:

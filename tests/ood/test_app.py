@@ -47,6 +47,10 @@ HOSTILE = [
     "%s%n",
     "~root",
     "x" * 5000,
+    "docker-daemon:python:3.11",
+    "docker-archive:/a.tar",
+    "docker-archive:a.tar",
+    "docker:x",
 ]
 TYPED = ["group_name", "env_name", "cloud_storage_bucket_name", "profile", "model_name", "model_version", "model_package"]
 TYPED += ["base_container_url", "output_dir", "bc_num_hours", "bc_queue", "at_end", "mlflow_task"]

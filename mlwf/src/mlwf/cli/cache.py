@@ -7,7 +7,7 @@ import click
 from rich.text import Text
 
 from mlwf.cli.output import console, print_table, table_of
-from mlwf.cli.support import json_option, stacktrace_option
+from mlwf.cli.support import Amount, json_option, stacktrace_option
 from mlwf.i18n import _
 from mlwf.image.cache import Cache
 from mlwf.image.cache_space import entries, fault_of_layer, leases, prune
@@ -58,7 +58,7 @@ def info(*, as_json: bool) -> None:
     "prune",
     help=_("Remove what was not used for longest, until at most --max-gb gigabytes are left. What was used within the last hour stays."),
 )
-@click.option("--max-gb", type=click.FloatRange(min=0), metavar="GB", help=_("Gigabytes that may be left."))
+@click.option("--max-gb", type=Amount(min=0), metavar="GB", help=_("Gigabytes that may be left."))
 @click.option("--all", "everything", is_flag=True, help=_("Remove all that was not used within the last hour."))
 @json_option
 @stacktrace_option

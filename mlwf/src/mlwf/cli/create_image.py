@@ -131,7 +131,7 @@ class _Watching(Progress):
 @click.option(
     "--tmpdir",
     metavar="DIRECTORY",
-    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    type=click.Path(file_okay=False, exists=True, resolve_path=True, path_type=Path),
     help=_("Where a base image is unpacked; a local disk with three times its size."),
 )
 @click.option("--no-test", is_flag=True, help=_("Hand the image over without testing the model in it."))

@@ -6,7 +6,7 @@ import click
 from rich.text import Text
 
 from mlwf.cli.output import print_table, table_of
-from mlwf.cli.support import json_option, stacktrace_option
+from mlwf.cli.support import Amount, json_option, stacktrace_option
 from mlwf.doctor.findings import Check, Finding, as_json, look
 from mlwf.doctor.node_checks import Node
 from mlwf.doctor.server_checks import Server, installed_mlflow
@@ -35,7 +35,7 @@ SECONDS = 5.0
     ),
 )
 @click.argument("url", metavar="[URL]", required=False)
-@click.option("--seconds", type=click.FloatRange(1, 120), default=SECONDS, show_default=True, help=_("How long to wait for all answers."))
+@click.option("--seconds", type=Amount(1, 120), default=SECONDS, show_default=True, help=_("How long to wait for all answers."))
 @json_option
 @stacktrace_option
 def doctor(url: str | None, seconds: float, *, as_json: bool) -> int:

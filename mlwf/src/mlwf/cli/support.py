@@ -1,5 +1,6 @@
 """What the commands of `mlwf server` share: the GROUP/ENV argument, keys, waiting with the steps on the screen."""
 
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -36,6 +37,16 @@ class Target:
 
     def __str__(self) -> str:
         return f"{self.group}/{self.env}"
+
+
+class Amount(click.FloatRange):
+    """A number of something: `nan` and `inf` are numbers for Python, and of nothing."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(_("{value} is not an amount.").format(value=value), param, ctx)
+        return number
 
 
 class TargetType(click.ParamType[Target]):

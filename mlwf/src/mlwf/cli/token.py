@@ -6,7 +6,7 @@ import click
 from rich.text import Text
 
 from mlwf.cli.output import console, local_time, print_table, table_of
-from mlwf.cli.support import Command, Target, json_option, stacktrace_option, target_argument
+from mlwf.cli.support import Amount, Command, Target, json_option, stacktrace_option, target_argument
 from mlwf.client import Client
 from mlwf.errors import WrongUseError
 from mlwf.i18n import _
@@ -34,7 +34,7 @@ def token() -> None:
 
 
 def lifetime_options(command: Command) -> Command:
-    positive = click.FloatRange(min=0, min_open=True)
+    positive = Amount(min=0, min_open=True)
     hours = click.option("--hours", type=positive, metavar="HOURS", help=_("Lifetime in hours."))
     days = click.option("--days", type=positive, metavar="DAYS", help=_("Lifetime in days; 7 by default."))
     return hours(days(command))
