@@ -90,3 +90,27 @@ def test_under_nohup_it_goes_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     assert process.wait(30) != 143
     assert (tmp_path / "tidied").exists()
+
+
+LOST = """
+import signal, threading
+from mlwf.ending import Terminated, raise_on_terminate
+
+class Gone:
+    def __del__(self):
+        signal.raise_signal(signal.SIGUSR1)
+
+raise_on_terminate()
+try:
+    Gone()
+    threading.Event().wait(10)
+except Terminated as ended:
+    print(ended)
+"""
+
+
+def test_a_signal_in_a_destructor_ends_it_too() -> None:
+    """Python drops what is raised there, and what had come once was not heeded again: a job held its server until it was killed."""
+    said = subprocess.run(["env", "--default-signal=USR1", sys.executable, "-c", LOST], capture_output=True, text=True, check=True)
+    assert said.stdout.startswith("Ended by SIGUSR1")
+    assert said.stderr == ""

@@ -15,6 +15,7 @@ from mlwf.i18n import _
 
 # Sent a while before SIGKILL. Grid Engine: SIGUSR2 with -notify, SIGUSR1 at s_rt, SIGXCPU at s_cpu; Slurm: what --signal says.
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+SOON = 0.01
 ENDS = (signal.SIGTERM, signal.SIGHUP, *WARNINGS)
 
 
@@ -36,8 +37,31 @@ class Terminated(BaseException):
 
 
 def raise_on_terminate() -> None:
-    """From now on each of `ENDS` raises `Terminated`, once."""
+    """From now on each of `ENDS` raises `Terminated`, once: what a destructor could not let out comes again a moment later."""
     catch(ENDS, _raise)
+    if not isinstance(sys.unraisablehook, _Lost):
+        sys.unraisablehook = _Lost(sys.unraisablehook)
+
+
+class _Lost:
+    """Told of exceptions that Python must drop, since they were raised between two lines of the program, in a destructor: no other signal
+    would be heeded afterwards.
+    """
+
+    def __init__(self, usual: Callable[["sys.UnraisableHookArgs"], object]) -> None:
+        self._usual = usual
+
+    def __call__(self, lost: "sys.UnraisableHookArgs") -> None:
+        ended = lost.exc_value
+        if not isinstance(ended, Terminated):
+            self._usual(lost)
+            return
+
+        def again(_alarm: int, _frame: FrameType | None) -> NoReturn:
+            raise Terminated(ended.number)
+
+        signal.signal(signal.SIGALRM, again)
+        signal.setitimer(signal.ITIMER_REAL, SOON)
 
 
 def catch(numbers: Iterable[signal.Signals], handler: Callable[[int, FrameType | None], object]) -> None:
