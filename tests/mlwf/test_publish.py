@@ -170,6 +170,10 @@ def test_parts_can_be_removed(package: Path, sh: Shell) -> None:
     assert sh("publish", str(package), f"s3://{bucket}/m/", "--abort") == 0
     assert not client.list_multipart_uploads(Bucket=bucket).get("Uploads")
     assert names(sh.store, bucket) == []
+    assert "1 unfinished" in sh.err
+    client.create_multipart_upload(Bucket=bucket, Key="m/model.tar.gz")
+    assert sh("publish", str(package), f"s3://{bucket}/m/", "--abort", "--json") == 0
+    assert json.loads(sh.out) == {"removed": 1}
 
 
 def test_the_card_never_loses_a_humans_words(package: Path, tmp_path: Path, sh: Shell) -> None:

@@ -132,7 +132,7 @@ class _Watching(Progress):
     "--tmpdir",
     metavar="DIRECTORY",
     type=click.Path(file_okay=False, exists=True, resolve_path=True, path_type=Path),
-    help=_("Where a base image is unpacked; a local disk with three times its size."),
+    help=_("Where a base image is unpacked; a local disk with up to five times the size of its packed layers."),
 )
 @click.option("--no-test", is_flag=True, help=_("Hand the image over without testing the model in it."))
 @click.option("--offline", is_flag=True, help=_("Use only what is in the cache; say at once what is missing."))

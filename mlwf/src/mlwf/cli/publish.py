@@ -80,6 +80,9 @@ def publish(
     wanted = run.Wanted(folder, place, profile=profile, access=acl, by_policy=more["by_policy"], replace=more["replace"])
     if more["abort"]:
         count = run.withdraw_parts(wanted, environ)
+        if as_json:
+            click.echo(json.dumps({"removed": count}))
+            return
         console.print(_("{count} unfinished uploads were removed.").format(count=count), markup=False)
         return
     try:
