@@ -1,6 +1,7 @@
 """How much the cache holds, and what of it goes first."""
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 from mlwf.cli import main as cli
 from mlwf.image import cache_space
-from mlwf.image.cache import NOTE, Cache
+from mlwf.image.cache import NOTE, REMOVED, Cache
 from mlwf.image.cache_space import IN_USE_SECONDS, entries, prune
 
 from tests.image.conftest import file_of
@@ -59,6 +60,23 @@ def test_what_is_used_while_a_large_cache_is_counted_stays(cache: Cache, tmp_pat
     done = prune(cache, 0)
     assert (done.removed, done.in_use > 0) == (1, True)
     assert cache.get("images", counted[0])
+
+
+def test_a_full_disk_is_no_reason_to_keep_anything(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a message advises there failed itself, since the lease of the work takes room."""
+    kept = cache.put("images", "k", file_of(tmp_path))
+    cache.put("addresses", "a", file_of(tmp_path))
+    for path in (cache.root / "images", cache.root / "addresses"):
+        for each in (*path.iterdir(), *path.glob("*/*")):
+            os.utime(each, (1, 1))
+
+    def write(_file: int, _content: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (kept.parent.parent / f"{REMOVED}by-one-that-was-killed").mkdir()
+    monkeypatch.setattr(os, "write", write)
+    assert prune(cache, 0).left == 0
+    assert [list(path.iterdir()) for path in cache.root.iterdir()] == [[]] * 4
 
 
 def test_what_leads_to_a_base_goes_after_it(cache: Cache, tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from mlwf.transfer.workspace import SILENT_SECONDS
 
 CONTENT, NOTE = "content", "note.json"
 LEASES, WORK = "leases", "work"
+REMOVED = ".removed-"
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -100,9 +102,18 @@ class Cache:
         return entry
 
     def remove(self, entry: Path) -> None:
-        """Takes an entry away: out of sight by one rename, and then file by file."""
-        with self.work() as work, contextlib.suppress(FileNotFoundError):
-            rename(entry, work / "removed")
+        """Takes an entry away: out of sight by one rename, and then file by file. On a full disk, too, which is why one is taken away."""
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                with self.work() as work:
+                    rename(entry, work / "removed")
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                # A lease takes room itself. What a job that is killed now leaves, the next prune finds by its name.
+                aside = entry.with_name(f"{REMOVED}{secrets.token_hex(8)}")
+                rename(entry, aside)
+                remove_tree(aside)
 
     def _discard(self, entry: Path) -> None:
         """Takes a broken entry away; what another job put in its place meanwhile is put back."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlwf.image.cache import CONTENT, LEASES, NOTE, WORK, Cache
-from mlwf.transfer.lease_file import server_time
+from mlwf.file_server import state_of
+from mlwf.image.cache import CONTENT, LEASES, NOTE, REMOVED, WORK, Cache, remove_tree
 
 # Entries are one folder each; of wheels and Pythons a job uses files by path, so a whole version goes at once.
 KINDS = ("images", "bases", "packages", "pythons", "wheels", "compiled", "locks", "proofs", "digests", "addresses")
@@ -53,7 +53,10 @@ def entries(cache: Cache) -> list[Entry]:
 def prune(cache: Cache, max_bytes: int, *, now: float | None = None) -> Pruned:
     """Removes what was not used for longest until `max_bytes` are left. What was used within the hour stays: a job may be at it."""
     cache.sweep()
-    moment = server_time(cache.root) if now is None else now
+    for kind in KINDS:
+        for rest in cache.root.glob(f"{kind}/{REMOVED}*"):
+            remove_tree(rest)
+    moment = _now(cache.root) if now is None else now
     everything = entries(cache)
     left = sum(entry.size for entry in everything)
     removed = freed = in_use = 0
@@ -69,6 +72,12 @@ def prune(cache: Cache, max_bytes: int, *, now: float | None = None) -> Pruned:
         cache.remove(entry.path)
         removed, freed, left = removed + 1, freed + entry.size, left - entry.size
     return Pruned(removed, freed, left, in_use)
+
+
+def _now(folder: Path) -> float:
+    """The file server's clock. It is asked without a new file, for which there may be no room."""
+    os.utime(folder)
+    return state_of(folder).st_mtime
 
 
 def leases(cache: Cache) -> int:
