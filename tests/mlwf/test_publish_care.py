@@ -1,5 +1,6 @@
 """What mlwf publish must not do: write over others' files, open more than was asked, believe half an answer, or fail when half is done."""
 
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 from mlwf.errors import MlwfError
+from mlwf.publish import run
 from mlwf.publish.access import allow_by_policy, anyone_can_read
 from mlwf.publish.place import Place
 from mlwf.publish.upload import PART, Store
@@ -142,6 +144,21 @@ def begun(sh: Shell, bucket: str, other: bytes, parts: int) -> None:
     for number in range(1, parts + 1):
         part = other[(number - 1) * PART : number * PART]
         client.upload_part(**where, UploadId=upload, PartNumber=number, Body=part)  # type: ignore[arg-type]
+
+
+def test_a_disk_that_is_full_when_the_form_is_filled(package: Path, sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tarball is there already; it was a fault of the tool."""
+    url = f"s3://{sh.store.make_bucket()}/m/"
+
+    def full(_part: Path, _form: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "rename", full)
+        assert sh("publish", package, url) == 1
+    assert "cannot be published from: No space left on device. Free some space there" in sh.err
+    assert sh("publish", package, url) == 0
+    assert "There already, unchanged: model.tar.gz" in sh.err
 
 
 @pytest.mark.parametrize("alike", [0, 1])

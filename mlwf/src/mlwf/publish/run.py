@@ -1,10 +1,12 @@
 """One publication: check, upload, prove; a second run of the same changes nothing."""
 
+import contextlib
 import datetime as dt
+import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -59,6 +61,11 @@ def publish(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Pub
     """Raises InvalidFormError for a form that is not complete, WrongUseError, StoreRefusedError, MlwfError."""
     if wanted.by_policy:
         _check_bounds(wanted.place)
+    with _disk_errors(wanted.folder):
+        return _published(wanted, environ, report)
+
+
+def _published(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Published:
     tarball = wanted.folder / TARBALL
     report.begins(_("Checking {name}").format(name=TARBALL), tarball.stat().st_size if tarball.exists() else 0)
     package = open_package(wanted.folder, report.moved)
@@ -173,6 +180,18 @@ def _check_folder(folder: Path) -> None:
             error.strerror or str(error),
             _("Copy the package to a folder of yours: info.yaml and README.md are written in it."),
         ) from error
+
+
+@contextlib.contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Says what the operating system's errors mean for the user. Everything that reads the network has errors of its own."""
+    try:
+        yield
+    except OSError as error:
+        cure = _("Check the folder and its file system.")
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            cure = _("Free some space there, and run it again: nothing is uploaded twice.")
+        raise MlwfError(_("{folder} cannot be published from").format(folder=folder), error.strerror or str(error), cure) from error
 
 
 def _check_bounds(place: Place) -> None:
