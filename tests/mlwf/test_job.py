@@ -268,6 +268,23 @@ def test_an_export_logs_in_as_the_job_and_not_as_the_shell(
     assert sent == ["Basic Z3JvdXA6cmlnaHQ=" if registered else "Bearer aihub_token0000000_text"]
 
 
+def test_an_export_is_done_though_the_service_is_away_at_its_end(
+    service: FakeService, mlwf: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its token ends by itself; it was told as a failure, beside the whole folder."""
+    service.add("gaa50000", "wine")
+
+    def export(*_asked: object) -> SimpleNamespace:
+        service.refuse = (503, {"code": "directory_failed", "detail": "NSS is away", "cure": "Wait."})
+        return SimpleNamespace(folder=tmp_path / "made")
+
+    monkeypatch.setattr("mlwf.job.tasks.export", export)
+    request = write(tmp_path, task="export", group_name="gaa50000", env_name="wine", model_name="m", model_version="1")
+    assert mlwf("job", request, "--progress", str(tmp_path / "progress.json")) == 0
+    assert (progress_of(tmp_path)["state"], progress_of(tmp_path)["result"]) == ("succeeded", str(tmp_path / "made"))
+    assert "could not be revoked (NSS is away. Wait.); it ends within a day" in capsys.readouterr().err
+
+
 def test_an_images_package_comes_from_the_store_of_the_server_that_was_chosen(
     service: FakeService, mlwf: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,7 +57,7 @@ def run(request: JobRequest, *, environ: Mapping[str, str], open_client: Open, p
             server = ensure_up(client, server.group, server.env_name, on_change=lambda operation: _say(progress, operation))
             progress.tell(server=card(server))
         if request.task == "export":
-            _export(request, server, environ, open_client, progress)
+            _export(request, server, environ, open_client, progress, warn)
         else:
             _session(request, progress)
 
@@ -138,8 +138,10 @@ class _Reporter:
         self._progress.arrived(count)
 
 
-def _export(request: JobRequest, server: Server, environ: Mapping[str, str], open_client: Open, progress: Progress) -> None:
-    with progress.step("export", _("Export the model")), _login(server, open_client) as login:
+def _export(  # noqa: PLR0917
+    request: JobRequest, server: Server, environ: Mapping[str, str], open_client: Open, progress: Progress, warn: Callable[[str], None]
+) -> None:
+    with progress.step("export", _("Export the model")), _login(server, open_client, warn) as login:
         wanted = Wanted(server.inside_url or "", request.model_name, request.model_version, None, _output(request))
         # Its own login, and no other that the environment has too.
         others = {name: value for name, value in environ.items() if name not in LOGIN}
@@ -154,8 +156,10 @@ def _store_of(server: Server) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _login(server: Server, open_client: Open) -> Iterator[dict[str, str]]:
-    """User and password from the server's auth file, read as the caller; where there is none, a token that ends with the block."""
+def _login(server: Server, open_client: Open, warn: Callable[[str], None]) -> Iterator[dict[str, str]]:
+    """User and password from the server's auth file, read as the caller; where there is none, a token that ends with the block, or by
+    itself where the service does not hear that: what was made meanwhile is made.
+    """
     try:
         user = auth_file.read_auth_file(Path(server.auth_file))[0]
     except auth_file.AuthFileError as error:
@@ -169,8 +173,11 @@ def _login(server: Server, open_client: Open) -> Iterator[dict[str, str]]:
     try:
         yield {"MLFLOW_TRACKING_TOKEN": secret.reveal()}
     finally:
-        with open_client() as client:
-            client.revoke_token(server.group, server.env_name, token.id)
+        try:
+            with open_client() as client:
+                client.revoke_token(server.group, server.env_name, token.id)
+        except MlwfError as error:
+            warn(_("The token {id} could not be revoked ({error}); it ends within a day.").format(id=token.id, error=error))
 
 
 def _output(request: JobRequest) -> Path:
