@@ -1,4 +1,4 @@
-"""What the commands of `mlwf server` share: the GROUP/ENV argument, keys, waiting with the steps on the screen."""
+"""What the commands of `mlwf` share: the GROUP/ENV argument, options, keys, waiting with the steps on the screen."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""Where files come from: the port of its adapters, mlwf.transfer.store and mlwf.export.server_source."""
+"""Where files come from: the port of its adapters, mlwf.transfer.store, mlwf.export.server_source and mlwf.image.model.web."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
