@@ -1,6 +1,7 @@
 """The tarball's bytes: gzip on all cores, tar without traces, size promise, safe names, the folder that appears when it is whole."""
 
 import datetime as dt
+import errno
 import gzip
 import hashlib
 import io
@@ -18,10 +19,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlwf.ending import Terminated
 from mlwf.errors import MlwfError
 from mlwf.export.gzip_stream import BLOCK, ParallelGzip
 from mlwf.export.tarball import TarWriter, with_directories
-from mlwf.transfer import lease_file
+from mlwf.transfer import lease_file, workspace
 from mlwf.transfer.paths import UnsafePathError, check_path, check_tree
 from mlwf.transfer.workspace import PREFIX, SILENT_SECONDS, Workspace
 
@@ -157,6 +159,21 @@ def test_two_exports_in_one_second_do_not_meet(folder: Path) -> None:
         one.publish()
         two.publish()
     assert len(list(folder.iterdir())) == 2
+
+
+@pytest.mark.parametrize("error", [Terminated(), KeyboardInterrupt(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))])
+def test_who_is_told_to_end_before_the_lease_is_there_leaves_nothing(
+    error: BaseException, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later runs find what was left by its lease, and so this one was never found."""
+
+    def hold(*_file: Path, **_how: object) -> None:
+        raise error
+
+    monkeypatch.setattr(workspace, "hold", hold)
+    with pytest.raises((Terminated, KeyboardInterrupt, MlwfError)), Workspace(folder):
+        pass
+    assert list(folder.iterdir()) == []
 
 
 def test_an_export_that_was_shown_and_not_told_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

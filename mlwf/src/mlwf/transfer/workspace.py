@@ -72,16 +72,24 @@ class Workspace:
             if not os.path.lexists(self.target):
                 try:
                     self.path.mkdir(0o700)
-                    # What could not be removed is found by its lease.
-                    self._held.enter_context(hold(self.path.with_suffix(LEASE), keeps=self.path.exists))
                 except FileExistsError:
                     pass
                 except OSError as error:
-                    shutil.rmtree(self.path, ignore_errors=True)
                     raise self._unwritable(error) from error
                 else:
+                    self._take()
                     return self
             self._sleep(1.0 - moment.microsecond / 1e6)
+
+    def _take(self) -> None:
+        """What could not be removed at the end is found by its lease; without one nobody would find it."""
+        try:
+            self._held.enter_context(hold(self.path.with_suffix(LEASE), keeps=self.path.exists))
+        except BaseException as error:
+            shutil.rmtree(self.path, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise self._unwritable(error) from error
+            raise
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         with self._held:
