@@ -16,6 +16,8 @@ from botocore.stub import Stubber
 from mlwf.errors import MlwfError
 from mlwf.publish import run
 from mlwf.publish.access import allow_by_policy, anyone_can_read
+from mlwf.publish.form_check import problems
+from mlwf.publish.form_file import FormFile
 from mlwf.publish.place import Place
 from mlwf.publish.upload import PART, Store
 
@@ -175,6 +177,18 @@ def test_another_versions_upload_is_not_taken_up(alike: int, tmp_path: Path, sh:
     assert not sh.store.client().list_multipart_uploads(Bucket=bucket).get("Uploads")
     assert sh("publish", package, f"s3://{bucket}/m/") == 0
     assert "There already, unchanged: model.tar.gz" in sh.err
+
+
+@pytest.mark.parametrize("text", ["Version: !!int ''", "Version: !!bool x", "Keywords: !!omap x", "Version: !!float ''"])
+def test_a_form_whose_values_are_not_what_they_say(text: str) -> None:
+    with pytest.raises(MlwfError, match="not valid YAML"):
+        FormFile(text)
+
+
+@pytest.mark.parametrize("text", ["Creator: &c {Name: 1}\nLicense:\n  <<: *c\n", "x: &x {Name: 1}\n<<: *x\n", "Creator: !!omap [Name: 1]"])
+def test_a_form_that_takes_over_what_it_has_said(text: str) -> None:
+    """What stands in no line there is told by the line above it."""
+    assert [problem.line for problem in problems(FormFile(text)) if problem.what == "is not a text"]
 
 
 @pytest.mark.parametrize("more", ["AdditionalInfo: *a11", "Keywords: *a11", "? [*a11]\n: 1", "? {a: b}\n: 1"])

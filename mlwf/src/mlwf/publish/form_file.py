@@ -9,6 +9,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
+from mlwf.plain_yaml import ODD
 
 MAX_BYTES = 1 << 20
 WIDTH = 110
@@ -25,7 +26,7 @@ class FormFile:
         self.text = text
         try:
             loaded = self._yaml.load(text)
-        except (YAMLError, ValueError, TypeError, RecursionError) as error:  # TypeError: of a key that is a mapping
+        except (YAMLError, *ODD) as error:
             raise _broken(error) from error
         if not isinstance(loaded, CommentedMap):
             raise MlwfError(_("info.yaml holds no keys"), cure=_("Take the info.yaml that mlwf_export_model wrote, and fill that."))
@@ -42,7 +43,10 @@ class FormFile:
         for key in path:
             if not isinstance(where, CommentedMap) or key not in where:
                 break
-            found = where.lc.key(key)[0] + 1
+            try:
+                found = where.lc.key(key)[0] + 1
+            except (KeyError, TypeError):  # taken over from another mapping (`<<`), it has no line here
+                break
             where = where[key]
         return found
 
