@@ -8,11 +8,16 @@ AUTH = """\
             auth_request_set $aihub_foreign $upstream_http_x_aihub_foreign;
             auth_request_set $aihub_why $upstream_http_x_aihub_why;"""
 
-# Whoever asks: nothing of a stranger's body is kept, not even on the disk.
+# Whoever asks: a body that never comes is not waited for, or a few thousand strangers' would take all connections.
 BODILESS = """\
-            client_max_body_size 1;"""
+            if ($aihub_body = with) {
+                return 413;
+            }"""
 
+# Here a body is waited for: not long, and of one address not often at once.
 SIGN_IN = """\
+            client_body_timeout 10s;
+            limit_conn doors 64;
             client_max_body_size 8k;
             client_body_buffer_size 8k;
             proxy_hide_header X-Aihub-Principal;"""
@@ -103,6 +108,7 @@ MAPS = """\
     }
     limit_conn_zone $aihub_batch zone=batches:32k;
     limit_conn_zone $aihub_large zone=large:32k;
+    limit_conn_zone $binary_remote_addr zone=doors:1m;
     map "$request_method:$aihub_portal:$aihub_body:$http_accept" $aihub_page {
         default "";
         "~^GET:1:without:.*text/html" 1;
