@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from tracking_server import replies
-from tracking_server.nginx_parts import AUTH, BODILESS, BOUNDED, LOG, MAPS, OPEN_GATEWAY, SANDBOX, SIGN_IN, TO_GUARD, TO_MLFLOW
+from tracking_server.nginx_parts import AUTH, BODILESS, BOUNDED, LOG, MAPS, OPEN_GATEWAY, ORIGINS, SANDBOX, SIGN_IN, TO_GUARD, TO_MLFLOW
 from tracking_server.settings import Settings
 
 CONNECTIONS = 4096  # a waiting client takes two, and a third while its login is checked
@@ -35,6 +35,7 @@ worker_shutdown_timeout {drain}s;
 }}
 http {{
     server_tokens off;
+    map_hash_bucket_size 512;
     uninitialized_variable_warn off;
     default_type application/octet-stream;
 {log}
@@ -56,6 +57,7 @@ http {{
     proxy_next_upstream off;
     proxy_max_temp_file_size 0;
 {maps}
+{origins}
     map $request_method $aihub_artifact_prefix {{ default ""; DELETE /mlflow; }}
     map $uri $aihub_artifact {{
         default "";
@@ -262,6 +264,7 @@ def nginx_text(settings: Settings, *, user: str | None) -> str:
         auth=AUTH,
         log=LOG,
         maps=MAPS,
+        origins=ORIGINS.format(pages="\n        ".join(f'"{page}" $http_origin;' for page in settings.pages)),
         sign_in=SIGN_IN,
         bodiless=BODILESS,
         bounded=bounded,

@@ -31,6 +31,7 @@ TO_MLFLOW = """\
             rewrite ^ $uri break;
             proxy_pass http://mlflow;
             proxy_set_header Host $http_host;
+            proxy_set_header Origin $aihub_origin;
             proxy_set_header Connection "";
             proxy_set_header Authorization "";
             proxy_set_header Proxy-Authorization "";
@@ -78,6 +79,13 @@ LOG = """\
     map $aihub_principal $aihub_who { default $aihub_principal; "" -; - $aihub_answered; }
     log_format box '$remote_addr $aihub_who [$time_iso8601] $aihub_method $aihub_path $status '
                    '$body_bytes_sent $request_time $aihub_request_id';"""
+
+# MLflow gives every page of the visitor's own host, whoever's it is, leave to read with the visitor's login: it hears of our pages only.
+ORIGINS = """\
+    map $http_origin $aihub_origin {{
+        default "";
+        {pages}
+    }}"""
 
 MAPS = """\
     map $aihub_retry_after $aihub_refusal {

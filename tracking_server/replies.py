@@ -31,7 +31,10 @@ _REPLIES: dict[str, tuple[str, str]] = {
     "413": ("INVALID_PARAMETER_VALUE", "The request is larger than this server takes: send less at once."),
     "413_artifact": ("INVALID_PARAMETER_VALUE", TOO_LARGE.format(limit="$aihub_largest")),
     "429": ("RESOURCE_EXHAUSTED", "Too many wrong passwords for this user: wait some seconds and try again."),
-    "503_crowded": ("TEMPORARILY_UNAVAILABLE", "Too many large or unfinished requests are on their way to this server: try again in some seconds."),
+    "503_crowded": (
+        "TEMPORARILY_UNAVAILABLE",
+        "Too many large or unfinished requests are on their way to this server: try again in some seconds.",
+    ),
     "503_own": (
         "TEMPORARILY_UNAVAILABLE",
         "The server could not take the request, since its disk is full or it starts again: try again, or look at its status.",

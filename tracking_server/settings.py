@@ -50,6 +50,11 @@ class Settings(NamedTuple):
     tmp_bytes: int
     nginx: str
 
+    @property
+    def pages(self) -> tuple[str, ...]:
+        """Whose pages may change something: `origins`, and the server's own addresses."""
+        return tuple(dict.fromkeys([*self.origins, *(f"http://{host}" for host in self.public_hosts)]))
+
 
 class Setting(NamedTuple):
     """One row: `check` gives the value as it is used, or raises ValueError with what was expected."""
@@ -156,8 +161,7 @@ TABLE = (
         "origins",
         [],
         _list_of(_ORIGIN, "a list of origins such as https://portal.example.org", least=0),
-        "browser origins that may write, e.g. `https://portal.example.org` (MLflow's CORS check); each `http://` + public host is added "
-        "by itself",
+        "origins whose pages may change something, e.g. `https://portal.example.org`; each `http://` + public host is added by itself",
     ),
     Setting(
         "sign_in_origins",

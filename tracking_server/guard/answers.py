@@ -65,7 +65,7 @@ class Answers:
                 # auth_request makes a 500 of any other status, so "too many" is said by a header.
                 respond(Response(401, b"", (("X-Aihub-Retry-After", str(outcome.retry_after)),)))
 
-        identify(self._schemes, request, tell, closed=self._closed())
+        identify(self._schemes, request, tell, closed=self._closed(), pages=self._settings().pages)
 
     def _health(self, _request: Request, respond: Respond) -> None:
         config = self._config()  # first: a new file may change all else

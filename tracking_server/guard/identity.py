@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from tracking_server.guard.access_files import Token
 from tracking_server.guard.http import Request
-from tracking_server.guard.sessions import Sessions
+from tracking_server.guard.sessions import SAFE_METHODS, Sessions
 from tracking_server.guard.verifier import RETRY_AFTER_SECONDS, Verdict, Verifier
 
 CLOSED, EXPIRED = "closed", "expired"
@@ -31,7 +31,7 @@ class Principal(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """Nobody. `retry_after`: seconds after which to ask again, where that may help. `foreign`: known, but sent by another site's page.
+    """Nobody. `retry_after`: seconds after which to ask again, where that may help. `foreign`: sent by another site's page.
     `why`: what is said of it where that helps, one of `CLOSED`, `EXPIRED`.
     """
 
@@ -131,10 +131,16 @@ def parse_basic(blob: str) -> tuple[str, bytes] | None:
     return text, password
 
 
-def identify(schemes: Sequence[Scheme], request: Request, tell: Tell, *, closed: bool) -> None:
-    """The first scheme for which the request carries something decides. `closed`: no user is registered, so none is asked."""
+def identify(schemes: Sequence[Scheme], request: Request, tell: Tell, *, closed: bool, pages: Sequence[str]) -> None:
+    """The first scheme for which the request carries something decides. `closed`: no user is registered, so none is asked. `pages`: the
+    origins of pages that may change something; a browser sends a password that it remembers along with what any page asks for.
+    """
     if closed:
         tell(Refused(why=CLOSED))
+        return
+    headers = request.headers
+    if headers.get("x-original-method", "") not in SAFE_METHODS and headers.get("origin", "") not in ("", *pages):
+        tell(Refused(foreign=True))
         return
     for scheme in schemes:
         if scheme.attempt(request, tell):

@@ -22,7 +22,7 @@ CLOCK_SECONDS = 30.0
 """By how much the service's clock may be ahead of ours."""
 COOKIE_PATH = "/mlflow"
 _LOOPBACK = re.compile(r"http://(127\.[0-9.]+|localhost|\[::1\])(:[0-9]+)?")
-_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
 class SignInError(Exception):
@@ -126,7 +126,7 @@ class Sessions:
 
     def may_write(self, method: str, origin: str) -> bool:
         """Whether a request with a cookie may do what its method says: another site's page can make a browser send one."""
-        return method in _SAFE_METHODS or origin in self._settings().origins
+        return method in SAFE_METHODS or origin in self._settings().origins
 
     def leave(self, session: Session, *, origin: str) -> str:
         """End it; gives the `Set-Cookie` that takes the cookie away.

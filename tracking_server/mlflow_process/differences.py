@@ -10,30 +10,12 @@ from typing import Any
 
 def level() -> None:
     """Into this process's MLflow, after `environment.apply` and before it serves."""
-    _check_origins_below_the_prefix()
     _say_why_a_repository_is_refused()
-
-
-def _check_origins_below_the_prefix() -> None:
-    """3.15's Origin check looks for `/api/` at the path's beginning, and with a static prefix never finds it."""
-    from mlflow.server import fastapi_security, security, security_utils  # type: ignore[import-not-found]
-    from mlflow.server.handlers import _add_static_prefix  # type: ignore[import-not-found]
-
-    inner = security_utils.is_api_endpoint
-    if inner(_add_static_prefix("/api/2.0/mlflow/runs/create")):
-        return
-    prefix = _add_static_prefix("/")[:-1]
-
-    def is_api_endpoint(path: str) -> bool:
-        return bool(inner(path) or inner(path.removeprefix(prefix)))
-
-    for module in (security, fastapi_security, security_utils):
-        module.is_api_endpoint = is_api_endpoint
 
 
 def _say_why_a_repository_is_refused() -> None:
     """3.15 makes an answer of a refused location (by our check, too) too early, and uses that as a repository: a bare 500."""
-    from mlflow.server import handlers
+    from mlflow.server import handlers  # type: ignore[import-not-found]
 
     handlers._get_artifact_repo = getattr(  # noqa: SLF001  # its versions are pinned
         handlers._get_artifact_repo,  # noqa: SLF001
@@ -44,7 +26,7 @@ def _say_why_a_repository_is_refused() -> None:
 
 def mount_what_jobs_need(asgi: Any) -> None:
     """3.15 has the routes of jobs, and of the traces that they can read, outside the static prefix, where nobody looks for them."""
-    from mlflow.server.handlers import _add_static_prefix
+    from mlflow.server.handlers import _add_static_prefix  # type: ignore[import-not-found]
     from mlflow.server.job_api import job_api_router  # type: ignore[import-not-found]
     from mlflow.server.otel_api import otel_router  # type: ignore[import-not-found]
 

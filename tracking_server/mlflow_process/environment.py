@@ -32,7 +32,7 @@ def variables(plan: Plan) -> dict[str, str]:
         "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "5",
         "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "120",
         "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(settings.public_hosts),
-        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(_origins(plan.settings)),
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(settings.pages),
         "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": plan.keys["webhook_secret_encryption_key"],
         "MLFLOW_CRYPTO_KEK_PASSPHRASE": plan.keys["crypto_kek_passphrase"],
         "MLFLOW_FLASK_SERVER_SECRET_KEY": plan.keys["flask_secret_key"],
@@ -68,10 +68,6 @@ def _outwards(settings: Settings) -> dict[str, str]:
 def aws_config(plan: Plan) -> str:
     """boto3's configuration file: path-style addresses, since S3-likes seldom have a host name per bucket."""
     return f"[default]\nregion = {plan.settings.region}\ns3 =\n    addressing_style = path\n"
-
-
-def _origins(settings: Settings) -> list[str]:
-    return list(dict.fromkeys([*settings.origins, *(f"http://{host}" for host in settings.public_hosts)]))
 
 
 def _file_in_memory(name: str, text: str) -> str:
