@@ -110,9 +110,9 @@ MAPS = """\
         default "";
         "~^[0-9]{5,6}:$" 1;
     }
-    map "$http_content_length:$http_transfer_encoding" $aihub_large {
+    map "$http_content_length:$http_transfer_encoding:$http_content_encoding" $aihub_large {
         default 1;
-        "~^[0-9]{0,6}:$" "";
+        "~^[0-9]{0,6}::$" "";
     }
     limit_conn_zone $aihub_batch zone=batches:32k;
     limit_conn_zone $aihub_large zone=large:32k;

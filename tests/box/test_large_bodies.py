@@ -104,8 +104,8 @@ class Site:
         client = self._held.enter_context(socket.create_connection((LOOPBACK, self._port), timeout=30))
         client.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\n{header}\r\n\r\n".encode())
 
-    def ask(self, method: str, path: str, body: Any) -> requests.Response:
-        return requests.request(method, f"http://{LOOPBACK}:{self._port}{path}", data=body, auth=("a", "b"), timeout=30)
+    def ask(self, method: str, path: str, body: Any, **headers: str) -> requests.Response:
+        return requests.request(method, f"http://{LOOPBACK}:{self._port}{path}", data=body, headers=headers, auth=("a", "b"), timeout=30)
 
     def kept(self) -> int:
         """Bytes of bodies on the disk: of files that nginx has unlinked, so that they are seen nowhere else."""
@@ -150,6 +150,7 @@ def test_while_large_ones_are_on_their_way_all_others_get_through(site: Site) ->
     until(lambda: answered(clients), seconds=20, what="an answer")
     assert site.ask("POST", LOG_BATCH, b"x" * 1_000_000).status_code == 503
     assert site.ask("POST", LOG_BATCH, iter([b"x"])).status_code == 503  # nobody knows how large it gets
+    assert site.ask("POST", LOG_BATCH, b"x", **{"Content-Encoding": "gzip"}).status_code == 503  # likewise
     assert [site.ask("POST", LOG_BATCH, b"x" * size).status_code for size in (0, 9999, 10_000, 999_999)] == [200] * 4
     assert site.ask("PUT", ARTIFACT, b"x" * 2_000_000).status_code == 200
     assert site.ask("GET", LOG_BATCH, None).status_code == 200

@@ -1,4 +1,4 @@
-"""What MLflow would answer with a bare 500: a full disk, and an object store that refuses or is gone."""
+"""What MLflow would answer with a bare 500: a full disk, an object store that refuses or is gone, what we refuse to unpack."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
+from tracking_server.mlflow_process.compressed import UnpackError
 from tracking_server.mlflow_process.spool import NO_ROOM, NoRoomError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -21,6 +22,8 @@ def explain(error: BaseException) -> Answer | None:
     if isinstance(error, NoRoomError) or (isinstance(error, OSError) and error.errno in _FULL):
         message = str(error) if isinstance(error, NoRoomError) else NO_ROOM
         return 507, {"error_code": "RESOURCE_EXHAUSTED", "message": message}
+    if isinstance(error, UnpackError):
+        return error.status, {"error_code": "INVALID_PARAMETER_VALUE", "message": str(error)}
     code = _store_code(error)
     if code is None:
         return None
@@ -70,7 +73,7 @@ def install(asgi: Any, wsgi: Any) -> None:
         return jsonify(found[1]), found[0]
 
     _tell_of_the_store_when_listing()
-    for kind in (OSError, NoRoomError, Boto3Error, BotoCoreError, ClientError):
+    for kind in (OSError, NoRoomError, UnpackError, Boto3Error, BotoCoreError, ClientError):
         asgi.add_exception_handler(kind, asgi_answer)
         wsgi.register_error_handler(kind, wsgi_answer)
 
