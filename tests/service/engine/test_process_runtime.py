@@ -7,15 +7,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
-from backend.domain import BoxState
+from backend.domain import BoxState, Observation
 from backend.errors import ServiceError
 from backend.files.boxfiles import BoxDirectories
 from backend.runtimes import proctable
+from backend.runtimes.health import HEALTH_SECONDS
 from backend.runtimes.process import ProcessRuntime, ask
 from demo.ports import free_ports
 from tests.service.engine.contract_runtime import Bench, RuntimeContract
@@ -263,7 +265,14 @@ def test_a_box_that_answers_nothing_is_silent(bench: Bench):
     assert not seen.stranger
 
 
-@pytest.mark.parametrize("body", [b'{"server_id": "a-stranger", "state": "awake"}', b"<html>", b"[]", b"\xff"])
+def test_what_an_ill_box_says_is_short_and_can_be_written_down(bench: Bench):
+    server_id, directory, address = bench.start()
+    ways(directory, state="failed", reason="no \ud800 memory" * 100)
+    seen = bench.runtime.observe(server_id=server_id, directory=directory, address=address)
+    assert seen.detail == ("no ? memory" * 100)[:500]
+
+
+@pytest.mark.parametrize("body", [b'{"server_id": "a-stranger", "state": "awake"}', b"<html>", b"[]", b"\xff", b"[" * 16000])
 def test_another_program_on_the_port_is_a_stranger(body: bytes):
     class Stranger(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -296,3 +305,38 @@ def test_one_that_does_not_speak_http_is_silent():
         seen = ask("k3v9x2m7q4ab", ("0.0.0.0", listener.getsockname()[1]))  # noqa: S104 (asked on loopback then)
         thread.join()
     assert seen.state is BoxState.SILENT
+
+
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nX-More: ", b"1"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", b" "),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
+    ],
+)
+def test_an_answer_that_does_not_end_is_not_waited_for(first: bytes, again: bytes):
+    """As code in a box's nginx could give it: whoever looks must be free to end that box."""
+    over = threading.Event()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                connection.sendall(first)
+                while not over.wait(0.05):
+                    connection.sendall(again)
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        seen: list[Observation] = []
+        asking = threading.Thread(target=lambda: seen.append(ask("k3v9x2m7q4ab", listener.getsockname())), daemon=True)
+        asking.start()
+        asking.join(5 * HEALTH_SECONDS)
+        states = [each.state for each in seen]
+        over.set()
+        answering.join()
+    assert states == [BoxState.SILENT]
