@@ -77,6 +77,31 @@ def test_uploaded_pages_are_sandboxed_however_the_path_is_spelled(box: Box, path
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
+def test_a_download_by_mlflows_page_is_not_held_in_memory(
+    own_box: Callable[..., Box], s3_store: S3Store, store_settings: dict[str, Any]
+) -> None:
+    box, size = own_box(idle_seconds=0, **store_settings), 256 * 1024**2
+    box.write_credentials(s3_store.owner.access_key, s3_store.owner.secret_key)
+    box.start()
+    run_id, uri = new_run(box)
+    key = f"{box.settings['prefix']}/{uri.removeprefix('mlflow-artifacts:/')}"
+    for name, length in (("first", 1000), ("big", size)):
+        s3_store.client().put_object(Bucket=box.settings["bucket"], Key=f"{key}/{name}", Body=bytes(length))
+    box.request("GET", "/get-artifact", params={"run_id": run_id, "path": "first"})  # what is imported at the first use
+    process = Path(f"/proc/{box.mlflow_process().pid}")
+    (process / "clear_refs").write_text("5")  # the kernel's note of the most that it had
+    before = most_memory(process)
+    with box.request("GET", "/get-artifact", params={"run_id": run_id, "path": "big"}, stream=True) as answer:
+        assert sum(len(chunk) for chunk in answer.iter_content(4096)) == size
+    assert most_memory(process) - before < size / 4
+    until(lambda: not [each for each in (box.home / "tmp").rglob("*") if each.is_file()], seconds=20, what="an empty tmp/")
+
+
+def most_memory(process: Path) -> int:
+    (line,) = [each for each in (process / "status").read_text().splitlines() if each.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
+
+
 def test_direct_access_gives_new_experiments_the_bucket_itself(
     own_box: Callable[..., Box], s3_store: S3Store, store_settings: dict[str, Any]
 ) -> None:

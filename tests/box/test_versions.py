@@ -131,6 +131,20 @@ def test_hosts_origins_and_locations_of_others_are_refused(versioned: Box) -> No
     assert (answer.status_code, answer.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
 
 
+def test_a_file_that_is_sent_lies_where_it_is_counted_until_it_was_taken(versioned: Box, s3_store: S3Store) -> None:
+    run = versioned.api("POST", "runs/create", json={"experiment_id": "0"})["run"]["info"]["run_id"]
+    key = f"{versioned.settings['prefix']}/0/{run}/artifacts/big"
+    s3_store.client().put_object(Bucket=versioned.settings["bucket"], Key=key, Body=bytes(64 * 1024**2))
+
+    def spooled() -> list[int]:
+        return [each.stat().st_size for each in (versioned.home / "tmp").rglob("big")]
+
+    with versioned.request("GET", "/get-artifact", params={"run_id": run, "path": "big"}, stream=True) as answer:
+        assert answer.raw.read(1)
+        assert spooled() == [64 * 1024**2]
+    until(lambda: not spooled(), seconds=20, what="an empty tmp/")
+
+
 @pytest.fixture(scope="module")
 def old_client() -> Path:
     """The interpreter of an environment with the old client, made of its lock."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tracking_server.mlflow_process import checks, compressed, differences, downloads, failures, jobs, request_log
+from tracking_server.mlflow_process import checks, compressed, differences, downloads, failures, flask_bridge, jobs, request_log
 from tracking_server.mlflow_process.locations import Locations
 from tracking_server.mlflow_process.plan import Plan
 from tracking_server.mlflow_process.request_log import RequestLog
@@ -22,6 +22,7 @@ def application(plan: Plan, mailbox: jobs.Mailbox | None = None) -> Any:
         jobs.install(mailbox)
     checks.install(Locations(plan.settings.bucket, plan.settings.prefix))
     compressed.install()
+    flask_bridge.install()
     failures.install(asgi, wsgi)
     spool = Spool(plan.box.tmp, plan.settings.tmp_bytes)
     downloads.install(spool)

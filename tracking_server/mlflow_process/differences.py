@@ -11,6 +11,7 @@ from typing import Any
 def level() -> None:
     """Into this process's MLflow, after `environment.apply` and before it serves."""
     _say_why_a_repository_is_refused()
+    _keep_files_that_are_sent()
 
 
 def _say_why_a_repository_is_refused() -> None:
@@ -22,6 +23,23 @@ def _say_why_a_repository_is_refused() -> None:
         "__wrapped__",
         handlers._get_artifact_repo,  # noqa: SLF001
     )
+
+
+def _keep_files_that_are_sent() -> None:
+    """3.15 removes an artifact's file when it begins to send it: it takes its room on, and is counted nowhere (`spool`)."""
+    from mlflow.server import handlers
+    from werkzeug.wsgi import ClosingIterator
+
+    if hasattr(handlers, "_create_temp_artifact_file_response"):
+        return
+    send = handlers._send_artifact  # noqa: SLF001  # its versions are pinned
+
+    def send_and_remove(*arguments: Any) -> Any:
+        response = send(*arguments)
+        response.response = ClosingIterator(response.response, [*response._on_close])  # noqa: SLF001  # werkzeug's version is locked
+        return response
+
+    handlers._send_artifact = send_and_remove  # noqa: SLF001  # as above
 
 
 def mount_what_jobs_need(asgi: Any) -> None:
