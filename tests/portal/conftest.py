@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+import yaml
 from playwright.sync_api import Browser
 
 from tests.portal.centre import Centre, open_centre
-from tests.support.box import Box, environment, make_box
+from tests.support.box import ROOT, Box, environment, make_box
 from tests.support.docker import Docker
 from tests.support.portal import VERSIONS, Portal
 from tests.support.s3 import S3Store
@@ -64,7 +65,8 @@ _known: dict[str, Portal] = {}
 def portal_of(version: str) -> Portal:
     """The portal of that version, which keeps its port whether it runs or not."""
     if version not in _known:
-        _known[version] = Portal(version, USERS)
+        kit = yaml.safe_load((ROOT / "deploy" / "ondemand" / "ood_portal.yml.example").read_text())
+        _known[version] = Portal(version, USERS, directives=kit["custom_location_directives"])
     return _known[version]
 
 
