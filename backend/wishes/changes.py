@@ -123,7 +123,8 @@ class Requests:
         """The whole list of BASIC-auth users. Errors: as ``start``, ``too_many_requests``."""
         ask = Ask(caller=caller, group=group, env=env, request_id=request_id)
         server = self._check(ask, OperationKind.USERS)  # before the hashes, which cost
-        still_known = self._hasher.keeps_one(users, server.users if server.former_members else ())  # by who left, whatever was pressed
+        # whatever was pressed, and also before anybody left: NSS does not list everybody who is already noted
+        still_known = self._hasher.keeps_one(users, server.users)
         hashed = [asdict(user) for user in self._hasher.hash(users)]
         payload = {"users": hashed, "by": caller.user, "still_known": still_known}
         return self._change(ask, OperationKind.USERS, lambda _server: self._encrypted(payload))

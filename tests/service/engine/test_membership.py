@@ -83,7 +83,7 @@ def test_a_password_that_is_new_since_the_look_began_is_not_judged_by_it(site: S
     def members(*, group):
         listed = real(group=group)
         monkeypatch.setattr(site.directory, "members", real)
-        site.set_users("job")
+        site.set_users("job", password="a new one")
         site.reconciler().reconcile_all()
         return listed
 
@@ -100,6 +100,19 @@ def test_callers_seen_as_members_are_taken_to_know_it(site: Site, server: Server
     assert site.one().known_to == ["alice", "bob", "primary"]
     assert site.one().updated_at == before
     assert look(site)[1] == ["primary"], "NSS knows nothing of that one"
+
+
+def test_who_could_read_a_password_is_remembered_until_it_is_another_one(site: Site, server: Server):
+    """A primary member, whom NSS does not list, was seen once; then the job's password is registered again, beside a second user's."""
+    site.directory.unlisted[GROUP.gid] = ["primary"]
+    membership.saw(site.registry, [site.one()], Caller(user="primary", uid=1009, groups=(GROUP,)))
+    site.set_users("job", "second")
+    site.reconciler().reconcile_all()
+    site.directory.unlisted[GROUP.gid] = []
+    assert look(site) == (["alice", "bob", "primary"], ["primary"])
+    site.set_users("job", password="a new one")
+    site.reconciler().reconcile_all()
+    assert look(site) == (["alice", "bob"], [])
 
 
 @pytest.mark.parametrize("groups", [(), (Group(name=GROUP.name, gid=30001),), (Group(name="another", gid=GROUP.gid),)])
