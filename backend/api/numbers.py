@@ -14,7 +14,7 @@ from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from backend import __version__
@@ -22,9 +22,10 @@ from backend.domain import FINISHED, UNFINISHED, OperationKind, Status
 from backend.files import disk
 from backend.reconcile import heartbeat
 from backend.registry.database import Registry
-from backend.registry.models import Operation, Port, Server, now
+from backend.registry.models import Operation, Server, now
 from backend.registry.tally import BOUNDS, ENDLESS, Tally
 from backend.settings import Settings
+from backend.wishes import portpool
 
 _KIND_AND_STATE: Final = ("kind", "state")
 TROUBLES: Final = ("box_ill", "disk_low", "group_changed", "port_taken", "server_too_large")
@@ -40,7 +41,7 @@ class Numbers:
     unfinished: Mapping[tuple[str, str], int]
     oldest: datetime | None
     finished: Sequence[Tally]
-    ports_taken: int
+    ports_free: int
 
 
 class ServiceCollector(Collector):
@@ -58,7 +59,7 @@ class ServiceCollector(Collector):
         """All of them. Errors: those of the database and of the disk, before the first number."""
         with self._registry.reading() as session:
             numbers = _read(session, self._settings)
-        whole = [*_service(self._settings), *_servers(numbers, self._settings), *_operations(numbers), *_reconciler(self._settings)]
+        whole = [*_service(self._settings), *_servers(numbers), *_operations(numbers), *_reconciler(self._settings)]
         yield from [*whole, *_disk(self._settings)]
 
 
@@ -74,16 +75,14 @@ def _read(session: Session, settings: Settings) -> Numbers:
     code = Server.reason["code"].as_string()
     here = Server.deleted_at.is_(None)
     open_now = Operation.state.in_(UNFINISHED)
-    taken = or_(Port.server_id.is_not(None), Port.rests_until > now())
     unfinished = select(Operation.kind, Operation.state, func.count()).where(open_now).group_by(Operation.kind, Operation.state)
-    in_range = Port.port.between(settings.port_first, settings.port_last)
     return Numbers(
         servers=_counts(session, select(Server.status, func.count()).group_by(Server.status)),
         troubles=_counts(session, select(code, func.count()).where(here, code.is_not(None)).group_by(code)),
         unfinished={(kind, state): count for kind, state, count in session.execute(unfinished)},
         oldest=session.scalar(select(func.min(Operation.created_at)).where(open_now)),
         finished=session.scalars(select(Tally)).all(),
-        ports_taken=session.scalar(select(func.count()).select_from(Port).where(taken, in_range)) or 0,
+        ports_free=portpool.count_free(session, settings),
     )
 
 
@@ -97,7 +96,7 @@ def _service(settings: Settings) -> Iterator[Metric]:
     )
 
 
-def _servers(numbers: Numbers, settings: Settings) -> Iterator[Metric]:
+def _servers(numbers: Numbers) -> Iterator[Metric]:
     servers = GaugeMetricFamily("aihub_servers", "Tracking servers by status; deleted ones can still be restored.", labels=["status"])
     for status in Status:
         servers.add_metric([status], numbers.servers.get(status, 0))
@@ -108,8 +107,7 @@ def _servers(numbers: Numbers, settings: Settings) -> Iterator[Metric]:
     for reason in sorted({*TROUBLES, *numbers.troubles}):
         troubled.add_metric([reason], numbers.troubles.get(reason, 0))
     yield troubled
-    free = settings.port_last - settings.port_first + 1 - numbers.ports_taken
-    yield GaugeMetricFamily("aihub_ports_free", "Ports that a new tracking server could be given.", free)
+    yield GaugeMetricFamily("aihub_ports_free", "Ports that a new tracking server could be given.", numbers.ports_free)
 
 
 def _operations(numbers: Numbers) -> Iterator[Metric]:

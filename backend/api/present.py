@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -51,7 +51,7 @@ class Presenter:
     language: str
     groups_now: Mapping[str, int | None]
     under_way: Mapping[str, Operation]
-    leases: Mapping[str, Sequence[Lease]] = field(default_factory=dict)
+    leases: Mapping[str, Sequence[Lease]]
 
     def server(self, row: Server) -> ServerView:
         """One server, as this caller may see it."""

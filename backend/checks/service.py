@@ -171,13 +171,15 @@ def ports(settings: Settings) -> Iterator[Finding]:
     """There are ports left, and nobody else sits on those that servers have."""
     with wiring.open_registry(settings).reading() as session:
         known = {row.port: row.server_id for row in session.scalars(select(Port))}
-    total, given = settings.port_last - settings.port_first + 1, len([owner for owner in known.values() if owner])
+        left = portpool.count_free(session, settings)
+    span = range(settings.port_first, settings.port_last + 1)
+    total, given = len(span), sum(owner is not None and port in span for port, owner in known.items())
     bounds = f"{settings.port_first}-{settings.port_last}"
-    detail = _("{range}: {given} of {total} given, {rest} rest", range=bounds, given=given, total=total, rest=len(known) - given)
-    tight = total - len(known) < max(1, total // 20)
+    detail = _("{range}: {given} of {total} given, {rest} rest", range=bounds, given=given, total=total, rest=total - given - left)
+    tight = left < max(1, total // 20)
     cure = _("widen port_first to port_last") if tight else ""
     yield Finding(name="ports", state="warning" if tight else "ok", detail=detail, cure=cure)
-    free = next((port for port in range(settings.port_first, settings.port_last + 1) if port not in known), None)
+    free = next((port for port in span if port not in known), None)
     if free is not None and not portpool.is_bindable(settings.listen_address, free):
         detail = _("port {port} of {address} cannot be bound", port=free, address=settings.listen_address)
         cure = _("see who holds it, or correct listen_address")

@@ -181,16 +181,17 @@ def _views(service: Service, *, deleted: bool) -> list[Row]:
 
     from backend.api.present import Presenter
     from backend.registry.models import Server
-    from backend.wishes import policy
+    from backend.wishes import leases, policy
     from backend.wishes.lookup import unfinished
 
     with service.registry.reading() as session:
         query = select(Server).order_by(Server.group_name, Server.env_name, Server.created_at)
         rows: list[Server] = list(session.scalars(query if deleted else query.where(Server.deleted_at.is_(None))))
-        under_way = unfinished(session, [row.id for row in rows])
+        ids = [row.id for row in rows]
+        under_way, held = unfinished(session, ids), leases.in_force(session, ids)
     caller = acting_admin()
     groups = policy.groups_now(caller, [row.group_name for row in rows], service.directory)
-    presenter = Presenter(settings=service.settings, caller=caller, language=spoken(), groups_now=groups, under_way=under_way)
+    presenter = Presenter(settings=service.settings, caller=caller, language=spoken(), groups_now=groups, under_way=under_way, leases=held)
     return [presenter.server(row).model_dump(mode="json") for row in rows]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from backend.errors import ServiceError
@@ -28,6 +28,14 @@ def allocate(session: Session, settings: Settings, server_id: str) -> int:
             session.flush()
             return row.port
     raise ServiceError("ports_exhausted", range=f"{settings.port_first}-{settings.port_last}")
+
+
+def count_free(session: Session, settings: Settings) -> int:
+    """How many ports of the range ``allocate`` could give, as far as the registry knows."""
+    taken = or_(Port.server_id.is_not(None), Port.rests_until.is_(None), Port.rests_until > now())
+    in_range = Port.port.between(settings.port_first, settings.port_last)
+    count = session.scalar(select(func.count()).select_from(Port).where(taken, in_range)) or 0
+    return settings.port_last - settings.port_first + 1 - count
 
 
 def release(session: Session, port: int, rest_until: datetime | None) -> None:
