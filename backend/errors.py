@@ -237,6 +237,11 @@ FAILURES: Final[dict[str, Failure]] = {
     "storage_clock": Failure(
         503, "The clocks of the service's host and of the object store differ by too much", "Tell the admins to set the clock."
     ),
+    "database_lost": Failure(
+        502,
+        "The database of this tracking server is not where it was ({path}), and none is made in its place",
+        "Tell the admins: its disk may not be mounted, or the last backup has it; the server starts by itself when it is back.",
+    ),
     # snapshots, backups
     "snapshot_failed": Failure(
         502,

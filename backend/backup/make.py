@@ -23,6 +23,7 @@ from sqlalchemy import select, update
 
 from backend.atomic import ensure_space, full_disk_is_ours, make_private, place_file, remove_tree, replace_file, sync_folder
 from backend.backup.servers import ServerCopies
+from backend.domain import Desired
 from backend.errors import ServiceError
 from backend.files.manifests import describe_files, write_manifest
 from backend.files.snapshots import DATABASE, PlainKeeper, copy_database, database_of, files_of
@@ -123,11 +124,20 @@ def _copy_server(server: dict[str, Any], copies: ServerCopies, registry: Registr
         server["database"] = copies.copy(server)
         now_so = _versions(registry, server["id"])
         if now_so is None or now_so == _versions(copy, server["id"]):
-            return
+            break
         copies.forget(server["id"])
         with copy.session() as session:
             session.execute(update(Server).where(Server.id == server["id"]).values(**now_so, updated_at=Server.updated_at))
         server.update({name: now_so[name] for name in ("mlflow_version", "schema_revision")})
+    if now_so is not None and not server["database"] and _has_one(copy, server["id"]):
+        copies.miss(server)
+
+
+def _has_one(copy: Registry, server_id: str) -> bool:
+    """Whether it should have a database: one that was ever up, and is not gone."""
+    with copy.reading() as session:
+        row = session.get_one(Server, server_id)
+        return row.observed_at is not None and row.deleted_at is None and row.desired != Desired.ABSENT
 
 
 def _versions(registry: Registry, server_id: str) -> dict[str, Any] | None:

@@ -49,6 +49,11 @@ class ServerCopies:
                 break
         return (self._part / place / server_id / DATABASE).exists()
 
+    def miss(self, server: dict[str, Any]) -> None:
+        """Nothing of its database was found. A disk that is not mounted looks so, and a backup without it must not pass for a whole one."""
+        if all(failure["id"] != server["id"] for failure in self.failures):
+            self._fail(server, f"its database is not there ({database_of(self._settings.servers_dir / server['id'])})")
+
     def forget(self, server_id: str) -> None:
         """Nothing of the server is in the backup, so that it can be copied anew."""
         for name in (SERVERS, DAMAGED, *(folder.name for folder in self._settings.copies_dirs)):

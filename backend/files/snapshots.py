@@ -15,6 +15,7 @@ from backend.atomic import ensure_space, full_disk_is_ours, make_private, place_
 from backend.errors import ServiceError
 from backend.files.manifests import MANIFEST, check_files, describe_files, read_manifest, write_manifest
 from backend.files.untrusted_files import ensure_room, is_there, reopen
+from backend.i18n import Told
 from backend.ports import Keeper
 from backend.registry.models import now
 
@@ -96,9 +97,9 @@ class DatabaseCopies:
     """Copies of servers' databases below one folder, for one purpose: of deleted servers (``STATE/kept``), from before an upgrade
     (``previous``), from before what is under way (``replaced``). One folder each, named by the server's id.
 
-    Each holds the database (none where the server never made one), settings.json and users.json as the box had them, and a manifest
-    with sizes and sha256. Keys are not in it: the registry has them, encrypted. ``damaged`` in the manifest says why the database's files
-    are kept as they lay and not as a proven copy.
+    Each holds the database (none where an admin had a server deleted that had lost it), settings.json and users.json as the box had them,
+    and a manifest with sizes and sha256. Keys are not in it: the registry has them, encrypted. ``damaged`` in the manifest says why the
+    database's files are kept as they lay and not as a proven copy.
     """
 
     def __init__(self, root: Path, keeper: Keeper | None = None) -> None:
@@ -115,13 +116,15 @@ class DatabaseCopies:
 
     def make(self, server_id: str, directory: Path, about: dict[str, Any], *, damaged: bool = False) -> None:
         """Copy the box of ``directory``, replacing an older copy; the copy is proven before it takes its place. ``damaged``: where that
-        fails, the database's files are kept as they are.
+        fails, the database's files are kept as they are, or none where there is none.
 
         Where the box is gone already, or has no database while an existing copy has, that copy is what was made of it and stays. Errors:
         ``disk_full``, ``snapshot_failed``, ``snapshot_damaged``.
         """
         if not directory.exists() or (is_there(database_of(directory)) is False and self._has_database(server_id)):
             return
+        if not damaged and is_there(database_of(directory)) is False:
+            raise ServiceError("snapshot_failed", why=Told("its database is not there ({path})", path=database_of(directory)))
         part = self._root / f"{_PART}{server_id}"
         try:
             with full_disk_is_ours("keeping a copy of the database"):

@@ -141,8 +141,8 @@ def observe(world: World, server: Server) -> Observation:
 
 
 def ensure_started(world: World, server: Server) -> None:
-    """Start the box unless it runs, on its whole database. Errors: ``port_taken``, ``box_failed_to_start``, ``version_missing``, as
-    ``recover``.
+    """Start the box unless it runs, on its whole database. Errors: ``port_taken``, ``box_failed_to_start``, ``version_missing``,
+    ``database_lost``, as ``recover``.
     """
     directory = world.boxes.directory(server.id)
     if observe(world, server).state is not BoxState.ABSENT:
@@ -151,6 +151,8 @@ def ensure_started(world: World, server: Server) -> None:
     world.runtime.stop(server_id=server.id, directory=directory, timeout=0)
     world.boxes.reopen(server.id)
     recover(world, server)
+    if server.observed_at is not None and is_there(database_of(directory)) is False:  # MLflow would make an empty one
+        raise ServiceError("database_lost", path=database_of(directory))
     if not port_is_free(world, server):
         raise ServiceError("port_taken", port=server.port)
     try:

@@ -21,12 +21,13 @@ from backend.plans import box_steps as box
 from backend.plans import resize_steps as resize
 from backend.plans import trial_steps as trial
 from backend.plans import upgrade_steps as upgrade
+from backend.plans.forget import forget_server, was_never_made
 from backend.plans.replaced import recover, remove_copies
 from backend.plans.shape import Plan, Step
 from backend.plans.wanted import wanted_box
 from backend.plans.world import Work
 from backend.registry.models import Server, now
-from backend.wishes import membership, portpool, tickets
+from backend.wishes import membership, tickets
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,9 @@ def check_storage(work: Work) -> None:
 def snapshot(work: Work) -> None:
     """A proven copy of the database is kept; where an admin asked for that, its files as they are when no such copy can be made."""
     server = work.server()
+    with work.world.registry.reading() as session:
+        if was_never_made(session, server):  # what its failed create left has nothing to be kept
+            return
     about = {"server_id": server.id, "mlflow_version": server.mlflow_version, "schema_revision": server.schema_revision}
     work.world.kept.make(server.id, work.box_directory, about, damaged=work.payload["damaged"])
 
@@ -122,7 +126,10 @@ def _is_down(_work: Work, _session: Session, server: Server) -> None:
     server.status, server.reason, server.observed_at = Status.STOPPED, None, now()
 
 
-def _is_deleted(work: Work, _session: Session, server: Server) -> None:
+def _is_deleted(work: Work, session: Session, server: Server) -> None:
+    if was_never_made(session, server):
+        forget_server(session, server, rest_days=None)
+        return
     server.deleted_at = now()
     server.restorable_until = server.deleted_at + timedelta(days=work.world.settings.restore_days)
     server.status, server.reason, server.desired = Status.DELETED, None, Desired.ABSENT
@@ -187,14 +194,6 @@ def _is_not_restored(work: Work, _session: Session, server: Server, _error: Serv
 
 def _stays(_work: Work, _session: Session, _server: Server, _error: ServiceError) -> None:
     """What was in force is in force."""
-
-
-def forget_server(session: Session, server: Server, *, rest_days: float | None) -> None:
-    """The row goes, and its port rests (None: nobody ever knew it). Operations and audit stay."""
-    port, rest_until = server.port, None if rest_days is None else now() + timedelta(days=rest_days)
-    session.delete(server)
-    session.flush()
-    portpool.release(session, port, rest_until)
 
 
 def look_up_members(work: Work) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 from backend.domain import BoxState
 from backend.errors import ServiceError
 from backend.plans.box_steps import ensure_stopped, observe
-from backend.plans.catalogue import forget_server
+from backend.plans.forget import forget_server
 from backend.plans.replaced import remove_copies
 from backend.plans.trial_steps import forget_trial
 from backend.plans.world import World

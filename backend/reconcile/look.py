@@ -10,22 +10,21 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import flag_modified
 
-from backend.domain import BoxState, Desired, Observation, OperationKind, OperationState, Status
+from backend.domain import BoxState, Desired, Observation, Status
 from backend.errors import ServiceError
 from backend.files import disk
 from backend.files.snapshots import database_of
 from backend.files.untrusted_files import is_there
 from backend.plans.box_steps import ACCESS, ensure_started, ensure_stopped, log_of, observe, wait_taken_over
-from backend.plans.catalogue import forget_server, reason_of
+from backend.plans.catalogue import reason_of
+from backend.plans.forget import forget_server, was_never_made
 from backend.plans.wanted import wanted_box
 from backend.plans.world import StoppingError, World
 from backend.reconcile import leftovers
 from backend.reconcile.lanes import Job
-from backend.registry.models import Operation, Server, now
+from backend.registry.models import Server, now
 from backend.wishes import access, membership
 from backend.wishes.lookup import unfinished
 
@@ -236,7 +235,7 @@ class Looker:
                 row.status, row.reason, row.deleted_at = Status.DELETED, None, now()
                 row.restorable_until = row.deleted_at + timedelta(days=world.settings.restore_days)
             else:
-                forget_server(session, row, rest_days=None if _was_never_made(session, row) else world.settings.port_rest_days)
+                forget_server(session, row, rest_days=None if was_never_made(session, row) else world.settings.port_rest_days)
         world.backoff.forget(server.id)
 
 
@@ -245,12 +244,6 @@ def _untouched(world: World, server_id: str) -> Server | None:
     with world.registry.reading() as session:
         server = session.get(Server, server_id)
         return None if server is None or unfinished(session, [server_id]) else server
-
-
-def _was_never_made(session: Session, server: Server) -> bool:
-    """Whether its create failed: then no user ever knew it."""
-    failed = Operation.kind == OperationKind.CREATE, Operation.state == OperationState.FAILED
-    return session.scalars(select(Operation.id).where(Operation.server_id == server.id, *failed)).first() is not None
 
 
 def _frozen(world: World, server: Server) -> ServiceError | None:

@@ -70,6 +70,7 @@ class Server(Base):
     reason: Mapped[dict[str, Any] | None] = mapped_column(default=None)
     """``{"code", "params", "log"}`` of what is wrong, shown in the reader's language."""
     observed_at: Mapped[datetime | None] = mapped_column(default=None)
+    """When it was last seen. None: it was never up, and so may have no database."""
     status_since: Mapped[datetime | None] = mapped_column(default=now)
     """Since when ``status`` is what it is; set by whatever sets ``status`` (below). None: since before this was noted."""
 

@@ -172,7 +172,7 @@ def test_a_purge_forgets_what_was_replaced_too(site: Site, server: Server):
     for copies in (site.settings.previous_dir, site.settings.replaced_dir):
         DatabaseCopies(copies).make(server.id, site.boxes.directory(server.id), {"server_id": server.id, "operation_id": "another"})
     run(site, site.ask("delete"))
-    DatabaseCopies(site.settings.replaced_dir).make(server.id, site.kept.folder(server.id), {"operation_id": "another"})
+    DatabaseCopies(site.settings.replaced_dir).make(server.id, site.kept.folder(server.id), {"operation_id": "another"}, damaged=True)
     assert run(site, site.ask("purge", caller=ADMIN)).state == "succeeded"
     assert (site.server(), site.kept.ids(), site.previous(), site.replaced()) == (None, [], [], [])
 
