@@ -250,6 +250,11 @@ FAILURES: Final[dict[str, Failure]] = {
     ),
     "backup_failed": Failure(502, "The backup could not be made: {why}", "Nothing was left behind; put that right and try again."),
     "backup_damaged": Failure(422, "The backup {path} cannot be used: {why}", "Use another backup."),
+    "registry_newer": Failure(
+        409,
+        "The registry has revision {now}, which a newer version of the service made: this one knows only those up to {needed}",
+        "Use that version again, or put back a backup from before it.",
+    ),
     "state_not_empty": Failure(
         409, "{path} exists already, and a backup is put back on an empty machine only", "Move it away, or name another state_dir."
     ),

@@ -88,7 +88,10 @@ def serve(context: click.Context, *, part: str) -> None:
     make_runtime(settings)
     _key = Keyring(settings.keys_file).newest  # the keys can be used
     registry = open_registry(settings)
-    revision = registry.revision() if registry.path is None or registry.path.exists() else None
+    revision = None
+    if registry.path is None or registry.path.exists():
+        registry.refuse_newer()
+        revision = registry.revision()
     registry.close()
     if revision != Registry.newest_revision():
         needed = Registry.newest_revision()

@@ -19,6 +19,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 import backend.registry.tally  # noqa: F401 (whoever has a registry counts what ends in it)
+from backend.errors import ServiceError
 from backend.registry.models import AuditEntry, Base
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -47,17 +48,25 @@ class Registry:
         return Path(self.url.database) if self.is_sqlite and self.url.database else None
 
     def migrate(self) -> None:
-        """Bring the tables to the newest form, from nothing or from any older form. Two that migrate at once do it one after the other."""
+        """Bring the tables to the newest form, from nothing or from any older form. Two that migrate at once do it one after the other.
+        Error: ``registry_newer``.
+        """
         with self._alone():
             self._create_file()
             with self._engine.begin() as connection:
                 self._take_turns(connection)
+                _refuse_newer(connection)
                 command.upgrade(_alembic(connection), "head")
 
     def revision(self) -> str | None:
         """The form that the tables have now; None before the first migration."""
         with self._reading.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+            return _revision(connection)
+
+    def refuse_newer(self) -> None:
+        """Error: ``registry_newer``, where a later version of the service made the form of the tables: no ``migrate`` leads back."""
+        with self._reading.connect() as connection:
+            _refuse_newer(connection)
 
     @staticmethod
     def newest_revision() -> str | None:
@@ -128,6 +137,16 @@ class Registry:
         """Made by us rather than by SQLite, so that it is 0600 from its first moment; SQLite gives its WAL the same mode."""
         if self.path is not None:
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _refuse_newer(connection: Connection) -> None:
+    now, known = _revision(connection), ScriptDirectory(str(MIGRATIONS))
+    if now is not None and now not in {script.revision for script in known.walk_revisions()}:
+        raise ServiceError("registry_newer", now=now, needed=known.get_current_head())
 
 
 def _sqlite_engine(url: str) -> Engine:

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ from backend.domain import Status
 from backend.errors import ServiceError
 from backend.plans.world import read_payload
 from backend.registry.keyring import Keyring
-from backend.registry.models import AuditEntry, Operation, Port, now
+from backend.registry.models import AuditEntry, Operation, now
 from backend.wishes.tickets import read_keys
 from demo.ports import free_ports
 from tests.service.edge.admin import Admin
@@ -219,21 +218,6 @@ def test_check_finds_what_is_wrong(admin: Admin, world: World) -> None:
     assert not (settings.servers_dir / "zzzzzzzzzzzz").exists()
     latest = admin.json("audit")[0]
     assert (latest["action"], latest["server_id"], latest["scheme"]) == ("remove_orphan", "zzzzzzzzzzzz", "cli")
-
-
-def test_a_port_that_has_rested_is_free_again_for_the_check_too(admin: Admin, world: World) -> None:
-    settings = world.service.settings
-    span = range(settings.port_first, settings.port_last + 1)
-    with world.registry.session() as session:
-        session.add_all(Port(port=port, server_id=None, rests_until=now() - timedelta(days=1)) for port in span)
-        session.add_all(Port(port=port, server_id="elsewhere", rests_until=None) for port in range(span.stop, span.stop + 200))
-    (found,) = (each for each in admin.json("check") if each["name"] == "ports")
-    assert (found["state"], found["detail"]) == ("ok", f"{span[0]}-{span[-1]}: 0 of 100 given, 0 rest")
-    with world.registry.session() as session:
-        for port in session.scalars(select(Port).where(Port.server_id.is_(None), Port.port > span[3])):
-            port.rests_until = now() + timedelta(days=1)
-    (found,) = (each for each in admin.json("check") if each["name"] == "ports")
-    assert (found["state"], found["detail"]) == ("warning", f"{span[0]}-{span[-1]}: 0 of 100 given, 96 rest")
 
 
 def test_check_finds_a_state_on_a_network(admin: Admin, world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
