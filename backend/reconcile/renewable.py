@@ -1,4 +1,5 @@
-"""Whether leases can be renewed now: each listener answers a request, and the site's directory knows who holds a lease.
+"""Whether leases can be renewed now: each listener answers a request, the site's directory knows who holds a lease, and the registry has
+room to note it.
 
 A socket alone says nothing: the supervisor holds it, so that it can be connected to while the API hangs or ends again and again.
 """
@@ -6,6 +7,7 @@ A socket alone says nothing: the supervisor holds it, so that it can be connecte
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator
 from typing import Final
 
@@ -25,6 +27,7 @@ log = logging.getLogger(__name__)
 
 SECONDS: Final = 5.0
 """An API that does not answer its health within this time answers no renewal either."""
+_ROOM: Final = 1024**2
 _HEALTH: Final = "/api/v1/health"
 
 
@@ -65,6 +68,9 @@ class Renewable:
             with session:
                 if not answers(session, base):
                     return f"the part {name} does not answer"
+        path = self._registry.path
+        if path is not None and shutil.disk_usage(path.parent).free < _ROOM:
+            return "the disk of the registry is full"
         try:
             if self._munge is not None:
                 self._munge.try_it()

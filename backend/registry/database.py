@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, func, insert, select, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 import backend.registry.tally  # noqa: F401 (whoever has a registry counts what ends in it)
@@ -26,6 +28,8 @@ MIGRATIONS: Final = Path(__file__).parent / "migrations"
 BUSY_SECONDS: Final = 20
 _ROWS: Final = 1000
 _READING: Final = "aihub_reading"
+_DISK_FULL: Final = "53100"
+"""PostgreSQL's word for it."""
 # Any number that nobody else locks in this database.
 _TURN: Final = 7_207_214_418
 
@@ -77,9 +81,9 @@ class Registry:
     def session(self) -> Iterator[Session]:
         """A transaction that may write: committed at the end, rolled back on an error.
 
-        Waits at most 20 s for another writer; never hold it during slow work.
+        Waits at most 20 s for another writer; never hold it during slow work. Error: ``disk_full``.
         """
-        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+        with _full_disk_is_ours(), Session(self._engine, expire_on_commit=False) as session, session.begin():
             self._take_turns(session.connection())
             yield session
 
@@ -137,6 +141,16 @@ class Registry:
         """Made by us rather than by SQLite, so that it is 0600 from its first moment; SQLite gives its WAL the same mode."""
         if self.path is not None:
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+
+
+@contextmanager
+def _full_disk_is_ours() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or getattr(error.orig, "sqlstate", None) == _DISK_FULL:
+            raise ServiceError("disk_full", why="writing to the registry") from error
+        raise
 
 
 def _revision(connection: Connection) -> str | None:

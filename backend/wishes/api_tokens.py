@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 from datetime import datetime, timedelta
@@ -18,6 +19,7 @@ from backend.errors import ServiceError
 from backend.registry.database import Registry
 from backend.registry.models import ApiToken, AuditEntry, now
 
+log = logging.getLogger(__name__)
 PREFIX: Final = "aihub"
 MOST_DAYS: Final = 366
 _TEXT: Final = re.compile(rf"{PREFIX}_([0-9a-f]{{12}})_([A-Za-z0-9_-]{{43}})")
@@ -85,10 +87,14 @@ class ApiTokens:
         return row
 
     def _note_use(self, row: ApiToken) -> None:
-        """Seldom, so that reading requests stay reading ones."""
-        if row.used_at is None or now() - row.used_at > _USE_IS_NOTED_EVERY:
+        """Seldom, so that reading requests stay reading ones; a full disk is in the way of none."""
+        if row.used_at is not None and now() - row.used_at <= _USE_IS_NOTED_EVERY:
+            return
+        try:
             with self._registry.session() as session:
                 session.get_one(ApiToken, row.id).used_at = now()
+        except ServiceError as error:
+            log.warning("the use of token %s is noted later: %s", row.id, error)
 
 
 def _digest(secret: str) -> str:

@@ -39,15 +39,20 @@ def changed_group(directory: Directory, server: Server) -> ServiceError | None:
 
 
 def saw(registry: Registry, servers: Iterable[Server], caller: Caller) -> None:
-    """Note that the caller, who is a member now, may know the passwords of those servers. Writes once per caller and password."""
+    """Note that the caller, who is a member now, may know the passwords of those servers. Writes once per caller and password; a full disk
+    keeps nobody from looking.
+    """
     fresh = [server.id for server in servers if _may_know(server, caller) and caller.user not in server.known_to]
     if not fresh:
         return
-    with registry.session() as session:
-        for row in session.scalars(select(Server).where(Server.id.in_(fresh))):
-            if _may_know(row, caller) and caller.user not in row.known_to:
-                row.known_to = sorted({*row.known_to, caller.user})
-                flag_modified(row, "updated_at")  # nobody changed the server: it keeps its time
+    try:
+        with registry.session() as session:
+            for row in session.scalars(select(Server).where(Server.id.in_(fresh))):
+                if _may_know(row, caller) and caller.user not in row.known_to:
+                    row.known_to = sorted({*row.known_to, caller.user})
+                    flag_modified(row, "updated_at")  # nobody changed the server: it keeps its time
+    except ServiceError as error:
+        log.warning("that %s may know passwords is noted at the next look: %s", caller.user, error)
 
 
 def _may_know(server: Server, caller: Caller) -> bool:

@@ -296,6 +296,17 @@ def test_a_directory_that_is_away_stops_no_server(leased: Leased, listening: soc
         assert leased.pass_time(EVERY), "it had its own length again, and nobody renewed"
 
 
+def test_a_full_disk_stops_no_server(leased: Leased, listening: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No renewal can be written then; when there is room again, every lease is over that ran out meanwhile."""
+    can_renew = renewable_of(leased, monkeypatch)
+    with answering(listening, 200):
+        assert can_renew()
+        with monkeypatch.context() as full:
+            full.setattr("backend.reconcile.renewable.shutil.disk_usage", lambda _path: type("Usage", (), {"free": 4096})())
+            assert not can_renew()
+        assert can_renew()
+
+
 def test_each_look_asks_for_another_holder(leased: Leased, listening: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some accounts are the host's own, and are found while the site's directory is away."""
     can_renew = renewable_of(leased, monkeypatch)
