@@ -58,10 +58,13 @@ def _named(failures: Sequence[dict[str, str]]) -> str:
 def restore(context: click.Context, *, directory: Path) -> None:
     from backend.backup.restore import restore_backup
     from backend.cli.owner import give_to_owner
+    from backend.serving.wiring import open_registry
 
     settings = settings_of(context)
+    registry = open_registry(settings).path
+    made = [] if registry is None else [path for path in (*registry.parents, registry) if not path.exists()]
     manifest = restore_backup(directory.absolute(), settings)
-    give_to_owner(settings.state_dir)
+    give_to_owner(settings.state_dir, made)
     told = _(
         "{path}: {count} files put back; run `aihub init`, `aihub check`, then `aihub serve`",
         path=settings.state_dir,

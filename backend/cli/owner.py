@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,10 +24,10 @@ def as_owner(folder: Path) -> Iterator[None]:
         os.setegid(group)
 
 
-def give_to_owner(folder: Path) -> None:
-    """Where root made what is in the folder, it belongs to the folder's account afterwards."""
+def give_to_owner(folder: Path, others: Iterable[Path] = ()) -> None:
+    """Where root made what is in the folder, and ``others`` elsewhere, it belongs to the folder's account afterwards."""
     if os.geteuid() != 0:
         return
     owner = folder.stat()
-    for path in folder.rglob("*"):
+    for path in (*folder.rglob("*"), *others):
         os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)

@@ -1,4 +1,4 @@
-"""How far an upgrade, a roll back or a resize is: read from the registry and the disk, so that one that was cut short knows it, too."""
+"""How far an upgrade or a roll back is: read from the registry and the disk, so that one that was cut short knows it, too."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import flag_modified
 
 from backend.domain import Caller
 from backend.errors import ServiceError
@@ -82,6 +83,7 @@ class Leavers:
                 server = session.get(Server, server_id)
                 if server is not None and server.ticket_keys is None:
                     server.ticket_keys = self._keyring.encrypt(tickets.new_keys())
+                    flag_modified(server, "updated_at")  # nobody changed the server: it keeps its time
         return bool(lacking)
 
     def _out(self) -> tuple[set[tuple[str, int]], set[tuple[str, int]]]:

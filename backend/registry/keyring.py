@@ -22,6 +22,7 @@ from cryptography.fernet import Fernet, InvalidToken
 from mlwf.secret import Secret
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import flag_modified
 
 from backend.i18n import _
 from backend.registry.database import Registry
@@ -107,6 +108,8 @@ class Keyring:
                 text = getattr(row, name)
                 if _key_id(text) != newest:
                     setattr(row, name, self.encrypt(self.decrypt(text)))
+                    if isinstance(row, Server):
+                        flag_modified(row, "updated_at")  # nobody changed the server: it keeps its time
                     changed += 1
         return changed
 

@@ -1,6 +1,8 @@
 """`aihub` on a registry that another version made, or that is years old."""
 
 import json
+import os
+import tempfile
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +19,8 @@ from backend.errors import ServiceError
 from backend.registry.models import Port, now
 from tests.service.edge.admin import Admin
 from tests.service.edge.world import World
+
+NOBODY = 65534
 
 
 def test_a_registry_of_a_newer_version_is_told_and_left_as_it_is(admin: Admin, world: World, tmp_path: Path) -> None:
@@ -52,3 +56,19 @@ def test_a_port_that_has_rested_is_free_again_for_the_check_too(admin: Admin, wo
             port.rests_until = now() + timedelta(days=1)
     (found,) = (each for each in admin.json("check") if each["name"] == "ports")
     assert (found["state"], found["detail"]) == ("warning", f"{span[0]}-{span[-1]}: 0 of 100 given, 96 rest")
+
+
+def test_a_registry_outside_of_the_state_is_the_accounts_too_when_root_puts_it_back(world: World) -> None:
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other accounts
+        home = Path(name)
+        home.chmod(0o755)
+        backup(world.registry, world.service.settings, home / "copy")
+        admin, state, registry = Admin(world, home), home / "state", home / "fast disk" / "aihub" / "registry.db"
+        state.mkdir(mode=0o700)
+        os.chown(state, NOBODY, NOBODY)
+        text_of_state = json.dumps(str(world.service.settings.state_dir))
+        settings = admin.file.read_text().replace(text_of_state, json.dumps(str(state)))
+        admin.file.write_text(f"{settings}database_url: sqlite:///{registry}\n")
+        admin.run("restore", str(home / "copy"))
+        assert {path.stat().st_uid for path in (registry, registry.parent, registry.parent.parent, *state.rglob("*"))} == {NOBODY}
+        assert home.stat().st_uid == 0

@@ -86,7 +86,9 @@ def test_everything_stored_is_encrypted_anew(world: World) -> None:
     pending = world.client.put("/api/v1/servers/gaa50000/wine/storage", json=body).json["id"]
     keyring.rotate()
     assert not keyring.is_settled(registry)
+    changed_at = world.row(server_id).updated_at
     assert keyring.reencrypt(registry) == 4
+    assert world.row(server_id).updated_at == changed_at, "nobody changed the server"
     assert keyring.reencrypt(registry) == 0
     assert keyring.is_settled(registry)
     row = world.row(server_id)

@@ -168,8 +168,10 @@ def test_who_left_is_told_also_where_the_boxs_folders_cannot_be_looked_at(site: 
 def test_a_server_of_an_older_service_gets_its_key(site: Entered) -> None:
     with site.registry.session() as session:
         session.get_one(Server, site.server_id).ticket_keys = None
+    before = site.one().updated_at
     site.reconciler().reconcile_all()
     site.reconciler().reconcile_all()
+    assert site.one().updated_at == before, "nobody changed the server"
     assert len(site.config("ticket_keys.json")["keys"]) == 1
     assert site.access.ticket(ALICE, GROUP.name, "wine", request_id=None).user == "alice"
 
