@@ -66,7 +66,8 @@ class Looker:
         frozen = _frozen(world, server)
         if frozen is not None:
             status, _reason = self._judge(server, seen)
-            _note(world, server, status, reason_of(frozen))
+            is_down = seen.state is BoxState.ABSENT and server.desired == Desired.RUNNING  # and nobody repairs it
+            _note(world, server, Status.FAILED if is_down else status, reason_of(frozen))
             return self._telling(server)  # who left must not stay in
         return self._act(server, seen) or self._telling(server) or self._forgetting(server)
 

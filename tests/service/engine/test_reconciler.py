@@ -268,6 +268,7 @@ def test_a_group_that_is_another_now_freezes_its_servers(site: Site):
     site.reconciler().reconcile_all()
     assert site.runtime.running() == [], "no repair"
     frozen = site.one()
+    assert frozen.status == "failed", "nobody is told that it runs"
     assert frozen.reason == {"code": "group_changed", "params": {"group": GROUP.name, "now": 30001, "then": GROUP.gid}, "log": None}
     operation = site.ask("stop", caller=ADMIN)
     site.reconciler().reconcile_all()
@@ -275,7 +276,7 @@ def test_a_group_that_is_another_now_freezes_its_servers(site: Site):
     site.directory.gids[GROUP.name] = GROUP.gid
     reconciler = site.reconciler()
     reconciler.reconcile_all()
-    assert site.one().reason is None
+    assert (site.one().status, site.one().reason) == ("stopped", None)
 
 
 def test_nss_that_is_away_freezes_nothing(site: Site):
