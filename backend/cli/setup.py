@@ -43,9 +43,11 @@ def _make_state(settings: Settings) -> None:
     settings.state_dir.chmod(0o700)
     for folder in (settings.run_dir, settings.servers_dir, *settings.copies_dirs):
         folder.mkdir(exist_ok=True, mode=0o700)
-    made = Keyring(settings.keys_file).create()
-    registry = open_registry(settings)
+    keyring, registry = Keyring(settings.keys_file), open_registry(settings)
     before = registry.revision() if registry.path is None or registry.path.exists() else None
+    if before is not None:
+        keyring.refuse_loss(registry)
+    made = keyring.create()
     registry.migrate()
     after = registry.revision()
     registry.close()

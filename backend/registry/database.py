@@ -53,9 +53,9 @@ class Registry:
 
     def migrate(self) -> None:
         """Bring the tables to the newest form, from nothing or from any older form. Two that migrate at once do it one after the other.
-        Error: ``registry_newer``.
+        Errors: ``registry_newer``, ``disk_full``.
         """
-        with self._alone():
+        with self._alone(), _full_disk_is_ours():
             self._create_file()
             with self._engine.begin() as connection:
                 self._take_turns(connection)
@@ -103,9 +103,11 @@ class Registry:
             return any(session.execute(select(table).limit(1)).first() is not None for table in Base.metadata.sorted_tables)
 
     def fill_from(self, other: Registry) -> None:
-        """Take over all rows of another registry, as they are at one moment; both have the newest form, and this one has no rows."""
+        """Take over all rows of another registry, as they are at one moment; both have the newest form, and this one has no rows. Error:
+        ``disk_full``.
+        """
         whole = other._reading if other.is_sqlite else other._engine.execution_options(isolation_level="REPEATABLE READ")
-        with whole.connect() as old, self._engine.begin() as new:
+        with _full_disk_is_ours(), whole.connect() as old, self._engine.begin() as new:
             self._take_turns(new)
             for table in Base.metadata.sorted_tables:
                 for rows in old.execution_options(yield_per=_ROWS).execute(select(table)).mappings().partitions():

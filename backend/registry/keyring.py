@@ -50,6 +50,14 @@ class Keyring:
             self._write([_new_key()])
             return True
 
+    def refuse_loss(self, registry: Registry) -> None:
+        """Error: ``KeyringError``, where the file is not there but the registry has servers, whose secrets no new key opens."""
+        with registry.reading() as session:
+            if not self._path.exists() and session.scalars(select(Server.id).limit(1)).first() is not None:
+                raise KeyringError(
+                    _("there is no key file {path}, which opens what the registry holds: put it back from the backup", path=self._path)
+                )
+
     @property
     def newest(self) -> str:
         """The id of the key that encrypts now."""

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import select, text
+from sqlalchemy import Connection, event, select, text
 
 from backend.backup.make import backup
 from backend.backup.restore import restore_backup
 from backend.cli.failures import sentence
 from backend.cli.main import aihub
 from backend.errors import ServiceError
+from backend.registry.database import Registry
+from backend.registry.keyring import KeyringError
 from backend.registry.models import Port, now
 from tests.service.edge.admin import Admin
 from tests.service.edge.world import World
@@ -72,3 +74,28 @@ def test_a_registry_outside_of_the_state_is_the_accounts_too_when_root_puts_it_b
         admin.run("restore", str(home / "copy"))
         assert {path.stat().st_uid for path in (registry, registry.parent, registry.parent.parent, *state.rglob("*"))} == {NOBODY}
         assert home.stat().st_uid == 0
+
+
+def test_keys_that_are_lost_are_not_made_anew(admin: Admin, world: World) -> None:
+    """Else what is made from then on is lost when the right ones are put back."""
+    keys = world.service.settings.keys_file
+    content = keys.read_bytes()
+    keys.unlink()
+    admin.run("init")  # there is no server yet
+    keys.write_bytes(content)
+    world.made()
+    keys.unlink()
+    with pytest.raises(KeyringError, match=r"keys.json, which opens what the registry holds: put it back from the backup"):
+        CliRunner().invoke(aihub, ["--settings", str(admin.file), "init"], catch_exceptions=False)
+    assert not keys.exists()
+
+
+def test_a_disk_without_room_for_a_registry_is_said(tmp_path: Path) -> None:
+    registry = Registry(f"sqlite:///{tmp_path}/registry.db")
+
+    @event.listens_for(registry._engine, "begin")
+    def _(connection: Connection) -> None:
+        connection.exec_driver_sql("PRAGMA max_page_count = 2")
+
+    with pytest.raises(ServiceError, match="disk_full"):
+        registry.migrate()
