@@ -43,7 +43,8 @@ class Registry:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._engine = _sqlite_engine(url) if self.is_sqlite else create_engine(url, pool_pre_ping=True, hide_parameters=True)
-        self._reading = self._engine.execution_options(**{_READING: True})
+        of_one_moment = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}  # which SQLite has by itself
+        self._reading = self._engine.execution_options(**{_READING: True}, **of_one_moment)
         _forget_connections_after_fork(self._engine)
 
     @property
@@ -106,8 +107,7 @@ class Registry:
         """Take over all rows of another registry, as they are at one moment; both have the newest form, and this one has no rows. Error:
         ``disk_full``.
         """
-        whole = other._reading if other.is_sqlite else other._engine.execution_options(isolation_level="REPEATABLE READ")
-        with _full_disk_is_ours(), whole.connect() as old, self._engine.begin() as new:
+        with _full_disk_is_ours(), other._reading.connect() as old, self._engine.begin() as new:
             self._take_turns(new)
             for table in Base.metadata.sorted_tables:
                 for rows in old.execution_options(yield_per=_ROWS).execute(select(table)).mappings().partitions():

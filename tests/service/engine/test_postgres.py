@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import create_engine, event, select, text
 from sqlalchemy.exc import DatabaseError
 
 from backend.api.numbers import collectors
@@ -20,7 +20,7 @@ from backend.backup.restore import restore_backup
 from backend.domain import BoxState
 from backend.errors import ServiceError
 from backend.registry.database import Registry
-from backend.registry.models import Base
+from backend.registry.models import Base, Port
 from tests.service.engine.support import Site, make_database, rows_of, runs_in
 from tests.support.monitor_page import sql_of_the_page
 from tests.support.postgres import running_postgres
@@ -62,6 +62,19 @@ def test_the_migrations_end_in_the_form_that_the_models_say(address: str):
     assert registry.revision() == registry.newest_revision()
     with registry.reading() as session:
         assert compare_metadata(MigrationContext.configure(session.connection()), Base.metadata) == []
+    registry.close()
+
+
+def test_a_reader_sees_one_moment(address: str):
+    registry = Registry(address)
+    registry.migrate()
+    with registry.reading() as reader:
+        assert reader.scalars(select(Port.port)).all() == []
+        with registry.session() as writer:
+            writer.add(Port(port=21000, server_id="a"))
+        assert reader.scalars(select(Port.port)).all() == []
+    with registry.reading() as reader:
+        assert reader.scalars(select(Port.port)).all() == [21000]
     registry.close()
 
 
