@@ -28,7 +28,7 @@ from backend.settings import Settings
 from backend.wishes import portpool
 
 _KIND_AND_STATE: Final = ("kind", "state")
-TROUBLES: Final = ("box_ill", "disk_low", "group_changed", "port_taken", "server_too_large")
+TROUBLES: Final = ("box_ill", "database_lost", "disk_low", "group_changed", "port_taken", "server_too_large")
 """Reasons that are always told, with 0 where no server has them, so that a rule finds them before their first day."""
 
 
