@@ -42,12 +42,10 @@ class UnixConnection(http.client.HTTPConnection):
 class Client:
     """One kept connection, as MLflow's own client has; a request's time is until its whole answer is read."""
 
-    def __init__(
-        self, port: int, prefix: str, auth: tuple[str, str] | None = None, *, unix: Path | None = None, host: str = LOOPBACK
-    ) -> None:
-        self._connection = UnixConnection(unix, port) if unix else http.client.HTTPConnection(host, port, timeout=300)
+    def __init__(self, port: int, prefix: str, auth: tuple[str, str] | None = None, unix: Path | None = None) -> None:
+        self._connection = UnixConnection(unix, port) if unix else http.client.HTTPConnection(LOOPBACK, port, timeout=300)
         self._prefix = prefix
-        self.host, self.port = host, port
+        self.port = port
         self.headers = {"Content-Type": "application/json"}
         if auth:
             self.headers["Authorization"] = "Basic " + b64encode(":".join(auth).encode()).decode()
