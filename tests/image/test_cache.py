@@ -301,6 +301,25 @@ def test_a_number_that_another_process_has_now_is_not_the_holder(tmp_path: Path)
     assert not lease_file.is_over(file)
 
 
+HOLDS = """
+import os, signal, sys
+from pathlib import Path
+from mlwf.transfer.lease_file import hold
+
+with hold(Path(sys.argv[1])):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_holder_that_nobody_has_asked_after_yet(tmp_path: Path) -> None:
+    """A batch system kills a job with all its parents, and who inherits its processes may take a while to ask how they ended."""
+    file = tmp_path / "lease"
+    with subprocess.Popen([sys.executable, "-c", HOLDS, file]) as holder:
+        os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
+        assert file.exists()
+        assert lease_file.is_over(file)
+
+
 @pytest.mark.parametrize("text", [json.dumps({"host": "node-17", "pid": 1, "started": 1}), "", "{", "[]"])
 def test_a_holder_elsewhere_is_believed_until_it_is_silent_for_minutes(tmp_path: Path, text: str) -> None:
     file = tmp_path / "lease"

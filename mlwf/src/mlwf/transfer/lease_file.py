@@ -174,9 +174,11 @@ def server_time(folder: Path) -> float:
 
 
 def _started(pid: int) -> int:
-    """When the process started, in the kernel's ticks; 0 when there is none."""
+    """When the process started, in the kernel's ticks; 0 when there is none, or only its exit status is left, which nobody asked for."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        # The name, in parentheses, may hold anything; the fields after the last parenthesis are plain.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return 0 if fields[0] in "ZX" else int(fields[19])
     except (OSError, ValueError, IndexError):
         return 0
 
