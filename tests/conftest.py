@@ -20,11 +20,13 @@ expect.set_options(timeout=30_000)  # the page polls every two seconds, and this
 
 
 def pytest_configure() -> None:
-    """What a shell starts in the background ignores Ctrl-C, and so would everything that the tests start and interrupt. Where tests run in
-    several processes (pytest-xdist), none draws a port that another has drawn and not bound yet.
+    """What a shell starts in the background ignores Ctrl-C, and what nohup starts a lost terminal: so would all that the tests start and
+    end by those. Where tests run in several processes (pytest-xdist), none draws a port that another has drawn and not bound yet.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda _number, _frame: None)  # goes on being ignored here, and is as usual in what is started
     worker = os.environ.get("PYTEST_XDIST_WORKER")  # gw0, gw1, …
     if worker:
         workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
