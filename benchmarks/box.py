@@ -4,7 +4,8 @@ Every round measures each thing once, ours and MLflow's own in turn, so that a b
 of the rounds and the spread. Needs nginx, and the environment of `make envs`.
 
 With `--runtime docker` the box is a server's two containers, made by a service: calls and the wake (its start and its memory are
-`benchmarks.service` and `benchmarks.containers`). Needs root and Docker (`bin/setup heavy`).
+`benchmarks.service` and `benchmarks.containers`). As docs/howto/docker.md has it: a daemon without port proxies, servers on an address of
+the host that is not its loopback. Needs root and Docker (`bin/setup heavy`).
 """
 
 import argparse
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,9 +31,9 @@ from mlwf.secret import Secret
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.servers import BCRYPT_COST, SEARCH, Client, alone, default_server, new_box, pss_megabytes, scratch
-from demo.ports import LOOPBACK
+from demo.containers import BRIDGE, address_of
 from tests.support.box import MLFLOW_VERSION, environment, until
-from tests.support.docker import running_docker
+from tests.support.docker import own_docker
 from tests.support.runtimes import service_on
 from tests.support.s3 import start_s3_store
 
@@ -119,7 +120,7 @@ def measure_logging(place: Path, measured: Measured) -> None:
 
 def compare_calls(measured: Measured, bare: Client, through: Client, home: Path) -> None:
     """`through`: the box, awake, whose folder is `home`."""
-    past = Client(through.port, "/mlflow", unix=home / "run" / "mlflow.sock")
+    past = Client(through.port, "/mlflow", unix=home / "run" / "mlflow.sock", host=through.host)
     sides = {side: logging_calls(client) for side, client in {"alone": bare, "box": through, "socket": past}.items()}
     for call in ("log_metric", "log_batch"):
         times: dict[str, list[float]] = {side: [] for side in sides}
@@ -136,7 +137,7 @@ def measure_containers(place: Path, measured: Measured, *, client: Client, home:
     client.first_answer()
     with scratch() as folder, alone(place, folder) as bare:
         compare_calls(measured, bare, client, home)
-    health = f"http://{LOOPBACK}:{client.port}/mlflow/-/health"
+    health = f"http://{client.host}:{client.port}/mlflow/-/health"
     until(lambda: requests.get(health, timeout=60).json()["state"] == "asleep", what="sleep")
     client.close()
     measured.add("box: wake to first answer, s", client.seconds(*SEARCH))
@@ -150,12 +151,17 @@ def parts_of(runtime: str) -> Iterator[list[Callable[[Path, Measured], None]]]:
         return
     store, login = start_s3_store(), ("alice", "a right password")
     try:
-        with running_docker() as docker, service_on(docker, store, idle_seconds=5) as live, live.client() as service:
+        os.environ["DOCKERD_OPTIONS"] = "--userland-proxy=false"
+        with ExitStack() as stack:
+            docker = stack.enter_context(own_docker())
+            address = address_of(docker.run(*BRIDGE))
+            live = stack.enter_context(service_on(docker, store, idle_seconds=5, listen_address=address, inside_host=address))
+            service = stack.enter_context(live.client())
             keys = {"access_key_id": store.owner.access_key, "secret_access_key": Secret(store.owner.secret_key)}
             service.wait(service.create(group="root", env_name="box", bucket=store.make_bucket(), **keys))  # type: ignore[arg-type]
             service.wait(service.set_users("root", "box", [User(login[0], Secret(login[1]))]))
             server = service.server("root", "box")
-            box = {"client": Client(server.port, "/mlflow", login), "home": live.state / "servers" / server.id}
+            box = {"client": Client(server.port, "/mlflow", login, host=address), "home": live.state / "servers" / server.id}
             yield [measure_default, partial(measure_containers, **box)]
     finally:
         store.remove()

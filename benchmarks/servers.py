@@ -29,8 +29,8 @@ SEARCH = ("/api/2.0/mlflow/experiments/search", {"max_results": 1})
 class UnixConnection(http.client.HTTPConnection):
     """HTTP on a Unix socket, with the Host header of a TCP port."""
 
-    def __init__(self, path: Path, port: int) -> None:
-        super().__init__(LOOPBACK, port, timeout=300)
+    def __init__(self, path: Path, host: str, port: int) -> None:
+        super().__init__(host, port, timeout=300)
         self._path = path
 
     def connect(self) -> None:
@@ -42,10 +42,12 @@ class UnixConnection(http.client.HTTPConnection):
 class Client:
     """One kept connection, as MLflow's own client has; a request's time is until its whole answer is read."""
 
-    def __init__(self, port: int, prefix: str, auth: tuple[str, str] | None = None, unix: Path | None = None) -> None:
-        self._connection = UnixConnection(unix, port) if unix else http.client.HTTPConnection(LOOPBACK, port, timeout=300)
+    def __init__(
+        self, port: int, prefix: str, auth: tuple[str, str] | None = None, *, unix: Path | None = None, host: str = LOOPBACK
+    ) -> None:
+        self._connection = UnixConnection(unix, host, port) if unix else http.client.HTTPConnection(host, port, timeout=300)
         self._prefix = prefix
-        self.port = port
+        self.host, self.port = host, port
         self.headers = {"Content-Type": "application/json"}
         if auth:
             self.headers["Authorization"] = "Basic " + b64encode(":".join(auth).encode()).decode()
