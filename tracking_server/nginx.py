@@ -18,8 +18,9 @@ BODY_MEGABYTES = 64
 # comes. So many at once, of clients that were let in: 2 GB in all. A batch has 10 kB to 1 MB (MLflow takes no larger one of metrics).
 BATCHES, LARGE_BODIES = 1024, 16
 KEEP_SECONDS = 1  # a connection to MLflow is kept so long for the next request: long enough for a job's stream of metrics
-_REFUSED = r"^/mlflow/(?:ajax-)?api/[0-9.]+/(?:mlflow/)?(?:assistant|jobs)(?:/|$)"
-_REFUSED_BUT_JOBS = _REFUSED.replace("|jobs", "")
+_ASSISTANT = r"^/mlflow/(?:ajax-)?api/[0-9.]+/(?:mlflow/)?assistant(?:/|$)"
+_STARTS_JOBS = r"(?:mlflow/)?(?:prompt-optimization/)?jobs|mlflow/(?:scorer|genai/evaluate|issues)/invoke"
+_JOBS = rf"^/mlflow/(?:ajax-)?api/[0-9.]+/(?:{_STARTS_JOBS})(?:/|$)"
 _GATEWAY = r"^/mlflow/(?:gateway|(?:ajax-)?api/[0-9.]+/mlflow/gateway|(?:ajax-)?api/[0-9.]+/mlflow/gateway-proxy)(?:/|$)"
 _ARTIFACT = r"^/mlflow/(?:ajax-)?api/2\.0/mlflow-artifacts/artifacts/."  # below no prefix in MLflow, but for DELETE, an ordinary route
 
@@ -251,7 +252,8 @@ def nginx_text(settings: Settings, *, user: str | None) -> str:
     """The whole configuration. `user`: the account of the workers, said only where the master is root."""
     bounded = BOUNDED.format(batches=BATCHES, large=LARGE_BODIES)
     rules = [
-        _refusing(_REFUSED_BUT_JOBS if settings.genai_jobs else _REFUSED),
+        _refusing(_ASSISTANT),
+        *([] if settings.genai_jobs else [_refusing(_JOBS)]),
         OPEN_GATEWAY.format(bounded=bounded) if settings.allow_gateway else _refusing(_GATEWAY),
     ]
     return _TEMPLATE.format(

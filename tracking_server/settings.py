@@ -194,7 +194,8 @@ TABLE = (
         "genai_jobs",
         False,
         _boolean,
-        "run MLflow's server-side GenAI jobs (scorers, evaluation, issue detection), `workers` at once, and let `/jobs` routes through",
+        "run MLflow's server-side GenAI jobs (scorers, evaluation, issue detection), `workers` at once, and let through the routes that "
+        "start and show them",
     ),
     Setting("allow_gateway", False, _boolean, "let `/gateway` routes through"),
     Setting("gateway_private", False, _boolean, "let the gateway ask models at private addresses and without TLS, too"),

@@ -101,10 +101,10 @@ def test_what_changes_the_nginx_text() -> None:
     assert "/mlflow/(?:gateway|" not in with_gateway
     assert "location ^~ /mlflow/gateway/" in with_gateway
     assert "user root;\n" in with_gateway
-    assert "(?:assistant|jobs)" in usual
     with_jobs = nginx_text(settings(genai_jobs=True), user=None)
-    assert "jobs" not in with_jobs
-    assert "(?:assistant)" in with_jobs
+    for word, here in (("jobs", False), ("invoke", False), ("assistant", True)):
+        assert word in usual
+        assert (word in with_jobs) is here
 
 
 MOUNTS = r"""proc /proc proc rw 0 0
