@@ -43,7 +43,7 @@ lint:                ## ruff, mypy, shellcheck
 	.venv/bin/mypy
 	shellcheck $(SHELL_FILES)
 
-bench:               ## the measurements of docs/explanation/benchmarks.md, for a quiet machine (ROUNDS=10)
+bench:               ## most measurements of docs/explanation/benchmarks.md, for a quiet machine (ROUNDS=10)
 	@bin/setup test
 	@$(MAKE) --no-print-directory envs
 	.venv/bin/python -m benchmarks.box --rounds $(ROUNDS)
@@ -51,6 +51,7 @@ bench:               ## the measurements of docs/explanation/benchmarks.md, for 
 	.venv/bin/python -m benchmarks.service --rounds $(ROUNDS)
 	.venv/bin/python -m benchmarks.export --rounds $(ROUNDS)
 	.venv/bin/python -m benchmarks.metrics
+	.venv/bin/python -m benchmarks.looks --servers 300 --rounds $(ROUNDS)
 	@bin/setup heavy
 	.venv/bin/python -m benchmarks.export --rounds $(ROUNDS) --arms mlwf --store ceph --models float32 text small
 	.venv/bin/python -m benchmarks.console --rounds $(ROUNDS)

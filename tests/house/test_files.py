@@ -75,3 +75,11 @@ def test_make_alone_lists_every_target() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     listed = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert targets == set(re.findall(r"make ([a-z-]+)", listed))
+
+
+def test_the_headings_of_the_benchmarks_page_are_what_make_bench_runs() -> None:
+    page = (ROOT / "docs" / "explanation" / "benchmarks.md").read_text()
+    quoted = set(re.findall(r"^##.*`python -m (benchmarks\.[a-z]+)", page, re.MULTILINE))
+    assert "benchmarks.box" in quoted
+    recipe = (ROOT / "Makefile").read_text().split("\nbench:", 1)[1].split("\n\n", 1)[0]
+    assert quoted <= set(re.findall(r"python -m (benchmarks\.[a-z]+)", recipe))
