@@ -48,16 +48,22 @@ class RequestLog:
             return
         # Each request is a task of its own: whoever reports a failure of it, uvicorn itself included, still has the id.
         _REQUEST.set(dict(scope["headers"]).get(_HEADER, b"").decode("latin-1"))
-        began, status = time.monotonic(), 0
+        began, status, ended = time.monotonic(), 0, False
 
         async def noting(message: Message) -> None:
-            nonlocal status
+            nonlocal status, ended
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
+            ended = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         try:
             await self._app(scope, receive, noting)
+        except Exception:
+            if not ended:
+                raise
+            # uvicorn would end the connection, on which nginx may have sent the next request: that would fail, too.
+            _log.exception("MLflow failed, after its answer")
         finally:
             _say(scope, status, time.monotonic() - began)
 
