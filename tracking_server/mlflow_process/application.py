@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tracking_server.mlflow_process import checks, compressed, differences, downloads, failures, flask_bridge, jobs, request_log
+from tracking_server.mlflow_process import checks, compressed, differences, downloads, failures, flask_bridge, jobs, outwards, request_log
 from tracking_server.mlflow_process.locations import Locations
 from tracking_server.mlflow_process.plan import Plan
 from tracking_server.mlflow_process.request_log import RequestLog
@@ -16,6 +16,7 @@ def application(plan: Plan, mailbox: jobs.Mailbox | None = None) -> Any:
     from mlflow.server import app as wsgi  # type: ignore[import-not-found]
     from mlflow.server.fastapi_app import app as asgi  # type: ignore[import-not-found]
 
+    outwards.install(plan.settings)
     differences.level()
     if mailbox is not None:
         differences.mount_what_jobs_need(asgi)

@@ -1,4 +1,4 @@
-"""What MLflow would answer with a bare 500: a full disk, an object store that refuses or is gone, what we refuse to unpack."""
+"""What MLflow would answer with a bare 500: a full disk, an object store that refuses or is gone, what we refuse to do."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from tracking_server.mlflow_process.compressed import UnpackError
+from tracking_server.mlflow_process.outwards import AddressError
 from tracking_server.mlflow_process.spool import NO_ROOM, NoRoomError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _GONE = ("404", "NoSuchKey", "NotFound")
 _DENIED = ("403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "401", "NoSuchBucket")
-
 Answer = tuple[int, dict[str, str]]
+_UNFORESEEN = "MLflow failed at this: its log on the server says why, at this answer's X-Request-Id. Ask the server's administrator."
+_LAST: Answer = (500, {"error_code": "INTERNAL_ERROR", "message": _UNFORESEEN})
 
 
 def explain(error: BaseException) -> Answer | None:
@@ -24,6 +26,13 @@ def explain(error: BaseException) -> Answer | None:
         return 507, {"error_code": "RESOURCE_EXHAUSTED", "message": message}
     if isinstance(error, UnpackError):
         return error.status, {"error_code": "INVALID_PARAMETER_VALUE", "message": str(error)}
+    refused = next((each for each in _with_causes(error) if isinstance(each, AddressError)), None)
+    if refused is not None:
+        return 400, {"error_code": "INVALID_PARAMETER_VALUE", "message": str(refused)}
+    return _store_failure(error)
+
+
+def _store_failure(error: BaseException) -> Answer | None:
     code = _store_code(error)
     if code is None:
         return None
@@ -39,18 +48,23 @@ def explain(error: BaseException) -> Answer | None:
     return 503, {"error_code": "TEMPORARILY_UNAVAILABLE", "message": message}
 
 
-def _store_code(error: BaseException | None) -> str | None:
+def _store_code(error: BaseException) -> str | None:
     """The object store's error code, also of an error that wraps one; "" for no connection; None when it is no such error."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
 
     ours = False
-    while error is not None:
-        if isinstance(error, ClientError):
-            return str(error.response.get("Error", {}).get("Code", ""))
-        ours = ours or isinstance(error, (Boto3Error, BotoCoreError))
-        error = error.__cause__ or error.__context__
+    for each in _with_causes(error):
+        if isinstance(each, ClientError):
+            return str(each.response.get("Error", {}).get("Code", ""))
+        ours = ours or isinstance(each, (Boto3Error, BotoCoreError))
     return "" if ours else None
+
+
+def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def install(asgi: Any, wsgi: Any) -> None:
@@ -72,7 +86,16 @@ def install(asgi: Any, wsgi: Any) -> None:
             raise error
         return jsonify(found[1]), found[0]
 
+    async def asgi_last_answer(_request: Any, error: Exception) -> Any:
+        status, document = explain(error) or _LAST
+        return JSONResponse(status_code=status, content=document)
+
+    def wsgi_last_answer(_error: Exception) -> Any:
+        return jsonify(_LAST[1]), _LAST[0]
+
     _tell_of_the_store_when_listing()
+    asgi.add_exception_handler(Exception, asgi_last_answer)
+    wsgi.register_error_handler(500, wsgi_last_answer)
     for kind in (OSError, NoRoomError, UnpackError, Boto3Error, BotoCoreError, ClientError):
         asgi.add_exception_handler(kind, asgi_answer)
         wsgi.register_error_handler(kind, wsgi_answer)
