@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.box.parts import LEAST
-from tests.support.box import Box, until
+from tests.support.box import MLFLOW_VERSION, OLDEST_VERSION, Box, environment, until
 from tests.support.s3 import S3Store
 from tracking_server.mlflow_process.outwards import Store, is_public
 from tracking_server.settings import from_mapping
@@ -151,13 +151,14 @@ print(json.dumps({name: refused(way) for name, way in WAYS.items()}))
 """
 
 
+@pytest.mark.parametrize("version", [MLFLOW_VERSION, OLDEST_VERSION])
 @pytest.mark.parametrize(
     ("settings", "bounded"),
     [({"allow_gateway": True}, True), ({"allow_gateway": True, "gateway_private": True}, False), ({"allow_gateway": False}, False)],
 )
-def test_no_way_out_is_forgotten(box_environment: Path, settings: dict[str, Any], *, bounded: bool) -> None:
+def test_no_way_out_is_forgotten(version: str, settings: dict[str, Any], *, bounded: bool) -> None:
     with listener() as (port, heard):
-        argv = [box_environment / "bin" / "python", "-P", "-c", WAYS, str(port), json.dumps(LEAST | settings)]
+        argv: list[str | Path] = [environment(version) / "bin" / "python", "-P", "-c", WAYS, str(port), json.dumps(LEAST | settings)]
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120, cwd="/tmp")
         assert done.returncode == 0, done.stderr
         refused = json.loads(done.stdout)
