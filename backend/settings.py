@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from mlwf.address import as_browsers_write
+
 from backend.domain import SizeClass
 from backend.log import FORMATS
 
@@ -58,7 +60,9 @@ def _row(
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All settings, in force for one run of the service. What depends on other settings or on the host is filled in here."""
+    """All settings, in force for one run of the service. What depends on other settings or on the host is filled in here, and hosts that
+    clients name are in lower case, as they name them.
+    """
 
     # where the service lives
     state_dir: Path = _row(
@@ -210,6 +214,10 @@ class Settings:
         ):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
+        object.__setattr__(self, "inside_host", self.inside_host.lower())
+        for name in ("portal_url", "console_url"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, as_browsers_write(getattr(self, name)))
 
     def __repr__(self) -> str:
         return f"Settings(state_dir={str(self.state_dir)!r})"  # database_url may hold a password

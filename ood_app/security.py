@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from flask import Flask, Request, Response, request
 from flask.sessions import SecureCookieSessionInterface
 from flask_wtf.csrf import CSRFError, CSRFProtect  # type: ignore[import-untyped]  # it ships no types
+from mlwf.address import origin_of
 
 from ood_app.problems import Problem
 from ood_app.settings import Settings
@@ -88,14 +89,9 @@ def _check_origin(request: Request, portal_url: str) -> None:
     origin = request.headers.get("Origin")
     if origin is None and site is None:
         raise foreign("?")
-    expected = _origin(portal_url) if portal_url else _origin(request.host_url)
+    expected = origin_of(portal_url or request.host_url)
     if origin is not None and origin != expected:
         raise foreign(origin)
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _is_loopback(host: str) -> bool:

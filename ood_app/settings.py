@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
+from mlwf.address import as_browsers_write, split_url
 from mlwf.errors import MlwfError
 from mlwf.wire.connection import DEFAULT_ADDRESS, Connection, connection
 
@@ -41,10 +41,10 @@ def _seconds(value: str) -> float:
 
 
 def _web_address(value: str) -> str:
-    parts = urlsplit(value.strip())
+    parts = split_url(value.strip())
     if value.strip() and (parts.scheme not in {"http", "https"} or not parts.netloc):
         raise ValueError("write an address such as https://portal.example.org")
-    return value.strip().rstrip("/")
+    return as_browsers_write(value.strip()).rstrip("/")
 
 
 def _link(value: str) -> str:

@@ -266,7 +266,10 @@ def nginx_text(settings: Settings, *, user: str | None) -> str:
         auth=AUTH,
         log=LOG,
         maps=MAPS,
-        origins=ORIGINS.format(pages="\n        ".join(f'"{page}" $http_origin;' for page in settings.pages)),
+        origins=ORIGINS.format(
+            hosts="\n        ".join(f'"{host}" {host};' for host in settings.public_hosts),
+            pages="\n        ".join(f'"{page}" $http_origin;' for page in settings.pages),
+        ),
         sign_in=SIGN_IN,
         bodiless=BODILESS,
         bounded=bounded,

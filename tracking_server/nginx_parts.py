@@ -30,7 +30,7 @@ TO_GUARD = """\
 TO_MLFLOW = """\
             rewrite ^ $uri break;
             proxy_pass http://mlflow;
-            proxy_set_header Host $http_host;
+            proxy_set_header Host $aihub_host;
             proxy_set_header Origin $aihub_origin;
             proxy_set_header Connection "";
             proxy_set_header Authorization "";
@@ -81,7 +81,12 @@ LOG = """\
                    '$body_bytes_sent $request_time $aihub_request_id';"""
 
 # MLflow gives every page of the visitor's own host, whoever's it is, leave to read with the visitor's login: it hears of our pages only.
+# And it compares hosts letter by letter; to a map, as to everybody else, a capital in a host's name means nothing.
 ORIGINS = """\
+    map $http_host $aihub_host {{
+        default $http_host;
+        {hosts}
+    }}
     map $http_origin $aihub_origin {{
         default "";
         {pages}

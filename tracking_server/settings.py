@@ -75,12 +75,19 @@ def _matching(pattern: re.Pattern[str], expected: str) -> Callable[[object], obj
 
 
 def _list_of(pattern: re.Pattern[str], expected: str, *, least: int) -> Callable[[object], object]:
+    """Of hosts or origins. Each is kept as clients send it in `Host` and `Origin`, which are compared letter by letter."""
+
     def check(value: object) -> object:
         if not isinstance(value, list) or len(value) < least or not all(isinstance(x, str) and pattern.fullmatch(x) for x in value):
             raise ValueError(expected)
-        return tuple(value)
+        return tuple(dict.fromkeys(map(_as_sent, value)))
 
     return check
+
+
+def _as_sent(host_or_origin: str) -> str:
+    lower = host_or_origin.lower()
+    return lower.removesuffix(":443" if lower.startswith("https://") else ":80") if "//" in lower else lower
 
 
 def _optional(check: Callable[[object], object]) -> Callable[[object], object]:
@@ -155,7 +162,7 @@ TABLE = (
         "public_hosts",
         REQUIRED,
         _list_of(_HOST, "a list with at least one HOST[:PORT]", least=1),
-        "list of `HOST[:PORT]` by which clients reach it (MLflow's Host check)",
+        "list of `HOST[:PORT]` by which clients reach it (MLflow's Host check), with or without capitals",
     ),
     Setting(
         "origins",

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+from mlwf.address import origin_of
 from mlwf.secret import Secret
 
 from backend import sizes
@@ -66,9 +67,10 @@ def _settings(server: Server, settings: Settings, storage: Storage) -> dict[str,
         "mlflow_version": server.mlflow_version,
         # in a container: all addresses of its own network, of which one port is published on listen_address
         "listen": f"{_bracketed(settings.listen_address) if server.uid is None else EVERY_ADDRESS}:{server.port}",
-        "public_hosts": [f"{server.host}:{server.port}", *([portal.netloc] if portal else [])],
-        "origins": [_origin(settings.portal_url)] if settings.portal_url else [],
-        "sign_in_origins": sorted({_origin(url) for url in (settings.portal_url, settings.console_url) if url}) if portal else [],
+        # a server keeps its host's name for life, as it was written once; clients send it in lower case
+        "public_hosts": [f"{server.host.lower()}:{server.port}", *([portal.netloc] if portal else [])],
+        "origins": [origin_of(settings.portal_url)] if settings.portal_url else [],
+        "sign_in_origins": sorted({origin_of(url) for url in (settings.portal_url, settings.console_url) if url}) if portal else [],
         "console_url": settings.console_url,
         "session_seconds": settings.session_hours * 3600,
         "bucket": storage.bucket,
@@ -93,11 +95,6 @@ def _tokens(server: Server) -> tuple[BoxToken, ...]:
     found = (token for token in server.tokens if token.revoked_at is None)
     ordered = sorted(found, key=lambda token: token.id)
     return tuple(BoxToken(id=each.id, sha256=each.sha256, user=each.user, expires=each.expires_at.timestamp()) for each in ordered)
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _bracketed(address: str) -> str:

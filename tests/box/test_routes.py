@@ -1,5 +1,6 @@
 """What the box lets through to MLflow, and MLflow's own checks behind it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from tests.support.box import Box
 from tests.support.s3 import S3Store
 
 pytestmark = pytest.mark.box
+MakeBox = Callable[..., Box]
 
 
 def spelled(box: Box, path: str, method: str = "GET", **options: object) -> requests.Response:
@@ -75,6 +77,19 @@ def test_the_root_leads_to_mlflow(box: Box) -> None:
 
 def test_a_stranger_host_is_refused_by_mlflow(box: Box) -> None:
     assert box.request("GET", "/", headers={"Host": "evil.example"}).status_code == 403
+
+
+def test_a_hosts_name_means_the_same_with_and_without_capitals(own_box: MakeBox) -> None:
+    """`requests` and browsers send it in lower case, whatever was typed; curl as it was typed."""
+    box = own_box(idle_seconds=0)
+    box.write_settings(public_hosts=[f"MLFlow01.Example.org:{box.port}"])
+    box.start()
+    for host in ("mlflow01.example.org", "MLFlow01.Example.org", "MLFLOW01.example.org"):
+        named = {"Host": f"{host}:{box.port}"}
+        assert box.request("GET", "/api/2.0/mlflow/experiments/get?experiment_id=0", headers=named).status_code == 200, host
+    own = {"Host": f"mlflow01.example.org:{box.port}", "Origin": f"http://mlflow01.example.org:{box.port}"}
+    assert box.request("POST", "/api/2.0/mlflow/experiments/search", json={"max_results": 1}, headers=own).status_code == 200
+    assert box.request("GET", "/", headers={"Host": f"mlflow02.example.org:{box.port}"}).status_code == 403
 
 
 def test_big_requests_are_413_except_artifacts(box: Box) -> None:

@@ -67,6 +67,17 @@ def test_a_wrong_setting_is_named(changes: dict[str, Any], complaint: str) -> No
         settings(**changes)
 
 
+def test_hosts_and_origins_are_those_that_clients_send() -> None:
+    found = settings(
+        public_hosts=["MLFlow01.Example.org:21000", "mlflow01.example.org:21000"],
+        origins=["https://Portal.example.org:443", "http://[::1]:80", "http://Portal.example.org:443"],
+        sign_in_origins=["https://Console.example.org:8443"],
+    )
+    assert found.public_hosts == ("mlflow01.example.org:21000",)
+    assert found.origins == ("https://portal.example.org", "http://[::1]", "http://portal.example.org:443")
+    assert found.sign_in_origins == ("https://console.example.org:8443",)
+
+
 def test_a_missing_setting_and_broken_json_are_named() -> None:
     with pytest.raises(SettingsError, match="lacks 'server_id'"):
         parse("{}")

@@ -73,13 +73,14 @@ def test_a_request_that_says_nothing_of_its_origin_is_refused(caller: Caller) ->
     assert (answer.status_code, answer.get_json()["code"]) == (403, "foreign_page")
 
 
-def test_behind_a_portal_only_its_origin_counts(service: FakeService) -> None:
+@pytest.mark.parametrize("portal", ["https://portal.example.org", "https://Portal.Example.org", "https://portal.example.org:443/"])
+def test_behind_a_portal_only_its_origin_counts(service: FakeService, portal: str) -> None:
     app = create_app(
         load(
             {
                 "MLWF_SERVICE": f"unix://{service.socket}",
                 "SECRET_KEY_BASE": "k",
-                "AIHUB_CONSOLE_PORTAL_URL": "https://portal.example.org",
+                "AIHUB_CONSOLE_PORTAL_URL": portal,
             }
         )
     )

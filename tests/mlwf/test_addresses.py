@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mlwf.address import split_url, without_keys
+from mlwf.address import as_browsers_write, origin_of, split_url, without_keys
 from mlwf.errors import WrongUseError
 from mlwf.image.model.progress import Silence
 from mlwf.image.model.requirements import Policy, RefusedRequirementError, check_requirements
@@ -48,3 +48,18 @@ def test_an_export_from_an_unreadable_address(tmp_path: Path) -> None:
 def test_what_may_be_a_key_is_not_shown() -> None:
     for text in ("https://u:p@h/x?key=k#f", "https://u:p@h:PORT/x?key=k", "https://u:p@[::1/x?key=k"):
         assert without_keys(text) == "https://" + text.partition("@")[2].partition("?")[0]
+
+
+@pytest.mark.parametrize(
+    ("written", "as_browsers", "origin"),
+    [
+        ("HTTPS://Portal.Example.org:443/Pun/?a=B", "https://portal.example.org/Pun/?a=B", "https://portal.example.org"),
+        ("https://portal.example.org:0443", "https://portal.example.org", "https://portal.example.org"),
+        ("http://h:443/x", "http://h:443/x", "http://h:443"),
+        ("http://h:", "http://h", "http://h"),
+        ("http://[FE80::1]:80/", "http://[fe80::1]/", "http://[fe80::1]"),
+    ],
+)
+def test_as_browsers_name_it(written: str, as_browsers: str, origin: str) -> None:
+    assert (as_browsers_write(written), origin_of(written)) == (as_browsers, origin)
+    assert as_browsers_write(as_browsers) == as_browsers

@@ -33,6 +33,27 @@ def test_defaults_follow_the_state(tmp_path: Path) -> None:
     assert not settings.endpoint_url_fixed
 
 
+@pytest.mark.parametrize(
+    ("written", "in_force"),
+    [
+        ("HTTPS://Portal.Example.org", "https://portal.example.org"),
+        ("https://portal.example.org:443", "https://portal.example.org"),
+        ("http://[::1]:80", "http://[::1]"),
+        ("https://Portal.example.org:8443/Pun/x", "https://portal.example.org:8443/Pun/x"),
+        ("http://portal.example.org:443/", "http://portal.example.org:443/"),
+    ],
+)
+def test_portal_and_console_are_named_as_browsers_name_them(tmp_path: Path, written: str, in_force: str) -> None:
+    settings = load(write(tmp_path, f"portal_url: '{written}'\nconsole_url: '{written}'\n"))
+    assert (settings.portal_url, settings.console_url) == (in_force, in_force)
+
+
+def test_the_servers_host_is_named_as_clients_name_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(write(tmp_path, "inside_host: MLFlow01.Example.org\n")).inside_host == "mlflow01.example.org"
+    monkeypatch.setattr("socket.gethostname", lambda: "HPC-ML1")
+    assert load(write(tmp_path, "region: a\n")).inside_host == "hpc-ml1"
+
+
 def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
     assert load(write(tmp_path, "# nothing\n")) == Settings()
 

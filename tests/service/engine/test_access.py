@@ -63,6 +63,19 @@ def test_a_new_server_has_a_key_and_its_portal(site: Entered) -> None:
     assert site.config("settings.json")["session_seconds"] == 43200
 
 
+def test_a_server_that_was_made_with_capitals_in_its_hosts_name_is_known_to_clients_that_have_none(tmp_path: Path) -> None:
+    site = Site(tmp_path / "state", envs_dir=tmp_path / "envs", portal_url="https://Portal.example.org:443")
+    server = site.made()
+    with site.registry.session() as session:
+        session.get_one(Server, server.id).host = "MLFlow01.Example.org"  # as they were made once
+    site.reconciler().reconcile_all()
+    settings = site.settings_of(server)
+    assert settings["public_hosts"] == [f"mlflow01.example.org:{server.port}", "portal.example.org"]
+    assert settings["origins"] == settings["sign_in_origins"] == ["https://portal.example.org"]
+    assert site.one().host == "MLFlow01.Example.org", "its address stays as people have it"
+    site.registry.close()
+
+
 def test_a_kick_is_enough_for_a_token_to_come_and_go(site: Entered) -> None:
     """The looks are an hour apart here: only what was asked for makes the reconciler go."""
     stop = threading.Event()
