@@ -39,7 +39,9 @@ class Runtime(Protocol):
         """Stop it, give requests under way ``timeout`` seconds, then kill. All of it is gone at the end. Error: ``box_failed_to_stop``."""
 
     def observe(self, *, server_id: str, directory: Path, address: tuple[str, int]) -> Observation:
-        """What it is now. ``address`` is where its ``/mlflow/-/health`` is asked for. Never raises for a box that is ill."""
+        """What it is now. Its ``/mlflow/-/health`` is asked for where it listens; ``address``: where it would if it were started now, for
+        what is not known to listen elsewhere. Never raises for a box that is ill.
+        """
 
     def running(self) -> Sequence[str]:
         """Ids of all boxes of ours that this runtime runs, those that no row knows included."""

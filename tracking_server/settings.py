@@ -157,7 +157,7 @@ TABLE = (
         "the opaque id, 12 characters `[a-z0-9]`, a letter first",
     ),
     Setting("mlflow_version", REQUIRED, _matching(_VERSION, "a version such as 3.17.2"), "must equal the installed one"),
-    Setting("listen", REQUIRED, _listen, "`ADDRESS:PORT` that nginx binds"),
+    Setting("listen", REQUIRED, _listen, "`ADDRESS:PORT` that nginx binds from the guard's start on"),
     Setting(
         "public_hosts",
         REQUIRED,

@@ -93,7 +93,7 @@ class World:
             return session.get(Server, server_id)
 
     def address(self, server: Server) -> tuple[str, int]:
-        """Where the server's box listens."""
+        """Where the server's box listens that is started now; one that runs may listen where it was wished before."""
         return self.settings.listen_address, server.port
 
 

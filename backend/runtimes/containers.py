@@ -111,8 +111,8 @@ class ContainerRuntime:
             return seen if seen.state is not BoxState.SILENT else Observation(state=BoxState.SILENT, detail=str(error))
         # MLflow's container restarts by itself in an instant, while the gate keeps whoever waits
         down = [role for role in ROLES if role not in there or not (there[role].runs or (role == MLFLOW and there[role].restarts))]
-        if not down:
-            return ask(server_id, address)
+        if not down:  # another address is taken by new containers only
+            return ask(server_id, there[GATE].address or address)
         return Observation(state=BoxState.ABSENT, detail=self._why_down(there, down))
 
     def running(self) -> Sequence[str]:

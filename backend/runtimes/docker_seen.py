@@ -19,7 +19,9 @@ SERVER, ONCE, WRITES = f"{LABEL}.server", f"{LABEL}.once", f"{LABEL}.writes"
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """One container of ours, as a listing has it. ``state``: Docker's word (``running``, ``restarting``, ``exited``, …)."""
+    """One container of ours, as a listing has it. ``state``: Docker's word (``running``, ``restarting``, ``exited``, …). ``address``: where
+    it takes connections on the host now; None: nowhere.
+    """
 
     id: str
     name: str
@@ -28,6 +30,7 @@ class Container:
     digest: str
     state: str
     status: str
+    address: tuple[str, int] | None = None
 
     @property
     def runs(self) -> bool:
@@ -90,7 +93,14 @@ def _container(row: Mapping[str, Any], labels: Mapping[str, str]) -> Container:
         digest=labels.get(f"{LABEL}.digest", ""),
         state=str(row.get("State", "")),
         status=str(row.get("Status", "")),
+        address=_published(row),
     )
+
+
+def _published(row: Mapping[str, Any]) -> tuple[str, int] | None:
+    """One port of ours, which Docker lists for IPv4 and for IPv6 where it is all addresses'."""
+    found = [(str(each.get("IP") or ""), int(each["PublicPort"])) for each in row.get("Ports") or () if each.get("PublicPort")]
+    return min(found, key=lambda place: ":" in place[0], default=None)
 
 
 def _is_left(row: Mapping[str, Any]) -> bool:

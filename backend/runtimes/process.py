@@ -7,6 +7,7 @@ What runs is read from the locks and from ``/proc`` each time, so a service that
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -28,6 +29,7 @@ LOCK_SECONDS: Final = 30.0
 KILL_SECONDS: Final = 10.0
 LAST_MOMENT_SECONDS: Final = 2.0
 _POLL: Final = 0.02
+_LISTEN: Final = re.compile(r"^ *listen (?P<address>\S+):(?P<port>\d{1,5})\b", re.MULTILINE)
 _LOGS: Final = ("guard.out", "guard.log", "nginx-error.log", "mlflow.log")
 _TAIL_BYTES: Final = 65536
 _ENVIRONMENT: Final = frozenset({"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ"})
@@ -105,7 +107,7 @@ class ProcessRuntime:
         self._reap(server_id)
         if guard_pid(directory) is None:
             return Observation(state=BoxState.ABSENT, detail=_last_words(directory))
-        return ask(server_id, address)
+        return ask(server_id, _listens(directory, address))
 
     def running(self) -> Sequence[str]:
         """See the port."""
@@ -214,6 +216,15 @@ def _wait_until(condition: Callable[[], bool], seconds: float) -> bool:
             return False
         time.sleep(_POLL)
     return True
+
+
+def _listens(directory: Path, wished: tuple[str, int]) -> tuple[str, int]:
+    """Where a box that runs can be asked: it takes another address only when it starts. Before nginx has its configuration, as wished."""
+    try:
+        found = _LISTEN.search((directory / "run" / "nginx.conf").read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return wished
+    return (found["address"].strip("[]"), wished[1]) if found and int(found["port"]) == wished[1] else wished
 
 
 def _last_words(directory: Path) -> str | None:

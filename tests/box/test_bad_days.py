@@ -210,6 +210,41 @@ def test_settings_that_cannot_be_taken_leave_the_last_good_ones(own_box: MakeBox
     until(lambda: box.request("GET", "/api/3.0/mlflow/gateway/endpoints/list").status_code != 403, what="the gateway let through")
 
 
+def test_another_address_to_listen_on_waits_for_the_next_start_and_the_other_settings_do_not(own_box: MakeBox) -> None:
+    box = own_box(idle_seconds=0)
+    box.start()
+    box.write_settings(listen=f"127.0.0.2:{box.port}", allow_gateway=True)
+    written = (box.home / "config" / "settings.json").stat().st_mtime_ns
+    until(lambda: box.health()["config"]["settings.json"] == written, what="the settings taken over")
+    until(lambda: box.request("GET", "/api/3.0/mlflow/gateway/endpoints/list").status_code != 403, what="the gateway let through")
+    mlflow = box.mlflow_process().pid
+    box.write_settings(listen=f"127.0.0.3:{box.port}")
+    written = (box.home / "config" / "settings.json").stat().st_mtime_ns
+    until(lambda: box.health()["config"]["settings.json"] == written, what="the settings taken over again")
+    create_run(box)
+    assert box.mlflow_process().pid == mlflow, "nothing that it knows has changed"
+    assert [guard_log(box).count(f"127.0.0.{last}:{box.port} counts from its next start") for last in (2, 3)] == [1, 1]
+    assert f"listen 127.0.0.1:{box.port} " in (box.home / "run" / "nginx.conf").read_text(), "where it says that it listens"
+    box.stop()
+    box.spawn()
+    until(lambda: somebody_listens("127.0.0.3", box.port), what="the new address")
+    assert not somebody_listens("127.0.0.1", box.port)
+    assert f"listen 127.0.0.3:{box.port} " in (box.home / "run" / "nginx.conf").read_text()
+
+
+def somebody_listens(address: str, port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex((address, port)) == 0
+
+
+@pytest.mark.parametrize("name", ["server_id", "mlflow_version"])
+def test_what_makes_it_another_server_is_not_taken_over(own_box: MakeBox, name: str) -> None:
+    box = own_box(idle_seconds=0)
+    box.start()
+    box.write_settings(**{name: {"server_id": "x3v9x2m7q4ab", "mlflow_version": "3.0.0"}[name]})
+    until(lambda: f"{name} cannot change while the box runs" in guard_log(box), what="the complaint")
+
+
 def test_mlflow_that_never_starts_is_failed_and_comes_back_when_the_cause_is_gone(own_box: MakeBox) -> None:
     box = own_box(idle_seconds=0)
     keys = (box.home / "config" / "keys.json").read_text()

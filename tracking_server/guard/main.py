@@ -37,7 +37,7 @@ BACKLOG = 4096
 FILES = 16384
 PORT_SECONDS = 2.0
 _SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
-_FIXED = ("server_id", "mlflow_version", "listen")
+_FIXED = ("server_id", "mlflow_version")
 
 
 class CannotRunError(Exception):
@@ -63,6 +63,7 @@ class Guard:
             log=self.log,
         )
         self._settings = self._first_settings()
+        self._next_listen = self._settings.listen
         self._check_version()
         self._empty_folders()
         self._exit_status = 0
@@ -130,7 +131,8 @@ class Guard:
             raise CannotRunError(f"the server wants MLflow {wanted} and this environment has {installed}: start it with that version's")
 
     def _empty_folders(self) -> None:
-        """Of what a killed nginx left."""
+        """Of what a killed nginx left; and nobody is asked where the last one listened."""
+        Path(layout.NGINX_CONF).unlink(missing_ok=True)
         for entry in self._box.run.glob("nginx-*"):
             shutil.rmtree(entry)
 
@@ -191,7 +193,11 @@ class Guard:
         changed = [name for name in _FIXED if getattr(settings, name) != getattr(self._settings, name)]
         if changed:
             raise SettingsError(f"{changed[0]} cannot change while the box runs: stop it first")
-        return settings
+        listen = self._settings.listen
+        if settings.listen not in (listen, self._next_listen):
+            self.log(f"listen: {settings.listen} counts from its next start; until then it stays {listen}")
+        self._next_listen = settings.listen
+        return settings._replace(listen=listen)
 
     def _config_taken_over(self) -> dict[str, int | None]:
         """Whoever asks has often just replaced a file, and waits for it."""

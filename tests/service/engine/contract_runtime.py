@@ -124,6 +124,11 @@ class RuntimeContract:
         fresh.stop(server_id=server_id, directory=directory, timeout=20)
         assert list(bench.runtime.running()) == []
 
+    def test_a_box_that_runs_is_asked_where_it_listens_whatever_address_is_wished_since(self, bench: Bench):
+        server_id, directory, (_host, port) = bench.start()
+        seen = bench.runtime.observe(server_id=server_id, directory=directory, address=("127.0.0.2", port))
+        assert seen.state in {BoxState.ASLEEP, BoxState.WAKING, BoxState.AWAKE}, seen
+
     def test_boxes_do_not_meet(self, bench: Bench):
         first, second = bench.start(), bench.start()
         assert list(bench.runtime.running()) == sorted([first[0], second[0]])

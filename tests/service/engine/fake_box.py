@@ -116,6 +116,7 @@ try:
 except OSError:
     die(f"port {port} is taken")
 listener.listen()
+(BOX / "run" / "nginx.conf").write_text(f"http {{\n    server {{\n        listen {address}:{port} backlog=4096;\n    }}\n}}\n")
 out = os.open(BOX / "log" / "mlflow.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 child = subprocess.Popen(
     [sys.executable, "-c", "import time; time.sleep(600)"], process_group=0, pass_fds=[listener.fileno()], stdout=out, stderr=out
