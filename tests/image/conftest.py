@@ -2,14 +2,21 @@
 
 import io
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from mlwf.image.cache import Cache
+from mlwf.image.environment.lock import BasePlatform, Lock, make_lock
+from mlwf.image.model.package import read_package
+from mlwf.image.model.requirements import Policy
+from mlwf.image.process import Runner
 
 from tests.image.index import Index, Serving
 
+DEBIAN = BasePlatform("2.36", "amd64")
 MLMODEL = """\
 artifact_path: model
 flavors:
@@ -87,6 +94,25 @@ def file_of(folder: Path, content: str = "content", name: str = "made") -> Path:
     return made
 
 
+@dataclass
+class Locking:
+    """Makes locks for packages; everything that uv wrote and said is in `folder`."""
+
+    folder: Path
+    environ: Mapping[str, str]
+
+    def lock(
+        self, package: Path, policy: Policy | None = None, *, platform: BasePlatform = DEBIAN, offline: bool = False, **more: bool
+    ) -> Lock:
+        work = Path(tempfile.mkdtemp(dir=self.folder))
+        allowed = policy or Policy()
+        with (self.folder / "build.log").open("ab") as log:
+            return make_lock(
+                read_package(package, allowed), "3.11.7", platform, runner=Runner(self.environ, log), cache=self.folder / "uv", folder=work,
+                policy=allowed, offline=offline, **more,
+            )  # fmt: skip
+
+
 @pytest.fixture
 def cache(tmp_path: Path) -> Cache:
     return Cache.open({"MLWF_CACHE": str(tmp_path / "cache")})
@@ -118,3 +144,13 @@ def serve_index() -> Iterator[Callable[[Index], Index]]:
     yield serve
     for each in running:
         each.stop()
+
+
+@pytest.fixture
+def locking(tmp_path: Path) -> Callable[[Index], Locking]:
+    def make(index: Index, url: str = "") -> Locking:
+        folder = tmp_path / "locking"
+        folder.mkdir(exist_ok=True)
+        return Locking(folder, {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "UV_DEFAULT_INDEX": url or index.url})
+
+    return make

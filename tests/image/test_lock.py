@@ -3,53 +3,19 @@
 import base64
 import hashlib
 import sys
-import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from mlwf.errors import MlwfError
-from mlwf.image.environment.lock import BasePlatform, Lock, _packages, make_lock, torch_backend
-from mlwf.image.environment.uv_lock import read_uv_lock
-from mlwf.image.model.package import read_package
+from mlwf.image.environment.lock import BasePlatform, Lock, _packages, torch_backend
 from mlwf.image.model.requirements import Policy, Requirements
-from mlwf.image.process import Runner
 
+from tests.image.conftest import Locking
 from tests.image.index import Index
 
-DEBIAN = BasePlatform("2.36", "amd64")
 Serve = Callable[[Index], Index]
 MakeFolder = Callable[..., Path]
-
-
-@dataclass
-class Locking:
-    """Makes locks for packages; everything that uv wrote and said is in `folder`."""
-
-    folder: Path
-    environ: Mapping[str, str]
-
-    def lock(
-        self, package: Path, policy: Policy | None = None, *, platform: BasePlatform = DEBIAN, offline: bool = False, **more: bool
-    ) -> Lock:
-        work = Path(tempfile.mkdtemp(dir=self.folder))
-        allowed = policy or Policy()
-        with (self.folder / "build.log").open("ab") as log:
-            return make_lock(
-                read_package(package, allowed), "3.11.7", platform, runner=Runner(self.environ, log), cache=self.folder / "uv", folder=work,
-                policy=allowed, offline=offline, **more,
-            )  # fmt: skip
-
-
-@pytest.fixture
-def locking(tmp_path: Path) -> Callable[[Index], Locking]:
-    def make(index: Index, url: str = "") -> Locking:
-        folder = tmp_path / "locking"
-        folder.mkdir(exist_ok=True)
-        return Locking(folder, {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "UV_DEFAULT_INDEX": url or index.url})
-
-    return make
 
 
 def digest(index: Index, file: str) -> str:
@@ -131,60 +97,6 @@ def test_a_password_of_the_index_is_nowhere(serve_index: Serve, make_folder: Mak
         assert encoded not in text
 
 
-UV_LOCK = """\
-version = 1
-revision = 3
-requires-python = ">=3.11"
-
-[[package]]
-name = "below"
-version = "1.5"
-source = {{ {source} }}
-wheels = [{{ url = "{url}/below-1.5-py3-none-any.whl", hash = "sha256:{digest}" }}]
-
-[[package]]
-name = "project"
-version = "0.1.0"
-source = {{ virtual = "." }}
-dependencies = [{{ name = "below" }}]
-
-[package.metadata]
-requires-dist = [{{ name = "below" }}]
-"""
-PYPROJECT = '[project]\nname = "project"\nversion = "0.1.0"\nrequires-python = ">=3.11"\ndependencies = ["below"]\n'
-PYPI = 'registry = "https://pypi.org/simple"'
-
-
-def locked_package(make_folder: MakeFolder, source: str, name: str = "package") -> Path:
-    text = UV_LOCK.format(source=source, url="https://files.pythonhosted.org/packages", digest="ab" * 32)
-    return make_folder({"uv.lock": text, "pyproject.toml": PYPROJECT, "requirements.txt": "below==1.5"}, name=name)
-
-
-def test_a_uv_lock_is_honoured(make_folder: MakeFolder, locking: Callable[..., Locking]) -> None:
-    folder = locked_package(make_folder, PYPI)
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    lock = locking(Index(port=1)).lock(folder)  # nobody is there, and nobody is asked
-    assert [(each.name, each.version, each.hashes) for each in lock.packages] == [("below", "1.5", ("ab" * 32,))]
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
-
-
-@pytest.mark.parametrize(
-    ("source", "words"),
-    [
-        ('registry = "https://evil.example/simple"', "--allow-indexes"),
-        ('url = "https://evil.example/below-1.5-py3-none-any.whl"', "--allow-urls"),
-        ('git = "https://evil.example/below?rev=main#abc"', "a path or an address"),
-        ('path = "../../below-1.5-py3-none-any.whl"', "a path or an address"),
-        ('directory = "/etc"', "a path or an address"),
-        ('editable = "code"', "a path or an address"),
-    ],
-)
-def test_where_a_uv_lock_may_not_point_to(make_folder: MakeFolder, locking: Callable[..., Locking], source: str, words: str) -> None:
-    with pytest.raises(MlwfError) as caught:
-        locking(Index(port=1)).lock(locked_package(make_folder, source))
-    assert words in str(caught.value)
-
-
 @pytest.mark.parametrize(
     "rest", ["\r-e artifacts", "\n  -e artifacts", "\n-r more.txt", "\x0c-e x", " -e x", "\n--extra-index-url https://x"]
 )
@@ -197,14 +109,6 @@ def test_a_lock_holds_packages_and_nothing_else(rest: str) -> None:
     for place in ("cd", "ef"):
         with pytest.raises(MlwfError, match="it has no fixed version"):
             _packages(good.replace(place, place + rest))
-
-
-@pytest.mark.parametrize("name", ["x\\n-e /artifacts\\ny", "-e /artifacts #", "x\\r-r /etc/hostname\\ry", "x ; y"])
-def test_what_is_no_name_in_a_uv_lock_tells_no_version(make_folder: MakeFolder, name: str) -> None:
-    folder = locked_package(make_folder, PYPI)
-    text = (folder / "uv.lock").read_text()
-    (folder / "uv.lock").write_text(f'{text}[[package]]\nname = "{name}"\nversion = "1"\nsource = {{ {PYPI} }}\n')
-    assert read_uv_lock(folder / "uv.lock").pins == {"below": "1.5"}
 
 
 def test_nothing_of_the_folder_where_the_user_is(
@@ -221,50 +125,6 @@ def test_nothing_of_the_folder_where_the_user_is(
     lock = locking(serve_index(index)).lock(make_folder({"requirements.txt": "top==1.0"}))
     assert [each.name for each in lock.packages] == ["top"]
     assert not (tmp_path / "ran").exists()
-
-
-def test_a_uv_lock_of_something_else_only_tells_versions(
-    serve_index: Serve, make_folder: MakeFolder, locking: Callable[..., Locking]
-) -> None:
-    """MLflow copies the lock of whatever project the model was logged in."""
-    index = serve_index(Index().add("top", "1.0", requires=["below"]).add("below", "1.5").add("below", "2.0"))
-    folder = locked_package(make_folder, PYPI)
-    (folder / "requirements.txt").write_text("top==1.0")
-    lock = locking(index).lock(folder)
-    assert [(each.name, each.version) for each in lock.packages] == [("below", "1.5"), ("top", "1.0")]
-    assert lock.packages[0].hashes == (digest(index, "below-1.5-py3-none-any.whl"),)
-    (folder / "requirements.txt").write_text("top==1.0\nbelow>1.5")
-    assert [each.version for each in locking(index).lock(folder).packages] == ["2.0", "1.0"]
-    # Nor does it matter where that project's other packages come from.
-    (folder / "uv.lock").write_text((folder / "uv.lock").read_text().replace(PYPI, 'git = "https://evil.example/x"'))
-    assert [each.version for each in locking(index).lock(folder).packages] == ["2.0", "1.0"]
-
-
-def test_a_uv_lock_of_a_workspace_whose_members_are_not_here(
-    serve_index: Serve, make_folder: MakeFolder, locking: Callable[..., Locking]
-) -> None:
-    index = serve_index(Index().add("below", "1.5").add("below", "2.0"))
-    folder = locked_package(make_folder, PYPI)
-    (folder / "requirements.txt").write_text("below")
-    (folder / "pyproject.toml").write_text(PYPROJECT + '[tool.uv.workspace]\nmembers = ["member"]\n')
-    (folder / "uv.lock").write_text(
-        (folder / "uv.lock").read_text() + '[[package]]\nname = "member"\nversion = "1"\nsource = { editable = "member" }\n'
-    )
-    makes = locking(index)
-    assert [each.version for each in makes.lock(folder).packages] == ["1.5"]
-    for members in ('["/**"]', '["../../**"]', '"/**"'):
-        (folder / "pyproject.toml").write_text(PYPROJECT + f"[tool.uv.workspace]\nmembers = {members}\n")
-        assert [each.version for each in makes.lock(folder).packages] == ["1.5"]
-    for broken in ("tool = 3", "[tool", "\x00"):
-        (folder / "pyproject.toml").write_text(broken)
-        assert [each.version for each in makes.lock(folder).packages] == ["1.5"]
-    assert " export " not in (makes.folder / "build.log").read_text(), "uv would walk through all that the patterns match"
-
-
-@pytest.mark.parametrize("text", ["", "version = 1", "package = 3", "package = [1]", "[[package", "\x00"])
-def test_a_broken_uv_lock(make_folder: MakeFolder, locking: Callable[..., Locking], text: str) -> None:
-    with pytest.raises(MlwfError, match=r"uv\.lock cannot be read"):
-        locking(Index(port=1)).lock(make_folder({"uv.lock": text, "pyproject.toml": PYPROJECT}))
 
 
 def test_builds_of_pytorch_as_recorded() -> None:

@@ -1,0 +1,120 @@
+"""A uv.lock that came with a model: when it is the lock of the model's environment, and what it is good for otherwise."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlwf.errors import MlwfError
+from mlwf.image.environment.uv_lock import read_uv_lock
+
+from tests.image.conftest import Locking
+from tests.image.index import Index
+
+Serve = Callable[[Index], Index]
+MakeFolder = Callable[..., Path]
+
+UV_LOCK = """\
+version = 1
+revision = 3
+requires-python = ">=3.11"
+
+[[package]]
+name = "below"
+version = "1.5"
+source = {{ {source} }}
+wheels = [{{ url = "{url}/below-1.5-py3-none-any.whl", hash = "sha256:{digest}" }}]
+
+[[package]]
+name = "project"
+version = "0.1.0"
+source = {{ virtual = "." }}
+dependencies = [{{ name = "below" }}]
+
+[package.metadata]
+requires-dist = [{{ name = "below" }}]
+"""
+PYPROJECT = '[project]\nname = "project"\nversion = "0.1.0"\nrequires-python = ">=3.11"\ndependencies = ["below"]\n'
+PYPI = 'registry = "https://pypi.org/simple"'
+
+
+def locked_package(make_folder: MakeFolder, source: str, name: str = "package") -> Path:
+    text = UV_LOCK.format(source=source, url="https://files.pythonhosted.org/packages", digest="ab" * 32)
+    return make_folder({"uv.lock": text, "pyproject.toml": PYPROJECT, "requirements.txt": "below==1.5"}, name=name)
+
+
+def test_a_uv_lock_is_honoured(make_folder: MakeFolder, locking: Callable[..., Locking]) -> None:
+    folder = locked_package(make_folder, PYPI)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    lock = locking(Index(port=1)).lock(folder)  # nobody is there, and nobody is asked
+    assert [(each.name, each.version, each.hashes) for each in lock.packages] == [("below", "1.5", ("ab" * 32,))]
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ('registry = "https://evil.example/simple"', "--allow-indexes"),
+        ('url = "https://evil.example/below-1.5-py3-none-any.whl"', "--allow-urls"),
+        ('git = "https://evil.example/below?rev=main#abc"', "a path or an address"),
+        ('path = "../../below-1.5-py3-none-any.whl"', "a path or an address"),
+        ('directory = "/etc"', "a path or an address"),
+        ('editable = "code"', "a path or an address"),
+    ],
+)
+def test_where_a_uv_lock_may_not_point_to(make_folder: MakeFolder, locking: Callable[..., Locking], source: str, words: str) -> None:
+    with pytest.raises(MlwfError) as caught:
+        locking(Index(port=1)).lock(locked_package(make_folder, source))
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["x\\n-e /artifacts\\ny", "-e /artifacts #", "x\\r-r /etc/hostname\\ry", "x ; y"])
+def test_what_is_no_name_in_a_uv_lock_tells_no_version(make_folder: MakeFolder, name: str) -> None:
+    folder = locked_package(make_folder, PYPI)
+    text = (folder / "uv.lock").read_text()
+    (folder / "uv.lock").write_text(f'{text}[[package]]\nname = "{name}"\nversion = "1"\nsource = {{ {PYPI} }}\n')
+    assert read_uv_lock(folder / "uv.lock").pins == {"below": "1.5"}
+
+
+def test_a_uv_lock_of_something_else_only_tells_versions(
+    serve_index: Serve, make_folder: MakeFolder, locking: Callable[..., Locking]
+) -> None:
+    """MLflow copies the lock of whatever project the model was logged in."""
+    index = serve_index(Index().add("top", "1.0", requires=["below"]).add("below", "1.5").add("below", "2.0"))
+    folder = locked_package(make_folder, PYPI)
+    (folder / "requirements.txt").write_text("top==1.0")
+    lock = locking(index).lock(folder)
+    assert [(each.name, each.version) for each in lock.packages] == [("below", "1.5"), ("top", "1.0")]
+    assert lock.packages[0].hashes == (hashlib.sha256(index.files["below-1.5-py3-none-any.whl"]).hexdigest(),)
+    (folder / "requirements.txt").write_text("top==1.0\nbelow>1.5")
+    assert [each.version for each in locking(index).lock(folder).packages] == ["2.0", "1.0"]
+    # Nor does it matter where that project's other packages come from.
+    (folder / "uv.lock").write_text((folder / "uv.lock").read_text().replace(PYPI, 'git = "https://evil.example/x"'))
+    assert [each.version for each in locking(index).lock(folder).packages] == ["2.0", "1.0"]
+
+
+def test_a_uv_lock_of_a_workspace_whose_members_are_not_here(
+    serve_index: Serve, make_folder: MakeFolder, locking: Callable[..., Locking]
+) -> None:
+    index = serve_index(Index().add("below", "1.5").add("below", "2.0"))
+    folder = locked_package(make_folder, PYPI)
+    (folder / "requirements.txt").write_text("below")
+    (folder / "pyproject.toml").write_text(PYPROJECT + '[tool.uv.workspace]\nmembers = ["member"]\n')
+    (folder / "uv.lock").write_text(
+        (folder / "uv.lock").read_text() + '[[package]]\nname = "member"\nversion = "1"\nsource = { editable = "member" }\n'
+    )
+    makes = locking(index)
+    assert [each.version for each in makes.lock(folder).packages] == ["1.5"]
+    for members in ('["/**"]', '["../../**"]', '"/**"'):
+        (folder / "pyproject.toml").write_text(PYPROJECT + f"[tool.uv.workspace]\nmembers = {members}\n")
+        assert [each.version for each in makes.lock(folder).packages] == ["1.5"]
+    for broken in ("tool = 3", "[tool", "\x00"):
+        (folder / "pyproject.toml").write_text(broken)
+        assert [each.version for each in makes.lock(folder).packages] == ["1.5"]
+    assert " export " not in (makes.folder / "build.log").read_text(), "uv would walk through all that the patterns match"
+
+
+@pytest.mark.parametrize("text", ["", "version = 1", "package = 3", "package = [1]", "[[package", "\x00"])
+def test_a_broken_uv_lock(make_folder: MakeFolder, locking: Callable[..., Locking], text: str) -> None:
+    with pytest.raises(MlwfError, match=r"uv\.lock cannot be read"):
+        locking(Index(port=1)).lock(make_folder({"uv.lock": text, "pyproject.toml": PYPROJECT}))
