@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,103 @@ def test_a_uv_lock_of_a_workspace_whose_members_are_not_here(
 def test_a_broken_uv_lock(make_folder: MakeFolder, locking: Callable[..., Locking], text: str) -> None:
     with pytest.raises(MlwfError, match=r"uv\.lock cannot be read"):
         locking(Index(port=1)).lock(make_folder({"uv.lock": text, "pyproject.toml": PYPROJECT}))
+
+
+@dataclass(frozen=True)
+class Project:
+    """Whose uv.lock has below 1.5 for the `main` dependencies, and rare 1.0, which is of the `others` if at all."""
+
+    main: str = '{ name = "below" }'
+    others: str = ""
+    told: str = ""
+
+    def package(self, make_folder: MakeFolder, requirements: str) -> Path:
+        text = UV_LOCK.format(source=PYPI, url="https://files.pythonhosted.org/packages", digest="ab" * 32)
+        start, end = text.index("[[package]]"), text.index('[[package]]\nname = "project"')
+        rare = text[start:end].replace("below", "rare").replace("1.5", "1.0")
+        root = text[end:].replace('dependencies = [{ name = "below" }]', f"dependencies = [{self.main}]\n\n{self.others}")
+        project = PYPROJECT + self.told
+        return make_folder({"uv.lock": text[:end] + rare + root, "pyproject.toml": project, "requirements.txt": requirements})
+
+
+PLAIN = Project()
+ML = Project(others='[package.optional-dependencies]\nml = [{ name = "rare" }]\n', told='[project.optional-dependencies]\nml = ["rare"]\n')
+DEV = Project(others='[package.dev-dependencies]\ndev = [{ name = "rare" }]\n', told='[dependency-groups]\ndev = ["rare"]\n')
+TWO = Project(
+    "", '[package.dev-dependencies]\ntest = [{ name = "rare" }, { name = "below" }]\n', '[dependency-groups]\ntest = ["rare", "below"]\n'
+)
+WINDOWS = Project('{ name = "below", marker = "sys_platform == \'win32\'" }')
+
+
+@pytest.mark.parametrize(("project", "options"), [(ML, "--no-dev --extra=ml"), (DEV, "--group=dev")])
+def test_an_extra_or_a_group_that_the_model_has(
+    make_folder: MakeFolder, locking: Callable[..., Locking], project: Project, options: str
+) -> None:
+    """MLflow writes its packages into requirements.txt (uv_extras, uv_groups), and nowhere its name."""
+    folder = project.package(make_folder, "rare==1.0\nbelow==1.5")
+    makes = locking(Index(port=1))
+    lock = makes.lock(folder)
+    assert [(each.name, each.version, each.hashes) for each in lock.packages] == [
+        ("below", "1.5", ("ab" * 32,)),
+        ("rare", "1.0", ("ab" * 32,)),
+    ]
+    assert lock.uv_lock == "taken as it is"
+    assert f"export --frozen {options} --" in (makes.folder / "build.log").read_text()
+    (folder / "requirements.txt").write_text("below==1.5")
+    without = locking(Index(port=1)).lock(folder)
+    assert ([each.name for each in without.packages], without.uv_lock) == (["below"], "taken as it is")
+
+
+@pytest.mark.parametrize(
+    ("requirements", "project", "expected", "why"),
+    [
+        ("rare==1.0\nbelow==1.5", PLAIN, {"below": "1.5", "rare": "1.0"}, "'rare==1.0'"),
+        ("rare==1.0", TWO, {"rare": "1.0"}, "'rare==1.0'"),
+        ("below>1.5", PLAIN, {"below": "2.0"}, "'below>1.5'"),
+        ("below!=1.5", PLAIN, {"below": "2.0"}, "'below!=1.5'"),
+        ("below>=1.6,<3", PLAIN, {"below": "2.0"}, "'below>=1.6,<3'"),
+        ("below==2.0,<3", PLAIN, {"below": "2.0"}, "'below==2.0,<3'"),
+        ("below>=1.0", PLAIN, {"below": "1.5"}, "'below>=1.0'"),
+        ("-c more.txt\nbelow", PLAIN, {"below": "2.0"}, "constraints"),
+        ("below[more]==1.5", PLAIN, {"below": "1.5", "top": "3.0"}, "'below[more]==1.5'"),
+        ("below==1.5", WINDOWS, {"below": "1.5"}, "'below==1.5'"),
+        ("below==1.5; sys_platform == 'linux'", WINDOWS, {"below": "1.5"}, "linux"),
+        ("below==1.4", PLAIN, {"below": "1.4"}, "'below==1.4'"),
+        ("top==3.0", PLAIN, {"top": "3.0"}, "'top==3.0'"),
+    ],
+)
+def test_a_requirement_is_met_whatever_the_uv_lock_has(  # noqa: PLR0917
+    serve_index: Serve,
+    make_folder: MakeFolder,
+    locking: Callable[..., Locking],
+    requirements: str,
+    project: Project,
+    expected: dict[str, str],
+    why: str,
+) -> None:
+    """Where its export does not hold what the model asks for, only its versions are preferred: the image lacked those, or had others."""
+    index = Index().add("below", "1.4").add("below", "2.0").add("rare", "1.0").add("rare", "2.0").add("top", "3.0")
+    index = index.add("below", "1.5", requires=['top==3.0; extra == "more"'])
+    folder = project.package(make_folder, requirements)
+    (folder / "more.txt").write_text("below>1.5")
+    makes = locking(serve_index(index))
+    lock = makes.lock(folder)
+    assert {each.name: each.version for each in lock.packages} == expected
+    assert lock.uv_lock.startswith("only its versions were preferred: ")
+    assert why in lock.uv_lock
+    assert lock.uv_lock in (makes.folder / "build.log").read_text()
+
+
+def test_a_package_for_another_system_is_as_it_is_in_the_uv_lock(make_folder: MakeFolder, locking: Callable[..., Locking]) -> None:
+    """MLflow writes what uv exports, with each package's marker, in the words of pip's own parser."""
+    project = Project(PLAIN.main + ', { name = "rare", marker = "sys_platform == \'win32\'" }')
+    folder = project.package(make_folder, 'below==1.5\nrare==1.0; sys_platform == "win32"')
+    lock = locking(Index(port=1)).lock(folder)
+    assert [each.name for each in lock.packages] == ["below", "rare"]
+    assert lock.uv_lock == "taken as it is"
+
+
+def test_without_a_uv_lock_nothing_is_told_of_one(serve_index: Serve, make_folder: MakeFolder, locking: Callable[..., Locking]) -> None:
+    lock = locking(serve_index(Index().add("top", "1.0"))).lock(make_folder({"requirements.txt": "top"}))
+    assert lock.uv_lock == ""
+    assert lock.text.startswith("top==1.0")

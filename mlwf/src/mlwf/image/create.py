@@ -176,6 +176,7 @@ def _provenance(kit: Kit, plan: Plan) -> dict[str, str]:
         "python-wanted": plan.python_wanted,
         "python-origin": plan.python.origin,
         "lock-sha256": plan.lock.digest,
+        "uv-lock": plan.lock.uv_lock or "none",
         "builder-format": FORMAT,
         "container-tool": f"{kit.tool.kind} {kit.tool.version}",
         "mksquashfs": f"{kit.squash.squasher.version} {' '.join(kit.squash.squasher.compressor)}",

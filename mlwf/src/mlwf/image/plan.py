@@ -29,7 +29,7 @@ from mlwf.image.steps import Meter
 from mlwf.image.tempspace import find_tempspace, sweep_tempspace, temporary_folder
 
 # The layout of what we write: a change of it makes every cached image a stranger.
-FORMAT = "6"
+FORMAT = "7"
 LEAST_SPACE = 1 << 30
 LAYERED = frozenset({"docker", "oci"})
 
@@ -270,7 +270,10 @@ def _lock(kit: Kit, base: ComingBase, python: Python, package: ModelPackage, *, 
     key = kit.cache.key("lock", FORMAT, target.as_uv(), python.version, *asked)
     kept = None if wanted.relock else kit.cache.get("locks", key)
     if kept:
-        return Lock(kept.read_text(), python.version)
+        lock = Lock(kept.read_text(), python.version)
+        if lock.uv_lock:
+            kit.runner.note(f"The model's uv.lock: {lock.uv_lock}")
+        return lock
     wheels = kit.cache.root / "wheels" / python.version.rpartition(".")[0]
     only_wheels = not wanted.allow_source_builds
     lock = make_lock(

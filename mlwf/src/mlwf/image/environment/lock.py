@@ -1,16 +1,18 @@
 """The model's requirements as a lock: every package that gets installed, with its version and the hashes of its files."""
 
+import functools
 import hashlib
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
-from mlwf.image.environment.uv_lock import UvLock, read_uv_lock, stands_alone
+from mlwf.image.environment.uv_lock import UvLock, read_uv_lock, stands_alone, unmet
 from mlwf.image.environment.uv_program import run_uv
 from mlwf.image.model.package import ModelPackage
 from mlwf.image.model.requirements import STRICT, Policy, RefusedRequirementError, Requirements, check_variables
@@ -25,11 +27,13 @@ TORCH = re.compile(
 )
 # One package of what uv writes, which is made of texts of the model's lock or of an index: nothing in it may be a line of its own.
 PACKAGE = re.compile(
-    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[A-Za-z0-9,._-]*\])? ?(?:==[A-Za-z0-9.+!_-]+|@ https://[^\s'\"\\]+)"
-    r"(?: ; [\w .'\"()<>=!~,*+-]*?)?(?: --hash=[a-z0-9]+:[0-9a-f]+)*",
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[A-Za-z0-9,._-]*\])? ?(?:==(?P<version>[A-Za-z0-9.+!_-]+)|@ https://[^\s'\"\\]+)"
+    r"(?: ; (?P<marker>[\w .'\"()<>=!~,*+-]*?))?(?: --hash=[a-z0-9]+:[0-9a-f]+)*",
     re.ASCII,
 )
 HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+# How a lock says what became of the model's uv.lock: in a comment, so that it is kept with the lock.
+OF_UV_LOCK = "# The model's uv.lock: "
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,12 @@ class Lock:
     @property
     def digest(self) -> str:
         return hashlib.sha256(f"{self.python}\n{self.text}".encode()).hexdigest()
+
+    @property
+    def uv_lock(self) -> str:
+        """What became of the model's uv.lock; empty where it has none."""
+        first = self.text.partition("\n")[0]
+        return first.removeprefix(OF_UV_LOCK) if first.startswith(OF_UV_LOCK) else ""
 
     @property
     def packages(self) -> tuple[Locked, ...]:
@@ -116,11 +126,13 @@ def make_lock(
     `python`: the exact version that the image gets; `cache`: uv's cache; `folder`: for the files between.
     """
     own = read_uv_lock(package.uv_lock) if package.uv_lock else None
-    if own and own.is_of(package.wanted.packages):
-        own.check_required(package.wanted.packages, policy)
-        exported = _exported(own, python, runner, cache, folder, policy)
-        if exported:
-            return Lock(_with_indexes(package.wanted.indexes, exported), python)
+    told = ""
+    if own:
+        text, why = _of_uv_lock(own, package.wanted, policy, functools.partial(_exported, own, python, runner, cache, folder))
+        told = OF_UV_LOCK + (f"only its versions were preferred: {why}" if why else "taken as it is")
+        runner.note(told)
+        if not why:
+            return Lock(_with_indexes(package.wanted.indexes, text, told), python)
     wanted, bounds, locked = _written(package, own, folder)
     options = ["--only-binary", ":all:"] if only_wheels else []
     options += ["--offline"] if offline else []
@@ -137,7 +149,7 @@ def make_lock(
         )  # fmt: skip
     except ProgramError as error:
         raise _explained(error, offline=offline, only_wheels=only_wheels) from error
-    return Lock(_with_indexes(package.wanted.indexes, locked.read_bytes().decode()), python)
+    return Lock(_with_indexes(package.wanted.indexes, locked.read_bytes().decode(), told), python)
 
 
 def _written(package: ModelPackage, own: UvLock | None, folder: Path) -> tuple[Path, Path, Path]:
@@ -149,13 +161,13 @@ def _written(package: ModelPackage, own: UvLock | None, folder: Path) -> tuple[P
     return files
 
 
-def _with_indexes(indexes: Sequence[str], text: str) -> str:
+def _with_indexes(indexes: Sequence[str], text: str, told: str) -> str:
     """The lock tells where its packages come from, so that whoever installs it (our offline install too) asks the same places.
 
-    Raises RefusedRequirementError for a text that holds more than packages.
+    `told`: the line on the model's uv.lock, if it has one. Raises RefusedRequirementError for a text that holds more than packages.
     """
     _packages(text)
-    return "".join(f"{line}\n" for line in indexes) + text
+    return "".join(f"{line}\n" for line in (told, *indexes) if line) + text
 
 
 def _explained(error: ProgramError, *, offline: bool, only_wheels: bool) -> MlwfError:
@@ -178,21 +190,41 @@ def _told(output: str) -> str:
     return re.sub(r"\s+", " ", reasons).strip()[:400]
 
 
-def _exported(own: UvLock, python: str, runner: Runner, cache: Path, folder: Path, policy: Policy) -> str:  # noqa: PLR0917
-    """The model's own uv.lock as a lock of ours, held to the same policy; empty where uv cannot use it without the rest of its project."""
+def _of_uv_lock(own: UvLock, wanted: Requirements, policy: Policy, export: Callable[[Sequence[str]], str | None]) -> tuple[str, str]:
+    """The model's own uv.lock as a lock of ours, held to the same policy, and why it cannot be that; empty where it can."""
+    foreign = own.lacks(wanted.packages)
+    if foreign:
+        return "", f"it does not have {foreign}"
+    own.check_required(wanted.packages, policy)
     if not stands_alone(own.file.with_name("pyproject.toml")):
-        runner.note("The model's uv.lock is of a workspace, whose other projects are not here.")
-        return ""
+        return "", "it is of a workspace, whose other projects are not here"
+    why = ""
+    for options in own.exports(wanted.packages):
+        text = export(options)
+        if text is None:
+            why = why or "uv cannot use it without the rest of its project"
+            continue
+        exported = _packages(text)
+        why = unmet(wanted, exported)
+        if not why:
+            for package in exported:
+                own.check(package["name"], policy)
+                check_variables(package[0])
+            return text, ""
+    return "", why
+
+
+def _exported(own: UvLock, python: str, runner: Runner, cache: Path, folder: Path, options: Sequence[str]) -> str | None:  # noqa: PLR0917
+    """What uv exports of it; None where it cannot."""
     # A copy: uv may write beside what it reads, and the package stays as it came.
-    project = folder / "project"
-    project.mkdir()
+    project = Path(tempfile.mkdtemp(dir=folder))
     for name in ("uv.lock", "pyproject.toml"):
         shutil.copyfile(own.file.parent / name, project / name)
     try:
-        text = run_uv(
+        return run_uv(
             runner,
             [
-                "export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate", "--no-config",
+                "export", "--frozen", *options, "--no-emit-project", "--no-header", "--no-annotate", "--no-config",
                 "--quiet", "--format", "requirements.txt", "--project", project,
                 "--python", python, "--no-python-downloads", "--cache-dir", cache,
                 "--offline",
@@ -202,11 +234,7 @@ def _exported(own: UvLock, python: str, runner: Runner, cache: Path, folder: Pat
         )  # fmt: skip
     except ProgramError as error:
         runner.note(str(error))
-        return ""
-    for package in _packages(text):
-        own.check(package["name"], policy)
-        check_variables(package[0])
-    return text
+        return None
 
 
 def _packages(text: str) -> list[re.Match[str]]:

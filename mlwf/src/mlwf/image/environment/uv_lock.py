@@ -2,39 +2,57 @@
 
 import re
 import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlwf.address import split_url
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
-from mlwf.image.model.requirements import STRICT, Policy, RefusedRequirementError
+from mlwf.image.model.requirements import STRICT, Policy, RefusedRequirementError, Requirements, shown
 
 MAX_BYTES = 32 << 20
 # Whatever index it was locked against: the hashes hold for every mirror, and packages are asked of the machine's own index.
 PYPI = ("pypi.org", "files.pythonhosted.org")
 REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*(?:==\s*(?P<version>[A-Za-z0-9.+!_-]+)\s*(?:;.*)?$)?")
+# A requirement of which can be seen whether an export gives it.
+PLAIN = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:==\s*(?P<version>[A-Za-z0-9.+!_-]+))?\s*(?:;(?P<marker>.*))?")
 NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 VERSION = re.compile(r"[A-Za-z0-9.+!_-]+")
 
 
 @dataclass(frozen=True)
 class UvLock:
-    """`sources`: where each package comes from, by its plain name; `pins`: its version, where the lock has one for all machines."""
+    """`sources`: where each package comes from, by its plain name; `pins`: its version, where the lock has one for all machines.
+
+    `extras` and `groups`: what its project has besides its main dependencies, with the plain names of their packages.
+    """
 
     file: Path
     sources: dict[str, dict[str, object]]
     pins: dict[str, str]
+    extras: dict[str, frozenset[str]] = field(default_factory=dict)
+    groups: dict[str, frozenset[str]] = field(default_factory=dict)
 
-    def is_of(self, requirements: Sequence[str]) -> bool:
-        """Whether the model's requirements are packages of this lock, in its versions: then it is the lock of the model's environment."""
+    def lacks(self, requirements: Sequence[str]) -> str:
+        """The first requirement that is no package of this lock, or is one in another version; empty where they may all be of it."""
         for line in requirements:
             match = REQUIREMENT.match(line)
             name = plain(match["name"]) if match else ""
             if not match or name not in self.sources or (match["version"] and match["version"] != self.pins.get(name, match["version"])):
-                return False
-        return bool(requirements)
+                return shown(line)
+        return ""
+
+    def exports(self, requirements: Sequence[str]) -> Iterator[tuple[str, ...]]:
+        """The options of the exports that may be the model's environment: of the main dependencies, then also of the extras and groups all
+        of whose packages the model names. MLflow (`uv_extras`, `uv_groups`) writes down the packages, and not the names of these.
+        """
+        named = {plain(match["name"]) for line in requirements if (match := REQUIREMENT.match(line))}
+        extras, groups = ([name for name, packages in sorted(parts.items()) if packages <= named] for parts in (self.extras, self.groups))
+        yield ("--no-dev",)
+        if extras or groups:
+            main = () if "dev" in groups else ("--no-dev",)
+            yield (*main, *(f"--extra={name}" for name in extras), *(f"--group={name}" for name in groups))
 
     def check_required(self, requirements: Sequence[str], policy: Policy = STRICT) -> None:
         """The same for each package that the requirements name: one of the project's own must not be taken from an index instead."""
@@ -76,12 +94,49 @@ def read_uv_lock(file: Path) -> UvLock:
         raise MlwfError(_("The model's {file} cannot be read").format(file=file.name), cure=_("Log the model again with a current mlflow."))
     sources: dict[str, dict[str, object]] = {}
     versions: dict[str, set[str]] = {}
+    parts: dict[str, dict[str, frozenset[str]]] = {"optional-dependencies": {}, "dev-dependencies": {}}
     for package in packages:
         name, source = plain(str(package.get("name"))), package.get("source")
         sources.setdefault(name, {}).update(source if isinstance(source, dict) else {})
         if set(sources[name]) == {"registry"} and NAME.fullmatch(name) and VERSION.fullmatch(str(package.get("version"))):
             versions.setdefault(name, set()).add(str(package["version"]))
-    return UvLock(file, sources, {name: min(found) for name, found in versions.items() if len(found) == 1})
+        if source in ({"virtual": "."}, {"editable": "."}):
+            for kind, found in parts.items():
+                found.update(_parts(package.get(kind)))
+    pins = {name: min(found) for name, found in versions.items() if len(found) == 1}
+    return UvLock(file, sources, pins, parts["optional-dependencies"], parts["dev-dependencies"])
+
+
+def _parts(tables: object) -> Iterator[tuple[str, frozenset[str]]]:
+    """Extras or groups of a project, and the plain names of their packages."""
+    for name, listed in tables.items() if isinstance(tables, dict) else ():
+        if NAME.fullmatch(name) and isinstance(listed, list) and listed and all(isinstance(each, dict) for each in listed):
+            yield name, frozenset(plain(str(each.get("name"))) for each in listed)
+
+
+def unmet(wanted: Requirements, exported: Sequence[re.Match[str]]) -> str:
+    """What the exported packages do not surely give of what the model asks for; empty where they give all of it.
+
+    Sure is a NAME or NAME==VERSION that is there for every machine, or with the very marker that the requirement has. A range, extras of a
+    package, and what is bounded by constraints are for uv to resolve.
+    """
+    if wanted.constraints or not wanted.packages:
+        return "the model has constraints" if wanted.constraints else "the model asks for nothing"
+    found: dict[str, set[tuple[str | None, str]]] = {}
+    for package in exported:
+        found.setdefault(plain(package["name"]), set()).add((package["version"], _marker(package["marker"])))
+    for line in wanted.packages:
+        match = PLAIN.fullmatch(line)
+        entries = found.get(plain(match["name"]), set()) if match else set()
+        markers = {marker for version, marker in entries if match and match["version"] in {None, version}}
+        if not match or not {"", _marker(match["marker"])} & markers:
+            return f"its export does not surely give {shown(line)}"
+    return ""
+
+
+def _marker(text: str | None) -> str:
+    """A marker as it can be compared with another one: uv and pip quote otherwise."""
+    return re.sub(r"\s+", " ", (text or "").replace('"', "'")).strip()
 
 
 def stands_alone(project: Path) -> bool:
