@@ -64,7 +64,9 @@ def test_the_digest_is_of_names_and_contents_alone(make_folder: MakeFolder, tmp_
         ({"python_env.yaml": None}, "3.11.7", "conda.yaml"),
         ({"python_env.yaml": None, "conda.yaml": CONDA.replace("python=3.11.7", "python==3.10.4")}, "3.10.4", "conda.yaml"),
         ({"python_env.yaml": None, "conda.yaml": None}, "3.11.7", "MLmodel"),
-        ({"python_env.yaml": "python: 3.12\n", "conda.yaml": None}, "3.11.7", "MLmodel"),
+        ({"python_env.yaml": "python: 3.11\n", "conda.yaml": None}, "3.11.7", "MLmodel"),
+        ({"python_env.yaml": "python: '3'\n", "conda.yaml": CONDA.replace("3.11.7", "3.11")}, "3.11.7", "MLmodel"),
+        ({"python_env.yaml": "python: 3.11\n", "conda.yaml": CONDA.replace("3.11.7", "3.11.4")}, "3.11.4", "conda.yaml"),
         ({"python_env.yaml": None, "MLmodel": OLD}, "3.11.7", "conda.yaml"),
     ],
 )
@@ -73,6 +75,29 @@ def test_the_python_is_taken_from_the_first_that_says_it(
 ) -> None:
     package = read_package(make_folder(changes))
     assert (package.python, package.python_origin) == (python, origin)
+
+
+@pytest.mark.parametrize(
+    ("python_env", "conda", "said"),
+    [
+        ("3.12", "3.12", "python_env.yaml: '3.12', conda.yaml: '3.12', MLmodel: '3.11.7'"),
+        ("3.1", None, "python_env.yaml: '3.1', MLmodel: '3.11.7'"),
+        ("3.11", "3.12.1", "python_env.yaml: '3.11', conda.yaml: '3.12.1'"),
+        (None, "3.12", "conda.yaml: '3.12', MLmodel: '3.11.7'"),
+    ],
+)
+def test_a_later_file_only_refines_the_python_of_an_earlier_one(
+    make_folder: MakeFolder, python_env: str | None, conda: str | None, said: str
+) -> None:
+    """MLflow writes `python=3.12` of a conda_env into both files; MLmodel has the Python that logged, which is another one."""
+    changes = {
+        "python_env.yaml": python_env and f"python: '{python_env}'\n",
+        "conda.yaml": conda and CONDA.replace("3.11.7", conda),
+    }
+    with pytest.raises(MlwfError) as caught:
+        read_package(make_folder(changes))
+    assert f"exact Python: {said}" in str(caught.value)
+    assert "python=3.11.7" in caught.value.cure
 
 
 def test_an_old_package_with_conda_alone(make_folder: MakeFolder) -> None:

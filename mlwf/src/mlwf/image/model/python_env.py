@@ -96,19 +96,24 @@ def inside(folder: Path, name: str) -> Path | None:
 
 
 def _python(virtualenv: dict[str, object] | None, conda: dict[str, object] | None, pyfunc: Mapping[str, object]) -> tuple[str, str]:
+    """The exact version and the file that says it. What an earlier file says without a patch, a later one may only refine."""
     candidates = [
         ("python_env.yaml", (virtualenv or {}).get("python")),
         ("conda.yaml", _conda_python(conda)),
         ("MLmodel", pyfunc.get("python_version")),
     ]
     said = [(origin, str(value)) for origin, value in candidates if value]
+    series = ""
     for origin, value in said:
+        if not f"{value}.".startswith(series):
+            break
         if PYTHON.fullmatch(value):
             return value, origin
+        series = f"{value.rstrip('.*')}."
     raise MlwfError(
         _("The model does not say its exact Python"),
         ", ".join(f"{origin}: {value[:40]!r}" for origin, value in said),
-        _("Log it again with a current mlflow, which writes python_env.yaml."),
+        _("Log it again with a current mlflow, and in a conda_env of your own with an exact one, such as python=3.11.7."),
     )
 
 
