@@ -228,6 +228,8 @@ def test_the_software_list(tmp_path: Path) -> None:
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.4\nName: six\nVersion: 1.17.0\nLicense-Expression: MIT\n\ntext")
     os.truncate(info / "METADATA", 1 << 40)
+    (tmp_path / "numpy-2.1.0.dist-info").mkdir()
+    (tmp_path / "numpy-2.1.0.dist-info/METADATA").write_text("Metadata-Version: 2.4\nName: numpy\nVersion: 2.1.0\n")
     listed = software_list(LOCK, tmp_path, base="base", digest=DIGEST)
     assert listed == software_list(LOCK, tmp_path, base="base", digest=DIGEST)
     components = {each["name"]: each for each in listed["components"]}  # type: ignore[attr-defined]
@@ -241,6 +243,19 @@ def test_the_software_list(tmp_path: Path) -> None:
     assert (six["name"], six["version"]) == ("six", "1.17.0")
     assert six["purl"] == "pkg:pypi/six@1.17.0?download_url=https%3A%2F%2Fx.example%2Fsix-1.17.0-py3-none-any.whl"
     assert components["base"]["version"] == DIGEST
+
+
+def test_the_software_list_has_what_is_installed(tmp_path: Path) -> None:
+    """A lock also has what is for other systems, and several versions of a package, each for some of them."""
+    for name, version in (("below", "1.5"), ("zope.interface", "8.0-1")):
+        info = tmp_path / f"{name}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n")
+    locked = ["below==1.4 ; python_full_version < '3.11'", "below==1.5 ; python_full_version >= '3.11'", "zope-interface==8.0.post1"]
+    locked += ["pywin32==3.0 ; sys_platform == 'win32'", "other @ https://x.example/other-1-py3-none-any.whl ; sys_platform == 'win32'"]
+    lock = Lock("".join(f"{each} \\\n    --hash=sha256:{'1' * 64}\n" for each in locked), "3.11.7")
+    listed = software_list(lock, tmp_path, base="base", digest=DIGEST)["components"]
+    assert [(each["name"], each["version"]) for each in listed[2:]] == [("below", "1.5"), ("zope-interface", "8.0.post1")]  # type: ignore[index]
 
 
 @pytest.mark.parametrize(

@@ -2,26 +2,32 @@
 
 import email.parser
 import uuid
+from collections import Counter
 from pathlib import Path
 from urllib.parse import quote
 
 from mlwf.image.environment.lock import Lock
+from mlwf.image.environment.uv_lock import plain
 
 MAX_HEADERS = 1 << 20
 
 
 def software_list(lock: Lock, site_packages: Path, *, base: str, digest: str) -> dict[str, object]:
     """The same lock gives the same list: no times, and a serial number of its content. `site_packages`: where what packages say of
-    themselves is read: their licences, and the version of one that has an address instead.
+    themselves is read: that they are there (a lock of the model's own has those for other systems, too), their licences, and the version of
+    one that has an address instead.
     """
     installed = _installed(site_packages)
     components: list[dict[str, object]] = [
         {"type": "container", "name": base, "version": digest, "bom-ref": "base"},
         {"type": "platform", "name": "CPython", "version": lock.python, "bom-ref": "python"},
     ]
+    often = Counter(plain(package.name) for package in lock.packages)
     for package in sorted(lock.packages, key=lambda each: each.name):
-        own_version, licence = installed.get(_plain(package.name), ("", None))
+        own_version, licence = installed.get(plain(package.name), ("", None))
         version = package.version or own_version
+        if plain(package.name) not in installed or (often[plain(package.name)] > 1 and version != own_version):
+            continue
         name = package.name.lower().replace("_", "-")  # as package URLs of PyPI are written
         address = f"?download_url={quote(package.address, safe='')}" if package.address else ""
         purl = f"pkg:pypi/{quote(name)}@{quote(version)}{address}"
@@ -44,10 +50,6 @@ def software_list(lock: Lock, site_packages: Path, *, base: str, digest: str) ->
     }
 
 
-def _plain(name: str) -> str:
-    return name.lower().replace("_", "-").replace(".", "-")
-
-
 def _installed(site_packages: Path) -> dict[str, tuple[str, dict[str, object] | None]]:
     """Package → its version and its licence as it says itself: an SPDX expression, else a short name."""
     found: dict[str, tuple[str, dict[str, object] | None]] = {}
@@ -61,5 +63,5 @@ def _installed(site_packages: Path) -> dict[str, tuple[str, dict[str, object] | 
             licence = {"expression": str(expression)}
         elif name and "\n" not in name and len(name) < 80:
             licence = {"license": {"name": name}}
-        found[_plain(str(headers.get("Name")))] = str(headers.get("Version") or ""), licence
+        found[plain(str(headers.get("Name")))] = str(headers.get("Version") or ""), licence
     return found
