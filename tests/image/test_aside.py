@@ -138,6 +138,9 @@ class Told:
     def waits(self) -> None:
         raise AssertionError
 
+    def warns(self, text: str) -> None:
+        raise AssertionError
+
 
 def test_a_step_within_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 10.0, 12.0, 15.0])

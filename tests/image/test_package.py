@@ -26,7 +26,6 @@ def test_what_mlflow_writes(make_folder: MakeFolder, tmp_path: Path) -> None:
     assert (package.python, package.python_origin) == ("3.11.7", "python_env.yaml")
     # The last line has no newline, and is whole.
     assert package.requirements == ("mlflow==3.17.2", "numpy==2.4.0")
-    assert package.build_requirements == ("pip==23.2.1", "setuptools==65.5.0", "wheel")
     assert package.flavors == ("python_function", "sklearn")
     assert package.input_example
     assert package.input_example.file == tmp_path / "model" / "serving_input_example.json"
@@ -105,8 +104,18 @@ def test_an_old_package_with_conda_alone(make_folder: MakeFolder) -> None:
     assert read_package(folder).requirements == ("mlflow==3.17.2", "numpy==2.4.0")
     folder = make_folder({"python_env.yaml": None, "requirements.txt": None, "conda.yaml": CONDA + "- cudatoolkit=11.8\n"}, name="cuda")
     (folder / "conda.yaml").write_text(CONDA.replace("- pip:", "- cudatoolkit=11.8\n- pip:"))
-    with pytest.raises(MlwfError, match=r"packages of conda: cudatoolkit=11.8"):
+    with pytest.raises(MlwfError, match=r"packages of conda: 'cudatoolkit=11.8'"):
         read_package(folder)
+
+
+def test_what_only_conda_has_is_named_beside_requirements(make_folder: MakeFolder) -> None:
+    """MLflow writes the pip part of a conda_env into requirements.txt, and leaves the rest out of its environments. A base may have it."""
+    assert read_package(make_folder({"conda.yaml": CONDA.replace("- pip:", "- setuptools>60\n- wheel\n- pip:")})).warning == ""
+    others = '- openjdk=11\n- conda-forge::cudatoolkit=11.8\n- "x\\e[2J"\n- pip:'
+    package = read_package(make_folder({"conda.yaml": CONDA.replace("- pip:", others)}))
+    assert package.requirements == ("mlflow==3.17.2", "numpy==2.4.0")
+    assert package.left_out == ("openjdk=11", "conda-forge::cudatoolkit=11.8", "x\x1b[2J")
+    assert "'openjdk=11', 'conda-forge::cudatoolkit=11.8', 'x\\x1b[2J'. If" in package.warning
 
 
 @pytest.mark.parametrize(

@@ -278,3 +278,23 @@ def test_a_python_that_nobody_has(ground: Ground, models: Models) -> None:
     assert made["python"] == base_python()
     provenance = json.loads((Path(str(made["folder"])) / "provenance.json").read_text())
     assert (provenance["python"], provenance["python-wanted"]) == (base_python(), "3.11.99")
+
+
+def test_packages_of_conda_are_told_wherever_an_image_is_read_about(ground: Ground, models: Models) -> None:
+    model = ground.home / "with-conda"
+    shutil.copytree(models.tiny(), model)
+    (model / "conda.yaml").write_text(f"dependencies:\n- python={base_python()}\n- pip\n- openjdk=11\n- pip:\n  - six==1.17.0\n")
+    given = ["--model-pkg-url", ground.give(model), "--base-container-url", f"docker-archive:{ground.base}", "--no-test"]
+    told = ground.run(ground.create(*given), seconds=500)
+    assert told.returncode == 0, told.stderr
+    assert "Packages of conda are not in the image: 'openjdk=11'" in " ".join(told.stderr.split())
+    folder = ground.home / told.stdout.strip()
+    assert "Packages of conda are not in the image: 'openjdk=11'" in (folder / "build.log").read_text()
+    assert json.loads((folder / "provenance.json").read_text())["conda-left-out"] == ["openjdk=11"]
+
+    again = ground.run(ground.create(*given, "--json"), seconds=500)
+    (warning,) = [json.loads(line) for line in again.stderr.splitlines() if '"warns"' in line]
+    assert "openjdk=11" in warning["text"]
+    without = answer_of(create(ground, models.tiny(), "--no-test", "--json"))
+    assert without["cached"]
+    assert json.loads((Path(str(without["folder"])) / "provenance.json").read_text())["conda-left-out"] == []

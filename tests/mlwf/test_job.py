@@ -228,6 +228,15 @@ print(json.dumps({"folder": "/made"}))"""
         assert _follow([sys.executable, "-c", program], os.environ, progress) == {"folder": "/made"}
 
 
+def test_a_warning_of_an_image_stands_in_the_jobs_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    program = """import json, sys
+print('{"state": "warns", "text": "no openjdk"}', file=sys.stderr)
+print(json.dumps({"folder": "/made"}))"""
+    with Progress(tmp_path / "progress.json", "image", warn=lambda _text: None) as progress, progress.step("image", "Create the image"):
+        assert _follow([sys.executable, "-c", program], os.environ, progress) == {"folder": "/made"}
+    assert capsys.readouterr().err == "no openjdk\n"
+
+
 def test_without_registered_users_an_export_has_a_token_of_its_own(
     service: FakeService, mlwf: Run, tracking: Tracking, tmp_path: Path
 ) -> None:

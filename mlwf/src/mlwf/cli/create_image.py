@@ -81,6 +81,12 @@ class TerminalReporter:
         else:
             self._console.print(_("Another job is making the same; this one waits for it."), markup=False)
 
+    def warns(self, text: str) -> None:
+        if self._json:
+            click.echo(json.dumps({"state": "warns", "text": text}), err=True)
+        else:
+            self._console.print(_("Warning: {text}").format(text=text), markup=False)
+
     def _stop(self) -> None:
         if self._progress:
             self._progress.stop()

@@ -76,6 +76,8 @@ def create(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Crea
         found = look_up(kit, wanted)
         with kit.steps.step("package") as meter:
             package = _package(cache, wanted, source, environ, workspace.path / "model", meter)
+        if package.warning:
+            kit.warns(package.warning)
         with cache.work() as work, Aside(kit.runner, "base") as aside:
             plan = make_plan(kit, wanted, found, package, work, aside)
             recipe = Recipe(plan.source, plan.pinned, plan.python.version, not wanted.allow_source_builds, torch_backend(package.wanted))
@@ -239,6 +241,7 @@ def _link(image: Path | str, target: Path | str) -> bool:
 def _write_beside(folder: Path, plan: Plan, recipe: Recipe, package: ModelPackage, verdict: Verdict | None) -> None:
     objects = sif.read_objects(folder / IMAGE)
     provenance = json.loads(objects[PROVENANCE_OBJECT]) | {"model-sha256": package.sha256, "model": package.name, "image-key": plan.key}
+    provenance["conda-left-out"] = list(package.left_out)
     provenance["proof"] = verdict.as_json() if verdict else None
     files = {
         "Singularity": recipe.singularity(),

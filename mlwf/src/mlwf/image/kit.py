@@ -19,6 +19,11 @@ class Kit:
     cache: Cache
     steps: Steps
 
+    def warns(self, text: str) -> None:
+        """Tells the user, and the log."""
+        self.runner.note(text)
+        self.steps.warns(text)
+
     @property
     def processors(self) -> int:
         return self.squash.processors

@@ -29,7 +29,7 @@ class Reporter(Protocol):
     """Told how it goes. `size` tells the bytes so far; `total` is what they will be at most, None where nobody knows.
 
     A step may begin a second time, when its bytes are known, and when another one that came in between has ended. `waits`: another job
-    makes what this one needs, and will be waited for.
+    makes what this one needs, and will be waited for. `warns`: of what the user may want to do something about.
     """
 
     def begins(self, name: str, size: Callable[[], int] | None, total: int | None) -> None: ...
@@ -37,6 +37,8 @@ class Reporter(Protocol):
     def ends(self, name: str, seconds: float) -> None: ...
 
     def waits(self) -> None: ...
+
+    def warns(self, text: str) -> None: ...
 
 
 class Meter:
@@ -88,6 +90,9 @@ class Steps:
     def waits(self) -> None:
         """Another job is at it."""
         self._report.waits()
+
+    def warns(self, text: str) -> None:
+        self._report.warns(text)
 
 
 def _size(file: Path | None) -> int:

@@ -226,6 +226,9 @@ def _follow(argv: list[str], environ: Mapping[str, str], progress: Progress) -> 
                     said = [*said, line.strip()][-KEPT_LINES:]
                 elif told["state"] == "begins":
                     progress.detail(words(told["step"]))
+                elif told["state"] == "warns":
+                    with contextlib.suppress(OSError):
+                        sys.stderr.write(f"{told['text']}\n")
                 elif told["state"] == "failed":
                     failure = MlwfError(told["what"], told["why"], told["cure"])
             status = process.wait()

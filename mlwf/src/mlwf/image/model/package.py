@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlwf.i18n import _
 from mlwf.image.model.example import Example, find_example
 from mlwf.image.model.progress import Progress, Silence
 from mlwf.image.model.python_env import read_environment, read_mapping
-from mlwf.image.model.requirements import STRICT, Policy, Requirements
+from mlwf.image.model.requirements import STRICT, Policy, Requirements, shown
 from mlwf.image.model.sources import fetch_files
 from mlwf.settings import environment
 
@@ -21,8 +22,8 @@ class ModelPackage:
     """What a package says. Nothing of it was run, and no model loaded.
 
     `python`: the exact version, "3.11.7", said by the file `python_origin`; `wanted`: its requirements, checked; `uv_lock`: the file, where
-    there is one; `build_requirements`: what an sdist would be built with; `input_example`: what /invocations is asked with; `sha256`:
-    of names and contents of all files; `name`: the model's id.
+    there is one; `input_example`: what /invocations is asked with; `sha256`: of names and contents of all files; `name`: the model's id;
+    `left_out`: packages of conda, which no image gets.
     """
 
     folder: Path
@@ -33,8 +34,17 @@ class ModelPackage:
     sha256: str
     name: str = ""
     python_origin: str = ""
-    build_requirements: tuple[str, ...] = ()
     uv_lock: Path | None = None
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def warning(self) -> str:
+        """What its user is told before the image is made. Whether the model works without that the proof tells: a base may have it, and
+        pip's packages bring along much of what conda has packages for.
+        """
+        names = ", ".join(map(shown, self.left_out))[:400]
+        told = _("Packages of conda are not in the image: {names}. If the model needs them, take a base image that has them.")
+        return told.format(names=names) if names else ""
 
     @property
     def requirements(self) -> tuple[str, ...]:
@@ -78,8 +88,8 @@ def read_package(folder: Path, policy: Policy = STRICT) -> ModelPackage:
         sha256=tree_digest(folder),
         name=next((each for each in (mlmodel.get("model_id"), mlmodel.get("model_uuid")) if each and isinstance(each, str)), ""),
         python_origin=recorded.origin,
-        build_requirements=recorded.build,
         uv_lock=recorded.uv_lock,
+        left_out=recorded.left_out,
     )
 
 

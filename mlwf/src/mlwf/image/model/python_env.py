@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
-from mlwf.image.model.requirements import STRICT, Policy, Requirements, check_length, check_requirements, read_requirements
+from mlwf.image.model.requirements import STRICT, Policy, Requirements, check_length, check_requirements, read_requirements, shown
 from mlwf.plain_yaml import NotPlainError, load
 
 PYTHON = re.compile(r"3\.[0-9]{1,2}\.[0-9]{1,2}")
@@ -19,13 +19,16 @@ CONDA_OWN = re.compile(r"(?:python|pip|setuptools|wheel)(?:\s*[=<>!~\s].*)?")
 
 @dataclass(frozen=True)
 class Recorded:
-    """`python`: "3.11.7"; `origin`: the file that says it; `build`: pip, setuptools and the like that an sdist would want."""
+    """`python`: "3.11.7"; `origin`: the file that says it; `left_out`: packages of conda, beside requirements for pip.
+
+    What python_env.yaml has as `build_dependencies` (pip, setuptools, wheel) no image gets: it is made of wheels.
+    """
 
     python: str
     origin: str
     requirements: Requirements
-    build: tuple[str, ...] = ()
     uv_lock: Path | None = None
+    left_out: tuple[str, ...] = ()
 
 
 def read_environment(folder: Path, mlmodel: Mapping[str, object], policy: Policy = STRICT) -> Recorded:
@@ -36,13 +39,12 @@ def read_environment(folder: Path, mlmodel: Mapping[str, object], policy: Policy
     virtualenv = _read(folder, names.get("virtualenv"), "python_env.yaml")
     conda = _read(folder, names.get("conda"), "conda.yaml")
     python, origin = _python(virtualenv, conda, pyfunc)
-    build = virtualenv.get("build_dependencies") if virtualenv else None
     return Recorded(
         python,
         origin,
         _requirements(folder, virtualenv, conda, policy),
-        tuple(str(each) for each in build) if isinstance(build, list) else (),
         _uv_lock(folder),
+        tuple(_only_conda(conda)),
     )
 
 
@@ -148,21 +150,21 @@ def _requirements(folder: Path, virtualenv: dict[str, object] | None, conda: dic
 
 
 def _conda_requirements(conda: dict[str, object]) -> list[str]:
-    lines: list[str] = []
-    others: list[str] = []
-    for each in _dependencies(conda):
-        if isinstance(each, dict):
-            pip = each.get("pip")
-            lines += [str(line) for line in pip] if isinstance(pip, list) else []
-        elif not CONDA_OWN.fullmatch(str(each).strip()):
-            others.append(str(each))
+    """Where nothing else says what pip is to install. Raises MlwfError where conda was to install some of it."""
+    others = _only_conda(conda)
     if others:
         raise MlwfError(
             _("The model asks for packages of conda"),
-            ", ".join(others)[:120],
-            _("Log it with pip requirements (pip_requirements=…), or install them in the base image."),
+            ", ".join(map(shown, others))[:400],
+            _("Log it with pip requirements (pip_requirements=…), or name in a requirements.txt of the package what pip is to install."),
         )
-    return lines
+    pip = [each.get("pip") for each in _dependencies(conda) if isinstance(each, dict)]
+    return [str(line) for lines in pip if isinstance(lines, list) for line in lines]
+
+
+def _only_conda(conda: dict[str, object] | None) -> list[str]:
+    """What it asks of conda itself, besides Python and what installs packages."""
+    return [str(each) for each in _dependencies(conda) if not isinstance(each, dict) and not CONDA_OWN.fullmatch(str(each).strip())]
 
 
 def _uv_lock(folder: Path) -> Path | None:
