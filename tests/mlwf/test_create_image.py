@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import tarfile
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -298,3 +299,37 @@ def test_packages_of_conda_are_told_wherever_an_image_is_read_about(ground: Grou
     without = answer_of(create(ground, models.tiny(), "--no-test", "--json"))
     assert without["cached"]
     assert json.loads((Path(str(without["folder"])) / "provenance.json").read_text())["conda-left-out"] == []
+
+
+def test_what_became_of_a_uv_lock_stands_in_the_image(ground: Ground, models: Models) -> None:
+    plain = Path(str(answer_of(create(ground, models.tiny(), "--no-test", "--json"))["folder"]))
+    packages = tomllib.loads((Path(__file__).parents[2] / "uv.lock").read_text())["package"]
+    ((wheel,),) = [each["wheels"] for each in packages if (each["name"], each["version"]) == ("six", "1.17.0")]
+    package = '[[package]]\nname = "{}"\nversion = "{}"\nsource = {{ {} }}\n'
+    locked = 'version = 1\nrevision = 3\nrequires-python = ">=3.11"\n' + package.format(
+        "six", "1.17.0", 'registry = "https://pypi.org/simple"'
+    )
+    locked += f'wheels = [{{ url = "{wheel["url"]}", hash = "{wheel["hash"]}" }}]\n' + package.format("project", "1", 'virtual = "."')
+    model = ground.home / "with-uv-lock"
+    shutil.copytree(models.tiny(), model)
+    (model / "uv.lock").write_text(locked + 'dependencies = [{ name = "six" }]\n')
+    (model / "pyproject.toml").write_text(
+        '[project]\nname = "project"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["six"]\n'
+    )
+
+    def told(requirement: str) -> str:
+        """What all of them say, of an image from the cache, too."""
+        (model / "requirements.txt").write_text(requirement)
+        made = [answer_of(create(ground, ground.give(model), "--no-test", "--json")) for _time in range(2)]
+        assert [each["cached"] for each in made] == [False, True]
+        folder = Path(str(made[1]["folder"]))
+        label = json.loads((folder / "provenance.json").read_text())["uv-lock"]
+        inspected = json.loads(ground.run([ground.tool, "inspect", "--json", folder / "container.simg"]).stdout)
+        assert inspected["data"]["attributes"]["labels"]["mlwf.uv-lock"] == label
+        assert (folder / "requirements.lock").read_text().startswith(f"# The model's uv.lock: {label}\nsix==1.17.0 ")
+        assert all(label in (Path(str(each["folder"])) / "build.log").read_text() for each in made)
+        return str(label)
+
+    assert json.loads((plain / "provenance.json").read_text())["uv-lock"] == "none"
+    assert told("six==1.17.0") == "taken as it is"
+    assert told("six>=1.16") == "only its versions were preferred: its export does not surely give 'six>=1.16'"

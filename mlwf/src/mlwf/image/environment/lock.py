@@ -134,8 +134,7 @@ def make_lock(
         if not why:
             return Lock(_with_indexes(package.wanted.indexes, text, told), python)
     wanted, bounds, locked = _written(package, own, folder)
-    options = ["--only-binary", ":all:"] if only_wheels else []
-    options += ["--offline"] if offline else []
+    options = [*(["--only-binary", ":all:"] if only_wheels else []), *(["--offline"] if offline else [])]
     try:
         run_uv(
             runner,
