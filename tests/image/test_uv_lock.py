@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from mlwf.errors import MlwfError
 from mlwf.image.environment.uv_lock import read_uv_lock
+from mlwf.image.model.requirements import Policy
 
 from tests.image.conftest import Locking
 from tests.image.index import Index
@@ -213,6 +214,14 @@ def test_a_package_for_another_system_is_as_it_is_in_the_uv_lock(make_folder: Ma
     lock = locking(Index(port=1)).lock(folder)
     assert [each.name for each in lock.packages] == ["below", "rare"]
     assert lock.uv_lock == "taken as it is"
+
+
+def test_a_package_at_an_address_is_the_one_of_the_uv_lock(make_folder: MakeFolder, locking: Callable[..., Locking]) -> None:
+    address = "https://files.pythonhosted.org/packages/below-1.5-py3-none-any.whl"
+    folder = locked_package(make_folder, f'url = "{address}"')
+    (folder / "requirements.txt").write_text(f"below @ {address}")
+    lock = locking(Index(port=1)).lock(folder, Policy(urls=True))
+    assert [(each.name, each.address, each.hashes) for each in lock.packages] == [("below", address, ("ab" * 32,))]
 
 
 def test_without_a_uv_lock_nothing_is_told_of_one(serve_index: Serve, make_folder: MakeFolder, locking: Callable[..., Locking]) -> None:

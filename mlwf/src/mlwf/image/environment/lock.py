@@ -27,7 +27,7 @@ TORCH = re.compile(
 )
 # One package of what uv writes, which is made of texts of the model's lock or of an index: nothing in it may be a line of its own.
 PACKAGE = re.compile(
-    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[A-Za-z0-9,._-]*\])? ?(?:==(?P<version>[A-Za-z0-9.+!_-]+)|@ https://[^\s'\"\\]+)"
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[A-Za-z0-9,._-]*\])? ?(?:==(?P<version>[A-Za-z0-9.+!_-]+)|@ (?P<address>https://[^\s'\"\\]+))"
     r"(?: ; (?P<marker>[\w .'\"()<>=!~,*+-]*?))?(?: --hash=[a-z0-9]+:[0-9a-f]+)*",
     re.ASCII,
 )

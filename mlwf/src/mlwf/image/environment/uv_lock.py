@@ -16,7 +16,9 @@ MAX_BYTES = 32 << 20
 PYPI = ("pypi.org", "files.pythonhosted.org")
 REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*(?:==\s*(?P<version>[A-Za-z0-9.+!_-]+)\s*(?:;.*)?$)?")
 # A requirement of which can be seen whether an export gives it.
-PLAIN = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:==\s*(?P<version>[A-Za-z0-9.+!_-]+))?\s*(?:;(?P<marker>.*))?")
+PLAIN = re.compile(
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:==\s*(?P<version>[A-Za-z0-9.+!_-]+)|@\s*(?P<address>https://\S+))?\s*(?:;(?P<marker>.*))?"
+)
 NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 VERSION = re.compile(r"[A-Za-z0-9.+!_-]+")
 
@@ -117,18 +119,19 @@ def _parts(tables: object) -> Iterator[tuple[str, frozenset[str]]]:
 def unmet(wanted: Requirements, exported: Sequence[re.Match[str]]) -> str:
     """What the exported packages do not surely give of what the model asks for; empty where they give all of it.
 
-    Sure is a NAME or NAME==VERSION that is there for every machine, or with the very marker that the requirement has. A range, extras of a
-    package, and what is bounded by constraints are for uv to resolve.
+    Sure is a NAME, NAME==VERSION or NAME @ https://… that is there for every machine, or with the very marker that the requirement has. A
+    range, extras of a package, and what is bounded by constraints are for uv to resolve.
     """
     if wanted.constraints or not wanted.packages:
         return "the model has constraints" if wanted.constraints else "the model asks for nothing"
-    found: dict[str, set[tuple[str | None, str]]] = {}
+    found: dict[str, set[tuple[str, str]]] = {}
     for package in exported:
-        found.setdefault(plain(package["name"]), set()).add((package["version"], _marker(package["marker"])))
+        found.setdefault(plain(package["name"]), set()).add((package["version"] or package["address"], _marker(package["marker"])))
     for line in wanted.packages:
         match = PLAIN.fullmatch(line)
         entries = found.get(plain(match["name"]), set()) if match else set()
-        markers = {marker for version, marker in entries if match and match["version"] in {None, version}}
+        asked = match and (match["version"] or match["address"])
+        markers = {marker for given, marker in entries if asked in {None, given}}
         if not match or not {"", _marker(match["marker"])} & markers:
             return f"its export does not surely give {shown(line)}"
     return ""
