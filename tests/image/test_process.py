@@ -83,3 +83,81 @@ def test_a_program_that_writes_without_end_is_ended(tmp_path: Path, stream: int)
     assert len(words) < 100_000
     assert "y" in words, "its beginning is told"
     until(lambda: not alive([int(words[1])]), seconds=10, what="the program's end")
+
+
+AT_EVERY_LINE = """
+import os, signal, sys
+from pathlib import Path
+from mlwf.ending import ENDS, Terminated, raise_on_terminate
+from mlwf.errors import MlwfError
+from mlwf.image.process import Runner
+
+number = getattr(signal, sys.argv[1])
+
+def children():
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+def ends_at(line):
+    # Whether the signal came: sent to ourselves before that line of Runner, or of what it calls.
+    left = line
+    def trace(frame, event, _argument):
+        nonlocal left
+        left -= event == "line"
+        if event == "line" and left == 0:
+            sys.settrace(None)
+            frame.f_trace = None
+            signal.raise_signal(number)
+        return trace
+    for each in (*ENDS, signal.SIGINT):
+        signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
+    raise_on_terminate()
+    try:
+        sys.settrace(trace)
+        Runner({"PATH": "/usr/bin:/bin"}).run(["sleep", "600"], "It fails", timeout=0.02)
+    except (Terminated, KeyboardInterrupt):
+        came = True
+    except MlwfError:
+        sys.settrace(None)  # what a destructor does now is Python's own
+        came = False
+    lost = children()
+    for each in lost:
+        os.kill(int(each), signal.SIGKILL)
+    if lost:
+        sys.exit(f"at line {line} of {sys.argv[1]} the program was lost")
+    if came != (left <= 0):
+        sys.exit(f"at line {line} {sys.argv[1]} was not heeded")
+    return came
+
+line = 1
+while ends_at(line):
+    line += 1
+print(line)
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_a_signal_loses_no_program_wherever_it_comes(number: str) -> None:
+    """While a program was being started, whoever could end it had not heard of it yet."""
+    environ = ["env", "--default-signal=INT,TERM"]  # whoever runs the tests in the background has SIGINT ignored
+    done = subprocess.run([*environ, sys.executable, "-c", AT_EVERY_LINE, number], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 100, "every line from the first to the last"
+
+
+WAITS = """
+import signal, sys
+from mlwf.ending import Terminated, raise_on_terminate
+from mlwf.image.process import Runner
+
+raise_on_terminate()
+try:
+    Runner({"PATH": "/usr/bin:/bin"}).run(["sh", "-c", f"kill -{sys.argv[1]} $PPID; exec sleep 600"], "It fails")
+except (Terminated, KeyboardInterrupt) as ended:
+    print(type(ended).__name__)
+"""
+
+
+@pytest.mark.parametrize(("number", "ends"), [("TERM", "Terminated"), ("INT", "KeyboardInterrupt")])
+def test_a_signal_breaks_the_wait_for_a_program_off(number: str, ends: str) -> None:
+    argv = ["env", "--default-signal=INT,TERM", sys.executable, "-c", WAITS, number]
+    assert subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout == f"{ends}\n"

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.export.run import Wanted
+from mlwf.job.follow import follow
 from mlwf.job.progress import Progress
 from mlwf.job.request import RULES, JobRequest, read_request
-from mlwf.job.tasks import _follow
 from mlwf.transfer.session import tracking_session
 
 from tests.mlwf.fake_service import FakeService
@@ -225,7 +225,37 @@ print(json.dumps({"folder": "/made"}))"""
 
     monkeypatch.setattr(sys, "stderr", SimpleNamespace(write=refuses))
     with Progress(tmp_path / "progress.json", "image", warn=lambda _text: None) as progress, progress.step("image", "Create the image"):
-        assert _follow([sys.executable, "-c", program], os.environ, progress) == {"folder": "/made"}
+        assert follow([sys.executable, "-c", program], os.environ, progress) == {"folder": "/made"}
+
+
+STARTING = """
+import os, signal, sys
+from pathlib import Path
+from mlwf.ending import Terminated, raise_on_terminate
+from mlwf.job.follow import follow
+from mlwf.job.progress import Progress
+
+def profile(_frame, event, function):
+    if event == "c_return" and function.__name__ == "fork_exec":
+        sys.setprofile(None)
+        signal.raise_signal(signal.SIGTERM)
+
+raise_on_terminate()
+with Progress(None, "image", warn=print) as progress, progress.step("image", "Create the image"):
+    sys.setprofile(profile)
+    try:
+        follow(["sleep", "600"], os.environ, progress)
+    except Terminated:
+        left = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        for each in left:
+            os.kill(int(each), signal.SIGKILL)
+        print("left:", *left)
+"""
+
+
+def test_a_job_that_is_ended_while_it_starts_the_build_leaves_none() -> None:
+    argv = [sys.executable, "-c", STARTING]
+    assert subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout == "left:\n"
 
 
 def test_a_warning_of_an_image_stands_in_the_jobs_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -305,7 +335,7 @@ def test_an_images_package_comes_from_the_store_of_the_server_that_was_chosen(
         asked.append(environ["MLFLOW_S3_ENDPOINT_URL"])
         return {"folder": "/made"}
 
-    monkeypatch.setattr("mlwf.job.tasks._follow", follow)
+    monkeypatch.setattr("mlwf.job.tasks.follow", follow)
     for fields in (
         {"group_name": "gaa50000", "env_name": "wine", "model_package": "s3://b/model.tar.gz"},
         {"model_package": "s3://b/model.tar.gz"},

@@ -5,9 +5,10 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, Self
 
 from rich.console import Console
 
@@ -37,10 +38,50 @@ class Terminated(BaseException):
 
 
 def raise_on_terminate() -> None:
-    """From now on each of `ENDS` raises `Terminated`, once: what a destructor could not let out comes again a moment later."""
-    catch(ENDS, _raise)
+    """From now on each of `ENDS` raises `Terminated`, once, and Ctrl-C KeyboardInterrupt, none of them while it is `Held`.
+
+    What a destructor could not let out comes again a moment later.
+    """
+    catch((*ENDS, signal.SIGINT), _came)
     if not isinstance(sys.unraisablehook, _Lost):
         sys.unraisablehook = _Lost(sys.unraisablehook)
+
+
+class _OfThread(threading.local):
+    """Python runs the handlers of signals in the main thread, so what that one has set here is what they see."""
+
+    held = lifted = False
+    came = 0
+
+
+_here = _OfThread()
+
+
+class Held:
+    """While it is entered no signal of `raise_on_terminate` raises anything, so that what is begun in it can be ended in it.
+
+    Only where it is `lifted`, while something is waited for, one of them does, once. What else came raises at the end.
+    """
+
+    def __enter__(self) -> Self:
+        _here.held = True
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        _here.held = False
+        if isinstance(error, Terminated | KeyboardInterrupt):
+            _here.came = 0  # it ends by the first one already
+        _raise_what_came()
+
+    @contextlib.contextmanager
+    def lifted(self) -> Iterator[None]:
+        """Within it signals raise, one that has come already at once."""
+        try:
+            _here.lifted = True
+            _raise_what_came()
+            yield
+        finally:
+            _here.lifted = False
 
 
 class _Lost:
@@ -57,8 +98,8 @@ class _Lost:
             self._usual(lost)
             return
 
-        def again(_alarm: int, _frame: FrameType | None) -> NoReturn:
-            raise Terminated(ended.number)
+        def again(_alarm: int, _frame: FrameType | None) -> None:
+            _came(ended.number, None)
 
         signal.signal(signal.SIGALRM, again)
         signal.setitimer(signal.ITIMER_REAL, SOON)
@@ -79,12 +120,23 @@ def end(status: int, words: str, console: Console) -> NoReturn:
     sys.exit(status)
 
 
-def _raise(came: int, _frame: FrameType | None) -> NoReturn:
-    for number in ENDS:
-        signal.signal(number, signal.SIG_IGN)  # once is enough: what follows tidies up
-    if came == signal.SIGHUP:
+def _came(number: int, _frame: FrameType | None) -> None:
+    _here.came = _here.came or number
+    if _here.lifted or not _here.held:
+        _raise_what_came()
+
+
+def _raise_what_came() -> None:
+    if not (number := _here.came):
+        return
+    _here.came, _here.lifted = 0, False  # once is enough: what follows tidies up
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    for each in ENDS:
+        signal.signal(each, signal.SIG_IGN)
+    if number == signal.SIGHUP:
         _leave_terminal()
-    raise Terminated(came)
+    raise Terminated(number)
 
 
 def _leave_terminal() -> None:

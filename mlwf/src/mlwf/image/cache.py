@@ -19,7 +19,7 @@ from mlwf.ending import Terminated
 from mlwf.errors import MlwfError
 from mlwf.file_server import look_anew, rename, state_of
 from mlwf.i18n import _
-from mlwf.transfer.lease_file import OVER_SECONDS, hold, is_over
+from mlwf.transfer.lease_file import OVER_SECONDS, hold, is_over, server_time
 from mlwf.transfer.workspace import SILENT_SECONDS
 
 CONTENT, NOTE = "content", "note.json"
@@ -157,6 +157,10 @@ class Cache:
                     remove_tree(folder)
                 if not (of_work and folder.exists()):  # else the next job tries again
                     lease.unlink(missing_ok=True)
+        # A program that outlived its job may have made its folder again. Who lives made the lease first, which NFS shows late.
+        for folder in _entries(self.root / WORK):
+            if not (self.root / LEASES / f"{WORK}-{folder.name}").exists() and _is_old(folder):
+                remove_tree(folder)
 
 
 def remove_tree(folder: Path) -> None:
@@ -189,6 +193,13 @@ def _entries(folder: Path) -> Sequence[Path]:
         return [each for each in folder.iterdir() if not each.name.startswith(".")]
     except FileNotFoundError:
         return []
+
+
+def _is_old(folder: Path) -> bool:
+    try:
+        return server_time(folder.parent) - folder.stat().st_mtime > SILENT_SECONDS
+    except OSError:
+        return False
 
 
 def _is_whole(entry: Path) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from mlwf.ending import Held
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.image.allocation import address_space
@@ -124,15 +125,18 @@ class Runner:
     ) -> tuple[int, str, str]:
         words = [str(word) for word in argv]
         self.note("$ " + " ".join(words))
-        process = self._started(words, environ, what, folder)
-        try:
-            out, err = self._collected(process, what, timeout)
-        except subprocess.TimeoutExpired as error:
-            raise MlwfError(what, _("no end after {seconds:.0f} seconds").format(seconds=error.timeout)) from error
-        finally:
-            end_group(process)
-            with self._guard:
-                self._running.discard(process)
+        # No signal comes between the start of a program and its end, but where that is waited for: so nothing that runs is forgotten.
+        with Held() as held:
+            process = self._started(words, environ, what, folder)
+            try:
+                with held.lifted():
+                    out, err = self._collected(process, what, timeout)
+            except subprocess.TimeoutExpired as error:
+                raise MlwfError(what, _("no end after {seconds:.0f} seconds").format(seconds=error.timeout)) from error
+            finally:
+                end_group(process)
+                with self._guard:
+                    self._running.discard(process)
         for part in (out, err):
             if part:
                 self._write(part.removesuffix(b"\n"))

@@ -1,8 +1,6 @@
 """The tasks of `mlwf job`: a server session, an export, an image."""
 
 import contextlib
-import json
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +16,7 @@ from mlwf.errors import MlwfError, WrongUseError, with_cure
 from mlwf.export.registry import ModelVersion
 from mlwf.export.run import Wanted, export
 from mlwf.i18n import _
-from mlwf.image.steps import words
+from mlwf.job.follow import follow
 from mlwf.job.progress import Progress
 from mlwf.job.request import JobRequest
 from mlwf.lease import HeldLease, ensure_up
@@ -31,7 +29,6 @@ TOKEN_SECONDS = 86400
 """Of an export where no user is registered; it is revoked at the end."""
 LAST_SECONDS = 60
 """A session ends so long before the scheduler would kill it, so that its lease is ended and not left to run out."""
-KEPT_LINES = 20
 LOGIN = frozenset({"MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"})
 Open = Callable[[], Client]
 
@@ -201,52 +198,4 @@ def _image(request: JobRequest, environ: Mapping[str, str], open_client: Open, p
         argv = [sys.executable, "-c", "from mlwf.cli.create_image import main; main()", "--json"]
         argv += ["--model-pkg-url", request.model_package, "--base-container-url", request.base_container_url]
         argv += ["--output-dir", str(_output(request))]
-        progress.tell(result=_follow(argv, {**environ, **more}, progress)["folder"])
-
-
-def _follow(argv: list[str], environ: Mapping[str, str], progress: Progress) -> dict[str, Any]:
-    """Runs the program, tells its steps, and answers its result."""
-    try:
-        process = subprocess.Popen(argv, env=dict(environ), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
-    except OSError as error:
-        what = _("{command} cannot be run: {why}").format(command="mlwf_create_image", why=error.strerror)
-        raise MlwfError(what, cure=_("Update mlwf, or tell the admins.")) from error
-    printed: list[str] = []
-    said: list[str] = []
-    failure: MlwfError | None = None
-    with process:
-        reader = threading.Thread(target=lambda: printed.extend(process.stdout or ()), daemon=True)
-        reader.start()
-        try:
-            for line in process.stderr or ():
-                told = _told(line)
-                if told is None:
-                    with contextlib.suppress(OSError):  # the job's own output may lie where no space is left, and the image elsewhere
-                        sys.stderr.write(line)
-                    said = [*said, line.strip()][-KEPT_LINES:]
-                elif told["state"] == "begins":
-                    progress.detail(words(told["step"]))
-                elif told["state"] == "warns":
-                    with contextlib.suppress(OSError):
-                        sys.stderr.write(f"{told['text']}\n")
-                elif told["state"] == "failed":
-                    failure = MlwfError(told["what"], told["why"], told["cure"])
-            status = process.wait()
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
-        reader.join()
-    if status != 0:
-        raise failure or MlwfError(_("The image was not created"), " ".join(said), _("The job's output has all of it."))
-    found: dict[str, Any] = json.loads("".join(printed))
-    return found
-
-
-def _told(line: str) -> dict[str, Any] | None:
-    """What the program tells in that line; None: it is no line for machines."""
-    try:
-        told = json.loads(line)
-    except ValueError:
-        return None
-    return told if isinstance(told, dict) and "state" in told else None
+        progress.tell(result=follow(argv, {**environ, **more}, progress)["folder"])
