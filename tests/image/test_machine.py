@@ -1,6 +1,7 @@
 """What a job may use of its node: processors, memory, temporary space."""
 
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from mlwf.errors import MlwfError
-from mlwf.image.allocation import megabytes, processors
+from mlwf.image.allocation import bounded, megabytes, processors
+from mlwf.image.gpu import may_use_gpu
 from mlwf.image.tempspace import find_tempspace, sweep_tempspace, temporary_folder
 
 NOWHERE = Path("/nowhere")
@@ -175,3 +177,27 @@ def test_the_next_run_removes_what_a_killed_one_left_in_the_temporary_space(tmp_
         assert sorted(tmp_path.iterdir()) == sorted([living, tmp_path / "else", tmp_path / "mlwf-notes"])
         runs[1].communicate("")
     assert not living.exists()
+
+
+def test_programs_keep_to_the_allocation_where_the_user_has_not_said_more() -> None:
+    found = bounded({"PATH": "/bin", "GOMAXPROCS": "1"}, 3)
+    assert found == {
+        "PATH": "/bin",
+        "GOMAXPROCS": "1",
+        "OMP_NUM_THREADS": "3",
+        "UV_CONCURRENT_BUILDS": "3",
+        "UV_CONCURRENT_INSTALLS": "3",
+    }
+
+
+def test_a_node_with_gpus_is_not_yet_a_job_with_one(tmp_path: Path) -> None:
+    assert not may_use_gpu({}, devices=tmp_path / "none")
+    (tmp_path / "nvidiactl").symlink_to(os.devnull)
+    assert not may_use_gpu({}, devices=tmp_path), "what every job on such a node can open"
+    with socket.socket(socket.AF_UNIX) as refused:
+        refused.bind(str(tmp_path / "nvidia0"))  # opened like a device that the job's cgroup keeps from it: an error
+        assert not may_use_gpu({}, devices=tmp_path)
+    (tmp_path / "nvidia1").symlink_to(os.devnull)
+    assert may_use_gpu({}, devices=tmp_path)
+    for choice, may in (("0", True), ("GPU-5c1d,1", True), ("", False), ("-1", False), ("NoDevFiles", False), ("-1,0", False)):
+        assert may_use_gpu({"CUDA_VISIBLE_DEVICES": choice}, devices=tmp_path) == may

@@ -257,4 +257,4 @@ def test_the_base_step_tells_how_many_bytes_there_will_be(tmp_path: Path, monkey
     assert log.stat().st_mode & 0o777 == 0o600
     assert not list(tmp_path.glob(".MLWFCreateImage_*"))
     begun = [json.loads(line) for line in err.splitlines() if '"begins"' in line]
-    assert [each["bytes"] for each in begun if each["step"] == "base"] == [None, 4096]
+    assert [each["total"] for each in begun if each["step"] == "base"] == [None, 4096]

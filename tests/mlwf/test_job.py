@@ -228,6 +228,24 @@ print(json.dumps({"folder": "/made"}))"""
         assert follow([sys.executable, "-c", program], os.environ, progress) == {"folder": "/made"}
 
 
+def test_an_image_is_told_with_the_bytes_of_its_step(tmp_path: Path) -> None:
+    program = """import json, sys, time
+from pathlib import Path
+def tell(wanted, **line):
+    print(json.dumps({"step": "pack", **line}), file=sys.stderr, flush=True)
+    end = time.monotonic() + 30
+    while [json.loads(Path(sys.argv[1]).read_text()).get(name) for name in ("bytes", "total")] != wanted:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+tell([None, 9], state="begins", total=9)
+tell([4, 9], state="grows", bytes=4, total=9)
+tell([None, None], state="ends", seconds=1.5)
+print("{}")"""
+    path = tmp_path / "progress.json"
+    with Progress(path, "image", warn=pytest.fail) as progress, progress.step("image", "Create the image"):
+        assert follow([sys.executable, "-c", program, str(path)], os.environ, progress) == {}
+
+
 STARTING = """
 import os, signal, sys
 from pathlib import Path

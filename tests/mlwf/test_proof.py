@@ -10,7 +10,9 @@ import pytest
 from mlwf.errors import MlwfError
 from mlwf.image.cache import Cache
 from mlwf.image.create import _proof
-from mlwf.image.proof import Verdict, judge, read_result
+from mlwf.image.process import Runner
+from mlwf.image.proof import Verdict, judge, prove, read_result
+from mlwf.image.tool import ContainerTool
 
 from tests.mlwf.image_parts import model
 
@@ -44,6 +46,25 @@ def test_answers_that_cannot_be_compared_are_no_fault_of_the_tool(tmp_path: Path
     (tmp_path / "expected_output.json").write_text("1" * 400)
     with pytest.raises(MlwfError, match="cannot be compared"):
         judge({"state": "answered", "text": "1.5"}, package, has_gpu=False)
+
+
+APPTAINER = """#!/bin/sh
+while [ $# -gt 0 ]; do case "$1" in *:/tmp:rw) outside=${1%%:*};; esac; shift; done
+env >"$outside/env"
+echo '{"state": "loaded"}' >"$outside/result.json"
+"""
+
+
+def test_a_model_computes_with_the_jobs_processors_on_the_jobs_gpus(tmp_path: Path) -> None:
+    tool = tmp_path / "apptainer"
+    tool.write_text(APPTAINER)
+    tool.chmod(0o755)
+    runner = Runner({"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "3", "CUDA_VISIBLE_DEVICES": "1", "OTHER": "x"})
+    kit = SimpleNamespace(runner=runner, tool=ContainerTool(tool, "apptainer", "1.4.5"))
+    assert prove(kit, tmp_path / "image", model(tmp_path), tmp_path).state == "loaded"  # type: ignore[arg-type]
+    inside = [line for line in (tmp_path / "proof/env").read_text().splitlines() if line.startswith("APPTAINERENV_")]
+    assert {"APPTAINERENV_OMP_NUM_THREADS=3", "APPTAINERENV_CUDA_VISIBLE_DEVICES=1"} < set(inside)
+    assert not [line for line in inside if "OTHER" in line]
 
 
 def test_what_only_a_gpu_can_tell_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

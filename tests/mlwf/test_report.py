@@ -1,12 +1,19 @@
-"""How a failure is shown."""
+"""How a failure is shown, and how a build goes."""
 
+import io
+import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
+from mlwf.cli.create_image import TerminalReporter
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.image.tool import Bind
 from mlwf.report import show_failure
+from rich.console import Console
+
+from tests.support.box import until
 
 
 @pytest.mark.parametrize("stacktrace", [False, True])
@@ -30,3 +37,34 @@ def test_a_folder_that_the_tool_would_read_as_two_is_refused(name: str, tmp_path
     assert Bind(tmp_path / "ab", "/inside").text() == f"{tmp_path}/ab:/inside:ro"
     with pytest.raises(MlwfError, match="comma or a colon"):
         Bind(tmp_path / name, "/inside").text()
+
+
+def test_a_terminal_shows_the_bytes_of_a_step_and_the_time_left() -> None:
+    screen, count = io.StringIO(), itertools.count(1)
+    with TerminalReporter(Console(file=screen, force_terminal=True, width=120), as_json=False) as reporter:
+        reporter.begins("pack", lambda: next(count) * 1_000_000, 900_000_000)
+        # Packing the image ━━━━ 5.0/900.0 MB 0:03:44
+        until(lambda: re.search(r"Packing the image .*\d\.0/900\.0 MB.* \d:\d\d:\d\d", screen.getvalue()), what="bytes and time left")
+
+
+def test_machines_are_told_the_bytes_so_far(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlwf.cli.create_image.TELL_SECONDS", 0.01)
+    lines: list[str] = []
+
+    def told() -> list[dict[str, object]]:
+        lines.extend(capsys.readouterr().err.splitlines())
+        return [json.loads(line) for line in lines]
+
+    size = 0
+    with TerminalReporter(Console(), as_json=True) as reporter:
+        reporter.begins("pack", lambda: size, 9)
+        for size in (4, 7):
+            until(lambda: told()[-1].get("bytes") == size, what=f"{size} bytes")
+        size = 9
+        reporter.ends("pack", 1.5)
+    grows = {"step": "pack", "state": "grows", "total": 9}
+    assert told() == [
+        {"step": "pack", "state": "begins", "total": 9},
+        *({**grows, "bytes": each} for each in (4, 7, 9)),
+        {"step": "pack", "state": "ends", "seconds": 1.5},
+    ]

@@ -112,10 +112,18 @@ function article(operation, open, logOpen) {
   const box = h("details.operation", { "data-id": operation.id, "data-state": operation.state, open },
     summary,
     h("ol.steps", {}, ...operation.steps.map((each) => step(each, finished(operation)))),
-    operation.total ? h("progress.w-100", { max: operation.total, value: operation.bytes ?? 0, "aria-label": t("Bytes so far") }) : null,
+    ...bytes(operation),
     operation.error ? problemBox({ ...operation.error, request_id: operation.request_id }, t("Last lines of the log")) : conclusion(operation));
   if (logOpen) box.querySelector(".problem-box details")?.setAttribute("open", "");
   return box;
+}
+
+/** How far a job's step is, where it is told: of how many bytes, where that is known. */
+function bytes(operation) {
+  if (!operation.total && !operation.bytes) return [];
+  const [done, all] = [operation.bytes ?? 0, operation.total].map((count) => count && (count / 1e6).toFixed(1));
+  const bar = all ? h("progress.w-100", { max: operation.total, value: operation.bytes ?? 0, "aria-label": t("Bytes so far") }) : null;
+  return [bar, h("p.bytes", {}, all ? `${done} / ${all} MB` : `${done} MB`)];
 }
 
 const mark = (state) => (state === "running" ? spinner() : icon({ succeeded: "running", failed: "failed", undone: "undone" }[state] ?? "pending"));

@@ -1,7 +1,9 @@
 """mlwf_create_image: a Singularity image that serves a model, from its package and a base image."""
 
+import contextlib
 import json
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
@@ -34,13 +36,16 @@ HELP = _(
 )
 
 
+TELL_SECONDS = 1.0
+
+
 class TerminalReporter:
     """The step with its bytes and the time left on a terminal, a line for each finished step elsewhere, JSON lines where asked for."""
 
     def __init__(self, console: Console, *, as_json: bool) -> None:
         self._console = console
         self._json = as_json
-        self._progress: Progress | None = None
+        self._progress: Progress | _Growing | None = None
         self._task = TaskID(0)
         self._shown = ""
 
@@ -51,10 +56,10 @@ class TerminalReporter:
         self._stop()
 
     def begins(self, name: str, size: Callable[[], int] | None, total: int | None) -> None:
-        if self._json:
-            click.echo(json.dumps({"step": name, "state": "begins", "bytes": total}), err=True)
         self._stop()
         if self._json:
+            _line(step=name, state="begins", total=total)
+            self._progress = _Growing(name, size, total) if size else None
             return
         if not self._console.is_terminal:
             if name != self._shown:  # a step is told again when its size is known
@@ -71,13 +76,13 @@ class TerminalReporter:
     def ends(self, name: str, seconds: float) -> None:
         self._stop()
         if self._json:
-            click.echo(json.dumps({"step": name, "state": "ends", "seconds": seconds}), err=True)
+            _line(step=name, state="ends", seconds=seconds)
         else:
             self._console.print(_("{step}: {seconds:.1f} s").format(step=words(name), seconds=seconds), markup=False)
 
     def waits(self) -> None:
         if self._json:
-            click.echo(json.dumps({"state": "waits"}), err=True)
+            _line(state="waits")
         else:
             self._console.print(_("Another job is making the same; this one waits for it."), markup=False)
 
@@ -91,6 +96,33 @@ class TerminalReporter:
         if self._progress:
             self._progress.stop()
             self._progress = None
+
+
+def _line(**facts: object) -> None:
+    click.echo(json.dumps(facts), err=True)
+
+
+class _Growing:
+    """Tells on lines for machines how many bytes there are: every second in which they became other ones, and at the end."""
+
+    def __init__(self, name: str, size: Callable[[], int], total: int | None) -> None:
+        self._ended = threading.Event()
+        self._teller = threading.Thread(target=self._tell, args=(name, size, total), name="bytes", daemon=True)
+        self._teller.start()
+
+    def _tell(self, name: str, size: Callable[[], int], total: int | None) -> None:
+        told, ended = 0, False
+        while not ended:
+            ended = self._ended.wait(TELL_SECONDS)
+            now = size()
+            if now != told:
+                with contextlib.suppress(OSError):  # who reads it is gone, or has no room: the image may lie elsewhere
+                    _line(step=name, state="grows", bytes=now, total=total)
+                told = now
+
+    def stop(self) -> None:
+        self._ended.set()
+        self._teller.join()
 
 
 class _Watching(Progress):

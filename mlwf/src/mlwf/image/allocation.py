@@ -11,6 +11,9 @@ PROCESSORS = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "NSLOTS", "NCPUS")
 JOBS = ("SLURM_JOB_ID", "PBS_JOBID", "JOB_ID")
 # Outside of a job we are on a machine that many share: a login node.
 POLITE = 8
+# What programs of the container tools (Go), uv, and what a model computes with read, and take the node's number without.
+THREADS = ("OMP_NUM_THREADS",)
+BOUNDS = ("GOMAXPROCS", "UV_CONCURRENT_BUILDS", "UV_CONCURRENT_INSTALLS", *THREADS)
 CGROUPS = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")
 MEMINFO = Path("/proc/meminfo")
@@ -31,6 +34,11 @@ def processors(
         if value.isascii() and value.isdigit() and int(value) > 0:
             return min(int(value), allowed)
     return allowed if any(environ.get(name) for name in JOBS) else min(allowed, POLITE)
+
+
+def bounded(environ: Mapping[str, str], count: int) -> dict[str, str]:
+    """The variables with those by which programs keep to `count` processors, where the user has not set them."""
+    return {**dict.fromkeys(BOUNDS, str(count)), **environ}
 
 
 def address_space() -> int | None:

@@ -15,7 +15,7 @@ from mlwf.errors import MlwfError, with_cure
 from mlwf.file_server import link, rename
 from mlwf.i18n import _
 from mlwf.image import sif
-from mlwf.image.allocation import megabytes, processors
+from mlwf.image.allocation import bounded, megabytes, processors
 from mlwf.image.aside import Aside
 from mlwf.image.base.converted import INSPECT_OBJECT, canonical
 from mlwf.image.cache import Cache, remove_tree
@@ -72,7 +72,7 @@ def create(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Crea
         _disk_errors(),
         (workspace.path / LOG).open("ab", buffering=0) as log,
     ):
-        kit = Kit(tool, Runner(environ, log), squash, cache, Steps(report))
+        kit = Kit(tool, Runner(bounded(environ, squash.processors), log), squash, cache, Steps(report))
         found = look_up(kit, wanted)
         with kit.steps.step("package") as meter:
             package = _package(cache, wanted, source, environ, workspace.path / "model", meter)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
+from mlwf.image.allocation import THREADS
+from mlwf.image.gpu import CHOICE, may_use_gpu
 from mlwf.image.kit import Kit
 from mlwf.image.model.example import request_of
 from mlwf.image.model.package import ModelPackage
@@ -99,9 +101,10 @@ def prove(kit: Kit, image: Path, package: ModelPackage, folder: Path) -> Verdict
     (outside / "proof.py").write_text(SCRIPT)
     command = ["/mlwf/env/bin/python", "/tmp/proof.py", str(SECONDS)]  # noqa: S108  # the container's own
     command += _asked_with(kit, package, outside)
-    has_gpu = Path("/dev/nvidiactl").exists()
+    has_gpu = may_use_gpu(kit.runner.environ)
     binds = [Bind(package.folder, "/mlwf-model"), Bind(outside, "/tmp", writable=True)]  # noqa: S108
-    variables = {"MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1"}
+    chosen = {name: kit.runner.environ[name] for name in (CHOICE, *THREADS) if name in kit.runner.environ}
+    variables = {"MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1", **chosen}
     what = _("The model does not work in the image")
     try:
         kit.tool.run(kit.runner, image, command, what, binds=binds, variables=variables, nvidia=has_gpu, timeout=2 * SECONDS)
