@@ -28,6 +28,7 @@ from tests.support.box import PASSWORD, USER, until
 
 Run = Callable[..., int]
 SERVER = {"task": "server", "group_name": "gaa50000", "env_name": "wine", "at_end": "stop", "hours": "2"}
+IMAGE = {"task": "image", "model_package": "/m.tar.gz", "base_container_url": "docker://x"}
 SECRET = "s3cr3t-of-the-profile"
 
 
@@ -60,6 +61,13 @@ def progress_of(folder: Path) -> dict[str, Any]:
         ({"task": "image", "model_package": "m.tar.gz", "base_container_url": "docker://x"}, "model_package"),
         ({"task": "image", "model_package": "/m.tar.gz", "base_container_url": "docker://x y"}, "base_container_url"),
         ({"task": "image", "model_package": "/m.tar.gz", "base_container_url": "--help"}, "base_container_url"),
+        ({**IMAGE, "model_package": "http://host/model.tar.gz"}, "model_package"),
+        ({**IMAGE, "model_package": "https://user:word@host/model.tar.gz"}, "model_package"),
+        ({**IMAGE, "model_package": "s3://bucket"}, "model_package"),
+        ({**IMAGE, "model_package": "s3://bucket/folder/"}, "model_package"),
+        ({**IMAGE, "model_package": "models:/wine"}, "model_package"),
+        ({**IMAGE, "model_package": "models:/wine/1", "group_name": ""}, "group_name"),
+        ({**IMAGE, "base_container_url": "docker://Not/A:name:at:all"}, "docker://Not"),
         ({"secret": "x"}, "secret"),
     ],
 )
@@ -75,6 +83,14 @@ BASES = ["docker://x", "docker-daemon:python:3.11", "docker-daemon:localhost:500
 def test_every_base_image_that_a_job_can_find(base: str) -> None:
     asked = {"task": "image", "model_package": "/m.tar.gz", "base_container_url": base}
     assert JobRequest.from_json(asked).base_container_url == base
+
+
+PACKAGES = ["s3://b/model.tar.gz", "https://h/m.tar.gz?a=b@c", "https://h:8/m", "/m.tar.gz", "models:/wine/1", "models:/my%20wine@best"]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_package_that_the_command_takes_without_more_options(package: str) -> None:
+    assert JobRequest.from_json({**SERVER, **IMAGE, "model_package": package}).model_package == package
 
 
 @pytest.mark.parametrize("base", ["docker:x", "docker-archive:a.tar", "oci:a:b", "docker-daemon:", "http://x", "a.sif"])
@@ -362,3 +378,23 @@ def test_an_images_package_comes_from_the_store_of_the_server_that_was_chosen(
         request = write(tmp_path, task="image", base_container_url="docker://x", output_dir=str(tmp_path), **fields)
         assert mlwf("job", request) == 0
     assert asked == ["https://s3", "https://the-sites-store", "https://the-sites-store"]
+
+
+def test_an_image_of_a_registered_model_holds_its_server_and_logs_in_as_an_export_does(
+    service: FakeService, mlwf: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = service.add("gaa50000", "wine")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "of another server")
+    names = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_S3_ENDPOINT_URL")
+    asked: list[Any] = []
+
+    def follow(argv: list[str], environ: Mapping[str, str], _progress: Progress) -> dict[str, Any]:
+        asked.extend([argv[argv.index("--model-pkg-url") + 1], *(environ.get(name) for name in names), len(server["leases"])])
+        return {"folder": "/made"}
+
+    monkeypatch.setattr("mlwf.job.tasks.follow", follow)
+    fields = {**IMAGE, "group_name": "gaa50000", "env_name": "wine", "model_package": "models:/m/1", "output_dir": str(tmp_path)}
+    assert mlwf("job", write(tmp_path, **fields)) == 0
+    assert asked == ["models:/m/1", server["inside_url"], "aihub_token0000000_text", None, "https://s3", 1]
+    assert server["leases"] == []
+    assert [token["state"] for token in service.tokens] == ["revoked"]

@@ -167,6 +167,12 @@ def test_the_object_store(tmp_path: Path, s3_store: S3Store) -> None:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
         assert "your key may not read it" in refused(f"s3://{bucket}/model.tar.gz", tmp_path / "other", environ)
     assert "no AWS credentials" in refused(f"s3://{bucket}/model.tar.gz", tmp_path / "other", environ)
+    keys = f"aws_access_key_id={s3_store.reader.access_key}\naws_secret_access_key={s3_store.reader.secret_key}\n"
+    (tmp_path / "config").write_text(f"[profile site]\nendpoint_url={s3_store.endpoint_url}\n{keys}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+        patch.setenv("AWS_PROFILE", "site")
+        fetched(f"s3://{bucket}/model.tar.gz", tmp_path / "by profile")
 
 
 @pytest.mark.box

@@ -58,8 +58,10 @@ def test_machines_are_told_the_bytes_so_far(capsys: pytest.CaptureFixture[str], 
     size = 0
     with TerminalReporter(Console(), as_json=True) as reporter:
         reporter.begins("pack", lambda: size, 9)
-        for size in (4, 7):
-            until(lambda: told()[-1].get("bytes") == size, what=f"{size} bytes")
+        size = 4
+        until(lambda: told()[-1].get("bytes") == 4, what="the first bytes")
+        size = 7
+        until(lambda: told()[-1].get("bytes") == 7, what="more of them")
         size = 9
         reporter.ends("pack", 1.5)
     grows = {"step": "pack", "state": "grows", "total": 9}

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import botocore.session
 import pytest
-from mlwf.transfer.store import Signer, StoreError
+from mlwf.publish.place import parse_place, s3_client
+from mlwf.transfer.store import Signer, StoreError, endpoint_of, region_of
 
 ROLE = """
 [profile role]
@@ -16,6 +18,17 @@ aws_access_key_id = a
 aws_secret_access_key = b
 [profile program]
 credential_process = false
+[profile site]
+endpoint_url = https://site.example
+region = eu-west-1
+[profile services]
+endpoint_url = https://site.example
+services = lab
+[services lab]
+s3 =
+  endpoint_url = https://lab.example
+[profile region]
+region = eu-west-1
 """
 
 
@@ -23,6 +36,8 @@ credential_process = false
 def _aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "config").write_text(ROLE)
     variables = {"AWS_CONFIG_FILE": str(tmp_path / "config"), "AWS_MAX_ATTEMPTS": "1", "AWS_ENDPOINT_URL_STS": "http://127.0.0.1:9"}
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "MLFLOW_S3_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
@@ -42,3 +57,49 @@ def test_settings_that_lead_nowhere(environ: Mapping[str, str], said: str, monke
         monkeypatch.setenv(name, value)
     with pytest.raises(StoreError, match=said):
         Signer("x").headers("http://127.0.0.1:9/b", {})
+
+
+@pytest.mark.parametrize(
+    ("environ", "endpoint", "region"),
+    [
+        ({"AWS_PROFILE": "site"}, "https://site.example", "eu-west-1"),
+        ({"AWS_PROFILE": "services"}, "https://lab.example", "us-east-1"),
+        ({"AWS_PROFILE": "region"}, "https://s3.eu-west-1.amazonaws.com", "eu-west-1"),
+        ({"AWS_PROFILE": "site", "AWS_ENDPOINT_URL": "https://all.example"}, "https://all.example", "eu-west-1"),
+        ({"AWS_PROFILE": "services", "AWS_ENDPOINT_URL": "https://all.example"}, "https://all.example", "us-east-1"),
+        (
+            {"AWS_PROFILE": "site", "AWS_ENDPOINT_URL_S3": "https://s3.example", "AWS_ENDPOINT_URL": "https://all.example"},
+            "https://s3.example",
+            "eu-west-1",
+        ),
+        ({"AWS_PROFILE": "site", "AWS_DEFAULT_REGION": "eu-north-1"}, "https://site.example", "eu-north-1"),
+        (
+            {"AWS_PROFILE": "site", "AWS_ENDPOINT_URL": "https://all.example", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"},
+            "https://s3.eu-west-1.amazonaws.com",
+            "eu-west-1",
+        ),
+    ],
+)
+def test_a_profile_says_where_the_store_is_as_for_the_aws_tools(
+    environ: Mapping[str, str], endpoint: str, region: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    theirs = botocore.session.Session().create_client("s3", region_name=None if region != "us-east-1" else region)
+    if not endpoint.endswith(".amazonaws.com"):
+        assert theirs.meta.endpoint_url == endpoint, "what botocore itself takes"
+    assert theirs.meta.region_name == region
+    assert (endpoint_of(environ, {}), region_of(environ, {})) == (endpoint, region)
+    place = parse_place("s3://bucket/prefix/", environ)
+    ours = s3_client(place, environ).meta
+    assert (place.endpoint_url, ours.endpoint_url, ours.region_name) == (endpoint, endpoint, region)
+
+
+def test_a_servers_own_store_goes_before_a_profiles_and_one_that_is_named_before_that_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "site")
+    told = {"endpoint_url": "https://server.example", "region": "mars"}
+    assert (endpoint_of({}, told), region_of({}, told)) == ("https://server.example", "mars")
+    assert endpoint_of({"MLFLOW_S3_ENDPOINT_URL": "https://mine.example"}, told) == "https://mine.example"
+    assert parse_place("s3://bucket/prefix/", {}, profile="services").endpoint_url == "https://lab.example"

@@ -158,6 +158,30 @@ def takes(values: dict[str, str]) -> bool:
     return True
 
 
+PACKAGES = {
+    "s3://b/a/model.tar.gz": True,
+    "s3://b/": False,
+    "https://h:8/m?a=b@c": True,
+    "https://u:p@h/m": False,
+    "http://h/m": False,
+    "models:/wine/1": True,
+    "models:/wine@best": True,
+    "models:/wine": False,
+    "/m.tar.gz": True,
+    "/" + "m" * 2048: False,
+}
+
+
+def test_submission_and_job_take_the_packages_that_the_command_takes() -> None:
+    changed = [{**IMAGE, "model_package": package} for package in PACKAGES]
+    assert [takes(each) for each in changed] == list(PACKAGES.values())
+    assert ["result" in each for each in render([submit(values) for values in changed])] == list(PACKAGES.values())
+    nameless = {**IMAGE, "model_package": "models:/wine/1", "group_name": ""}
+    (refused,) = render([submit(nameless)])
+    assert not takes(nameless)
+    assert refused["error"] == "RuntimeError: group_name is empty: fill it in."
+
+
 def test_submission_and_job_refuse_the_same() -> None:
     tried = [(task, name, word) for task, values in TASKS.items() for name in values if name in TYPED for word in [*HOSTILE, ""]]
     tried = [each for each in tried if each[1] != "bc_queue"]
@@ -287,9 +311,14 @@ def test_the_steps_are_shown_as_they_are_told(tmp_path: Path) -> None:
     (tmp_path / "progress.json").write_text(json.dumps(told))
     (tmp_path / "lost").mkdir()
     (tmp_path / "lost" / "progress.json").write_text(json.dumps({**told, "state": "running", "error": None}))
-    page, lost, none = render([info(tmp_path), info(tmp_path / "lost"), info(tmp_path / "none")])
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open" / "progress.json").write_text(json.dumps({**told, "total": None}))
+    page, lost, none, unknown = render([info(tmp_path / each) for each in ("", "lost", "none", "open")])
     assert "✗ Export &lt;b&gt;: wine &amp; co" in page["result"]
     assert '<progress max="10000000" value="5000000">' in page["result"]
+    assert "</progress> 5 / 10 MB" in page["result"]
+    assert "<p>5 MB</p>" in unknown["result"]
+    assert "<progress" not in unknown["result"]
     assert "It broke.</strong> Mend it." in page["result"]
     assert "no sign of life" in lost["result"]
     assert "<li>" not in none["result"]

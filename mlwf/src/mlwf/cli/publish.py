@@ -76,7 +76,7 @@ def publish(
     if more["by_policy"] and acl not in {None, "public-read"}:
         raise WrongUseError(_("--by-policy makes it public, --acl {acl} does not").format(acl=acl), cure=_("Give one of them."))
     environ, console = environment(), stderr()
-    place = parse_place(url, environ, endpoint_url)
+    place = parse_place(url, environ, endpoint_url, profile)
     wanted = run.Wanted(folder, place, profile=profile, access=acl, by_policy=more["by_policy"], replace=more["replace"])
     if more["abort"]:
         count = run.withdraw_parts(wanted, environ)

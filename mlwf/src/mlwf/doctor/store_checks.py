@@ -40,7 +40,7 @@ class Bucket:
         if not told.get("bucket"):
             raise Noted(_("the server is not one of this service's, and does not tell its storage"))
         place = Place(str(told["bucket"]), f"{told['prefix']}/", endpoint_of(self._environ, told).rstrip("/"))
-        return Store(s3_client(place, self._environ), place)
+        return Store(s3_client(place, self._environ, region=told.get("region")), place)
 
     def _guarded(self, check: Callable[[], str]) -> Callable[[], str]:
         """Where artifacts go through the server, what one's own key may not do is only worth knowing."""

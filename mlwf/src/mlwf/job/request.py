@@ -9,10 +9,15 @@ from typing import Any, Self
 
 from mlwf.errors import WrongUseError
 from mlwf.i18n import _
+from mlwf.image.base.source import parse_base
 
 LARGEST = 64 * 1024
 TASKS = ("server", "export", "image")
-_PLAIN = r"[^\x00-\x1f\x7f]"
+_CONTROL = r"\x00-\x1f\x7f"
+_PLAIN = rf"[^{_CONTROL}]"
+# As `mlwf_create_image` takes them, plain http but with a checksum, which no form has.
+_OBJECT = rf"s3://[^/@?#{_CONTROL}]+/[^?#{_CONTROL}]*[^/?#{_CONTROL}]"
+_WEB = rf"https://[^/?#@{_CONTROL}]+([/?]{_PLAIN}*)?"
 RULES = {
     "task": "|".join(TASKS),
     "group_name": r"[^/:.\x00-\x1f\x7f][^/:\x00-\x1f\x7f]{0,254}",
@@ -23,7 +28,7 @@ RULES = {
     "hours": r"[1-9][0-9]{0,3}",
     "model_name": rf"{_PLAIN}{{1,256}}",
     "model_version": r"[1-9][0-9]{0,9}",
-    "model_package": rf"(s3://|https?://|/){_PLAIN}{{1,2048}}",
+    "model_package": rf"(?=.{{1,2048}}$)({_OBJECT}|{_WEB}|/{_PLAIN}+|models:/+[^/@{_CONTROL}]+(/[0-9]+|@[^/@{_CONTROL}]+))",
     "base_container_url": r"((docker|library|oras|shub)://|(docker-archive|oci|oci-archive):/|docker-daemon:|/)[\x21-\x7e]{1,1024}",
     "output_dir": rf"/{_PLAIN}{{0,1024}}",
     "note": rf"{_PLAIN}{{1,255}}",
@@ -34,6 +39,10 @@ NEEDED = {
     "export": ("group_name", "env_name", "model_name", "model_version"),
     "image": ("model_package", "base_container_url"),
 }
+
+
+# Bases that can be checked before the job runs where they are.
+NAMES = ("docker://", "docker-daemon:")
 
 
 def meaning(name: str) -> str:
@@ -48,7 +57,7 @@ def meaning(name: str) -> str:
         "hours": lambda: _("a whole number of hours"),
         "model_name": lambda: _("the name of a registered model"),
         "model_version": lambda: _("the number of its version"),
-        "model_package": lambda: _("s3://…, https://… or the absolute path of a model.tar.gz"),
+        "model_package": lambda: _("s3://…, https://…, models:/NAME/VERSION or the absolute path of a model.tar.gz"),
         "base_container_url": lambda: _("docker://… or another address that Singularity takes"),
         "output_dir": lambda: _("the absolute path of a folder"),
     }
@@ -85,10 +94,18 @@ class JobRequest:
             if not isinstance(value, str) or (value and not re.fullmatch(RULES[name], value)):
                 raise _refused(name)
         found = cls(**data)
-        for name in ("task", *NEEDED.get(found.task, ())):
+        of_registry = ("group_name", "env_name") if found.from_registry else ()
+        for name in ("task", *NEEDED.get(found.task, ()), *of_registry):
             if not getattr(found, name):
                 raise _refused(name)
+        if found.base_container_url.startswith(NAMES):
+            parse_base(found.base_container_url)
         return found
+
+    @property
+    def from_registry(self) -> bool:
+        """Whether an image's package is a model of the server that is named."""
+        return self.task == "image" and self.model_package.startswith("models:")
 
     def as_json(self) -> dict[str, str]:
         """The fields that were chosen."""

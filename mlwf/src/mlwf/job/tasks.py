@@ -35,8 +35,12 @@ Open = Callable[[], Client]
 
 def run(request: JobRequest, *, environ: Mapping[str, str], open_client: Open, progress: Progress, warn: Callable[[str], None]) -> None:
     """Does what was asked for. Raises MlwfError."""
-    if request.task == "image":
-        _image(request, environ, open_client, progress)
+    if request.task == "image" and not request.from_registry:
+        more: dict[str, str] = {}
+        if request.group_name and request.env_name and request.model_package.startswith("s3://"):
+            with open_client() as client:
+                more = _store_of(client.server(request.group_name, request.env_name))
+        _image(request, {**environ, **more}, progress)
         return
     with open_client() as client:
         server = _find(client, request, progress)
@@ -54,7 +58,11 @@ def run(request: JobRequest, *, environ: Mapping[str, str], open_client: Open, p
             server = ensure_up(client, server.group, server.env_name, on_change=lambda operation: _say(progress, operation))
             progress.tell(server=card(server))
         if request.task == "export":
-            _export(request, server, environ, open_client, progress, warn)
+            with progress.step("export", _("Export the model")), _login(server, environ, open_client, warn) as more:
+                _export(request, server, more, progress)
+        elif request.task == "image":
+            with _login(server, environ, open_client, warn) as more:
+                _image(request, {**more, "MLFLOW_TRACKING_URI": server.inside_url or ""}, progress)
         else:
             _session(request, progress)
 
@@ -135,15 +143,10 @@ class _Reporter:
         self._progress.arrived(count)
 
 
-def _export(  # noqa: PLR0917
-    request: JobRequest, server: Server, environ: Mapping[str, str], open_client: Open, progress: Progress, warn: Callable[[str], None]
-) -> None:
-    with progress.step("export", _("Export the model")), _login(server, open_client, warn) as login:
-        wanted = Wanted(server.inside_url or "", request.model_name, request.model_version, None, _output(request))
-        # Its own login, and no other that the environment has too.
-        others = {name: value for name, value in environ.items() if name not in LOGIN}
-        done = export(wanted, {**others, **_store_of(server), **login}, _Reporter(progress))
-        progress.tell(result=str(done.folder.resolve()))
+def _export(request: JobRequest, server: Server, environ: Mapping[str, str], progress: Progress) -> None:
+    wanted = Wanted(server.inside_url or "", request.model_name, request.model_version, None, _output(request))
+    done = export(wanted, environ, _Reporter(progress))
+    progress.tell(result=str(done.folder.resolve()))
 
 
 def _store_of(server: Server) -> dict[str, str]:
@@ -153,22 +156,25 @@ def _store_of(server: Server) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _login(server: Server, open_client: Open, warn: Callable[[str], None]) -> Iterator[dict[str, str]]:
-    """User and password from the server's auth file, read as the caller; where there is none, a token that ends with the block, or by
+def _login(server: Server, environ: Mapping[str, str], open_client: Open, warn: Callable[[str], None]) -> Iterator[dict[str, str]]:
+    """The variables with the server's store and a login of its own, and no other that the environment has too.
+
+    User and password from the server's auth file, read as the caller; where there is none, a token that ends with the block, or by
     itself where the service does not hear that: what was made meanwhile is made.
     """
+    others = {name: value for name, value in environ.items() if name not in LOGIN} | _store_of(server)
     try:
         user = auth_file.read_auth_file(Path(server.auth_file))[0]
     except auth_file.AuthFileError as error:
         if not error.missing:
             raise
     else:
-        yield {"MLFLOW_TRACKING_USERNAME": user.user_name, "MLFLOW_TRACKING_PASSWORD": user.password.reveal()}
+        yield others | {"MLFLOW_TRACKING_USERNAME": user.user_name, "MLFLOW_TRACKING_PASSWORD": user.password.reveal()}
         return
     with open_client() as client:
         token, secret = make_token(client, server.group, server.env_name, seconds=TOKEN_SECONDS, name="mlwf job", wait=True)
     try:
-        yield {"MLFLOW_TRACKING_TOKEN": secret.reveal()}
+        yield others | {"MLFLOW_TRACKING_TOKEN": secret.reveal()}
     finally:
         try:
             with open_client() as client:
@@ -188,14 +194,10 @@ def _output(request: JobRequest) -> Path:
     return folder
 
 
-def _image(request: JobRequest, environ: Mapping[str, str], open_client: Open, progress: Progress) -> None:
+def _image(request: JobRequest, environ: Mapping[str, str], progress: Progress) -> None:
     """`mlwf_create_image` as a program: it is long, and may be killed, without this one's progress being lost."""
-    more: dict[str, str] = {}
-    if request.group_name and request.env_name and request.model_package.startswith("s3://"):
-        with open_client() as client:
-            more = _store_of(client.server(request.group_name, request.env_name))
     with progress.step("image", _("Create the image")):
         argv = [sys.executable, "-c", "from mlwf.cli.create_image import main; main()", "--json"]
         argv += ["--model-pkg-url", request.model_package, "--base-container-url", request.base_container_url]
         argv += ["--output-dir", str(_output(request))]
-        progress.tell(result=follow(argv, {**environ, **more}, progress)["folder"])
+        progress.tell(result=follow(argv, environ, progress)["folder"])

@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
-from mlwf.transfer.store import endpoint_of
+from mlwf.transfer.store import endpoint_of, region_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -51,7 +51,7 @@ class Place:
         return f"{self.endpoint_url}/{self.bucket}/{quote(self.key(name), safe='/~')}"
 
 
-def parse_place(url: str, environ: Mapping[str, str], endpoint_url: str | None = None) -> Place:
+def parse_place(url: str, environ: Mapping[str, str], endpoint_url: str | None = None, profile: str | None = None) -> Place:
     """Raises WrongUseError for what is no `s3://BUCKET/PREFIX/`."""
     scheme, _mark, rest = url.partition("://")
     bucket, _slash, prefix = rest.partition("/")
@@ -60,11 +60,11 @@ def parse_place(url: str, environ: Mapping[str, str], endpoint_url: str | None =
             _("{url} is not s3://BUCKET/PREFIX/").format(url=url), cure=_("Give the bucket and the prefix to publish under.")
         )
     prefix = prefix.strip("/")
-    return Place(bucket, f"{prefix}/" if prefix else "", (endpoint_url or endpoint_of(environ, {})).rstrip("/"))
+    return Place(bucket, f"{prefix}/" if prefix else "", (endpoint_url or endpoint_of(environ, {}, profile)).rstrip("/"))
 
 
-def s3_client(place: Place, environ: Mapping[str, str], profile: str | None = None) -> "S3Client":
-    """A client that signs with the caller's credentials. Raises MlwfError."""
+def s3_client(place: Place, environ: Mapping[str, str], profile: str | None = None, *, region: str | None = None) -> "S3Client":
+    """A client that signs with the caller's credentials. `region`: where a tracking server tells it. Raises MlwfError."""
     settings = Config(
         signature_version="s3v4",
         s3={"addressing_style": "path"},
@@ -80,7 +80,7 @@ def s3_client(place: Place, environ: Mapping[str, str], profile: str | None = No
         verify = False
     try:
         session = boto3.session.Session(profile_name=profile)
-        region = session.region_name or environ.get("AWS_REGION") or "us-east-1"
+        region = region_of(environ, {"region": region}, profile)
         return session.client("s3", endpoint_url=place.endpoint_url, region_name=region, config=settings, verify=verify)
     except (BotoCoreError, ValueError) as error:
         raise WrongUseError(

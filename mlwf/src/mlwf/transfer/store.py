@@ -16,6 +16,7 @@ import botocore.session
 import requests
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
+from botocore.configprovider import ConfiguredEndpointProvider
 from botocore.exceptions import BotoCoreError, ClientError
 
 from mlwf.address import split_url
@@ -36,19 +37,19 @@ class StoreError(MlwfError):
 class Signer:
     """Signs GET requests with the caller's credentials, as the AWS tools find them. Raises StoreError where there are none."""
 
-    def __init__(self, region: str | None) -> None:
+    def __init__(self, region: str) -> None:
         with _settings_errors():
             session = botocore.session.Session()
             # Not asked: the cloud's metadata address, which on other networks only costs seconds.
             session.get_component("credential_provider").remove("iam-role")
             credentials = session.get_credentials()
-            self._region = region or session.get_config_variable("region") or "us-east-1"
         if credentials is None:
             raise StoreError(
                 _("There are no AWS credentials"),
                 cure=_("Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE for a profile of ~/.aws/credentials."),
             )
         self._credentials = credentials
+        self._region = region
 
     def headers(self, url: str, extra: Mapping[str, str]) -> dict[str, str]:
         request = AWSRequest(method="GET", url=url, headers={"X-Amz-Content-SHA256": EMPTY, **extra})
@@ -86,7 +87,7 @@ class StoreSource:
     ) -> None:
         if split_url(endpoint_url).scheme not in {"http", "https"}:
             raise StoreError(_("The object store's endpoint is not an http or https URL"), cure=_("Correct MLFLOW_S3_ENDPOINT_URL."))
-        self._signer = Signer(region)
+        self._signer = Signer(region or region_of(environ, {}))
         self._session: requests.Session = plain_session(endpoint_url, environ)
         bundle = environ.get("AWS_CA_BUNDLE")
         if bundle:
@@ -183,10 +184,23 @@ class StoreSource:
         return StoreError(_("{place} cannot be read").format(place=self._place), why, cure)
 
 
-def endpoint_of(environ: Mapping[str, str], info: Mapping[str, Any]) -> str:
-    """The store's address: what the caller's environment says, else what the tracking server says, else AWS itself."""
-    for name in ("MLFLOW_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
-        if environ.get(name):
-            return environ[name]
-    region = info.get("region") or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    return str(info.get("endpoint_url") or f"https://s3.{region}.amazonaws.com")
+def endpoint_of(environ: Mapping[str, str], info: Mapping[str, Any], profile: str | None = None) -> str:
+    """The store's address: what the caller's environment says, else what the tracking server says of its own, else the profile, else AWS.
+
+    `profile`: instead of the one that the environment names. Raises StoreError.
+    """
+    if environ.get("MLFLOW_S3_ENDPOINT_URL"):
+        return environ["MLFLOW_S3_ENDPOINT_URL"]
+    with _settings_errors():
+        session = botocore.session.Session(profile=profile)
+        heeded = not session.get_config_variable("ignore_configured_endpoint_urls")
+        named = heeded and ConfiguredEndpointProvider({}, {}, "s3", environ).provide()
+        configured = heeded and ConfiguredEndpointProvider(session.full_config, session.get_scoped_config(), "s3", {}).provide()
+    return str(named or info.get("endpoint_url") or configured or f"https://s3.{region_of(environ, info, profile)}.amazonaws.com")
+
+
+def region_of(environ: Mapping[str, str], info: Mapping[str, Any], profile: str | None = None) -> str:
+    """The store's region: what the tracking server says, else the environment, else the profile. Raises StoreError."""
+    named = info.get("region") or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
+    with _settings_errors():
+        return str(named or botocore.session.Session(profile=profile).get_config_variable("region") or "us-east-1")

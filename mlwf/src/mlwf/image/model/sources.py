@@ -156,8 +156,7 @@ def _stored(source: str, environ: Mapping[str, str]) -> tuple[StoreSource, Remot
     if not parts.netloc or not key or key.endswith("/") or "@" in parts.netloc or parts.query or parts.fragment:
         raise WrongUseError(_("{source} is no address of an object").format(source=_shown(source)), cure=_forms())
     folder, _slash, name = key.rpartition("/")
-    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
-    store = StoreSource(endpoint_url=endpoint_of(environ, {}), region=region, bucket=parts.netloc, prefix=folder, environ=environ)
+    store = StoreSource(endpoint_url=endpoint_of(environ, {}), region=None, bucket=parts.netloc, prefix=folder, environ=environ)
     return store, store.look(name)
 
 
