@@ -167,3 +167,19 @@ def test_the_page_asks_starts_and_shows(open_page: Opener, service: FakeService)
     expect(operations.get_by_text("Create image · gaa50000 / wine")).to_be_visible()
     expect(operations.get_by_text("There is no ").first).to_be_visible(timeout=30_000)
     assert [each for each in open_page.complaints if "422" not in each] == []
+
+
+@pytest.mark.browser
+def test_the_page_shows_how_many_bytes_there_are(open_page: Opener, tmp_path: Path) -> None:
+    job = tmp_path / ".local/state/aihub/jobs/job_00000000000000aa"
+    job.mkdir(parents=True)
+    (job / "request.json").write_text(json.dumps(IMAGE))
+    told = {"task": "image", "state": "running", "steps": [], "bytes": 4_000_000}
+    page = open_page()
+    page.evaluate("name => sessionStorage.setItem('aihub-operations', JSON.stringify([name]))", job.name)
+    for total, words in ((9_000_000, "4.0 / 9.0 MB"), (None, "4.0 MB")):
+        (job / "progress.json").write_text(json.dumps({**told, "total": total}))
+        page.reload()
+        expect(page.locator("#operations .bytes")).to_have_text(words)
+        expect(page.locator("#operations progress")).to_have_count(1 if total else 0)
+    assert open_page.complaints == []
