@@ -93,24 +93,35 @@ def test_under_nohup_it_goes_on(tmp_path: Path) -> None:
 
 
 LOST = """
-import signal, threading
-from mlwf.ending import Terminated, raise_on_terminate
+import signal, sys, threading
+from mlwf.ending import Held, Terminated, raise_on_terminate
 
 class Gone:
     def __del__(self):
-        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(getattr(signal, sys.argv[1]))
+
+def waits():
+    Gone()
+    threading.Event().wait(10)
+    print("nobody told")
 
 raise_on_terminate()
 try:
-    Gone()
-    threading.Event().wait(10)
-except Terminated as ended:
-    print(ended)
+    if sys.argv[2] == "held":
+        with Held() as held:
+            with held.lifted():
+                waits()
+    waits()
+except (Terminated, KeyboardInterrupt) as ended:
+    print(repr(ended))
 """
 
 
-def test_a_signal_in_a_destructor_ends_it_too() -> None:
+@pytest.mark.parametrize("where", ["held", "free"])
+@pytest.mark.parametrize(("number", "ends"), [("SIGUSR1", "Terminated(<Signals.SIGUSR1: 10>)"), ("SIGINT", "KeyboardInterrupt()")])
+def test_a_signal_in_a_destructor_ends_it_too(number: str, ends: str, where: str) -> None:
     """Python drops what is raised there, and what had come once was not heeded again: a job held its server until it was killed."""
-    said = subprocess.run(["env", "--default-signal=USR1", sys.executable, "-c", LOST], capture_output=True, text=True, check=True)
-    assert said.stdout.startswith("Ended by SIGUSR1")
+    argv = ["env", "--default-signal=USR1,INT", sys.executable, "-c", LOST, number, where]
+    said = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert said.stdout.replace("(10)", "(<Signals.SIGUSR1: 10>)") == f"{ends}\n"
     assert said.stderr == ""

@@ -50,7 +50,7 @@ def raise_on_terminate() -> None:
 class _OfThread(threading.local):
     """Python runs the handlers of signals in the main thread, so what that one has set here is what they see."""
 
-    held = lifted = False
+    held = lifted = raised = False
     came = 0
 
 
@@ -77,7 +77,7 @@ class Held:
     def lifted(self) -> Iterator[None]:
         """Within it signals raise, one that has come already at once."""
         try:
-            _here.lifted = True
+            _here.lifted, _here.raised = True, False
             _raise_what_came()
             yield
         finally:
@@ -94,12 +94,14 @@ class _Lost:
 
     def __call__(self, lost: "sys.UnraisableHookArgs") -> None:
         ended = lost.exc_value
-        if not isinstance(ended, Terminated):
+        if not isinstance(ended, Terminated | KeyboardInterrupt):
             self._usual(lost)
             return
+        number = ended.number if isinstance(ended, Terminated) else signal.SIGINT
+        _here.raised = False
 
         def again(_alarm: int, _frame: FrameType | None) -> None:
-            _came(ended.number, None)
+            _came(number, None)
 
         signal.signal(signal.SIGALRM, again)
         signal.setitimer(signal.ITIMER_REAL, SOON)
@@ -122,14 +124,14 @@ def end(status: int, words: str, console: Console) -> NoReturn:
 
 def _came(number: int, _frame: FrameType | None) -> None:
     _here.came = _here.came or number
-    if _here.lifted or not _here.held:
+    if not _here.held or (_here.lifted and not _here.raised):
         _raise_what_came()
 
 
 def _raise_what_came() -> None:
     if not (number := _here.came):
         return
-    _here.came, _here.lifted = 0, False  # once is enough: what follows tidies up
+    _here.came, _here.raised = 0, True  # once is enough: what follows tidies up
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     for each in ENDS:
