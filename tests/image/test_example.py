@@ -83,7 +83,7 @@ def test_the_proof_asks_with_it(make_folder: MakeFolder, tmp_path: Path, mlmodel
         return ""
 
     notes: list[str] = []
-    kit = SimpleNamespace(tool=SimpleNamespace(run=run), runner=SimpleNamespace(note=notes.append))
+    kit = SimpleNamespace(tool=SimpleNamespace(run=run), runner=SimpleNamespace(note=notes.append, environ={}))
     package = read_package(make_folder({"MLmodel": mlmodel, "input_example.json": text}))
     assert prove(kit, tmp_path / "image", package, tmp_path) == Verdict("loaded")  # type: ignore[arg-type]
     assert commands[0][3:] == ([asked] if asked else [])
