@@ -297,7 +297,7 @@ def test_a_warning_of_an_image_stands_in_the_jobs_output(tmp_path: Path, capsys:
 print('{"state": "warns", "text": "no openjdk"}', file=sys.stderr)
 print(json.dumps({"folder": "/made"}))"""
     with Progress(tmp_path / "progress.json", "image", warn=lambda _text: None) as progress, progress.step("image", "Create the image"):
-        assert _follow([sys.executable, "-c", program], os.environ, progress) == {"folder": "/made"}
+        assert follow([sys.executable, "-c", program], os.environ, progress) == {"folder": "/made"}
     assert capsys.readouterr().err == "no openjdk\n"
 
 

@@ -52,9 +52,10 @@ def _heard(process: "subprocess.Popen[str]", progress: Progress) -> dict[str, An
     for line in process.stderr or ():
         told = _told(line)
         if told is None:
-            with contextlib.suppress(OSError):  # the job's own output may lie where no space is left, and the image elsewhere
-                sys.stderr.write(line)
+            _print(line)
             said = [*said, line.strip()][-KEPT_LINES:]
+        elif told["state"] == "warns":
+            _print(f"{told['text']}\n")
         elif told["state"] == "failed":
             failure = MlwfError(told["what"], told["why"], told["cure"])
         elif "step" in told:
@@ -65,6 +66,11 @@ def _heard(process: "subprocess.Popen[str]", progress: Progress) -> dict[str, An
         raise failure or MlwfError(_("The image was not created"), " ".join(said), _("The job's output has all of it."))
     found: dict[str, Any] = json.loads("".join(printed))
     return found
+
+
+def _print(line: str) -> None:
+    with contextlib.suppress(OSError):  # the job's own output may lie where no space is left, and the image elsewhere
+        sys.stderr.write(line)
 
 
 def _tell(told: dict[str, Any], progress: Progress) -> None:

@@ -11,7 +11,7 @@ from mlwf import auth_file
 from mlwf.answers import Operation, Server
 from mlwf.aws_profiles import key_pair
 from mlwf.client import Client
-from mlwf.ending import Terminated
+from mlwf.ending import Held, Terminated
 from mlwf.errors import MlwfError, WrongUseError, with_cure
 from mlwf.export.registry import ModelVersion
 from mlwf.export.run import Wanted, export
@@ -118,9 +118,11 @@ def _say(progress: Progress, operation: Operation) -> None:
 
 def _session(request: JobRequest, progress: Progress) -> None:
     """Vouch for the server until the hours are over, or somebody ends the session: both are good ends."""
-    with progress.step("hold", _("The server is vouched for")):
+    # Held: whoever reads that it holds may end it before the next line here.
+    with Held() as held, progress.step("hold", _("The server is vouched for")):
         try:
-            threading.Event().wait(max(int(request.hours) * 3600 - LAST_SECONDS, 1))
+            with held.lifted():
+                threading.Event().wait(max(int(request.hours) * 3600 - LAST_SECONDS, 1))
         except (Terminated, KeyboardInterrupt):
             progress.detail(_("The session was ended."))
 
