@@ -41,10 +41,11 @@ def until(condition: Callable[[], Any], *, seconds: float = SECONDS, what: str =
 
 @dataclass
 class Live:
-    """A service. ``settings`` are written to its file at ``configure``."""
+    """A service. ``settings`` are written to its file at ``configure``; ``within``: what its command begins with."""
 
     home: Path
     settings: dict[str, Any] = field(default_factory=dict)
+    within: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -81,7 +82,7 @@ class Live:
         """`aihub serve` with these options, not waited for."""
         environment = {"PATH": os.environ["PATH"], "AIHUB_SETTINGS": str(self.file), "LANG": "C.UTF-8", **variables}
         with self.log_file.open("ab") as log:
-            argv = ["setpriv", "--pdeathsig", "TERM", AIHUB, "serve", *options]
+            argv = [*self.within, "setpriv", "--pdeathsig", "TERM", AIHUB, "serve", *options]
             return subprocess.Popen(argv, env=environment, cwd=self.home, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def start(self) -> None:
@@ -167,14 +168,14 @@ class Live:
 
 
 @contextmanager
-def live_service(**changes: Any) -> Iterator[Live]:
+def live_service(*, within: tuple[str, ...] = (), **changes: Any) -> Iterator[Live]:
     """A service that was initialised, not started. Its socket can be reached by every uid."""
     home = Path(tempfile.mkdtemp(prefix="hub-", dir="/tmp"))
     home.chmod(0o755)
     (home / "open").mkdir(mode=0o755)
     fake_environment(home / "envs")
     first = free_range(8)
-    live = Live(home)
+    live = Live(home, within=within)
     live.configure(
         **{
             "state_dir": str(home / "state"),
