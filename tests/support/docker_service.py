@@ -66,7 +66,7 @@ def docker_service(docker: Docker, store: S3Store, **settings: Any) -> Iterator[
     """A running service whose servers are containers; all of them and their networks are gone at the end."""
     docker.box_image(MLFLOW_VERSION)
     with reachable(docker, store) as endpoint_url:
-        choices = {
+        choices: dict[str, Any] = {
             "runtime": "docker",
             "allow_unisolated": False,
             "docker_host": docker.host,

@@ -3,9 +3,8 @@ stays is told that the password is known outside, until it is another one.
 """
 
 import os
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,11 @@ import pytest
 import requests
 from mlwf.secret import Secret
 
-from demo.ports import free_ports
 from tests.service.edge.live import Live, request, until
-from tests.support.ordinary import write_program
 from tests.support.own_accounts import OwnAccounts, own_accounts
-from tests.support.pun import MOUNT
 from tests.support.runtimes import service_on
 from tests.support.s3 import S3Store
+from tests.support.user_console import UserConsole, user_console
 
 pytestmark = [pytest.mark.box, pytest.mark.timeout(300), pytest.mark.skipif(os.geteuid() != 0, reason="whoever makes groups is root")]
 GROUP, GID = "leavers", 64330
@@ -28,63 +25,14 @@ ENDED_SECONDS, NEW_USERS_SECONDS = 10.0, 2.0
 """As api.md and console.md say it; the first is two looks, and `LOOK` is shorter than usual."""
 LOOK = 2.0
 PORTAL = "https://portal.example.org"
+AUTH = f"servers/{GROUP}/wine/auth"
+"""What **Update Auth Info** asks for."""
 
 
-class Console:
-    """One user's console, in that user's own process, asked as its page asks."""
-
-    def __init__(self, port: int) -> None:
-        self.origin = f"http://127.0.0.1:{port}"
-        self.session = requests.Session()
-        self.session.trust_env = False
-
-    def is_there(self) -> bool:
-        try:
-            page = self.session.get(f"{self.origin}{MOUNT}/", timeout=20).text
-        except requests.ConnectionError:
-            return False
-        token = page.split('name="csrf-token" content="')[1].split('"')[0]
-        self.session.headers.update({"Origin": self.origin, "Sec-Fetch-Site": "same-origin", "X-CSRFToken": token})
-        return True
-
-    def ask(self, method: str, path: str) -> tuple[int, Any]:
-        body = None if method == "GET" else {}
-        answer = self.session.request(method, f"{self.origin}{MOUNT}/api/{path}", json=body, timeout=60)
-        return answer.status_code, answer.json()
-
-    def servers(self) -> list[dict[str, Any]]:
-        status, found = self.ask("GET", "state")
-        assert status == 200, found
-        return list(found["servers"])
-
-    def update_auth_info(self) -> None:
-        """**Update Auth Info**, to its end."""
-        status, asked = self.ask("POST", f"servers/{GROUP}/wine/auth")
-        assert status == 202, asked
-
-        def ended() -> Any:
-            (operation,) = self.ask("GET", f"state?op={asked['id']}")[1]["operations"]
-            return operation["finished_at"] and operation
-
-        done = until(ended, what="the end of Update Auth Info")
-        assert done["state"] == "succeeded", done["error"]
-
-
-@contextmanager
-def console_of(user: str, live: Live, accounts: OwnAccounts) -> Iterator[Console]:
+def console_of(user: str, live: Live, accounts: OwnAccounts) -> AbstractContextManager[UserConsole]:
     """Started as the portal starts it: as the user, with the groups that the user has now."""
-    (port,) = free_ports(1)
-    program = write_program(live.home / f"console-of-{user}", "tests.support.pun")
-    as_user = [*accounts.within, "setpriv", "--pdeathsig", "TERM", f"--reuid={user}", "--regid=nogroup", "--init-groups"]
-    settings = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "SECRET_KEY_BASE": user * 16, "MLWF_SERVICE": f"unix://{live.socket}"}
-    process = subprocess.Popen([*as_user, str(program), str(port)], env=settings, cwd="/", stdin=subprocess.DEVNULL)
-    try:
-        console = Console(port)
-        until(console.is_there, what=f"the console of {user}")
-        yield console
-    finally:
-        process.terminate()
-        process.wait(20)
+    as_user = ("setpriv", f"--reuid={user}", "--regid=nogroup", "--init-groups")
+    return user_console(live, *accounts.within, *as_user, name=user)
 
 
 @pytest.fixture
@@ -145,7 +93,7 @@ def test_a_member_is_removed_from_the_group(live: Live, accounts: OwnAccounts, s
     url = make_server(live, s3_store)
     with console_of(LEAVER[0], live, accounts) as leaver, console_of(STAYER[0], live, accounts) as stayer:
         write_auth_file(live, "the first password")
-        leaver.update_auth_info()
+        leaver.do("POST", AUTH)
         ways_in = sign_in_and_token(live, url)
         for way in ways_in:
             until(lambda way=way: status_of(url, **way) == 200, what="a way in without the password")
@@ -159,10 +107,10 @@ def test_a_member_is_removed_from_the_group(live: Live, accounts: OwnAccounts, s
         assert_says_that_the_password_is_known(live, stayer)
         assert status_of(url, password="the first password") == 200, "which is why it is said"
 
-        stayer.update_auth_info()
+        stayer.do("POST", AUTH)
         assert_says_that_the_password_is_known(live, stayer)
         write_auth_file(live, "the second password")
-        stayer.update_auth_info()
+        stayer.do("POST", AUTH)
         until(lambda: status_of(url, password="the first password") == 401, seconds=NEW_USERS_SECONDS, what="the old password's end")
         assert status_of(url, password="the second password") == 200
         assert former_members(stayer.servers()[0]["warnings"]) == ""
@@ -178,7 +126,7 @@ def make_server(live: Live, store: S3Store) -> str:
         return str(client.server(GROUP, "wine").inside_url)
 
 
-def assert_is_out_of_api_and_console(live: Live, console: Console) -> None:
+def assert_is_out_of_api_and_console(live: Live, console: UserConsole) -> None:
     """At once: each request is judged by what the group is now. The console's own process has the group for as long as it runs."""
     asked = [("GET", ""), ("POST", "/stop"), ("POST", "/tickets"), ("GET", "/tokens"), ("DELETE", "")]
     refused = [api(live, LEAVER, method, f"/servers/{GROUP}/wine{path}") for method, path in asked]
@@ -192,6 +140,6 @@ def assert_is_out_of_api_and_console(live: Live, console: Console) -> None:
     assert console.ask("GET", "me")[1]["left"] == [GROUP]
 
 
-def assert_says_that_the_password_is_known(live: Live, console: Console) -> None:
+def assert_says_that_the_password_is_known(live: Live, console: UserConsole) -> None:
     said = [api(live, STAYER, "GET", f"/servers/{GROUP}/wine")[1]["warnings"], console.servers()[0]["warnings"]]
     assert [former_members(each) for each in said] == [f"The password is known to a former member of the group ({LEAVER[0]})"] * 2
