@@ -22,6 +22,7 @@ from backend import versions
 from backend.adapters.trial import HttpTrial
 from backend.networks import layout
 from backend.networks.layout import install_id
+from backend.reconcile.reconciler import Reconciler
 from backend.runtimes.docker import Engine
 from backend.serving import wiring
 from backend.wishes.values import CreateWish
@@ -70,10 +71,13 @@ class DockerSite(RealSite):
         memory, with_swap, pids, quota, period = map(int, seen.stdout.split())
         return memory, with_swap, pids, quota / period
 
+    def reconciler(self, **given: Any) -> Reconciler:
+        """As the service's: what belongs to a box's own uids is copied by containers."""
+        return super().reconciler(keeper=wiring.make_keeper(self.settings), **given)
+
     def start_service(self) -> None:
         self.stop = threading.Event()
-        reconciler = self.reconciler(keeper=wiring.make_keeper(self.settings))
-        self.thread = threading.Thread(target=reconciler.run, args=(self.stop,))
+        self.thread = threading.Thread(target=self.reconciler().run, args=(self.stop,))
         self.thread.start()
 
     def stop_service(self) -> None:
@@ -90,10 +94,10 @@ class DockerSite(RealSite):
         found = {role: json.loads(self.docker.run("inspect", name))[0]["State"] for role, name in self.containers().items()}
         return {role: (state["StartedAt"], state["Pid"]) for role, state in found.items()}
 
-    def run_and_die(self, where: str, call: int) -> None:
-        """One run of the reconciler in a process of its own, killed after that call (`crash_child.Crash`)."""
+    def run_and_die(self, where: Crash) -> None:
+        """One run of the reconciler in a process of its own, killed there."""
         code = "import sys; from tests.service.engine.docker_site import run_and_die; run_and_die(*sys.argv[1:])"
-        about = (self.docker.home, self.settings.state_dir, self.settings.port_first, where, call)
+        about = (self.docker.home, self.settings.state_dir, self.settings.port_first, where.where, where.call, "after" * where.after)
         argv = [sys.executable, "-c", code, *map(str, about)]
         done = subprocess.run(argv, cwd=ROOT, user=0, group=0, capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == -signal.SIGKILL, f"{where} was not passed: {done.returncode} {done.stderr}"
@@ -156,12 +160,13 @@ def docker_site(
             site.registry.close()
 
 
-def run_and_die(docker_home: str, home: str, port_first: str, where: str, call: str) -> None:
+def run_and_die(docker_home: str, home: str, port_first: str, *where: str) -> None:
     """What `DockerSite.run_and_die` starts, as root."""
+    point, call, after = where
     docker = Docker(Path(docker_home))
     site = _site(docker, Path(home), {"port_first": int(port_first)})
     with service_account((docker.home / "docker.sock").stat().st_gid):
-        run_once(site, Crash(where, int(call), after=True))
+        run_once(site, Crash(point, int(call), after=bool(after)))
 
 
 def _site(docker: Docker, home: Path, choices: dict[str, Any]) -> DockerSite:

@@ -18,6 +18,7 @@ from backend.networks import layout
 from backend.networks.layout import install_id
 from backend.runtimes.docker_seen import Container
 from backend.runtimes.docker_spec import GATE_CPUS, GATE_MEMORY, GATE_PIDS
+from tests.service.engine.crash_child import Crash
 from tests.service.engine.docker_site import DockerSite, docker_site, run_as_root, state_folder
 from tests.service.engine.real_site import PASSWORD
 from tests.service.engine.support import SECRET, until
@@ -284,7 +285,7 @@ def test_a_service_that_is_killed_between_making_and_starting_leaves_it_to_the_n
     site.stop_service()
     try:
         asked = site.ask("start")
-        site.run_and_die(f"backend.runtimes.docker:Engine.{call}", number)
+        site.run_and_die(Crash(f"backend.runtimes.docker:Engine.{call}", number, after=True))
         assert {role: found.state for role, found in site.engine.of(site.one().id, fresh=True).items()} == states
     finally:
         site.start_service()
