@@ -1,9 +1,13 @@
 """tracking_server/install: finished environments are left alone, unfinished ones never used."""
 
+import hashlib
 import json
 import os
+import re
+import shutil
 import sqlite3
 import subprocess
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from importlib.machinery import SourceFileLoader
@@ -15,6 +19,7 @@ import pytest
 from tests.support.box import MLFLOW_VERSION, OLDEST_VERSION, ROOT
 
 INSTALL = ROOT / "tracking_server" / "install"
+IN_IMAGE = "/opt/aihub/env"
 
 
 def run(*arguments: str | Path, **variables: str) -> "subprocess.CompletedProcess[str]":
@@ -49,6 +54,42 @@ def test_the_template_is_the_same_file_whenever_it_is_made(box_environment: Path
     assert made[0].read_bytes() == made[1].read_bytes()
     with closing(sqlite3.connect(made[0])) as database:
         assert database.execute("SELECT name, creation_time, last_update_time FROM experiments").fetchall() == [("Default", 0, 0)]
+
+
+def put_right_as_in_an_image(environment: Path) -> None:
+    """What `tracking_server/Dockerfile` does with an environment when it is installed."""
+    text = (ROOT / "tracking_server" / "Dockerfile").read_text()
+    (step,) = re.findall(rf"^    (cd {IN_IMAGE}/lib/.*\n(?:    .*\n)+)", text, re.MULTILINE)
+    assert step.rstrip().endswith(f"find {IN_IMAGE} -exec touch --no-dereference --date=@0 {{}} +")
+    subprocess.run(["sh", "-euc", step.replace(IN_IMAGE, str(environment))], check=True)
+
+
+def looks_of(environment: Path) -> dict[str, tuple[int, float, str]]:
+    """Each path's mode, time, and content."""
+    found = {}
+    for path in (environment, *environment.rglob("*")):
+        content = str(path.readlink()) if path.is_symlink() else hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        look = path.lstat()
+        found[str(path.relative_to(environment))] = (look.st_mode, look.st_mtime, content)
+    return found
+
+
+@pytest.mark.box
+@pytest.mark.heavy
+@pytest.mark.timeout(600)
+def test_two_images_of_one_lock_have_the_same_environment(box_environment: Path) -> None:
+    """Of which one was installed at another time and place, and used. Both are copies: else they would share files with uv's cache."""
+    with tempfile.TemporaryDirectory(prefix="envs-", dir="/tmp") as folder:  # 2 GB, which pytest would keep
+        earlier, later = Path(folder, "earlier"), Path(folder, "later")
+        shutil.copytree(box_environment, earlier, symlinks=True)
+        done = run(MLFLOW_VERSION, later, UV_LINK_MODE="copy")
+        assert done.returncode == 0, done.stderr
+        for each in (earlier, later):
+            put_right_as_in_an_image(each)
+        found, again = looks_of(earlier), looks_of(later)
+    assert [path for path in found.keys() | again.keys() if found.get(path) != again.get(path)] == []
+    assert {time for _mode, time, _content in found.values()} == {0}
+    assert {"version.json", "template.db", "bin/python"} < found.keys()
 
 
 def test_an_unknown_version_is_refused_with_the_known_ones(tmp_path: Path) -> None:
