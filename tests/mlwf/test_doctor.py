@@ -57,6 +57,18 @@ def test_all_is_well(tracking: Tracking, doctor: Examine) -> None:
     assert not tracking.store.client().list_multipart_uploads(Bucket=settings["bucket"]).get("Uploads")
 
 
+@pytest.mark.box
+def test_a_bucket_whose_first_object_is_empty(tracking: Tracking, doctor: Examine) -> None:
+    owner, settings = tracking.store.owner, tracking.box.settings
+    where = {"Bucket": settings["bucket"], "Key": f"{settings['prefix']}/ __init__.py"}
+    tracking.store.client().put_object(**where, Body=b"")
+    try:
+        found = doctor(tracking.url, **tracking.login, AWS_ACCESS_KEY_ID=owner.access_key, AWS_SECRET_ACCESS_KEY=owner.secret_key)
+    finally:
+        tracking.store.client().delete_object(**where)
+    assert states(found, "bucket") == ["ok"], found["bucket"]
+
+
 def objects(tracking: Tracking) -> list[str]:
     listed = tracking.store.client().list_objects_v2(Bucket=tracking.box.settings["bucket"])
     return [each["Key"] for each in listed.get("Contents", ())]

@@ -66,9 +66,18 @@ class Bucket:
         store = self._store
         with store_errors(_("{place} cannot be listed").format(place=store.place.s3_url())):
             found = store.client.list_objects_v2(Bucket=store.place.bucket, Prefix=store.place.prefix, MaxKeys=1).get("Contents", [])
-            if found:
-                store.client.get_object(Bucket=store.place.bucket, Key=found[0]["Key"], Range="bytes=0-0")["Body"].read()
+            for each in found:
+                self._read_one(each["Key"])
         return f"{store.place.s3_url()} ({store.place.endpoint_url})"
+
+    def _read_one(self, key: str) -> None:
+        try:
+            # No range: an empty object has none.
+            with contextlib.closing(self._store.client.get_object(Bucket=self._store.place.bucket, Key=key)["Body"]) as body:
+                body.read(1)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "NoSuchKey":  # gone since it was listed, as what the check beside this one writes
+                raise
 
     def _write(self) -> str:
         store = self._store
