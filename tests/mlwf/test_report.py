@@ -39,12 +39,15 @@ def test_a_folder_that_the_tool_would_read_as_two_is_refused(name: str, tmp_path
         Bind(tmp_path / name, "/inside").text()
 
 
-def test_a_terminal_shows_the_bytes_of_a_step_and_the_time_left() -> None:
+def test_a_terminal_shows_the_bytes_of_a_step_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")  # whatever the tests run in
     screen, count = io.StringIO(), itertools.count(1)
-    with TerminalReporter(Console(file=screen, force_terminal=True, width=120), as_json=False) as reporter:
+    console = Console(file=screen, force_terminal=True, color_system=None, width=120)
+    with TerminalReporter(console, as_json=False) as reporter:
         reporter.begins("pack", lambda: next(count) * 1_000_000, 900_000_000)
         # Packing the image ━━━━ 5.0/900.0 MB 0:03:44
-        until(lambda: re.search(r"Packing the image .*\d\.0/900\.0 MB.* \d:\d\d:\d\d", screen.getvalue()), what="bytes and time left")
+        shown = re.compile(r"Packing the image [━╸╺ ]+ \d+\.0/900\.0 MB \d:\d\d:\d\d")
+        until(lambda: shown.search(screen.getvalue()), what="bytes and time left")
 
 
 def test_machines_are_told_the_bytes_so_far(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
