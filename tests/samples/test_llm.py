@@ -11,7 +11,8 @@ import pytest
 
 from tests.mlwf.exporting import arguments, info_of, run, the_package
 from tests.mlwf.tracking import Tracking
-from tests.samples.llm import MODEL, SAMPLE, execute
+from tests.samples.llm import MODEL, NOTEBOOK, SAMPLE, execute
+from tests.support.box import PASSWORD, USER
 from tests.support.sample_env import sample_environment
 
 # The environment alone takes minutes to install on a busy machine.
@@ -38,8 +39,8 @@ def folder(tmp_path: Path) -> Path:
     return Path(shutil.copytree(SAMPLE, tmp_path / "llm_finetune", ignore=shutil.ignore_patterns("__pycache__", "output")))
 
 
-def versions(tracking: Tracking) -> list[dict[str, Any]]:
-    found = tracking.box.api("GET", "model-versions/search", params={"filter": f"name='{MODEL}'"}).get("model_versions", [])
+def versions(tracking: Tracking, name: str = MODEL) -> list[dict[str, Any]]:
+    found = tracking.box.api("GET", "model-versions/search", params={"filter": f"name='{name}'"}).get("model_versions", [])
     return sorted(found, key=lambda each: int(each["version"]))
 
 
@@ -79,10 +80,20 @@ def the_recorded_run(tracking: Tracking, tiny: dict[str, str]) -> None:
     params = {each["key"]: each["value"] for each in data["data"]["params"]}
     assert (params["base_model"], params["epochs"], params["lora_rank"]) == (tiny["BASE_MODEL"], "8.0", "8")
     assert data["inputs"]["dataset_inputs"][0]["dataset"]["name"] == "instructions.jsonl"
+    the_code(tracking, data)
     losses = tracking.box.api("GET", "metrics/get-history", params={"run_id": run_id, "metric_key": "loss"})["metrics"]
     values = [each["value"] for each in sorted(losses, key=lambda each: int(each["step"]))]
     assert len(values) == 48
     assert sum(values[-6:]) / 6 < 0.9 * sum(values[:6]) / 6, "the loss falls"
+
+
+def the_code(tracking: Tracking, run: dict[str, Any]) -> None:
+    """The files themselves. No commit: the user's copy is in no repository, whatever Jupyter's environment lies in."""
+    listed = tracking.box.api("GET", "artifacts/list", params={"run_id": run["info"]["run_id"], "path": "code"})["files"]
+    sizes = {each["path"].removeprefix("code/"): int(each["file_size"]) for each in listed}
+    assert set(sizes) == {NOTEBOOK, "settings.py", "requirements.txt"}
+    assert sizes == {name: (SAMPLE / name).stat().st_size for name in sizes}
+    assert not [each for each in run["data"]["tags"] if each["key"].startswith("mlflow.source.git.")]
 
 
 def test_with_the_base_no_hub_is_needed(python: Path, tiny: dict[str, str], sleepy: Tracking, folder: Path, tmp_path: Path) -> None:
@@ -95,11 +106,38 @@ def test_with_the_base_no_hub_is_needed(python: Path, tiny: dict[str, str], slee
     assert text.startswith("What is Large language Models?")
 
 
-def test_a_lost_login_costs_no_training(python: Path, tiny: dict[str, str], sleepy: Tracking, folder: Path) -> None:
-    """The password was changed while it trained: the recording says so, and the adapter and its log are still there."""
-    environ = {**tiny, **sleepy.login, "MLFLOW_TRACKING_URI": sleepy.url, "MLFLOW_TRACKING_PASSWORD": "an old one", "MAX_STEPS": "2"}
-    status, said = execute(python, folder, environ)
+def without_training(folder: Path) -> None:
+    """Sections 1, 3, 4 and 5 are left of the notebook: what a user runs in a new kernel after a training."""
+    notebook = json.loads((folder / NOTEBOOK).read_text("utf-8"))
+    section, kept = "", []
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        section = source[3] if source.startswith("## ") else section
+        kept += [] if section == "2" else [cell]
+    assert len(kept) == len(notebook["cells"]) - 3
+    (folder / NOTEBOOK).write_text(json.dumps(notebook | {"cells": kept}), "utf-8")
+
+
+def test_a_lost_login_costs_no_training(python: Path, tiny: dict[str, str], sleepy: Tracking, folder: Path, tmp_path: Path) -> None:
+    """The password was changed while it trained: the recording says so. Corrected in the file, a new kernel records that training."""
+    file = tmp_path / ".config" / "mlwf" / "tracking.env"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"MLFLOW_TRACKING_URI={sleepy.url}\nMLFLOW_TRACKING_USERNAME={USER}\nMLFLOW_TRACKING_PASSWORD='an old one'\n")
+    file.chmod(0o600)
+    named = {**tiny, "MODEL_NAME": "lost"}
+    status, said = execute(python, folder, {**named, "MAX_STEPS": "2"})
     assert status != 0
     assert "Unknown user, wrong password" in said
     assert (folder / "output" / "adapter" / "adapter_model.safetensors").exists()
-    assert len(json.loads((folder / "output" / "log.json").read_text())) == 2
+
+    file.write_text(file.read_text().replace("an old one", PASSWORD))
+    without_training(folder)
+    status, said = execute(python, folder, named)
+    assert status == 0, said[-4000:]
+    assert "finished finetuning" not in said
+    assert "Created version '1' of model 'lost'." in said
+    (version,) = versions(sleepy, "lost")
+    data = sleepy.box.api("GET", "runs/get", params={"run_id": version["run_id"]})["run"]["data"]
+    assert {"key": "max_steps", "value": "2"} in data["params"], "the training's, not the new kernel's"
+    query = {"run_id": version["run_id"], "metric_key": "loss"}
+    assert len(sleepy.box.api("GET", "metrics/get-history", params=query)["metrics"]) == 2
