@@ -1,8 +1,9 @@
 """The published walk-through from its first step to its last, in both editions, with the real tools: `make walkthrough`.
 
 Console form, training (script; notebook), export, publication (by `mlwf publish` and by `aws s3 cp`), image, and the model's answer in it.
-What cannot be had here is stood in for by something real of the same kind: the base model is tiny, there is no GPU, and the exact patch
-version of Python is the base image's.
+What cannot be had here is stood in for by something real of the same kind: the base model is tiny, there is no GPU, the exact patch
+version of Python is the base image's, the base image is a file, the wine is scikit-learn's where UCI is out of reach, and the store has no
+ACLs. The pages say so: change them with this.
 """
 
 import json
