@@ -44,6 +44,20 @@ def test_every_link_leads_to_a_file_and_every_anchor_to_a_heading(page: Path) ->
     assert wrong == []
 
 
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name.endswith(".ja.md") and page.with_suffix("").with_suffix(".md").exists()]
+)
+def test_a_translation_has_the_rows_and_commands_of_its_page(page: Path) -> None:
+    def rows(path: Path) -> list[list[str]]:
+        """What is written alike in both languages."""
+        found = re.findall(r"^\|.*\|$", path.read_text("utf-8"), flags=re.MULTILINE)
+        return [sorted(code for code in re.findall(r"`([^`]+)`", row) if code.isascii()) for row in found]
+
+    other = page.with_suffix("").with_suffix(".md")
+    assert rows(page) == rows(other)
+    assert {page, other} <= {file for each in (page, other) for file, _anchor in links(each)}, "each leads to the other"
+
+
 def test_anchors_are_as_github_makes_them() -> None:
     assert {"8-back-up", "6-callers-on-other-hosts-tls-munge-tokens"} <= anchors(ROOT / "docs/install/service.md")
     assert "mlwf_export_model" in anchors(ROOT / "docs/reference/mlwf.md")
