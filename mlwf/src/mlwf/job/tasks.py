@@ -104,10 +104,14 @@ def _find(client: Client, request: JobRequest, progress: Progress) -> Server:
         )
         client.wait(operation, lambda latest: _say(progress, latest))
         server = client.server(request.group_name, request.env_name)
-    path = Path(server.auth_file)
-    if path.exists():
-        with progress.step("users", _("Register the users of basic_auth.yml")):
-            client.wait(client.set_users(server.group, server.env_name, auth_file.read_auth_file(path)))
+    try:
+        users = auth_file.read_auth_file(Path(server.auth_file))
+    except auth_file.AuthFileError as error:
+        if not error.missing:
+            raise
+        return server
+    with progress.step("users", _("Register the users of basic_auth.yml")):
+        client.wait(client.set_users(server.group, server.env_name, users))
     return server
 
 
