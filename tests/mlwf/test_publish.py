@@ -135,7 +135,21 @@ def test_a_store_that_ignores_acls_is_found_out(package: Path, sh: Shell) -> Non
     bucket = sh.store.make_bucket()
     assert sh("publish", str(package), f"s3://{bucket}/m/", "--acl", "public-read") == 1
     assert "ACL" in sh.err or "cannot be read without a key" in sh.err
+    assert "Try --by-policy" in sh.err
     assert sh("publish", str(package), f"s3://{bucket}/m/", "--acl", "private", "--by-policy") == 2
+
+
+def test_a_policy_that_opens_nothing_is_found_out_and_not_advised_again(package: Path, sh: Shell) -> None:
+    """Another statement of the bucket's goes before it: here one against the program that reads without a key."""
+    bucket = sh.store.make_bucket()
+    condition = {"StringEquals": {"aws:UserAgent": "mlwf"}}
+    place = {"Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{bucket}/*"}
+    policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Principal": "*", **place, "Condition": condition}]}
+    sh.store.client().put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
+    assert sh("publish", str(package), f"s3://{bucket}/m/", "--by-policy") == 1
+    assert "cannot be read without a key" in sh.err
+    assert "Run it again in a minute" in sh.err
+    assert "Try --by-policy" not in sh.err
 
 
 def test_killed_while_uploading_and_taken_up_again(tmp_path: Path, sh: Shell) -> None:

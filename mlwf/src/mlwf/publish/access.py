@@ -91,15 +91,20 @@ def anyone_can_read(url: str, environ: Mapping[str, str], *, wait: Callable[[flo
         ) from error
 
 
-def prove(store: Store, name: str, access: Access, environ: Mapping[str, str]) -> None:
-    """Raises MlwfError unless a read without credentials goes as `access` says."""
+def prove(store: Store, name: str, access: Access, environ: Mapping[str, str], *, by_policy: bool) -> None:
+    """Raises MlwfError unless a read without credentials goes as `access` says. `by_policy`: the way that was taken."""
     url = store.place.web_url(name)
     readable = anyone_can_read(url, environ)
     if access == "public-read" and not readable:
+        cure = _("Try --by-policy, or ask the store's admins how objects are made public.")
+        if by_policy:
+            cure = _(
+                "Run it again in a minute: a policy may take a moment. If it stays, ask the store's admins what forbids public access."
+            )
         raise MlwfError(
             _("{url} cannot be read without a key, although that was asked for").format(url=url),
             _("the store took the request and did not act on it, or the bucket forbids it"),
-            _("Try --by-policy, or ask the store's admins how objects are made public."),
+            cure,
         )
     if access != "public-read" and readable:
         raise MlwfError(

@@ -137,7 +137,7 @@ class _Publication:
         elif wanted.access is not None:
             reading.set_acl(self._store, name, wanted.access)
         access: Access = "public-read" if wanted.by_policy else wanted.access or "private"
-        reading.prove(self._store, name, access, self._environ)
+        reading.prove(self._store, name, access, self._environ, by_policy=wanted.by_policy)
         return access == "public-read"
 
 
