@@ -13,7 +13,7 @@ from mlwf.i18n import _
 from mlwf.publish.place import error_code, store_errors
 from mlwf.publish.upload import Store
 from mlwf.transfer.http import RefusedError, Request, TransientError, opened, retried
-from mlwf.transfer.session import plain_session
+from mlwf.transfer.session import store_session
 
 Access = Literal["private", "authenticated-read", "public-read"]
 ACCESSES: tuple[Access, ...] = ("private", "authenticated-read", "public-read")
@@ -69,11 +69,7 @@ def _statement(store: Store) -> dict[str, Any]:
 
 def anyone_can_read(url: str, environ: Mapping[str, str], *, wait: Callable[[float], object] = time.sleep) -> bool:
     """Whether the first byte at this web address is given to somebody without credentials. Raises MlwfError when the store does not say."""
-    session = plain_session(url, environ)
-    if environ.get("AWS_CA_BUNDLE"):
-        session.verify = environ["AWS_CA_BUNDLE"]
-    if environ.get("MLFLOW_S3_IGNORE_TLS", "").lower() in {"1", "true"}:
-        session.verify = False
+    session = store_session(url, environ)
 
     def ask() -> bool:
         with opened(session, Request(url, {"Range": "bytes=0-0"})):

@@ -12,12 +12,12 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
+from mlwf.transfer.session import store_trust
 from mlwf.transfer.store import endpoint_of, region_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-TRUE = frozenset({"1", "true", "yes"})
 # What another try with the same key and bucket would meet again.
 LASTING = frozenset(
     {"AccessDenied", "NoSuchBucket", "NoSuchKey", "InvalidAccessKeyId", "SignatureDoesNotMatch", "QuotaExceeded", "EntityTooLarge"}
@@ -75,9 +75,7 @@ def s3_client(place: Place, environ: Mapping[str, str], profile: str | None = No
         retries={"max_attempts": 5, "mode": "standard"},
         max_pool_connections=16,
     )
-    verify: str | bool | None = environ.get("AWS_CA_BUNDLE") or None
-    if environ.get("MLFLOW_S3_IGNORE_TLS", "").lower() in TRUE:
-        verify = False
+    verify = store_trust(environ)
     try:
         session = boto3.session.Session(profile_name=profile)
         region = region_of(environ, {"region": region}, profile)

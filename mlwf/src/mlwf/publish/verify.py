@@ -15,7 +15,7 @@ from mlwf.publish.package import FORM, TARBALL, Content, Readable, check_digest,
 from mlwf.publish.place import parse_place, s3_client, store_errors
 from mlwf.publish.run import Reporter
 from mlwf.transfer.http import RefusedError, Request, TransientError, network_errors, opened
-from mlwf.transfer.session import plain_session
+from mlwf.transfer.session import store_session
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,7 @@ class _Folder(Reader):
 class _Web(Reader):
     def __init__(self, folder: str, environ: Mapping[str, str]) -> None:
         self._folder = folder
-        self._session = plain_session(folder, environ)
-        if environ.get("AWS_CA_BUNDLE"):
-            self._session.verify = environ["AWS_CA_BUNDLE"]
+        self._session = store_session(folder, environ)
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[tuple[Readable, int]]:

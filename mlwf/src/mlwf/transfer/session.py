@@ -15,7 +15,8 @@ from mlwf.i18n import _
 from mlwf.secret import Secret
 
 POOL = 32
-TRUE = frozenset({"1", "true", "yes"})
+SWITCH = {"": False, "0": False, "false": False, "1": True, "true": True}
+"""As MLflow reads its switches, but that an empty one is one that is not set."""
 
 
 class BearerAuth(AuthBase):
@@ -55,7 +56,7 @@ def tracking_session(url: str, environ: Mapping[str, str]) -> requests.Session:
     session = plain_session(url, environ)
     session.auth = _auth(environ) or _NoAuth()
     bundle = environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH")
-    if environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in TRUE:
+    if _switched_on(environ, "MLFLOW_TRACKING_INSECURE_TLS"):
         if bundle:
             raise WrongUseError(
                 _("MLFLOW_TRACKING_INSECURE_TLS and MLFLOW_TRACKING_SERVER_CERT_PATH contradict each other"), cure=_("Unset one of them.")
@@ -79,6 +80,26 @@ def plain_session(url: str, environ: Mapping[str, str]) -> requests.Session:
     for prefix in ("http://", "https://"):
         session.mount(prefix, HTTPAdapter(pool_connections=4, pool_maxsize=POOL))
     return session
+
+
+def store_trust(environ: Mapping[str, str]) -> bool | str | None:
+    """Who vouches for the object store's certificate: a file, nobody (False), or who does for others (None). Raises WrongUseError."""
+    return False if _switched_on(environ, "MLFLOW_S3_IGNORE_TLS") else environ.get("AWS_CA_BUNDLE") or None
+
+
+def store_session(url: str, environ: Mapping[str, str]) -> requests.Session:
+    """A session without credentials for an address of the object store. Raises MlwfError when a setting cannot be used."""
+    session, trust = plain_session(url, environ), store_trust(environ)
+    if trust is not None:
+        session.verify = trust
+    return session
+
+
+def _switched_on(environ: Mapping[str, str], name: str) -> bool:
+    found = SWITCH.get(environ.get(name, "").lower())
+    if found is None:
+        raise WrongUseError(_("{name} cannot be used").format(name=name), cure=_("Set it to true or false."))
+    return found
 
 
 def _existing(path: str, variable: str) -> str:

@@ -24,7 +24,7 @@ from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.transfer.http import RefusedError, Request, TransientError, body, opened, retried
 from mlwf.transfer.paths import check_path
-from mlwf.transfer.session import plain_session
+from mlwf.transfer.session import store_session
 from mlwf.transfer.source import MAX_FILES, RemoteFile
 
 EMPTY = hashlib.sha256(b"").hexdigest()
@@ -88,12 +88,7 @@ class StoreSource:
         if split_url(endpoint_url).scheme not in {"http", "https"}:
             raise StoreError(_("The object store's endpoint is not an http or https URL"), cure=_("Correct MLFLOW_S3_ENDPOINT_URL."))
         self._signer = Signer(region or region_of(environ, {}))
-        self._session: requests.Session = plain_session(endpoint_url, environ)
-        bundle = environ.get("AWS_CA_BUNDLE")
-        if bundle:
-            self._session.verify = bundle
-        if environ.get("MLFLOW_S3_IGNORE_TLS", "").lower() in {"1", "true"}:
-            self._session.verify = False
+        self._session: requests.Session = store_session(endpoint_url, environ)
         self._bucket_url = f"{endpoint_url.rstrip('/')}/{quote(bucket, safe='')}"
         self._place = f"s3://{bucket}/{prefix}"
         self._prefix = f"{prefix}/" if prefix else ""

@@ -1,0 +1,79 @@
+"""MLFLOW_S3_IGNORE_TLS and AWS_CA_BUNDLE mean the same for everything that asks the object store, and what they mean for MLflow."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from mlwf.errors import MlwfError, WrongUseError
+from mlwf.transfer.session import tracking_session
+from mlwf.transfer.store import StoreSource
+
+from demo.ports import free_ports
+from tests.mlwf.publishing import Shell
+from tests.support.s3 import S3Store
+from tests.support.tls import Authority, nginx
+
+pytestmark = pytest.mark.filterwarnings("ignore:Unverified HTTPS")
+
+
+@dataclass
+class SecureStore:
+    """The store behind a certificate that nobody trusts unasked."""
+
+    url: str
+    authority: Authority
+
+
+@pytest.fixture
+def secure_store(s3_store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SecureStore]:
+    for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    authority, (port,) = Authority(tmp_path / "ca"), free_ports(1)
+    authority.issue()
+    pair = f"ssl_certificate {authority.folder}/fullchain.pem; ssl_certificate_key {authority.folder}/privkey.pem;"
+    passed = f"location / {{ proxy_pass {s3_store.endpoint_url}; proxy_set_header Host $http_host; }}"
+    temporary = "".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    http = f"access_log off; {temporary} server {{ listen 127.0.0.1:{port} ssl; {pair} {passed} }}"
+    file = tmp_path / "nginx.conf"
+    file.write_text(f"daemon off; worker_processes 1; pid {tmp_path}/nginx.pid; error_log stderr warn; events {{}} http {{ {http} }}\n")
+    with nginx(file, port):
+        yield SecureStore(f"https://127.0.0.1:{port}", authority)
+
+
+def published(secure: SecureStore, package: Path, sh: Shell, **trust: str) -> tuple[str, list[int]]:
+    """What `mlwf publish` to a new bucket, and `mlwf verify` of the bucket's and of the web's address end with; and where it lies."""
+    bucket = sh.store.make_bucket()
+    trust = {"MLFLOW_S3_ENDPOINT_URL": secure.url, **trust}
+    ended = [sh("publish", package, f"s3://{bucket}/m/", "--by-policy", **trust)]
+    ended += [sh("verify", url, **trust) for url in (f"s3://{bucket}/m/", f"{secure.url}/{bucket}/m/")]
+    return bucket, ended
+
+
+@pytest.mark.parametrize("value", ["1", "true", "True"])
+def test_a_certificate_is_not_checked_by_any_command(value: str, secure_store: SecureStore, package: Path, sh: Shell) -> None:
+    bucket, ended = published(secure_store, package, sh, MLFLOW_S3_IGNORE_TLS=value)
+    assert ended == [0, 0, 0], sh.err
+    source = {"endpoint_url": secure_store.url, "region": sh.store.region, "bucket": bucket, "prefix": "m"}
+    assert len(StoreSource(**source, environ={"MLFLOW_S3_IGNORE_TLS": value}).files()) == 3
+
+
+@pytest.mark.parametrize("value", ["", "0", "False"])
+def test_a_certificate_is_checked_by_every_command(value: str, secure_store: SecureStore, package: Path, sh: Shell) -> None:
+    _bucket, ended = published(secure_store, package, sh, MLFLOW_S3_IGNORE_TLS=value)
+    assert ended == [1, 1, 1]
+    assert "certificate" in sh.err.lower()
+    _bucket, ended = published(secure_store, package, sh, MLFLOW_S3_IGNORE_TLS=value, AWS_CA_BUNDLE=str(secure_store.authority.ca_file))
+    assert ended == [0, 0, 0], sh.err
+
+
+@pytest.mark.parametrize("value", ["yes", "on", "2"])
+def test_a_value_that_mlflow_refuses_is_refused(value: str, secure_store: SecureStore, package: Path, sh: Shell) -> None:
+    _bucket, ended = published(secure_store, package, sh, MLFLOW_S3_IGNORE_TLS=value)
+    assert ended == [2, 2, 2]
+    assert "MLFLOW_S3_IGNORE_TLS cannot be used" in sh.err
+    source = {"endpoint_url": secure_store.url, "region": sh.store.region, "bucket": "b", "prefix": "m"}
+    with pytest.raises(WrongUseError, match="MLFLOW_S3_IGNORE_TLS cannot be used"):
+        StoreSource(**source, environ={"MLFLOW_S3_IGNORE_TLS": value})
+    with pytest.raises(MlwfError, match="MLFLOW_TRACKING_INSECURE_TLS cannot be used"):
+        tracking_session("https://h/mlflow", {"MLFLOW_TRACKING_INSECURE_TLS": value})
