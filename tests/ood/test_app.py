@@ -214,6 +214,35 @@ def test_a_queue_is_a_word(queue: str) -> None:
     assert "bc_queue" in answer["error"]
 
 
+def test_the_sites_limits_hold_whatever_a_browser_sends(tmp_path: Path) -> None:
+    """Queues as Open OnDemand's choices may be written: a word, a number, or a pair of label and value."""
+    site = tmp_path / "site.yml"
+    bases = [IMAGE["base_container_url"], "docker://other"]
+    offer = {"hours": {"max": 9}, "queues": ["gpu", 7, ["The long one", "long", {"data-hide-profile": True}]], "base_containers": bases}
+    site.write_text(yaml.safe_dump({"batch_connect": offer}))
+    good = {**IMAGE, "bc_num_hours": "9", "bc_queue": "gpu"}
+    taken = [{}, {"bc_queue": "7"}, {"bc_queue": "long"}, {"base_container_url": "docker://other"}]
+    assert ["result" in each for each in render([submit({**good, **change}) for change in taken], site=site)] == [True] * len(taken)
+    refused = {
+        "bc_num_hours": ["10", "168", "9999"],
+        "bc_queue": ["other", "", "The", "gpu,long"],
+        "base_container_url": ["docker://none", "/home/alice/base.sif"],
+    }
+    tried = [(name, {**good, name: word}) for name, words in refused.items() for word in words]
+    for (name, values), answer in zip(tried, render([submit(values) for _name, values in tried], site=site), strict=True):
+        assert answer["error"].startswith(f"RuntimeError: {name} "), values[name]
+        assert not values[name] or values[name] not in answer["error"], "no value of the form is shown to anybody"
+    (japanese,) = render([submit({**good, "bc_num_hours": "10"})], site=site, locale="ja")
+    assert japanese["error"] == "RuntimeError: bc_num_hours は 9 以下にしてください。"
+
+
+def test_hours_are_limited_where_the_site_says_nothing(tmp_path: Path) -> None:
+    site = tmp_path / "site.yml"
+    site.write_text("")
+    answers = render([submit({**SERVER, "bc_num_hours": hours, "bc_queue": "any"}) for hours in ("168", "169")], site=site)
+    assert ["result" in each for each in answers] == [True, False]
+
+
 def test_whatever_was_typed_the_scripts_are_the_same_and_the_request_is_what_was_typed() -> None:
     names = [name for name in TYPED if name not in {"mlflow_task", "bc_queue"}]
     jobs = [{**dict.fromkeys(names, word), "mlflow_task": "server", "bc_queue": word} for word in HOSTILE]
