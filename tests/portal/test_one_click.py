@@ -32,7 +32,7 @@ def test_a_member_is_in_with_one_click(centre: Centre, user: str) -> None:
     context.close()
 
 
-def test_run_pages_artifacts_and_registry_are_clicked_through(centre: Centre) -> None:
+def test_run_artifacts_and_registry_are_shown_and_the_page_may_write_read_and_upload(centre: Centre) -> None:
     context = centre.context(OWNER)
     page = centre.open(context)
     failed: list[str] = []
