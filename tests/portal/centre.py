@@ -96,11 +96,17 @@ def _console_of(user: str, port: int, program: Path, portal: Portal, live: Live)
 
 @contextmanager
 def open_centre(
-    browser: Browser, store: S3Store, *, containers: Docker | None = None, host: str = LOOPBACK, **options: Any
+    browser: Browser,
+    store: S3Store,
+    *,
+    containers: Docker | None = None,
+    host: str = LOOPBACK,
+    version: str = VERSIONS[-1],
+    **options: Any,
 ) -> Iterator[Centre]:
-    """A centre whose console and server have that host name. `containers`: see tests/support/runtimes.py. `options`: of its portal."""
+    """A centre whose console and server have that host name. `containers`: see tests/support/runtimes.py. The rest: of its portal."""
     users = (OWNER, MEMBER, STRANGER)
-    portal = Portal(VERSIONS[-1], dict(zip(users, free_ports(3), strict=True)), host=host, **options)
+    portal = Portal(version, dict(zip(users, free_ports(3), strict=True)), host=host, **options)
     portal.home.chmod(0o755)
     program = write_program(portal.home / "console", "tests.support.pun")
     consoles: list[subprocess.Popen[bytes]] = []
