@@ -1,5 +1,6 @@
 """mlwf doctor: each thing that a node can lack is broken for real, and found."""
 
+import contextlib
 import http.server
 import json
 import os
@@ -8,11 +9,11 @@ import ssl
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlwf.doctor import findings
 from mlwf.doctor.findings import Check, Failed, Noted, look
 from mlwf.doctor.server_checks import Server
 
@@ -106,19 +107,6 @@ def test_a_server_that_is_not_ours(plain_server: PlainServer, doctor: Examine) -
     assert states(found, "address", "login", "bucket") == ["ok", "note", "note"]
 
 
-def test_a_token_that_mlflow_itself_would_not_send(tmp_path: Path) -> None:
-    server = Server("http://127.0.0.1:9/mlflow", {"HOME": str(tmp_path)}, lambda: "")
-    server.info = {"principal": "token:k3v9:alice"}
-    (login,) = (check for check in server.checks() if check.name == "login")
-    assert login.run() == "known to the server as token:k3v9:alice"
-    (tmp_path / ".mlflow").mkdir()
-    (tmp_path / ".mlflow/credentials").write_text("[mlflow]\nmlflow_tracking_username = g\nmlflow_tracking_password = p\n")
-    with pytest.raises(Noted, match=r"MLflow itself sends the user and password in .*credentials instead of the token"):
-        login.run()
-    server.info = {"principal": "basic:g"}
-    assert login.run() == "known to the server as basic:g"
-
-
 def test_nobody_listens_and_no_such_host(doctor: Examine) -> None:
     (port,) = free_ports(1)
     found = doctor(f"http://127.0.0.1:{port}/mlflow/")
@@ -148,7 +136,7 @@ class _Late(http.server.BaseHTTPRequestHandler):
         return
 
 
-@contextmanager
+@contextlib.contextmanager
 def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[int]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
@@ -156,6 +144,34 @@ def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[int]:
             yield server.server_address[1]
         finally:
             server.shutdown()
+
+
+class _Known(_Late):
+    """Knows its visitor, as `principal` says."""
+
+    principal = ""
+
+    def do_GET(self) -> None:
+        self.send_response_only(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"principal": self.principal}).encode())
+
+
+def login_of(principal: str, home: Path) -> str:
+    """What the check of the login says of a server that answers so. Raises what the check raises."""
+    with serving(type("_Known", (_Known,), {"principal": principal})) as port:
+        server = Server(f"http://127.0.0.1:{port}/mlflow", {"HOME": str(home)}, lambda: "")
+        (login,) = (check for check in server.checks() if check.name == "login")
+        return login.run()
+
+
+def test_a_token_that_mlflow_itself_would_not_send(tmp_path: Path) -> None:
+    assert login_of("token:k3v9:alice", tmp_path) == "known to the server as token:k3v9:alice"
+    (tmp_path / ".mlflow").mkdir()
+    (tmp_path / ".mlflow/credentials").write_text("[mlflow]\nmlflow_tracking_username = g\nmlflow_tracking_password = p\n")
+    with pytest.raises(Noted, match=r"MLflow itself sends the user and password in .*credentials instead of the token"):
+        login_of("token:k3v9:alice", tmp_path)
+    assert login_of("basic:g", tmp_path) == "known to the server as basic:g"
 
 
 def test_a_clock_that_is_wrong(doctor: Examine) -> None:
@@ -170,7 +186,7 @@ def test_tls_that_is_none(doctor: Examine) -> None:
     assert found["tls"]["state"] == "failed"
 
 
-@contextmanager
+@contextlib.contextmanager
 def secure(authority: Authority) -> Iterator[str]:
     """A server with a certificate of that authority; its URL."""
     authority.issue()
@@ -236,7 +252,7 @@ def test_the_version_of_a_server_that_is_not_ours(doctor: Examine) -> None:
         assert "server 3.15.0" in doctor(f"http://127.0.0.1:{port}/mlflow/")["version"]["text"]
 
 
-def test_who_never_answers_costs_no_more_than_the_deadline() -> None:
+def test_who_never_answers_costs_no_more_than_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
 
         def wait() -> str:
@@ -244,8 +260,33 @@ def test_who_never_answers_costs_no_more_than_the_deadline() -> None:
                 return connection.recv(1).decode()
 
         found = look([Check("silent", "", wait), Check("quick", "", lambda: "here")], seconds=1)
+        monkeypatch.setattr(findings, "PATIENCE", 0.1)
+        (patient,) = look([Check("silent", "", wait)], seconds=0.1)
     assert [(each.check, each.state) for each in found] == [("silent", "failed"), ("quick", "ok")]
     assert "no answer within 1 seconds" in found[0].text
+    assert "Try again" in found[0].cure
+    assert "ask the admins" in patient.cure, "who has waited long is not told to wait again"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_server_that_hangs_is_told_once(scheme: str, mlwf: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    """It takes connections and never answers. Each thing was asked anew for each check that needs it, until the time was over."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        assert mlwf("doctor", f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/mlflow/", "--json", env={"no_proxy": "127.0.0.1"}) == 1
+        said = capsys.readouterr().out
+        silent.setblocking(False)
+        asked = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                silent.accept()[0].close()
+                asked += 1
+    found = {each["check"]: each for each in json.loads(said)["checks"]}
+    assert states(found, "connection", "address") == ["ok", "failed"]
+    dependent = ("login", "version", "clock", "bucket", "bucket-write", "bucket-parts")
+    assert {found[name]["state"] for name in dependent} == {"note"}
+    assert {found[name]["text"] for name in dependent} == {"not looked at: the server is not reached"}
+    assert "Try again" not in said
+    assert asked == {"http": 3, "https": 4}[scheme], "the port, its TLS, health and info"
 
 
 def test_what_a_check_raises_is_what_is_found() -> None:

@@ -3,13 +3,17 @@
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
 
+T = TypeVar("T")
 State = Literal["ok", "note", "failed"]
+PATIENCE = 30.0
+"""Seconds: what has not answered by then will not."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,24 @@ class Check:
     run: Callable[[], str]
 
 
+class Once(Generic[T]):
+    """What several checks need: asked by the first that comes, while the others wait. All have the same outcome, a failure, too."""
+
+    def __init__(self, ask: Callable[[], T]) -> None:
+        self._ask = ask
+        self._lock = threading.Lock()
+        self._outcome: Future[T] = Future()
+
+    def __call__(self) -> T:
+        with self._lock:
+            if not self._outcome.done():
+                try:
+                    self._outcome.set_result(self._ask())
+                except Exception as error:  # noqa: BLE001  # raised below, and for all who come later
+                    self._outcome.set_exception(error)
+        return self._outcome.result()
+
+
 def look(checks: Sequence[Check], *, seconds: float) -> list[Finding]:
     """All findings, in the order of the checks. One that has not ended in time is a failure and is left behind."""
     deadline = time.monotonic() + seconds
@@ -64,9 +86,8 @@ def _run(check: Check, found: dict[str, Finding]) -> None:
 
 
 def _late(check: Check, seconds: float) -> Finding:
-    return Finding(
-        check.name, "failed", _("no answer within {seconds:.0f} seconds").format(seconds=seconds), _("Try again with --seconds 30.")
-    )
+    cure = _("Try again with --seconds 30.") if seconds < PATIENCE else _("It hangs, or a firewall drops what is sent: ask the admins.")
+    return Finding(check.name, "failed", _("no answer within {seconds:.0f} seconds").format(seconds=seconds), cure)
 
 
 def as_json(findings: Sequence[Finding], titles: Mapping[str, str]) -> list[dict[str, str]]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime as dt
-import functools
 import re
 import socket
 import ssl
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 import requests
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-from mlwf.doctor.findings import Check, Failed, Noted
+from mlwf.doctor.findings import Check, Failed, Noted, Once
 from mlwf.i18n import _
 from mlwf.transfer.session import file_before_token, not_let_in, tracking_session
 from mlwf.wire.system_error import system_error
@@ -24,6 +23,10 @@ from mlwf.wire.system_error import system_error
 SKEW_NOTED, SKEW_FAILED = 30.0, 300.0
 SECONDS = 4.0
 VERSION = re.compile(r"[0-9]+\.[0-9]+[0-9A-Za-z.+-]{0,40}")
+
+
+class Unreached(Failed):
+    """There was no answer at all."""
 
 
 class Server:
@@ -37,6 +40,8 @@ class Server:
         self.host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._secure = parts.scheme == "https"
+        self._health = Once(lambda: self._get("health"))
+        self._info = Once(self._ask_info)
 
     def checks(self) -> list[Check]:
         return [
@@ -45,14 +50,32 @@ class Server:
             Check("connection", _("Connection"), self._connection),
             *([Check("tls", _("TLS"), self._tls)] if self._secure else []),
             Check("address", _("Address and prefix"), self._address),
-            Check("login", _("User name and password"), self._login),
-            Check("version", _("Versions"), self._version),
-            Check("clock", _("Clock"), self._clock),
+            Check("login", _("User name and password"), self.if_reached(self._login)),
+            Check("version", _("Versions"), self.if_reached(self._version)),
+            Check("clock", _("Clock"), self.if_reached(self._clock)),
         ]
 
-    @functools.cached_property
+    def if_reached(self, check: Callable[[], str]) -> Callable[[], str]:
+        """A server that is not reached is told by the check of its address, and not again by each that would ask it more."""
+
+        def run() -> str:
+            try:
+                return check()
+            except Unreached:
+                try:
+                    self._health()
+                except Unreached as error:
+                    raise Noted(_("not looked at: the server is not reached")) from error
+                raise
+
+        return run
+
+    @property
     def info(self) -> Mapping[str, Any]:
         """What the server tells its users of itself. Raises Failed or Noted."""
+        return self._info()
+
+    def _ask_info(self) -> Mapping[str, Any]:
         answer = self._get("-/info")
         if answer.status_code in {401, 403, 429}:
             what, reason = _("the server does not accept your user name and password"), answer.headers.get("X-Aihub-Why", "")
@@ -65,10 +88,6 @@ class Server:
             raise Noted(_("the server is not one of this service's, and does not tell its storage"))
         return document
 
-    @functools.cached_property
-    def _health(self) -> requests.Response:
-        return self._get("health")
-
     def _get(self, path: str) -> requests.Response:
         try:
             return tracking_session(self.url, self._environ).get(f"{self.url}/{path}", timeout=SECONDS, allow_redirects=False)
@@ -77,7 +96,7 @@ class Server:
             if isinstance(cause, ssl.SSLError):
                 raise _tls_fault(cause) from error
             why = cause.strerror or str(cause) if cause else type(error).__name__
-            raise Failed(
+            raise Unreached(
                 _("the server does not answer"), why, _("Check the address; is the server started? mlwf server show GROUP/ENV.")
             ) from error
 
@@ -123,7 +142,7 @@ class Server:
         return _("{version}, certificate until {until}").format(version=version, until=until)
 
     def _address(self) -> str:
-        answer = self._health
+        answer = self._health()
         if answer.status_code == requests.codes.ok and answer.text.strip() == "OK":
             return _("{url}/health answers").format(url=self.url)
         cure = _("Give the URL as Service List shows it, such as http://HOST:PORT/mlflow/.")
@@ -160,7 +179,7 @@ class Server:
 
     def _clock(self) -> str:
         try:
-            there = parsedate_to_datetime(self._health.headers.get("Date", ""))
+            there = parsedate_to_datetime(self._health().headers.get("Date", ""))
         except ValueError as error:
             raise Noted(_("the server does not tell its time")) from error
         skew = abs((dt.datetime.now(dt.UTC) - there).total_seconds())
@@ -210,9 +229,9 @@ def _context(trusted: bool | str | None) -> ssl.SSLContext:
     return context
 
 
-def _tls_fault(error: OSError) -> Failed:
+def _tls_fault(error: OSError) -> Unreached:
     if isinstance(error, ssl.SSLCertVerificationError):
         cure = _("Name the site's CA in MLFLOW_TRACKING_SERVER_CERT_PATH, and check the host name.")
-        return Failed(_("the certificate is not trusted"), error.verify_message, cure)
+        return Unreached(_("the certificate is not trusted"), error.verify_message, cure)
     why = error.strerror or str(error)
-    return Failed(_("no TLS connection can be made"), why, _("Is it an http:// address? Look at Service List."))
+    return Unreached(_("no TLS connection can be made"), why, _("Is it an http:// address? Look at Service List."))

@@ -54,7 +54,7 @@ class Bucket:
                 reason = ": ".join(part for part in (error.what, error.why) if part)
                 raise Noted(_("{reason}. Not needed: artifacts go through the server").format(reason=reason)) from error
 
-        return run
+        return self._server.if_reached(run)
 
     def _needs_key(self) -> bool:
         try:
