@@ -133,9 +133,9 @@ def restore(context: click.Context, *, name: tuple[str, str], server_id: str | N
 @_YES
 @click.pass_context
 def purge(context: click.Context, *, name: tuple[str, str], server_id: str | None, wait: bool, yes: bool) -> None:
-    _must_be_there(_service(context), name, deleted=True, server_id=server_id)
+    found = _must_be_there(_service(context), name, deleted=True, server_id=server_id)  # the latest may be another one after the answer
     confirm(_("Purge {server}, whose runs cannot be restored afterwards", server="/".join(name)), yes=yes)
-    _ask(context, "purge", name, wait=wait, server_id=server_id)
+    _ask(context, "purge", name, wait=wait, server_id=found)
 
 
 @servers.command(help=_("Give a server a newer MLflow, after a trial on a copy. The database from before is kept for a while."))

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from click.testing import CliRunner, Result
 
@@ -20,7 +20,7 @@ class Admin:
         names = ("state_dir", "envs_dir", "allow_unisolated", "port_first", "port_last", "inside_host")
         self.file.write_text("".join(f"{name}: {json.dumps(getattr(settings, name), default=str)}\n" for name in names))
 
-    def run(self, *argv: str, code: int = 0, text: str = "") -> Result:
+    def run(self, *argv: str, code: int = 0, text: str | IO[bytes] = "") -> Result:
         result = CliRunner().invoke(aihub, ["--settings", str(self.file), *argv], input=text)
         assert result.exit_code == code, f"{result.output}{result.exception!r}"
         return result
