@@ -126,8 +126,8 @@ class Settings:
     console_url: str | None = _row(
         None, "The console's address, shown to who must sign in; needed where it is not on the portal's own host.", url=True
     )
-    session_hours: float = _row(12, "Hours for which a sign-in through the portal lasts.", least=0.02)
-    token_days: int = _row(30, "Most days for which a bearer token may be given.", least=1)
+    session_hours: float = _row(12, "Hours for which a sign-in through the portal lasts.", least=0.02, most=8760)
+    token_days: int = _row(30, "Most days for which a bearer token may be given.", least=1, most=36500)
     # the object store
     endpoint_url: str | None = _row(None, "The object store for all servers; null: each server names its own (none named: AWS).", url=True)
     region: str = _row("us-east-1", "Region with which requests to the object store are signed, unless a server names another.")
@@ -189,12 +189,12 @@ class Settings:
         0, "Largest artifact that may be sent through a server, if less than `tmp_bytes`; 0: the same as `tmp_bytes`.", least=0
     )
     # what is kept, and for how long
-    restore_days: int = _row(14, "Days for which a deleted server can be restored.", least=0)
+    restore_days: int = _row(14, "Days for which a deleted server can be restored.", least=0, most=36500)
     previous_days: int = _row(
-        14, "Days for which the database from before an upgrade is kept, and the upgrade can be rolled back.", least=0
+        14, "Days for which the database from before an upgrade is kept, and the upgrade can be rolled back.", least=0, most=36500
     )
-    port_rest_days: int = _row(90, "Days for which the port of a purged server is given to nobody.", least=0)
-    operations_days: int = _row(30, "Days for which finished operations are kept.", least=1)
+    port_rest_days: int = _row(90, "Days for which the port of a purged server is given to nobody.", least=0, most=36500)
+    operations_days: int = _row(30, "Days for which finished operations are kept.", least=1, most=36500)
     # the service itself
     observe_seconds: float = _row(5, "Seconds between two looks at every server.", least=0.05)
     reconciler_threads: int = _row(8, "Servers that the reconciler works on at the same time.", least=1, most=256)

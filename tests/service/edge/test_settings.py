@@ -1,10 +1,12 @@
 """The settings' file: every mistake is named by line with its cure, and the documentation is the table."""
 
 from dataclasses import fields
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from backend.registry.models import now
 from backend.settings import Settings, SettingsError, settings_file
 from backend.settings_file import load
 from backend.settings_table import in_force, markdown_table, rows
@@ -77,6 +79,7 @@ def test_the_environment_names_the_file(tmp_path: Path, monkeypatch: pytest.Monk
         ("workers: 2.5\n", "line 1: workers is 2.5; write a whole number"),
         ("workers: null\n", "line 1: workers is null; give it a value or leave the line out"),
         ("port_last: 70000\n", "line 1: port_last is 70000, which is too large; the most is 65535"),
+        ("session_hours: .inf\n", "line 1: session_hours is inf, which is too large; the most is 8760"),
         ("observe_seconds: .nan\n", "line 1: observe_seconds is nan; write a number"),
         ("create_by: all\n", "line 1: create_by is 'all'; choose one of members, admins"),
         ("state_dir: here\n", "line 1: state_dir is the relative path here; write it from / on"),
@@ -103,6 +106,15 @@ def test_a_mistake_is_named_with_its_cure(tmp_path: Path, text: str, said: str) 
 def test_only_plain_addresses(tmp_path: Path, url: str) -> None:
     (found,) = problems(tmp_path, f"endpoint_url: '{url}'\n")
     assert "write http://HOST or https://HOST" in found
+
+
+@pytest.mark.parametrize("name", [row.name for row in fields(Settings) if row.name.endswith(("_days", "_hours"))])
+def test_the_longest_time_that_can_be_set_can_be_counted_with(tmp_path: Path, name: str) -> None:
+    most = next(row.metadata["most"] for row in fields(Settings) if row.name == name)
+    span = timedelta(**{name.rpartition("_")[2]: getattr(load(write(tmp_path, f"{name}: {most}\n")), name)})
+    assert now() - span < now() < now() + span
+    (found,) = problems(tmp_path, f"{name}: {10**8}\n")
+    assert found.endswith(f"which is too large; the most is {most}")
 
 
 def test_all_mistakes_at_once(tmp_path: Path) -> None:
