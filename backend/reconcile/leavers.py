@@ -29,6 +29,9 @@ ABSENT_SECONDS: Final = 3600.0
 NSS that is not there (sssd stopped, say) reads as if nobody existed.
 """
 
+Entrant = tuple[str, int, str]
+"""Who may be in: server, uid and name. A uid that went to somebody else since says nothing of who had it before."""
+
 
 class Leavers:
     """Ends what people have in the servers of groups that they left; and gives servers of an older service their ticket key."""
@@ -47,8 +50,8 @@ class Leavers:
         self._keyring = keyring
         self._settings = settings
         self._clock = clock
-        self._out_before: set[tuple[str, int]] = set()
-        self._absent_since: dict[tuple[str, int], float] = {}
+        self._out_before: set[Entrant] = set()
+        self._absent_since: dict[Entrant, float] = {}
 
     def sweep(self) -> bool:
         """One look at all who may be in. True where something changed. What NSS does not answer stays as it is. Who is out must be so at
@@ -60,9 +63,9 @@ class Leavers:
         self._absent_since = {each: self._absent_since.get(each, at) for each in absent}
         gone = (out & self._out_before) | {each for each, since in self._absent_since.items() if at - since >= ABSENT_SECONDS}
         self._out_before = out - gone
-        for server_id, uid in sorted(gone):
+        for entrant in sorted(gone):
             with self._registry.session() as session:
-                self._end(session, server_id, uid)
+                self._end(session, entrant)
         return keyed or bool(gone)
 
     def tidy(self, sure: datetime) -> None:
@@ -86,19 +89,21 @@ class Leavers:
                     flag_modified(server, "updated_at")  # nobody changed the server: it keeps its time
         return bool(lacking)
 
-    def _out(self) -> tuple[set[tuple[str, int]], set[tuple[str, int]]]:
-        """Server and uid of who may be in and is a member no more, as NSS says now; and of whom it does not find at all."""
+    def _out(self) -> tuple[set[Entrant], set[Entrant]]:
+        """Who may be in and is a member no more, as NSS says now; and whom it does not find at all."""
         callers: dict[int, Caller | None] = {}
         out, absent = set(), set()
         for server, uid, user in self._inside():
+            entrant = (server.id, uid, user)
             try:
                 if uid not in callers:
                     callers[uid] = self._caller(uid)
-                caller = callers[uid]
+                found = callers[uid]
+                caller = found if found is not None and found.user == user else None
                 if (caller is None and not self._has_left(server, user)) or self._directory.group(name=server.group_name) is None:
-                    absent.add((server.id, uid))
+                    absent.add(entrant)
                 elif caller is None or not self._may_enter(caller, server):
-                    out.add((server.id, uid))
+                    out.add(entrant)
             except ServiceError as error:
                 log.warning("server %s: whether uid %d may still enter is not known now: %s", server.id, uid, error)
         return out, absent
@@ -137,16 +142,17 @@ class Leavers:
             return refused is None
         return self._directory.is_member(user=caller.user, gid=server.gid)
 
-    def _end(self, session: Session, server_id: str, uid: int) -> None:
-        at = now()
-        visits = session.scalars(select(Visit).where(Visit.server_id == server_id, Visit.uid == uid)).all()
-        tokens = session.scalars(select(Token).where(Token.server_id == server_id, Token.uid == uid, Token.revoked_at.is_(None))).all()
+    def _end(self, session: Session, entrant: Entrant) -> None:
+        at, (server_id, uid, user) = now(), entrant
+        visits = session.scalars(select(Visit).where(Visit.server_id == server_id, Visit.uid == uid, Visit.user == user)).all()
+        of_user = (Token.server_id == server_id, Token.uid == uid, Token.user == user)
+        tokens = session.scalars(select(Token).where(*of_user, Token.revoked_at.is_(None))).all()
         held: list[Visit | Token] = [*visits, *tokens]
         for row in held:
             row.revoked_at, row.told = at, False
         server = session.get(Server, server_id)
         if server is None or not held:
             return  # purged meanwhile
-        gone = Caller(user=held[0].user, uid=uid, groups=(), scheme="service")
+        gone = Caller(user=user, uid=uid, groups=(), scheme="service")
         audit.record(session, caller=gone, action="left_group", server=server)
-        log.info("server %s: %s (uid %d) may enter no more", server_id, gone.user, uid)
+        log.info("server %s: %s (uid %d) may enter no more", server_id, user, uid)

@@ -243,6 +243,21 @@ def test_a_source_of_the_directory_that_is_away_reads_like_nobody_and_ends_nothi
     assert audit(world)[-1] == ("alice", "left_group")
 
 
+def test_who_has_the_uid_of_an_account_that_is_gone_does_not_keep_it_in(world: World) -> None:
+    server_id = world.made(users=["job"])
+    make_token(world)
+    ticket(world)
+    world.be(replace(ALICE, user="dora"))
+    ticket(world)
+    hers = make_token(world)["token"]
+    assert sweep(world)
+    assert not sweep(world), "once is enough"
+    assert audit(world)[-1] == ("alice", "left_group")
+    wanted = box(world, server_id)
+    assert [token.id for token in wanted.tokens] == [hers["id"]]
+    assert [user for user, _ in wanted.revoked] == ["alice"]
+
+
 class HidingNames:
     """A name service whose list of a user's groups lacks what it could not look up, as getgrouplist(3)'s does."""
 
