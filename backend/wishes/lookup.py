@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from backend.domain import UNFINISHED, Caller, OperationState
+from backend.domain import UNFINISHED, Caller, OperationKind, OperationState
 from backend.errors import ServiceError
 from backend.registry.models import Operation, Server, now
 from backend.settings import Settings
@@ -39,9 +39,13 @@ def permitted(
     """
     deleted = action in policy.OF_DELETED
     server = find(session, ask.group, ask.env, deleted=deleted, server_id=ask.server_id, lock=lock)
+    under_way = unfinished(session, [server.id]).get(server.id) if server else None
+    if action == OperationKind.RESTORE and under_way is None:  # its first step makes a deleted one a live one
+        live = find(session, ask.group, ask.env, server_id=ask.server_id, lock=lock)
+        begun = unfinished(session, [live.id]).get(live.id) if live else None
+        server, under_way = (live, begun) if begun is not None and begun.kind == action else (server, None)
     if server is None:
         raise not_there(ask.caller, ask.group, ask.env, deleted=deleted)
-    under_way = unfinished(session, [server.id]).get(server.id)
     situation = policy.Situation(group_now=group_now, under_way=under_way)
     refused = policy.refusal(ask.caller, server, action, settings=settings, situation=situation)
     if refused is not None:

@@ -137,13 +137,13 @@ def _site_lets(caller: Caller, action: Action, settings: Settings) -> bool:
 
 def _refusal_by_state(server: Server, action: Action, situation: Situation) -> ServiceError | None:
     names = {"group": server.group_name, "env_name": server.env_name}
-    if action == "see":
+    busy = situation.under_way
+    if action == "see" or (action == OperationKind.RESTORE and busy is not None and busy.kind == action):
         return None
     if (server.deleted_at is not None) != (action in OF_DELETED):
         return ServiceError("nothing_to_restore" if action in OF_DELETED else "no_such_server", **names)
     if server.deleted_at is None and server.desired == Desired.ABSENT and action not in _WHILE_DELETING:
         return ServiceError("server_deleting")
-    busy = situation.under_way
     if busy is not None and action not in _WHATEVER_IS_UNDER_WAY:
         return ServiceError("server_busy", kind=busy.kind) if busy.kind != action or action in _EACH_ANOTHER else None
     if action == OperationKind.ROLLBACK and (server.previous_until is None or server.previous_until <= now()):
