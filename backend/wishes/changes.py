@@ -97,7 +97,9 @@ class Requests:
         return self._change(ask, OperationKind.STOP, change)
 
     def delete(self, caller: Caller, group: str, env: str, *, damaged: bool = False, request_id: str | None) -> Operation:
-        """``damaged``: a database that cannot be copied is kept as it is. Errors: as ``start``."""
+        """``damaged``: a database that cannot be copied is kept as it is; a delete under way that does not keep it so is another one
+        (``server_busy``). Errors: as ``start``.
+        """
 
         def change(server: Server) -> str:
             payload = self._encrypted({"before": server.desired, "damaged": damaged})  # what it is again where the delete fails
@@ -105,7 +107,10 @@ class Requests:
             return payload
 
         ask = Ask(caller=caller, group=group, env=env, request_id=request_id)
-        return self._change(ask, OperationKind.DELETE, change)
+        operation = self._change(ask, OperationKind.DELETE, change)
+        if damaged and not self._decrypted(operation.payload)["damaged"]:
+            raise ServiceError("server_busy", kind=OperationKind.DELETE)
+        return operation
 
     def restore(self, caller: Caller, group: str, env: str, *, server_id: str | None = None, request_id: str | None) -> Operation:
         """Undo the delete of that server, or the latest of that name. Errors: as ``start``, ``nothing_to_restore``, ``server_exists``,
@@ -255,6 +260,10 @@ class Requests:
 
     def _encrypted(self, payload: dict[str, object]) -> str:
         return self._keyring.encrypt(Secret(json.dumps(payload)))
+
+    def _decrypted(self, payload: str | None) -> dict[str, object]:
+        found: dict[str, object] = json.loads(self._keyring.decrypt(payload or "").reveal())
+        return found
 
 
 def _is_so_already(server: Server, kind: OperationKind) -> bool:

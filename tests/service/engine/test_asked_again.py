@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backend.errors import ServiceError
-from tests.service.engine.support import ALICE, GROUP, Site
+from tests.service.engine.support import ADMIN, ALICE, GROUP, Site
 
 STRANGER = replace(ALICE, user="mallory", uid=666, groups=())
 
@@ -42,3 +42,18 @@ def test_a_restore_asked_again_is_the_one_under_way(site: Site, step: str, older
     assert seen == [restore.id, restore.id, "not_a_member"]
     assert site.operation(restore).state == "succeeded"
     assert refused(lambda: site.ask("restore")) == ("server_exists" if older else "nothing_to_restore")
+
+
+def test_a_delete_that_is_to_keep_what_is_damaged_is_not_the_plain_one_under_way(site: Site):
+    site.made()
+
+    def ask(*, damaged: bool) -> str:
+        return site.requests.delete(ADMIN, GROUP.name, "wine", damaged=damaged, request_id=None).id
+
+    plain = ask(damaged=False)
+    assert ask(damaged=False) == plain
+    assert refused(lambda: ask(damaged=True)) == "server_busy"
+    site.reconciler().reconcile_all()
+    site.made("wine")
+    damaged = ask(damaged=True)
+    assert [ask(damaged=True), ask(damaged=False)] == [damaged, damaged], "which also does what the plain one would"
