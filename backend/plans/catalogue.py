@@ -288,6 +288,7 @@ PLANS: Final[dict[OperationKind, Plan]] = {
     ),
     OperationKind.ROLLBACK: Plan(
         steps=(
+            Step("take_port", trial.take_port, trial.remove_trial),
             Step("stop_box", upgrade.stop_for_swap, upgrade.start_as_before),
             Step("snapshot", upgrade.keep_replaced, upgrade.put_right),
             Step("unpack_snapshot", upgrade.place_earlier, upgrade.put_right),

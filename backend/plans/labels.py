@@ -16,6 +16,7 @@ LABELS: Final[dict[str, str]] = {
     "remove_box": "Remove the server",
     "remove_copy": "Remove the kept copy",
     "copy_for_trial": "Copy the database for a trial",
+    "take_port": "Take a port for the trial",
     "migrate_copy": "Migrate the copy",
     "try_version": "Try the new version on the copy",
     "migrate": "Migrate the database",

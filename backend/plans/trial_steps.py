@@ -40,6 +40,12 @@ def copy_for_trial(work: Work) -> None:
     world.replaced.remove(trial)
 
 
+def take_port(work: Work) -> None:
+    """A port for the proof, before anything is stopped for it. Error: ``ports_exhausted``."""
+    if not _is_past_trial(work):
+        take_trial_port(work)
+
+
 def migrate_copy(work: Work) -> None:
     """The copy has the new schema. Errors: ``migration_failed``, ``version_missing``."""
     if not _is_past_trial(work):

@@ -34,7 +34,7 @@ STEPS = {
     "storage": ["check_storage", "write_box"],
     "resize": ["stop_box", "write_box", "start_box", "wait_ready"],
     "upgrade": ["copy_for_trial", "migrate_copy", "try_version", "stop_box", "snapshot", "migrate", "take_version", "start_box"],
-    "rollback": ["stop_box", "snapshot", "unpack_snapshot", "take_version", "start_box"],
+    "rollback": ["take_port", "stop_box", "snapshot", "unpack_snapshot", "take_version", "start_box"],
 }
 AFTER = {"create": "running", "start": "running", "stop": "stopped", "delete": "deleted", "restore": "running"}
 NOBODY: dict[str, Any] = {"names": [], "updated_at": None}

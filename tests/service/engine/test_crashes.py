@@ -31,7 +31,7 @@ STEPS = {
         *("copy_for_trial", "migrate_copy", "try_version", "stop_box", "snapshot", "migrate"),
         *("prove_version", "take_version", "write_box", "start_box", "wait_ready"),
     ),
-    "rollback": ("stop_box", "snapshot", "unpack_snapshot", "prove_version", "take_version"),
+    "rollback": ("take_port", "stop_box", "snapshot", "unpack_snapshot", "prove_version", "take_version"),
     "users": ("write_box", "wait_users"),
     "storage": ("check_storage", "write_box", "wait_ready"),
     "restore": ("check_name", "unpack_snapshot", "write_box", "start_box", "wait_ready"),

@@ -14,7 +14,7 @@ from backend.errors import ServiceError
 from backend.files.snapshots import DatabaseCopies
 from backend.registry.models import Operation, Server, now
 from tests.service.engine.running import running
-from tests.service.engine.support import ALICE, GROUP, NEWER, SIZE, VERSION, Site, make_database, runs_in, schema_of, until
+from tests.service.engine.support import ADMIN, ALICE, GROUP, NEWER, SIZE, VERSION, Site, make_database, runs_in, schema_of, until
 
 UNFIT = ServiceError("version_unfit", version=NEWER, why="GET / is answered by 500")
 BROKEN = ServiceError("migration_failed", version=NEWER, why="no such table", log="the last lines")
@@ -127,6 +127,27 @@ def test_a_server_that_was_stopped_stays_stopped(site: Site):
     after = site.one()
     assert (after.mlflow_version, after.status, site.runtime.running()) == (NEWER, "stopped", [])
     assert schema_of(site.database(server)) == NEWER
+
+
+def test_a_roll_back_for_which_no_port_is_free_is_refused_before_the_server_stops(tmp_path: Path):
+    site = Site(tmp_path / "state", ports=2, port_rest_days=0)
+    server = site.made()
+    site.upgrade()
+    site.reconciler().reconcile_all()
+    second, started, passed = site.made("second"), len(site.runtime.starts), list[str]()
+    asked = site.ask("rollback")
+    site.reconciler(at=passed.append).reconcile_all()
+    assert (site.operation(asked).error or {})["code"] == "ports_exhausted"
+    assert "rollback.stop_box.begun" not in passed
+    assert (site.one().mlflow_version, site.one().status, len(site.runtime.starts)) == (NEWER, "running", started)
+    assert (site.runtime.running(), site.one().trial_id) == (sorted([server.id, second.id]), None)
+    for what in ("delete", "purge"):
+        site.ask(what, env="second", caller=ADMIN)
+        site.reconciler().reconcile_all()
+    again = site.ask("rollback")
+    site.reconciler().reconcile_all()
+    assert site.operation(again).state == "succeeded", site.operation(again).error
+    assert site.one().mlflow_version == VERSION
 
 
 def test_an_upgrade_can_be_rolled_back_and_that_too(site: Site):
