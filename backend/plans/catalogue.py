@@ -7,7 +7,7 @@ something (done already is fine), and each undo makes sure of its absence.
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import select
@@ -188,7 +188,7 @@ def _is_not_deleted(work: Work, session: Session, server: Server, error: Service
 
 def _is_not_restored(work: Work, _session: Session, server: Server, _error: ServiceError) -> None:
     if server.deleted_at is None and server.restorable_until is not None:
-        server.deleted_at = server.restorable_until - timedelta(days=work.world.settings.restore_days)
+        server.deleted_at = datetime.fromisoformat(work.payload.get("deleted_at", now().isoformat()))  # an older service noted none
     server.status, server.desired, server.reason = Status.DELETED, Desired.ABSENT, None
 
 

@@ -116,8 +116,12 @@ class Requests:
         """Undo the delete of that server, or the latest of that name. Errors: as ``start``, ``nothing_to_restore``, ``server_exists``,
         ``too_many_servers``, ``host_short_of_disk``.
         """
+
+        def change(server: Server) -> str:
+            return self._encrypted({"deleted_at": str(server.deleted_at)})  # what it is again where the restore fails
+
         ask = Ask(caller=caller, group=group, env=env, server_id=server_id, request_id=request_id)
-        return self._change(ask, OperationKind.RESTORE, lambda _server: None)
+        return self._change(ask, OperationKind.RESTORE, change)
 
     def purge(self, caller: Caller, group: str, env: str, *, server_id: str | None = None, request_id: str | None) -> Operation:
         """Forget a deleted server before its time: that one, or the latest of that name. Admins only. Error too: ``nothing_to_restore``."""

@@ -190,6 +190,17 @@ def test_a_roll_back_that_fails_gives_its_trials_port_back(site: Site):
     assert_it_is_alone(site, server)
 
 
+def test_a_restore_that_fails_leaves_it_deleted_when_it_was(site: Site, tmp_path: Path):
+    site.made()
+    run(site, site.ask("delete"))
+    before = site.one()
+    later = Site(tmp_path / "state", port_first=site.settings.port_first, restore_days=2)  # what was set meanwhile
+    later.runtime.start_error = ServiceError("box_failed_to_start", why="no room", log=None)
+    assert code_of(run(later, later.ask("restore"))) == "box_failed_to_start"
+    after = later.one()
+    assert (after.deleted_at, after.restorable_until, after.status) == (before.deleted_at, before.restorable_until, "deleted")
+
+
 def test_a_purge_leaves_nothing_of_a_trial(site: Site):
     _server, _trial = upgraded_in_vain(site)
     delete, purge = site.ask("delete"), None
