@@ -1,17 +1,21 @@
-"""What a site bounds for a group: its servers, and the deleted ones that are kept for it, which hold ports too."""
+"""What a site bounds for a group, by its name and gid: its servers, and the deleted ones that are kept for it, which hold ports too.
+
+What another group of that name had counts for nothing: its members can neither see nor delete that.
+"""
 
 from __future__ import annotations
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
+from backend.domain import Group
 from backend.errors import ServiceError
 from backend.files import disk
 from backend.registry.models import Server
 from backend.settings import Settings
 
 
-def check_create(session: Session, settings: Settings, group: str) -> None:
+def check_create(session: Session, settings: Settings, group: Group) -> None:
     """Within the transaction that makes one. A server that is made may be deleted, so there must be room to keep it.
 
     Errors: ``too_many_servers``, ``too_many_kept``, ``host_short_of_disk``.
@@ -20,17 +24,17 @@ def check_create(session: Session, settings: Settings, group: str) -> None:
     most = settings.max_kept_per_group
     kept = _count(session, group, Server.deleted_at.is_not(None))
     if most and kept >= most:
-        raise ServiceError("too_many_kept", group=group, count=kept)
+        raise ServiceError("too_many_kept", group=group.name, count=kept)
 
 
-def check_restore(session: Session, settings: Settings, group: str) -> None:
+def check_restore(session: Session, settings: Settings, group: Group) -> None:
     """Within the transaction that gives the group one more. Errors: ``too_many_servers``, ``host_short_of_disk``."""
     disk.check_room(settings)
     most = settings.max_servers_per_group
     count = _count(session, group, Server.deleted_at.is_(None))
     if most and count >= most:
-        raise ServiceError("too_many_servers", group=group, count=count)
+        raise ServiceError("too_many_servers", group=group.name, count=count)
 
 
-def _count(session: Session, group: str, those: ColumnElement[bool]) -> int:
-    return session.scalar(select(func.count()).where(Server.group_name == group, those)) or 0
+def _count(session: Session, group: Group, those: ColumnElement[bool]) -> int:
+    return session.scalar(select(func.count()).where(Server.group_name == group.name, Server.gid == group.gid, those)) or 0

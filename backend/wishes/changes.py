@@ -64,7 +64,7 @@ class Requests:
                 namesake = find(session, group.name, wish.env_name)
                 if namesake is not None:
                     raise policy.unseen(caller, namesake) or exists
-                bounds.check_create(session, self._settings, group.name)
+                bounds.check_create(session, self._settings, group)
                 server.port = portpool.allocate(session, self._settings, server.id)
                 server.uid = uidpool.allocate(session, self._settings)
                 session.add(server)
@@ -224,7 +224,7 @@ class Requests:
         if kind == OperationKind.RESTORE and under_way is None:
             if find(session, ask.group, ask.env) is not None:
                 raise ServiceError("server_exists", group=ask.group, env_name=ask.env)
-            bounds.check_restore(session, self._settings, ask.group)
+            bounds.check_restore(session, self._settings, Group(name=server.group_name, gid=server.gid))
         return server, under_way
 
     def _new_server(self, caller: Caller, group: Group, wish: CreateWish, version: str, revision: str) -> Server:

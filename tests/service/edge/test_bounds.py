@@ -1,5 +1,6 @@
 """What a site bounds for a group, in every way in which it gets one more."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from backend.domain import Status
 from backend.registry.models import Port, Server
 from tests.service.edge.asking import WINE, code, count, delete_for_good
-from tests.service.edge.world import BODY, make_world
+from tests.service.edge.world import ALICE, BODY, GROUP, make_world
 
 
 def test_a_restore_minds_the_limit_and_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,3 +38,21 @@ def test_deleted_servers_that_are_kept_are_bounded(tmp_path: Path) -> None:
     assert (count(world, Server), count(world, Port)) == (2, 2)
     world.finish(world.client.post(f"{WINE}/restore").json["id"], status=Status.RUNNING, deleted_at=None)
     world.made(env_name="two")
+
+
+def test_what_another_group_of_that_name_had_counts_for_nothing(tmp_path: Path) -> None:
+    """Its members can neither see nor delete that."""
+    world = make_world(tmp_path, max_servers_per_group=2, max_kept_per_group=1)
+    world.made(env_name="live")
+    world.made(env_name="gone")
+    delete_for_good(world, WINE.replace("wine", "gone"))
+    assert code(world.client.post("/api/v1/servers", json=BODY)) == (409, "too_many_kept")
+    now_of_that_name = replace(GROUP, gid=777)
+    world.directory.groups[GROUP.name] = now_of_that_name
+    world.be(replace(ALICE, groups=(now_of_that_name,)))
+    world.made()
+    world.made(env_name="two")
+    assert code(world.client.post("/api/v1/servers", json={**BODY, "env_name": "three"})) == (409, "too_many_servers")
+    delete_for_good(world)
+    assert code(world.client.post("/api/v1/servers", json=BODY)) == (409, "too_many_kept")
+    assert world.client.post(f"{WINE}/restore").status_code == 202
