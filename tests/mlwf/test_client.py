@@ -195,6 +195,32 @@ def test_a_proxy_before_a_service_that_is_away(service: FakeService) -> None:
     assert done.state == "succeeded"
 
 
+BUSY = {"code": "directory_failed", "detail": "The directory did not answer.", "cure": "Try again."}
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_wait_bears_a_service_that_cannot_answer_now(service: FakeService, status: int) -> None:
+    service.refuse = (status, BUSY)
+    started = Operation.from_json({"id": "op_1", "kind": "start", "state": "pending"})
+    with Client(service.address) as client:
+        with pytest.raises(ServiceError, match="The directory did not answer"):
+            client.wait(started, timeout=0.01)
+        asked = len(service.requests)
+
+        def sleep(_seconds: float) -> None:
+            service.refuse = service.refuse if len(service.requests) < asked + 2 else None
+
+        assert client.wait(started, timeout=20, sleep=sleep).state == "succeeded"
+
+
+def test_wait_does_not_bear_a_refusal_that_stays(service: FakeService) -> None:
+    service.refuse = (403, BUSY)
+    started = Operation.from_json({"id": "op_1", "kind": "start", "state": "pending"})
+    with Client(service.address) as client, pytest.raises(ServiceError):
+        client.wait(started, timeout=20)
+    assert len(service.requests) == 1
+
+
 def test_wait_gives_up_in_time(service: FakeService) -> None:
     with Client(service.address) as client, pytest.raises(StillRunningError) as caught:
         client.wait(client.start("g", "e"), timeout=0)

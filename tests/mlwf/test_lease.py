@@ -6,13 +6,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from mlwf.cli import lease
-from mlwf.client import Client
+from mlwf.client import Client, ServiceError
 from mlwf.lease import HeldLease
 
+from mlwf import lease as leases
 from tests.mlwf.fake_service import FakeService
 from tests.support.box import until
 
@@ -138,6 +140,23 @@ def test_only_what_nothing_can_change_ends_the_renewals(service: FakeService, st
             held._thread.join(10)
             assert (held._thread.is_alive(), renewals()) == (False, before)
     assert len(told) == 1
+
+
+def test_a_directory_that_does_not_answer_does_not_end_the_wait_for_the_server(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would end the job, and with `--at-end stop` the server."""
+    monkeypatch.setattr(leases, "AGAIN_SECONDS", 0.05)
+    service.add("g", "wine")["status"] = "stopped"
+    service.refuse = (503, {"code": "directory_failed", "detail": "NSS is away"})
+    with Client(service.address) as client, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(leases.ensure_up, client, "g", "wine")
+        until(lambda: len(service.requests) >= 2 or waiting.done(), what="another try")
+        service.refuse = None
+        assert waiting.result(20).status == "running"
+        service.refuse = (503, {"code": "ports_exhausted", "detail": "No port is free"})
+        with pytest.raises(ServiceError, match="No port is free"):
+            leases.ensure_up(client, "g", "wine")
 
 
 def test_list_and_end(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -125,6 +125,19 @@ def test_a_token_that_the_server_does_not_take_over_is_revoked(service: FakeServ
     assert service.tokens[0]["state"] == "revoked"
 
 
+def test_a_service_that_cannot_tell_now_whether_the_token_is_in_force(service: FakeService) -> None:
+    """Its text would be lost, and the token in force."""
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        service.refuse = (503, {"code": "directory_failed", "detail": "d"}) if len(pauses) < 3 else None
+
+    with Client(service.address) as client:
+        made, secret = make_token(client, "g", "wine", seconds=60, name="", wait=True, sleep=sleep)
+    assert (made.state, secret.reveal(), len(pauses)) == ("active", "aihub_token0000000_text", 3)
+
+
 def test_a_ticket_does_not_show_itself(service: FakeService) -> None:
     with Client(service.address) as client:
         ticket = client.ticket("g", "wine")

@@ -24,6 +24,7 @@ from mlwf.wire.service_errors import (
     Understanding,
     answer_of,
     broke_off,
+    passes,
     unavailable,
 )
 from mlwf.wire.transport import open_session, seconds_for
@@ -186,9 +187,8 @@ class Client:
 
     def hold_lease(self, group: str, env: str, lease_id: str, *, seconds: int, at_end: str = "keep", note: str = "") -> Lease:
         """Vouches for the server for `seconds` from now, or renews that; `at_end`: `keep` or `stop` it when its last lease is over."""
-        answer = self._request("PUT", lease_path(group, env, lease_id), body={"seconds": seconds, "at_end": at_end, "note": note})
-        with self._understanding():
-            return Lease.from_json(answer)
+        body: Json = {"seconds": seconds, "at_end": at_end, "note": note}
+        return self._as(Lease, self._request("PUT", lease_path(group, env, lease_id), body=body))
 
     def end_lease(self, group: str, env: str, lease_id: str) -> list[Lease]:
         """Vouches no longer, and answers the leases that are left. One that is not there has ended."""
@@ -216,9 +216,7 @@ class Client:
 
     def revoke_token(self, group: str, env: str, token_id: str) -> Token:
         """Ends a bearer token: the caller's own, or anybody's for who may set the server's users."""
-        answer = self._request("DELETE", f"{server_path(group, env)}/tokens/{quote(token_id, safe='')}")
-        with self._understanding():
-            return Token.from_json(answer)
+        return self._as(Token, self._request("DELETE", f"{server_path(group, env)}/tokens/{quote(token_id, safe='')}"))
 
     def operation(self, id: str) -> Operation:  # noqa: A002  # the API's own word
         """How far the operation is now."""
@@ -234,7 +232,8 @@ class Client:
     ) -> Operation:
         """Polls until the operation succeeded, and answers it; `on_change` sees it at first and at every change.
 
-        A service that is restarted meanwhile is waited for. Raises OperationFailedError, or StillRunningError after `timeout` seconds.
+        A service that is restarted meanwhile, or cannot answer now, is waited for. Raises OperationFailedError, or StillRunningError
+        after `timeout` seconds.
         """
         deadline = time.monotonic() + timeout
         if on_change:
@@ -257,20 +256,20 @@ class Client:
     def _look(self, operation: Operation, deadline: float) -> Operation:
         try:
             return self.operation(operation.id)
-        except ServiceUnavailable:
-            if time.monotonic() >= deadline:
+        except (ServiceUnavailable, ServiceError) as error:
+            if not passes(error) or time.monotonic() >= deadline:
                 raise
             return operation
 
     def _get(self, kind: type[T], path: str) -> T:
-        answer = self._request("GET", path)
-        with self._understanding():
-            return kind.from_json(answer)
+        return self._as(kind, self._request("GET", path))
 
     def _change(self, method: str, path: str, body: Json | None = None, *, query: Mapping[str, str] | None = None) -> Operation:
-        answer = self._request(method, path, body=body, query=query)
+        return self._as(Operation, self._request(method, path, body=body, query=query))
+
+    def _as(self, kind: type[T], answer: Json) -> T:
         with self._understanding():
-            return Operation.from_json(answer)
+            return kind.from_json(answer)
 
     def _request(self, method: str, path: str, *, body: Json | None = None, query: Mapping[str, str] | None = None) -> Json:
         with use_language(self.language):

@@ -18,6 +18,9 @@ from mlwf.wire.service_errors import OperationFailedError, ServiceError, Service
 UP = frozenset({"running", "sleeping"})
 RETRY_SECONDS = 10.0
 START_SECONDS = 600.0
+AGAIN_SECONDS = 1.0
+_NOT_NOW = frozenset({"server_busy", "too_many_requests", "directory_failed", "munge_failed"})
+"""What a moment later is answered otherwise, whether one looks or starts."""
 _FINAL = frozenset({404, 422})
 """What no later try changes. Who is told 403 or 409 may be so by an answer that the site's directory lost."""
 
@@ -95,17 +98,18 @@ def ensure_up(client: Client, group: str, env: str, *, on_change: Callable[[Oper
     """The server, running or asleep; started where it is not, after whatever is under way. Raises MlwfError."""
     deadline = time.monotonic() + START_SECONDS
     while True:
-        server = client.server(group, env)
-        if server.operation is not None:
-            _wait_for_other(client, server.operation, deadline)
-        elif server.status in UP:
-            return server
-        else:
-            try:
+        try:
+            server = client.server(group, env)
+            if server.operation is not None:
+                _wait_for_other(client, server.operation, deadline)
+            elif server.status in UP:
+                return server
+            else:
                 client.wait(client.start(group, env), on_change)
-            except ServiceError as error:
-                if error.code != "server_busy" or time.monotonic() > deadline:
-                    raise
+        except ServiceError as error:
+            if error.code not in _NOT_NOW or time.monotonic() > deadline:
+                raise
+            time.sleep(AGAIN_SECONDS)
 
 
 def _wait_for_other(client: Client, operation_id: str, deadline: float) -> None:

@@ -13,6 +13,8 @@ from mlwf.wire.transport import seconds_for
 
 # What nginx says while the service is started anew.
 AWAY = frozenset({502, 503, 504})
+# What the service itself says while it, or the directory behind it, cannot answer.
+PASSING = frozenset({429, 503})
 
 
 class ServiceUnavailable(MlwfError):  # noqa: N818  # as HTTP calls it
@@ -39,6 +41,11 @@ def refusal(answer: Mapping[str, Any], *, status: int, reason: str) -> ServiceEr
         status=status,
         fields=answer.get("fields") if isinstance(answer.get("fields"), dict) else None,
     )
+
+
+def passes(error: MlwfError) -> bool:
+    """Whether who only looks may be answered a moment later."""
+    return isinstance(error, ServiceUnavailable) or (isinstance(error, ServiceError) and error.status in PASSING)
 
 
 class OperationFailedError(MlwfError):
