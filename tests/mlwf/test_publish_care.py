@@ -2,24 +2,29 @@
 
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
 import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse, HeadersDict
 from botocore.stub import Stubber
 from mlwf.errors import MlwfError
 from mlwf.publish import run
 from mlwf.publish.access import allow_by_policy, anyone_can_read
 from mlwf.publish.form_check import problems
 from mlwf.publish.form_file import FormFile
-from mlwf.publish.place import Place
-from mlwf.publish.upload import PART, Store
+from mlwf.publish.package import TARBALL
+from mlwf.publish.place import Place, StoreRefusedError, s3_client
+from mlwf.publish.upload import PART, Local, Store, Upload, abort_unfinished, is_published, unfinished
+from urllib3 import HTTPResponse
 
 from tests.mlwf.faults import Fault, FaultyProxy
 from tests.mlwf.publishing import Shell, make_package
@@ -177,6 +182,65 @@ def test_another_versions_upload_is_not_taken_up(alike: int, tmp_path: Path, sh:
     assert not sh.store.client().list_multipart_uploads(Bucket=bucket).get("Uploads")
     assert sh("publish", package, f"s3://{bucket}/m/") == 0
     assert "There already, unchanged: model.tar.gz" in sh.err
+
+
+@pytest.fixture
+def large(tmp_path: Path, sh: Shell, monkeypatch: pytest.MonkeyPatch) -> tuple[Store, Local]:
+    """A file of two parts, and where to upload it."""
+    for name, value in sh.environ.items():
+        monkeypatch.setenv(name, value)
+    content = os.urandom(PART + (1 << 20))
+    (tmp_path / TARBALL).write_bytes(content)
+    place = Place(sh.store.make_bucket(), "m/", sh.store.endpoint_url)
+    local = Local(tmp_path / TARBALL, len(content), hashlib.sha256(content).hexdigest(), "application/gzip")
+    return Store(s3_client(place, sh.environ), place), local
+
+
+def upload(store: Store, local: Local) -> None:
+    Upload(store, TARBALL, local, lambda _size: None).run()
+
+
+def test_a_try_to_complete_that_went_well_and_whose_answer_was_lost(large: tuple[Store, Local]) -> None:
+    """Amazon's store and others answer the next try so; the one of these tests says once more what it said."""
+    store, local = large
+    sent: list[str] = []
+
+    def refuse(request: AWSPreparedRequest, **_event: object) -> AWSResponse:
+        raw = io.BytesIO(b"<Error><Code>NoSuchUpload</Code><Message>m</Message></Error>")
+        sent.append(request.url)
+        upload(Store(s3_client(store.place, {}), store.place), local)
+        return AWSResponse(request.url, 404, HeadersDict({}), HTTPResponse(raw, preload_content=False))
+
+    store.client.meta.events.register("before-send.s3.CompleteMultipartUpload", refuse)
+    upload(store, local)
+    assert (len(sent), is_published(store, TARBALL, local), unfinished(store, TARBALL)) == (1, True, [])
+
+
+def test_two_that_publish_the_same_at_once(large: tuple[Store, Local]) -> None:
+    """One of them takes up the other's upload and completes it."""
+    store, local = large
+    once = threading.Lock()
+
+    def other(**_event: object) -> None:
+        if once.acquire(blocking=False):
+            upload(Store(s3_client(store.place, {}), store.place), local)
+            abort_unfinished(store, TARBALL)
+
+    store.client.meta.events.register("before-call.s3.UploadPart", other)
+    upload(store, local)
+    assert (once.locked(), is_published(store, TARBALL, local), unfinished(store, TARBALL)) == (True, True, [])
+
+
+def test_an_upload_whose_parts_were_removed_meanwhile_is_said(large: tuple[Store, Local]) -> None:
+    store, local = large
+
+    def remove(**_event: object) -> None:
+        abort_unfinished(store, TARBALL)
+
+    store.client.meta.events.register("before-call.s3.CompleteMultipartUpload", remove)
+    with pytest.raises(StoreRefusedError, match=r"its parts were removed meanwhile\. Run it again") as refused:
+        upload(store, local)
+    assert not refused.value.lasting
 
 
 @pytest.mark.parametrize("text", ["Version: !!int ''", "Version: !!bool x", "Keywords: !!omap x", "Version: !!float ''"])

@@ -119,6 +119,7 @@ def _refused(what: str, error: ClientError) -> StoreRefusedError:
         "AccessDenied": (_("your key may not do that"), _("Ask the bucket's owner for the right to write there.")),
         "NoSuchBucket": (_("there is no such bucket"), _("Make the bucket first, or correct its name.")),
         "NoSuchKey": (_("there is nothing of that name"), _("Check the address, and that it was published.")),
+        "NoSuchUpload": (_("its parts were removed meanwhile"), _("Run it again; if it stays, ask the store's admins.")),
         "InvalidAccessKeyId": (_("the store does not know your key"), _("Check AWS_ACCESS_KEY_ID and the endpoint.")),
         "SignatureDoesNotMatch": (_("the secret of your key is wrong"), _("Check AWS_SECRET_ACCESS_KEY.")),
         "QuotaExceeded": (_("the bucket is full"), _("Remove something, or ask for more room; what was uploaded is removed.")),

@@ -21,6 +21,7 @@ PART = 16 * MB
 MAX_PARTS = 9000
 THREADS = 4
 DIGEST = "sha256"
+GONE = "NoSuchUpload"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def abort(store: Store, name: str, upload_id: str) -> None:
     try:
         store.client.abort_multipart_upload(Bucket=store.place.bucket, Key=store.place.key(name), UploadId=upload_id)
     except ClientError as error:
-        if error_code(error) not in {"NoSuchUpload", "404"}:
+        if error_code(error) not in {GONE, "404"}:
             raise
 
 
@@ -166,7 +167,9 @@ class Upload:
         except ClientError as error:
             if lasting(error):
                 abort(self._store, self._name, self._upload_id)
-            raise
+            # Completed meanwhile: by a try of this run whose answer was lost, or by another run of the same.
+            if error_code(error) != GONE or not is_published(self._store, self._name, self._local):
+                raise
         for other in unfinished(self._store, self._name):
             abort(self._store, self._name, other)
 
