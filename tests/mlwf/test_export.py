@@ -94,7 +94,7 @@ def test_info_yaml_is_filled(tracking: Tracking, wine: str, tmp_path: Path) -> N
     [
         ({}, "There are no AWS credentials"),
         ({"AWS_PROFILE": "nope"}, "The AWS credentials cannot be used: The config profile (nope) could not be found"),
-        ({"AWS_ACCESS_KEY_ID": "AKIAWRONG", "AWS_SECRET_ACCESS_KEY": "wrong"}, "your key may not read it"),
+        ({"AWS_ACCESS_KEY_ID": "AKIAWRONG", "AWS_SECRET_ACCESS_KEY": "wrong"}, "the store does not know your key"),
         ({"AWS_ACCESS_KEY_ID": "AKIAWRONG", "AWS_SECRET_ACCESS_KEY": "w", "MLFLOW_S3_ENDPOINT_URL": "http://127.0.0.1:9"}, "refused"),
     ],
 )

@@ -165,7 +165,7 @@ def test_the_object_store(tmp_path: Path, s3_store: S3Store) -> None:
         for source in (f"s3://{bucket}", f"s3://{bucket}/", "s3:///key", f"s3://{bucket}/folder/", "s3://u:p@bucket/key"):
             assert "is no address of an object" in refused(source, tmp_path / "other", environ)
         patch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-        assert "your key may not read it" in refused(f"s3://{bucket}/model.tar.gz", tmp_path / "other", environ)
+        assert "the secret of your key is wrong" in refused(f"s3://{bucket}/model.tar.gz", tmp_path / "other", environ)
     assert "no AWS credentials" in refused(f"s3://{bucket}/model.tar.gz", tmp_path / "other", environ)
     keys = f"aws_access_key_id={s3_store.reader.access_key}\naws_secret_access_key={s3_store.reader.secret_key}\n"
     (tmp_path / "config").write_text(f"[profile site]\nendpoint_url={s3_store.endpoint_url}\n{keys}")

@@ -125,6 +125,9 @@ def test_refusals_of_the_store(package: Path, sh: Shell) -> None:
     assert "your key may not do that" in sh.err
     assert sh("publish", str(package), "s3://no-such-bucket-here/m/") == 1
     assert sh("publish", str(package), f"s3://{bucket}/m/", AWS_SECRET_ACCESS_KEY="not-the-secret") == 1
+    assert "the secret of your key is wrong. Check AWS_SECRET_ACCESS_KEY." in sh.err
+    assert sh("publish", str(package), f"s3://{bucket}/m/", AWS_ACCESS_KEY_ID="nobody") == 1
+    assert "the store does not know your key. Check AWS_ACCESS_KEY_ID" in sh.err
     assert "not-the-secret" not in sh.err
     assert sh("publish", str(package), f"s3://{bucket}/m/", MLFLOW_S3_ENDPOINT_URL="http://127.0.0.1:9") == 1
     assert "Check MLFLOW_S3_ENDPOINT_URL" in sh.err

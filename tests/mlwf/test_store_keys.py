@@ -6,7 +6,10 @@ from pathlib import Path
 import botocore.session
 import pytest
 from mlwf.publish.place import parse_place, s3_client
-from mlwf.transfer.store import Signer, StoreError, endpoint_of, region_of
+from mlwf.transfer.store import Signer, StoreError, StoreSource, endpoint_of, region_of
+
+from tests.mlwf.faults import Fault, FaultyProxy
+from tests.support.s3 import S3Store
 
 ROLE = """
 [profile role]
@@ -103,3 +106,25 @@ def test_a_servers_own_store_goes_before_a_profiles_and_one_that_is_named_before
     assert (endpoint_of({}, told), region_of({}, told)) == ("https://server.example", "mars")
     assert endpoint_of({"MLFLOW_S3_ENDPOINT_URL": "https://mine.example"}, told) == "https://mine.example"
     assert parse_place("s3://bucket/prefix/", {}, profile="services").endpoint_url == "https://lab.example"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "said"),
+    [
+        (b"<Error><Code>RequestTimeTooSkewed</Code></Error>", "this machine's clock is wrong. Ask the admins to set it."),
+        (b'<Error xmlns="x"><Code>SignatureDoesNotMatch</Code></Error>', "the secret of your key is wrong"),
+        (b"<Error><Code>AccessDenied</Code></Error>", "your key may not read it. .*s3:ListBucket"),
+        (b"<html>", "your key may not read it"),
+        (b"", "your key may not read it"),
+    ],
+)
+def test_why_a_store_refuses(refusal: bytes, said: str, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_store.owner.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_store.owner.secret_key)
+    proxy = FaultyProxy(s3_store.endpoint_url, lambda _path, _count: Fault(status=403, body=refusal), keep_host=True)
+    source = StoreSource(endpoint_url=proxy.url, region="x", bucket=s3_store.make_bucket(), prefix="m", environ={})
+    try:
+        with pytest.raises(StoreError, match=said):
+            source.files()
+    finally:
+        proxy.stop()

@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
 from mlwf.transfer.session import store_trust
-from mlwf.transfer.store import endpoint_of, region_of
+from mlwf.transfer.store import endpoint_of, key_trouble, region_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -116,17 +116,18 @@ def _refused(what: str, error: ClientError) -> StoreRefusedError:
     code = error_code(error)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     known = {
-        "AccessDenied": (_("your key may not do that"), _("Ask the bucket's owner for the right to write there.")),
+        "AccessDenied": (
+            _("your key may not do that"),
+            _("Ask the bucket's owner for the rights to list, read and write there (s3:ListBucket, s3:GetObject, s3:PutObject)."),
+        ),
         "NoSuchBucket": (_("there is no such bucket"), _("Make the bucket first, or correct its name.")),
         "NoSuchKey": (_("there is nothing of that name"), _("Check the address, and that it was published.")),
         "NoSuchUpload": (_("its parts were removed meanwhile"), _("Run it again; if it stays, ask the store's admins.")),
-        "InvalidAccessKeyId": (_("the store does not know your key"), _("Check AWS_ACCESS_KEY_ID and the endpoint.")),
-        "SignatureDoesNotMatch": (_("the secret of your key is wrong"), _("Check AWS_SECRET_ACCESS_KEY.")),
         "QuotaExceeded": (_("the bucket is full"), _("Remove something, or ask for more room; what was uploaded is removed.")),
-        "RequestTimeTooSkewed": (_("this machine's clock is wrong"), _("Ask the admins to set it.")),
     }
     missing = "NoSuchBucket" if error.operation_name == "HeadBucket" else "NoSuchKey"  # what answers HEAD has no code of its own
     names = {403: "AccessDenied", 404: missing, 507: "QuotaExceeded"}
-    name = code if code in known else names.get(status, "")
-    why, cure = known.get(name) or (f"{code} ({status})", _("Run it again; if it stays, ask the store's admins."))
+    blamed = key_trouble(code)
+    name = code if blamed or code in known else names.get(status, "")
+    why, cure = blamed or known.get(name) or (f"{code} ({status})", _("Run it again; if it stays, ask the store's admins."))
     return StoreRefusedError(what, why, cure, lasting=name in LASTING or code in LASTING)

@@ -48,8 +48,18 @@ def published(store: Store, name: str) -> tuple[int, str] | None:
         except ClientError as error:
             if error_code(error) in {"404", "NoSuchKey", "NotFound"}:
                 return None
-            raise
+            raise _told(store, name, error) from error
     return head["ContentLength"], head.get("Metadata", {}).get(DIGEST, "")
+
+
+def _told(store: Store, name: str, refusal: ClientError) -> ClientError:
+    """What HEAD was refused, with the store's own word for why, for which only the answer to GET has room."""
+    if error_code(refusal) == "403":
+        try:
+            store.client.get_object(Bucket=store.place.bucket, Key=store.place.key(name), Range="bytes=0-0")["Body"].close()
+        except ClientError as error:
+            return error if error.response["ResponseMetadata"]["HTTPStatusCode"] == 403 else refusal
+    return refusal
 
 
 def is_published(store: Store, name: str, local: Local) -> bool:

@@ -173,10 +173,35 @@ class StoreSource:
         return RemoteFile(check_path(path), size, entry.findtext("{*}ETag") or "")
 
     def _error(self, error: Exception) -> StoreError:
+        what, cure = (
+            _("{place} cannot be read").format(place=self._place),
+            _("Check AWS_ACCESS_KEY_ID or AWS_PROFILE, and MLFLOW_S3_ENDPOINT_URL."),
+        )
         status = error.status if isinstance(error, RefusedError) else 0
-        why = {403: _("your key may not read it"), 404: _("there is no such bucket or object")}.get(status, str(error))
-        cure = _("Check AWS_ACCESS_KEY_ID or AWS_PROFILE, and MLFLOW_S3_ENDPOINT_URL.")
-        return StoreError(_("{place} cannot be read").format(place=self._place), why, cure)
+        blamed = key_trouble(_code(error.body)) if isinstance(error, RefusedError) else None
+        if blamed:
+            return StoreError(what, *blamed)
+        if status == 403:
+            cure = _("Check AWS_ACCESS_KEY_ID or AWS_PROFILE, or ask the bucket's owner for s3:ListBucket and s3:GetObject there.")
+            return StoreError(what, _("your key may not read it"), cure)
+        return StoreError(what, _("there is no such bucket or object") if status == 404 else str(error), cure)
+
+
+def key_trouble(code: str) -> tuple[str, str] | None:
+    """Why, and the cure, of a refusal (the store's code) with which rights have nothing to do."""
+    return {
+        "InvalidAccessKeyId": (_("the store does not know your key"), _("Check AWS_ACCESS_KEY_ID and the endpoint.")),
+        "SignatureDoesNotMatch": (_("the secret of your key is wrong"), _("Check AWS_SECRET_ACCESS_KEY.")),
+        "RequestTimeTooSkewed": (_("this machine's clock is wrong"), _("Ask the admins to set it.")),
+    }.get(code)
+
+
+def _code(refusal: Any) -> str:
+    """A store's own word for what it refused; empty for what is no document of a store."""
+    try:
+        return ET.fromstring(refusal or b"").findtext("{*}Code") or ""  # noqa: S314  # as for its lists
+    except ET.ParseError:
+        return ""
 
 
 def endpoint_of(environ: Mapping[str, str], info: Mapping[str, Any], profile: str | None = None) -> str:
