@@ -12,6 +12,7 @@ import pytest
 import requests
 from mlwf.client import Client, ServiceUnavailable
 from mlwf.errors import MlwfError, WrongUseError
+from mlwf.transfer.session import tracking_session
 from mlwf.wire.connection import connection
 from mlwf.wire.munge import MungeAuth
 from mlwf.wire.munge_payload import head_of, payload
@@ -151,6 +152,26 @@ def test_a_tokens_file_that_cannot_be_used(folder: Path, text: str | None, mode:
         connection({"MLWF_SERVICE": ADDRESS, "MLWF_TOKEN_FILE": str(file)}, site_file=folder / "none")
     assert failed.value.cure
     assert "aihub_x_y" not in repr(failed.value)
+
+
+ODD_TOKENS = ["aihub_x_y\r\naihub_z", "aihub_x y", "aihub_x\x00y", "aihub_é"]
+
+
+@pytest.mark.parametrize("text", ODD_TOKENS)
+def test_a_tokens_variable_that_no_header_can_carry(folder: Path, text: str) -> None:
+    """It is wrong use, and shown nowhere; it was a fault of the tool, whose traceback held the token."""
+    with pytest.raises(WrongUseError, match="MLWF_TOKEN cannot be used: it does not hold one token") as failed:
+        connection({"MLWF_SERVICE": ADDRESS, "MLWF_TOKEN": text}, site_file=folder / "none")
+    with pytest.raises(WrongUseError, match="MLFLOW_TRACKING_TOKEN cannot be used: it does not hold one token") as failed_too:
+        tracking_session("http://127.0.0.1:9", {"HOME": str(folder), "MLFLOW_TRACKING_TOKEN": text})
+    assert "aihub_" not in f"{failed.value!r} {failed_too.value!r}"
+
+
+def test_a_tokens_variable_from_a_file_of_another_system(folder: Path) -> None:
+    environ = {"HOME": str(folder), "MLFLOW_TRACKING_TOKEN": "aihub_x_y\r\n", "MLWF_TOKEN": "aihub_x_y\r", "MLWF_SERVICE": ADDRESS}
+    for auth in (tracking_session("http://127.0.0.1:9", environ).auth, connection(environ, site_file=folder / "none").auth):
+        assert callable(auth)
+        assert auth(requests.Request("GET", ADDRESS).prepare()).headers["Authorization"] == "Bearer aihub_x_y"
 
 
 def test_what_a_credential_is_bound_to() -> None:

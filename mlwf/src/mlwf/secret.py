@@ -42,3 +42,9 @@ class Secret:
 
     def __deepcopy__(self, memo: dict[int, object]) -> "Secret":
         return self
+
+
+def one_token(text: str) -> Secret | None:
+    """The token that a text is, without the white space around it; None for what no header can carry, or what is more than one."""
+    token = text.strip()
+    return Secret(token) if token and token.isascii() and token.isprintable() and " " not in token else None

@@ -12,7 +12,7 @@ from requests.utils import get_environ_proxies
 from mlwf.address import split_url
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
-from mlwf.secret import Secret
+from mlwf.secret import Secret, one_token
 
 POOL = 32
 SWITCH = {"": False, "0": False, "false": False, "1": True, "true": True}
@@ -133,9 +133,13 @@ def not_let_in(reason: str) -> tuple[str, str]:
 
 def _auth(environ: Mapping[str, str]) -> AuthBase | None:
     """What the environment says, as a whole, else what the file adds to it. MLflow's own client lets the file go before a token."""
-    name, password, token = (environ.get(f"MLFLOW_TRACKING_{each}", "") for each in ("USERNAME", "PASSWORD", "TOKEN"))
-    if token and not (name and password):
-        return BearerAuth(Secret(token))
+    name, password, text = (environ.get(f"MLFLOW_TRACKING_{each}", "") for each in ("USERNAME", "PASSWORD", "TOKEN"))
+    if text.strip() and not (name and password):
+        token = one_token(text)
+        if token is None:
+            what = _("{variable} cannot be used").format(variable="MLFLOW_TRACKING_TOKEN")
+            raise WrongUseError(what, _("it does not hold one token"), _("Correct or unset it."))
+        return BearerAuth(token)
     if not (name and password):
         stored_name, stored_password = _stored(_credentials_file(environ))
         name, password = name or stored_name, password or stored_password

@@ -15,7 +15,7 @@ from requests.auth import AuthBase
 from mlwf.address import split_url
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
-from mlwf.secret import Secret
+from mlwf.secret import Secret, one_token
 from mlwf.wire.munge import MungeAuth
 from mlwf.wire.token_auth import TokenAuth
 
@@ -61,9 +61,14 @@ def connection(environ: Mapping[str, str], *, site_file: Path = SITE_FILE) -> Co
 
 def _auth(address: str, values: Values, environ: Mapping[str, str]) -> AuthBase:
     """A token where there is one, since somebody put it there on purpose; else MUNGE."""
-    token = environ.get("MLWF_TOKEN", "").strip()
-    if token:
-        return TokenAuth(Secret(token))
+    text = environ.get("MLWF_TOKEN", "").strip()
+    if text:
+        token = one_token(text)
+        if token is None:
+            raise WrongUseError(
+                _("{variable} cannot be used").format(variable="MLWF_TOKEN"), _("it does not hold one token"), _("Correct or unset it.")
+            )
+        return TokenAuth(token)
     token_file = _absolute("token_file", values.token_file)
     if token_file:
         return TokenAuth(_read_token(token_file))
@@ -125,7 +130,7 @@ def _read_token(file: Path) -> Secret:
     with os.fdopen(descriptor, encoding="utf-8", errors="replace") as opened:
         if os.fstat(descriptor).st_mode & OTHERS:
             raise MlwfError(what, _("others may read it"), _("Run: chmod 600 {path}").format(path=file))
-        text = opened.read(4096).strip()
-    if not text or not text.isascii() or any(letter.isspace() for letter in text):
+        token = one_token(opened.read(4096))
+    if token is None:
         raise MlwfError(what, _("it does not hold one token"), _("Put the token from the admins into that file, mode 0600."))
-    return Secret(text)
+    return token
