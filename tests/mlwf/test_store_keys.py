@@ -108,6 +108,30 @@ def test_a_servers_own_store_goes_before_a_profiles_and_one_that_is_named_before
     assert parse_place("s3://bucket/prefix/", {}, profile="services").endpoint_url == "https://lab.example"
 
 
+def source_of(environ: Mapping[str, str]) -> StoreSource:
+    return StoreSource(endpoint_url="https://127.0.0.1:9", region=None, bucket="b", prefix="m", environ=environ)
+
+
+def test_who_vouches_for_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A profile says that, too; what is not there is named, and was an "OSError" with advice about keys."""
+    site, mine = tmp_path / "site.pem", tmp_path / "mine.pem"
+    keys = "aws_access_key_id = a\naws_secret_access_key = b\n"
+    (tmp_path / "config").write_text(f"[profile site]\nca_bundle = {site}\n{keys}[profile plain]\n{keys}")
+    for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_PROFILE", "plain")
+    assert source_of({})._session.verify is True
+    monkeypatch.setenv("AWS_PROFILE", "site")
+    with pytest.raises(StoreError, match=f"ca_bundle names {site}, which is not there"):
+        source_of({})
+    site.touch()
+    assert source_of({})._session.verify == str(site)
+    with pytest.raises(StoreError, match=f"AWS_CA_BUNDLE names {mine}, which is not there"):
+        source_of({"AWS_CA_BUNDLE": str(mine)})
+    mine.touch()
+    assert source_of({"AWS_CA_BUNDLE": str(mine)})._session.verify == str(mine)
+
+
 @pytest.mark.parametrize(
     ("refusal", "said"),
     [

@@ -63,7 +63,7 @@ def tracking_session(url: str, environ: Mapping[str, str]) -> requests.Session:
             )
         session.verify = False
     elif bundle:
-        session.verify = _existing(bundle, "MLFLOW_TRACKING_SERVER_CERT_PATH")
+        session.verify = existing(bundle, "MLFLOW_TRACKING_SERVER_CERT_PATH")
     return session
 
 
@@ -75,7 +75,7 @@ def plain_session(url: str, environ: Mapping[str, str]) -> requests.Session:
     session.auth = _NoAuth()
     bundle = environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE")
     if bundle:
-        session.verify = _existing(bundle, "REQUESTS_CA_BUNDLE")
+        session.verify = existing(bundle, "REQUESTS_CA_BUNDLE")
     session.headers.update({"User-Agent": "mlwf", "Accept-Encoding": "identity"})
     for prefix in ("http://", "https://"):
         session.mount(prefix, HTTPAdapter(pool_connections=4, pool_maxsize=POOL))
@@ -83,8 +83,11 @@ def plain_session(url: str, environ: Mapping[str, str]) -> requests.Session:
 
 
 def store_trust(environ: Mapping[str, str]) -> bool | str | None:
-    """Who vouches for the object store's certificate: a file, nobody (False), or who does for others (None). Raises WrongUseError."""
-    return False if _switched_on(environ, "MLFLOW_S3_IGNORE_TLS") else environ.get("AWS_CA_BUNDLE") or None
+    """Who vouches for the object store's certificate: a file, nobody (False), or who does for others (None). Raises MlwfError."""
+    if _switched_on(environ, "MLFLOW_S3_IGNORE_TLS"):
+        return False
+    bundle = environ.get("AWS_CA_BUNDLE")
+    return existing(bundle, "AWS_CA_BUNDLE") if bundle else None
 
 
 def store_session(url: str, environ: Mapping[str, str]) -> requests.Session:
@@ -102,7 +105,8 @@ def _switched_on(environ: Mapping[str, str], name: str) -> bool:
     return found
 
 
-def _existing(path: str, variable: str) -> str:
+def existing(path: str, variable: str) -> str:
+    """The path that a setting names. Raises MlwfError where nothing is there."""
     if not Path(path).exists():
         raise MlwfError(_("{variable} names {path}, which is not there").format(variable=variable, path=path), cure=_("Correct it."))
     return path

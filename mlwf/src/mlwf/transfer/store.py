@@ -24,7 +24,7 @@ from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.transfer.http import RefusedError, Request, TransientError, body, opened, retried
 from mlwf.transfer.paths import check_path
-from mlwf.transfer.session import store_session
+from mlwf.transfer.session import existing, store_session
 from mlwf.transfer.source import MAX_FILES, RemoteFile
 
 EMPTY = hashlib.sha256(b"").hexdigest()
@@ -88,7 +88,10 @@ class StoreSource:
         if split_url(endpoint_url).scheme not in {"http", "https"}:
             raise StoreError(_("The object store's endpoint is not an http or https URL"), cure=_("Correct MLFLOW_S3_ENDPOINT_URL."))
         self._signer = Signer(region or region_of(environ, {}))
+        bundle = _bundle(environ)
         self._session: requests.Session = store_session(endpoint_url, environ)
+        if bundle and self._session.verify:
+            self._session.verify = bundle
         self._bucket_url = f"{endpoint_url.rstrip('/')}/{quote(bucket, safe='')}"
         self._place = f"s3://{bucket}/{prefix}"
         self._prefix = f"{prefix}/" if prefix else ""
@@ -185,6 +188,17 @@ class StoreSource:
             cure = _("Check AWS_ACCESS_KEY_ID or AWS_PROFILE, or ask the bucket's owner for s3:ListBucket and s3:GetObject there.")
             return StoreError(what, _("your key may not read it"), cure)
         return StoreError(what, _("there is no such bucket or object") if status == 404 else str(error), cure)
+
+
+def _bundle(environ: Mapping[str, str]) -> str:
+    """Who vouches for the store's certificate: the environment, else the profile; empty where neither says. Raises StoreError."""
+    named = environ.get("AWS_CA_BUNDLE")
+    with _settings_errors():
+        path = named or botocore.session.Session().get_config_variable("ca_bundle")
+    try:
+        return existing(path, "AWS_CA_BUNDLE" if named else "ca_bundle") if path else ""
+    except MlwfError as error:
+        raise StoreError(error.what, error.why, error.cure) from error
 
 
 def key_trouble(code: str) -> tuple[str, str] | None:
