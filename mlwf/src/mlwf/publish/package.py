@@ -158,23 +158,23 @@ class Content:
 def read_tarball(source: Readable, on_bytes: Callable[[int], None] = lambda _count: None) -> Content:
     """Read a tarball to its end and unpack nothing. Raises MlwfError when it is broken, or no model package."""
     hashed = _Hashed(source, on_bytes)
-    names, unpacked = set(), 0
+    files, unpacked = set(), 0
     try:
         stream = TarStream(igzip.IGzipFile(fileobj=hashed, mode="rb"))  # type: ignore[no-untyped-call]
         for entry in entries(stream):
             if not (entry.isdir() or is_file(entry)):
                 raise _bad(_("{name} is neither a file nor a folder").format(name=entry.name))
-            if entry.name not in {".", ""}:
-                names.add(check_path(entry.name.removeprefix("./").rstrip("/")))
+            name = entry.name if entry.name in {".", ""} else check_path(entry.name.removeprefix("./").rstrip("/"))
             if not entry.isdir():
+                files.add(name)
                 unpacked += sum(map(len, exactly(stream.content, entry.size)))
         while hashed.read(CHUNK):
             pass
     except DAMAGE as error:
         raise _bad(str(error) or type(error).__name__) from error
-    if "MLmodel" not in names:
+    if "MLmodel" not in files:
         raise _bad(_("there is no MLmodel in it"))
-    return Content(hashed.size, hashed.digest.hexdigest(), len(names), unpacked)
+    return Content(hashed.size, hashed.digest.hexdigest(), len(files), unpacked)
 
 
 def _bad(why: str) -> MlwfError:

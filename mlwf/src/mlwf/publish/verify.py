@@ -1,12 +1,13 @@
 """Is a published package what its form says? Looked at from outside: no tracking server, and for web addresses no credentials."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from mlwf.address import split_url
+from mlwf.address import split_url, without_keys
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
 from mlwf.publish.form_check import Problem, problems
@@ -14,7 +15,7 @@ from mlwf.publish.form_file import MAX_BYTES, FormFile
 from mlwf.publish.package import FORM, TARBALL, Content, Readable, check_digest, parse_form, read_tarball
 from mlwf.publish.place import parse_place, s3_client, store_errors
 from mlwf.publish.run import Reporter
-from mlwf.transfer.http import RefusedError, Request, TransientError, network_errors, opened
+from mlwf.transfer.http import RefusedError, Request, TransientError, network_errors, opened, retried
 from mlwf.transfer.session import store_session
 
 
@@ -36,9 +37,16 @@ class Reader:
         raise NotImplementedError
 
 
-def verify(target: str, environ: Mapping[str, str], report: Reporter, *, endpoint_url: str | None = None) -> Verified:
+def verify(
+    target: str,
+    environ: Mapping[str, str],
+    report: Reporter,
+    *,
+    endpoint_url: str | None = None,
+    wait: Callable[[float], object] = time.sleep,
+) -> Verified:
     """`target`: a folder, or the URL of the package's folder, tarball or form. Raises MlwfError when the package cannot be trusted."""
-    reader = _reader(target, environ, endpoint_url)
+    reader = _reader(target, environ, endpoint_url, wait)
     with reader.open(FORM) as (file, _size):
         form = parse_form(_limited(file))
     with reader.open(TARBALL) as (file, size):
@@ -55,13 +63,18 @@ def _limited(file: Readable) -> bytes:
     return content
 
 
-def _reader(target: str, environ: Mapping[str, str], endpoint_url: str | None) -> Reader:
+def _reader(target: str, environ: Mapping[str, str], endpoint_url: str | None, wait: Callable[[float], object]) -> Reader:
     scheme = split_url(target).scheme
     if scheme in {"http", "https", "s3"}:
+        if "?" in target or "#" in target:
+            raise WrongUseError(
+                _("The address {url} has a query or a fragment").format(url=without_keys(target)),
+                cure=_("Give the folder's address without it; what needs a key is read by s3://BUCKET/PREFIX/."),
+            )
         for name in (TARBALL, FORM):
             target = target.removesuffix(name)
         folder = f"{target.rstrip('/')}/"
-        return _Bucket(folder, environ, endpoint_url) if scheme == "s3" else _Web(folder, environ)
+        return _Bucket(folder, environ, endpoint_url) if scheme == "s3" else _Web(folder, environ, wait)
     if Path(target).is_dir():
         return _Folder(Path(target))
     raise WrongUseError(
@@ -85,17 +98,23 @@ class _Folder(Reader):
 
 
 class _Web(Reader):
-    def __init__(self, folder: str, environ: Mapping[str, str]) -> None:
+    def __init__(self, folder: str, environ: Mapping[str, str], wait: Callable[[float], object]) -> None:
         self._folder = folder
+        self._wait = wait
         self._session = store_session(folder, environ)
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[tuple[Readable, int]]:
+        request, shown = Request(self._folder + name, {}), without_keys(self._folder)
         try:
-            with opened(self._session, Request(self._folder + name, {})) as response:
+            with contextlib.ExitStack() as stack:
+                response = retried(lambda: stack.enter_context(opened(self._session, request)), self._wait, attempts=3)
                 yield _Body(response.raw), int(response.headers.get("Content-Length") or 0)
-        except (RefusedError, TransientError) as error:
-            raise _absent(self._folder, name, str(error)) from error
+        except RefusedError as error:
+            raise _absent(shown, name, str(error)) from error
+        except TransientError as error:
+            what = _("{source} could not be read").format(source=shown + name)
+            raise MlwfError(what, str(error), _("Try again in a moment.")) from error
 
 
 class _Body:

@@ -1,0 +1,89 @@
+"""`mlwf verify` of a web address: a web server that is busy or breaks off, addresses with keys, and what is counted."""
+
+import functools
+import io
+import tarfile
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from mlwf.errors import MlwfError, WrongUseError
+from mlwf.publish.package import read_tarball
+from mlwf.publish.verify import Verified, verify
+
+from tests.mlwf.faults import Fault, FaultyProxy
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
+class Silent:
+    def begins(self, _what: str, _total: int) -> None:
+        pass
+
+    def moved(self, _count: int) -> None:
+        pass
+
+
+@pytest.fixture
+def published(package: Path) -> Iterator[str]:
+    """A package on an ordinary web server."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(package)))
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def looked_at(url: str) -> Verified:
+    return verify(url, {}, Silent(), wait=lambda _seconds: None)  # type: ignore[arg-type]
+
+
+def test_a_busy_web_server_is_asked_again(published: str) -> None:
+    proxy = FaultyProxy(published, lambda _path, asked: Fault(status=503) if asked < 2 else None)
+    try:
+        assert looked_at(proxy.url).content.files == 2
+    finally:
+        proxy.stop()
+    assert proxy.seen == ["/info.yaml"] * 3 + ["/model.tar.gz"] * 3
+
+
+@pytest.mark.parametrize(("fault", "said"), [(Fault(status=503), "HTTP 503"), (Fault(cut=50), "model.tar.gz could not be read")])
+def test_what_was_not_read_is_not_told_as_absent(fault: Fault, said: str, published: str) -> None:
+    proxy = FaultyProxy(published, lambda path, _asked: fault if path == "/model.tar.gz" else None)
+    try:
+        with pytest.raises(MlwfError, match=said) as failed:
+            looked_at(proxy.url)
+    finally:
+        proxy.stop()
+    assert "There is no" not in str(failed.value)
+    assert failed.value.cure == "Try again in a moment."
+
+
+def test_what_is_absent_is_told_so(published: str) -> None:
+    with pytest.raises(MlwfError, match=r"There is no info\.yaml to be read at .*HTTP 404"):
+        looked_at(f"{published}/elsewhere/")
+
+
+def test_an_address_with_a_key_is_refused_and_the_key_is_not_shown() -> None:
+    with pytest.raises(WrongUseError, match="has a query or a fragment") as failed:
+        looked_at("http://127.0.0.1:9/b/model.tar.gz?X-Amz-Credential=AK&X-Amz-Signature=deadbeef")
+    assert "deadbeef" not in repr(failed.value)
+
+
+def test_folders_are_no_files() -> None:
+    """As the form counts them."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as archive:
+        for name, kind in (("MLmodel", tarfile.REGTYPE), ("data", tarfile.DIRTYPE), ("data/model.pkl", tarfile.REGTYPE)):
+            entry = tarfile.TarInfo(name)
+            entry.type = kind
+            archive.addfile(entry)
+    content.seek(0)
+    assert read_tarball(content).files == 2
