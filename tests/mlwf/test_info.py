@@ -1,5 +1,6 @@
 """info.yaml: the contract's keys in order, the required ones marked, and texts that come back whatever they hold."""
 
+import re
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mlwf.export import card
 from mlwf.export.registry import Location, ModelVersion
+from mlwf.publish.package import parse_form
 
 from mlwf import info
 
@@ -127,3 +129,20 @@ def test_markdown_in_a_value_stays_in_its_cell() -> None:
 def test_times() -> None:
     assert card.iso_time("1764000000000") == "2025-11-24T16:00:00+00:00"
     assert [card.iso_time(value) for value in (None, "x", 10**30)] == ["", "", ""]
+
+
+@pytest.mark.parametrize("letter", ["v", "&", "値", "\x07"])
+def test_a_form_of_very_many_parameters_and_metrics_can_be_published(letter: str) -> None:
+    """publish takes a megabyte."""
+    data = {
+        "params": [{"key": f"p{number}", "value": letter * 500} for number in range(2500)],
+        "metrics": [{"key": f"m{number}/{letter * 200}", "value": 0.5} for number in range(20000)],
+    }
+    found = ModelVersion("m", "1", {"version": "1"}, Location("proxied", "x"), run={"data": data})
+    form = card.fill(found, PACKAGE, b"")
+    parse_form(info.dump(form).encode())
+    text = form["AdditionalInfo"]
+    assert "| p0 | " in text
+    told = [int(count) for count in re.findall(r"^\| … \| and (\d+) more \|$", text, re.MULTILINE)]
+    rows = [len(re.findall(rf"^\| {name}\d", text, re.MULTILINE)) for name in "mp"]
+    assert [row + more for row, more in zip(rows, told, strict=True)] == [20000, 2500]

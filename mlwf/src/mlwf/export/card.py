@@ -15,6 +15,8 @@ from mlwf.plain_yaml import ODD, NotPlainError, load
 
 MAX_MLMODEL = 4 << 20
 MAX_CELL = 500
+MAX_TABLE = 128 << 10
+"""Bytes. With two of them the form stays well below what publish takes."""
 INTERNAL = "mlflow."
 PYTHON = re.compile(r"[0-9.]{1,20}")
 
@@ -187,7 +189,15 @@ def _table(title: str, rows: Mapping[str, str] | list[tuple[str, str]]) -> str:
     pairs = list(rows.items()) if isinstance(rows, Mapping) else rows
     if not pairs:
         return ""
-    return "\n".join([f"### {title}", "", "| | |", "|---|---|", *(f"| {_cell(name)} | {_cell(value)} |" for name, value in pairs)])
+    lines, size = [f"### {title}", "", "| | |", "|---|---|"], 0
+    for number, (name, value) in enumerate(pairs):
+        line = f"| {_cell(name)} | {_cell(value)} |"
+        size += len(line.encode("utf-8", "replace"))
+        if size > MAX_TABLE:
+            lines.append(f"| … | and {len(pairs) - number} more |")
+            break
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def _cell(text: str) -> str:
