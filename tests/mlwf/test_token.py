@@ -29,7 +29,9 @@ def test_create_prints_the_token_alone_and_the_rest_beside(service: FakeService,
     assert service.tokens[0]["state"] == "active", "it was waited for"
 
 
-@pytest.mark.parametrize(("options", "seconds"), [((), 604800), (("--days", "2"), 172800), (("--hours", "0.5"), 1800)])
+@pytest.mark.parametrize(
+    ("options", "seconds"), [((), 604800), (("--days", "2"), 172800), (("--hours", "0.5"), 1800), (("--days", "1e304"), 10**10)]
+)
 def test_how_long_it_lives(service: FakeService, mlwf: Run, options: tuple[str, ...], seconds: int) -> None:
     assert mlwf("token", "create", "g/wine", "--no-wait", *options) == 0
     assert [body for _method, _path, body, _headers in service.requests] == [{"seconds": seconds, "name": ""}]

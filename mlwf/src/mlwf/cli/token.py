@@ -15,6 +15,8 @@ from mlwf.report import stderr
 
 DEFAULT_SECONDS = 7 * 86400
 LEAST_SECONDS = 60
+# More than any service gives, which says what it does give.
+MOST_SECONDS = 1e10
 
 
 @click.group(
@@ -49,7 +51,7 @@ def lifetime(hours: float | None, days: float | None) -> int:
     seconds = (hours or 0) * 3600 + (days or 0) * 86400
     if seconds < LEAST_SECONDS:
         raise WrongUseError(_("A token lives for a minute at least"), cure=_("Give a longer time."))
-    return round(seconds)
+    return round(min(seconds, MOST_SECONDS))
 
 
 @token.command(
