@@ -88,7 +88,7 @@ class TerminalReporter:
 
     def warns(self, text: str) -> None:
         if self._json:
-            click.echo(json.dumps({"state": "warns", "text": text}), err=True)
+            _line(state="warns", text=text)
         else:
             self._console.print(_("Warning: {text}").format(text=text), markup=False)
 
