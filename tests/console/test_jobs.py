@@ -176,6 +176,7 @@ def test_the_page_shows_how_many_bytes_there_are(open_page: Opener, tmp_path: Pa
     (job / "request.json").write_text(json.dumps(IMAGE))
     told = {"task": "image", "state": "running", "steps": [], "bytes": 4_000_000}
     page = open_page()
+    expect(page.get_by_text("No tracking server yet")).to_be_visible()  # the first answer came: it writes nothing more before the reload
     page.evaluate("name => sessionStorage.setItem('aihub-operations', JSON.stringify([name]))", job.name)
     for total, words in ((9_000_000, "4.0 / 9.0 MB"), (None, "4.0 MB")):
         (job / "progress.json").write_text(json.dumps({**told, "total": total}))
