@@ -11,6 +11,7 @@ from mlwf.secret import Secret
 from backend import log as logs
 from backend.errors import ServiceError
 from backend.i18n import Told
+from backend.wishes.portpool import joined
 from backend.wishes.trial_words import USER
 
 SECONDS: Final = 60.0
@@ -43,7 +44,7 @@ class HttpTrial:
 
 class _Client:
     def __init__(self, address: tuple[str, int], password: Secret, version: str) -> None:
-        self._base, self._version = f"http://{address[0]}:{address[1]}/mlflow", version
+        self._base, self._version = f"http://{joined(*address)}/mlflow", version
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.auth = (USER, password.reveal())

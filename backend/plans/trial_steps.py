@@ -124,7 +124,13 @@ def trial_box(work: Work, server: Server, port: int) -> Box:
     world = work.world
     wanted = wanted_box(server, world.settings, world.keyring, users=(User(name=USER, bcrypt=work.payload["trial_bcrypt"]),))
     listen = str(wanted.settings["listen"]).rpartition(":")[0] if world.runtime.isolates else _LOOPBACK
-    settings = {**wanted.settings, "listen": f"{listen}:{port}", "public_hosts": [f"{_aside(work)}:{port}"], "origins": [], **_QUIET}
+    settings = {
+        **wanted.settings,
+        "listen": f"{listen}:{port}",
+        "public_hosts": [portpool.joined(_aside(work), port)],
+        "origins": [],
+        **_QUIET,
+    }
     return replace(wanted, settings=settings, ticket_keys=(), tokens=(), revoked=())
 
 

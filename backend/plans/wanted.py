@@ -14,7 +14,7 @@ from backend.domain import Box, BoxKeys, BoxToken, Storage, StorageKey, User
 from backend.registry.keyring import Keyring
 from backend.registry.models import Server
 from backend.settings import Settings
-from backend.wishes import tickets, uidpool
+from backend.wishes import portpool, tickets, uidpool
 
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 (inside a container)
 DRAIN_MARGIN = 10.0
@@ -66,7 +66,7 @@ def _settings(server: Server, settings: Settings, storage: Storage) -> dict[str,
         "server_id": server.id,
         "mlflow_version": server.mlflow_version,
         # in a container: all addresses of its own network, of which one port is published on listen_address
-        "listen": f"{_bracketed(settings.listen_address) if server.uid is None else EVERY_ADDRESS}:{server.port}",
+        "listen": portpool.joined(settings.listen_address if server.uid is None else EVERY_ADDRESS, server.port),
         # a server keeps its host's name for life, as it was written once; clients send it in lower case
         "public_hosts": [f"{server.host.lower()}:{server.port}", *([portal.netloc] if portal else [])],
         "origins": [origin_of(settings.portal_url)] if settings.portal_url else [],
@@ -95,10 +95,6 @@ def _tokens(server: Server) -> tuple[BoxToken, ...]:
     found = (token for token in server.tokens if token.revoked_at is None)
     ordered = sorted(found, key=lambda token: token.id)
     return tuple(BoxToken(id=each.id, sha256=each.sha256, user=each.user, expires=each.expires_at.timestamp()) for each in ordered)
-
-
-def _bracketed(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
 
 
 def _box_keys(stored: Secret) -> BoxKeys:

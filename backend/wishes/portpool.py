@@ -30,6 +30,11 @@ def allocate(session: Session, settings: Settings, server_id: str) -> int:
     raise ServiceError("ports_exhausted", range=f"{settings.port_first}-{settings.port_last}")
 
 
+def joined(address: str, port: int) -> str:
+    """``address:port`` as a URL's host and port are written, an IPv6 address in brackets (RFC 3986, 3.2.2)."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
 def count_free(session: Session, settings: Settings) -> int:
     """How many ports of the range ``allocate`` could give, as far as the registry knows."""
     taken = or_(Port.server_id.is_not(None), Port.rests_until.is_(None), Port.rests_until > now())

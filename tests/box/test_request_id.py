@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import socket
+from collections.abc import Callable
 from uuid import uuid4
 
 import pytest
@@ -13,6 +14,7 @@ from mlwf.secret import Secret
 from backend import log as logs
 from backend.adapters.trial import HttpTrial
 from backend.runtimes.boxlogs import telling
+from backend.wishes.portpool import is_bindable, joined
 from backend.wishes.trial_words import USER as TRIAL_USER
 from tests.support.box import MLFLOW_VERSION, PASSWORD, USER, Box, until, users_document
 from tracking_server.mlflow_process.request_log import _REQUEST, Lines
@@ -58,6 +60,16 @@ def test_an_upgrades_own_requests_have_the_id_of_who_asked_for_it(box: Box) -> N
         HttpTrial().look(address=("127.0.0.1", box.port), password=Secret(secret), version=MLFLOW_VERSION)
     assert lines_of(box, "mlflow.log", f"ms request={asked}")
     assert any("experiments/search 200" in line for line in lines_of(box, "access.log", asked))
+
+
+@pytest.mark.box
+def test_a_trial_reaches_a_box_at_an_address_of_six(own_box: Callable[..., Box]) -> None:
+    box = own_box()
+    box.write_settings(**{**box.settings, "listen": joined("::1", box.port), "public_hosts": [joined("::1", box.port)]})
+    box.write_users({TRIAL_USER: PASSWORD})
+    box.spawn()
+    until(lambda: not is_bindable("::1", box.port), what="the guard's socket")
+    HttpTrial().look(address=("::1", box.port), password=Secret(PASSWORD), version=MLFLOW_VERSION)
 
 
 HOSTILE = {
