@@ -8,8 +8,8 @@ project's root, as root, on a quiet machine (`bin/setup heavy` first):
 The plain recipe is what users write: `Bootstrap`, `%files requirements.txt`, `%post python3 -m venv; pip install -r`. It compresses with
 every core (gzip -9), so that its time shrinks on larger nodes: quote the ratio with the core count. `cold`: every cache empty. `warm`: base
 and wheels cached, the image made anew. `again`: the identical request. `pack`: mksquashfs alone appends the same tree to the same base.
-`write`: that many bytes are copied and synced. The proof is timed by itself and is in no ratio. `torch` is a PyTorch and
-transformers environment; TORCH_WHEELS names a folder with a wheel for the CPU (/opt/wheels by default), where it exists.
+`write`: that many bytes are copied and synced. The proof is timed by itself and is in no ratio. `torch` is a small language
+model for PyTorch and transformers; TORCH_WHEELS names a folder with a wheel for the CPU (/opt/wheels by default), where it exists.
 `tiny` (one small package) only tries this script. `--ways` runs only these (what they stand on is made first, untimed).
 MLWF_TEST_TOOL=singularity measures SingularityCE, which has no `plain zstd 1` and builds the plain recipe with --fakeroot.
 """
@@ -37,6 +37,7 @@ from tests.mlwf.creating import AS_A_USER
 from tests.mlwf.models import Models
 from tests.support.apptainer import CERTIFICATES, Ground, apptainer_ground
 from tests.support.box import environment
+from tests.support.sample_env import sample_environment
 from tests.support.singularity import singularity_ground
 
 PLAIN = """\
@@ -55,7 +56,11 @@ WAYS = ("plain", "plain zstd 1", "cold", "warm", "again", "pack", "write", "impo
 IMAGE = {"plain": "plain.sif", "plain zstd 1": "plain-zstd.sif"}
 GROUNDS = {"apptainer": apptainer_ground, "singularity": singularity_ground}
 TARGETS = {"sklearn": {"cold": 4.0, "warm": 15.0}, "torch": {"warm": 8.0}, "tiny": {}}
-TORCH = ("mlflow==3.17.2", "torch==2.13.0", "transformers")
+MODELS: dict[str, Callable[[Ground], Path]] = {
+    "sklearn": lambda ground: Models(environment(), ground).regression(),
+    "torch": lambda ground: Models(sample_environment("llm_finetune"), ground).text_generation(),
+    "tiny": lambda ground: Models(environment(), ground).tiny(),
+}
 WHEELS = os.environ.get("TORCH_WHEELS", "/opt/wheels")
 HOURS = 7200.0
 
@@ -188,15 +193,14 @@ def report(name: str, bench: Bench) -> None:
 
 def measured(name: str, ground: Ground, wanted: argparse.Namespace) -> dict[str, object]:
     """All rounds of one model, told as they come."""
-    models = Models(environment(), ground)
-    model = models.regression() if name == "sklearn" else models.tiny(*(TORCH if name == "torch" else ()))
+    model = MODELS[name](ground)
     bench = Bench(ground, model, wanted.ways)
     for number in range(wanted.rounds):
         print(f"{name}, round {number + 1}, load {os.getloadavg()[0]:.1f}", flush=True)
         bench.round()
     if "import" in wanted.ways:
         bench.start_up()
-    if "proof" in wanted.ways and name == "sklearn":
+    if "proof" in wanted.ways and name != "tiny":
         bench.proof()
     report(name, bench)
     return {"seconds": bench.times, "processor seconds": bench.cpu, "bytes": bench.sizes}

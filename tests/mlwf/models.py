@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.apptainer import Ground, base_python
+from tests.support.box import ROOT
 
 SAVE = """
 import sys
@@ -55,11 +56,23 @@ mlflow.pyfunc.save_model(
     sys.argv[1], python_model=AtHome(), input_example=["live"],
     pip_requirements=[f"mlflow=={mlflow.__version__}", "scikit-learn", "skops", "pandas"])
 """
+SAVE_TEXT_GENERATION = """
+import sys
+import mlflow
+import torch
+import transformers
+
+mlflow.transformers.save_model(
+    transformers.pipeline("text-generation", model=sys.argv[2], device="cpu"), sys.argv[1],
+    input_example=["What is a queue?"], model_config={"max_new_tokens": 8, "do_sample": False},
+    pip_requirements=[
+        f"mlflow=={mlflow.__version__}", f"torch=={torch.__version__.partition('+')[0]}", f"transformers=={transformers.__version__}"])
+"""
 
 
 @dataclass(frozen=True)
 class Models:
-    """`python`: an environment with MLflow and scikit-learn."""
+    """`mlflow`: an environment with MLflow and what the models are made with."""
 
     mlflow: Path
     ground: Ground
@@ -76,6 +89,14 @@ class Models:
         """A model that writes below ~, wants no proxy, and dies when it is asked to; the same packages."""
         return self._saved("at-home", SAVE_AT_HOME)
 
+    def text_generation(self) -> Path:
+        """A language model of some 100 KB for PyTorch and transformers; made in the environment of the sample that fine-tunes one."""
+        base = self.ground.home / "tiny-base"
+        if not base.exists():
+            command = [self.mlflow / "bin" / "python", ROOT / "samples" / "llm_finetune" / "make_tiny_base.py", base]
+            subprocess.run(command, check=True, capture_output=True)
+        return self._saved("text-generation", SAVE_TEXT_GENERATION, base / "base")
+
     def tiny(self, *requirements: str, python: str = "") -> Path:
         """A package whose environment is made in a second; nothing loads its model."""
         name = f"tiny-{abs(hash((requirements, python)))}"
@@ -90,11 +111,13 @@ class Models:
             self.ground.give(folder)
         return folder
 
-    def _saved(self, name: str, script: str) -> Path:
+    def _saved(self, name: str, script: str, *more: Path) -> Path:
         folder = self.ground.home / name
         if not folder.exists():
             # From a folder that is no project: MLflow would record its uv.lock.
-            subprocess.run([self.mlflow / "bin" / "python", "-c", script, folder], check=True, capture_output=True, cwd=self.ground.home)
+            subprocess.run(
+                [self.mlflow / "bin" / "python", "-c", script, folder, *more], check=True, capture_output=True, cwd=self.ground.home
+            )
             for file in (folder / "python_env.yaml", folder / "MLmodel"):
                 file.write_text(file.read_text().replace(_recorded(folder), base_python()))
             self.ground.give(folder)
