@@ -2,7 +2,7 @@
 
 A real box, a real S3 store, the three ways in turn (interleaved), the median with the spread, sizes beside. Run from the project's root:
 
-    .venv/bin/python -m benchmarks.export --rounds 10 [--megabytes 1024] [--models float32 text source small] [--store ceph] [--json FILE]
+    .venv/bin/python -m benchmarks.export --rounds 10 [--megabytes 1024] [--models float32 text prose source small] [--store ceph]
 
 `baseline` is what users do today. `same level` differs from it only in the compressor (ours, on one processor as gzip is):
 baseline / same level is what the compression level brings, same level / mlwf what the rest does (parallel ranged reads past the server,
@@ -10,6 +10,7 @@ packing while it arrives, more than one core). `through the server` is mlwf_expo
 """
 
 import argparse
+import gzip
 import json
 import os
 import platform
@@ -35,7 +36,8 @@ from tests.support.s3 import S3Store, start_s3_store
 MB = 1 << 20
 SMALL_FILES, SMALL_BYTES = 500, 64 << 10
 PIECE = 64 << 10
-TARGETS = {"float32": 10.0, "text": 10.0, "source": 10.0, "small": 5.0}
+DICTIONARIES = ("dict-gcide", "dict-wn")
+TARGETS = {"float32": 10.0, "text": 10.0, "prose": 10.0, "source": 10.0, "small": 5.0}
 SIZE_LIMIT = 1.15
 STORES: dict[str, Callable[[], S3Store | Ceph]] = {"seaweedfs": start_s3_store, "ceph": start_ceph}
 PROGRAMS = Path(sys.executable).parent
@@ -114,6 +116,16 @@ def text(it: Bench, path: Path, size: int) -> None:
     subprocess.run([it.box.environment / "bin" / "python", "-c", WORD_VECTORS, source, "10000"], check=True)
     _repeat(source.read_bytes(), path, size)
     source.unlink()
+
+
+def prose(path: Path, size: int) -> None:
+    """English as people write it: two dictionaries of Debian, with their quotations."""
+    with tempfile.TemporaryDirectory() as place:
+        subprocess.run(["apt-get", "download", "-qq", *DICTIONARIES], cwd=place, check=True)
+        for package in Path(place).glob("*.deb"):
+            subprocess.run(["dpkg-deb", "-x", package, place], check=True)
+        found = sorted(Path(place).rglob("*.dict.dz"))
+        _repeat(b"".join(gzip.decompress(each.read_bytes()) for each in found), path, size)
 
 
 def source(it: Bench, path: Path, size: int) -> None:
@@ -258,6 +270,7 @@ def main() -> None:
         makers: dict[str, Callable[[Path], None]] = {
             "float32": lambda folder: floats(it, folder / "weights.bin", size),
             "text": lambda folder: text(it, folder / "vectors.txt", size),
+            "prose": lambda folder: prose(folder / "prose.txt", size),
             "source": lambda folder: source(it, folder / "source.txt", size),
             "small": lambda folder: small(it, folder),
         }
