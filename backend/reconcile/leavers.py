@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 
 ABSENT_SECONDS: Final = 3600.0
 """For so long an account that NSS does not find must be away before what it has is ended, unless its group says that it left: a source of
-NSS that is not there (sssd stopped, say) reads as if nobody existed.
+NSS that is not there (sssd stopped, say) reads as if nobody existed. So must one whose uid has another name now: where a site changes how
+it writes names (sssd's ``use_fully_qualified_names``), all have one, and whoever changes it back within the hour has lost nothing.
 """
 
 Entrant = tuple[str, int, str]
@@ -98,9 +99,10 @@ class Leavers:
             try:
                 if uid not in callers:
                     callers[uid] = self._caller(uid)
-                found = callers[uid]
-                caller = found if found is not None and found.user == user else None
-                if (caller is None and not self._has_left(server, user)) or self._directory.group(name=server.group_name) is None:
+                caller = callers[uid]
+                renamed = caller is not None and caller.user != user
+                away = renamed or (caller is None and not self._has_left(server, user))
+                if away or self._directory.group(name=server.group_name) is None:
                     absent.add(entrant)
                 elif caller is None or not self._may_enter(caller, server):
                     out.add(entrant)

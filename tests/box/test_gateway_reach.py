@@ -187,3 +187,39 @@ def test_the_object_store_is_its_own_port_of_its_own_host() -> None:
     assert store.is_at("127.0.0.1", 8333)
     assert not store.is_at("127.0.0.1", 8334)
     assert not store.is_at("127.0.0.2", 8333)
+
+
+def test_no_link_local_address_is_the_stores() -> None:
+    store = Store(from_mapping({**LEAST, "endpoint_url": "http://169.254.169.254"}))
+    assert not store.is_at("169.254.169.254", 80)
+    assert not store.is_at("::ffff:169.254.169.254", 80)
+
+
+# Run with MLflow's interpreter, as what it installs stays. The name has another address at each look, and nobody listens at any of them.
+ROTATING = r"""
+import itertools, json, socket, sys
+import requests
+from tracking_server.mlflow_process import outwards
+from tracking_server.settings import from_mapping
+looks = itertools.count(1)
+def rotate(host, port, *_more, **_named):
+    return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.1.{next(looks)}", port))]
+socket.getaddrinfo = rotate
+outwards.install(from_mapping(json.loads(sys.argv[1])))
+def said():
+    try:
+        requests.get("http://Store.example.org:9/")
+    except OSError as error:
+        return str(error)
+print(json.dumps([said() for _ in range(20)]))
+"""
+
+
+def test_a_store_may_have_another_address_at_each_look() -> None:
+    settings = LEAST | {"allow_gateway": True, "endpoint_url": "http://store.example.org:9"}
+    argv: list[str | Path] = [environment(MLFLOW_VERSION) / "bin" / "python", "-P", "-c", ROTATING, json.dumps(settings)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120, cwd="/tmp")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert len(said) == 20
+    assert all("Connection refused" in each for each in said), said
