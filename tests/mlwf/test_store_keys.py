@@ -140,6 +140,8 @@ def test_who_vouches_for_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (b"<Error><Code>AccessDenied</Code></Error>", "your key may not read it. .*s3:ListBucket"),
         (b"<html>", "your key may not read it"),
         (b"", "your key may not read it"),
+        ('<?xml version="1.0" encoding="Shift_JIS"?><e>拒否</e>'.encode("shift_jis"), "your key may not read it"),
+        (b'<?xml version="1.0" encoding="mars"?><e/>', "your key may not read it"),
     ],
 )
 def test_why_a_store_refuses(refusal: bytes, said: str, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,6 +151,21 @@ def test_why_a_store_refuses(refusal: bytes, said: str, s3_store: S3Store, monke
     source = StoreSource(endpoint_url=proxy.url, region="x", bucket=s3_store.make_bucket(), prefix="m", environ={})
     try:
         with pytest.raises(StoreError, match=said):
+            source.files()
+    finally:
+        proxy.stop()
+
+
+@pytest.mark.parametrize("encoding", ["EUC-JP", "mars"])
+def test_a_list_that_no_parser_takes(encoding: str, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A portal's page, say, that is sent with 200."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_store.owner.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_store.owner.secret_key)
+    page = f'<?xml version="1.0" encoding="{encoding}"?><html/>'.encode()
+    proxy = FaultyProxy(s3_store.endpoint_url, lambda _path, _count: Fault(status=200, body=page), keep_host=True)
+    source = StoreSource(endpoint_url=proxy.url, region="x", bucket="b", prefix="m", environ={})
+    try:
+        with pytest.raises(StoreError, match="its list of objects is not XML"):
             source.files()
     finally:
         proxy.stop()

@@ -28,6 +28,8 @@ from mlwf.transfer.session import existing, store_session
 from mlwf.transfer.source import MAX_FILES, RemoteFile
 
 EMPTY = hashlib.sha256(b"").hexdigest()
+NO_XML = (ET.ParseError, ValueError, LookupError)
+"""What expat raises, the last two for encodings: of many bytes (Shift_JIS), and unknown ones."""
 
 
 class StoreError(MlwfError):
@@ -165,7 +167,7 @@ class StoreSource:
             text = b"".join(body(response))
         try:
             return ET.fromstring(text)  # noqa: S314  # expat bounds entity expansion; the store is the one that the caller has keys for
-        except ET.ParseError as error:
+        except NO_XML as error:
             raise RefusedError(_("its list of objects is not XML")) from error
 
     def _file(self, entry: ET.Element) -> RemoteFile | None:
@@ -214,7 +216,7 @@ def _code(refusal: Any) -> str:
     """A store's own word for what it refused; empty for what is no document of a store."""
     try:
         return ET.fromstring(refusal or b"").findtext("{*}Code") or ""  # noqa: S314  # as for its lists
-    except ET.ParseError:
+    except NO_XML:
         return ""
 
 
