@@ -1,4 +1,4 @@
-"""MLFLOW_S3_IGNORE_TLS and AWS_CA_BUNDLE mean the same for everything that asks the object store, and what they mean for MLflow."""
+"""MLFLOW_S3_IGNORE_TLS, AWS_CA_BUNDLE and a profile's ca_bundle mean the same for all that asks the object store, and for MLflow."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -65,6 +65,40 @@ def test_a_certificate_is_checked_by_every_command(value: str, secure_store: Sec
     assert "certificate" in sh.err.lower()
     _bucket, ended = published(secure_store, package, sh, MLFLOW_S3_IGNORE_TLS=value, AWS_CA_BUNDLE=str(secure_store.authority.ca_file))
     assert ended == [0, 0, 0], sh.err
+
+
+def site_profile(secure: SecureStore, store: S3Store, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`site` is a profile with the store's keys and that bundle."""
+    file, owner = secure.authority.folder / "aws", store.owner
+    lines = {"ca_bundle": bundle, "aws_access_key_id": owner.access_key, "aws_secret_access_key": owner.secret_key}
+    file.write_text("[profile site]\n" + "".join(f"{name} = {value}\n" for name, value in lines.items()))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(file))
+
+
+def test_whom_a_profile_trusts_every_command_trusts(
+    secure_store: SecureStore, package: Path, sh: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look at who can read it, too. Before, it failed when all was uploaded."""
+    site_profile(secure_store, sh.store, secure_store.authority.ca_file, monkeypatch)
+    url = f"s3://{sh.store.make_bucket()}/m/"
+    for way in ("--by-policy", "--acl=private", None):
+        options = ["--profile", "site", *([way] if way else [])]
+        assert sh("publish", package, f"{url}{way}/", *options, MLFLOW_S3_ENDPOINT_URL=secure_store.url) == 0, sh.err
+    bucket, ended = published(secure_store, package, sh, AWS_PROFILE="site")
+    assert ended == [0, 0, 0], sh.err
+    source = {"endpoint_url": secure_store.url, "region": sh.store.region, "bucket": bucket, "prefix": "m"}
+    assert len(StoreSource(**source, environ={}).files()) == 3
+
+
+def test_who_checks_no_certificate_needs_nobody_who_vouches_for_it(
+    secure_store: SecureStore, package: Path, sh: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site_profile(secure_store, sh.store, tmp_path / "gone.pem", monkeypatch)
+    bucket, ended = published(secure_store, package, sh, AWS_PROFILE="site", MLFLOW_S3_IGNORE_TLS="true")
+    assert ended == [0, 0, 0], sh.err
+    source = {"endpoint_url": secure_store.url, "region": sh.store.region, "bucket": bucket, "prefix": "m"}
+    for more in ({}, {"AWS_CA_BUNDLE": str(tmp_path / "gone.pem")}):
+        assert len(StoreSource(**source, environ={"MLFLOW_S3_IGNORE_TLS": "true", **more}).files()) == 3
 
 
 @pytest.mark.parametrize("value", ["yes", "on", "2"])

@@ -13,7 +13,7 @@ from mlwf.i18n import _
 from mlwf.publish.place import error_code, store_errors
 from mlwf.publish.upload import Store
 from mlwf.transfer.http import RefusedError, Request, TransientError, opened, retried
-from mlwf.transfer.session import store_session
+from mlwf.transfer.store import store_session
 
 Access = Literal["private", "authenticated-read", "public-read"]
 ACCESSES: tuple[Access, ...] = ("private", "authenticated-read", "public-read")
@@ -67,9 +67,14 @@ def _statement(store: Store) -> dict[str, Any]:
     }
 
 
-def anyone_can_read(url: str, environ: Mapping[str, str], *, wait: Callable[[float], object] = time.sleep) -> bool:
-    """Whether the first byte at this web address is given to somebody without credentials. Raises MlwfError when the store does not say."""
-    session = store_session(url, environ)
+def anyone_can_read(
+    url: str, environ: Mapping[str, str], profile: str | None = None, *, wait: Callable[[float], object] = time.sleep
+) -> bool:
+    """Whether the first byte at this web address is given to somebody without credentials. Raises MlwfError when the store does not say.
+
+    `profile`: the one of the upload, for who vouches for the store's certificate.
+    """
+    session = store_session(url, environ, profile)
 
     def ask() -> bool:
         with opened(session, Request(url, {"Range": "bytes=0-0"})):
@@ -87,10 +92,9 @@ def anyone_can_read(url: str, environ: Mapping[str, str], *, wait: Callable[[flo
         ) from error
 
 
-def prove(store: Store, name: str, access: Access, environ: Mapping[str, str], *, by_policy: bool) -> None:
+def prove(url: str, access: Access, environ: Mapping[str, str], profile: str | None = None, *, by_policy: bool) -> None:
     """Raises MlwfError unless a read without credentials goes as `access` says. `by_policy`: the way that was taken."""
-    url = store.place.web_url(name)
-    readable = anyone_can_read(url, environ)
+    readable = anyone_can_read(url, environ, profile)
     if access == "public-read" and not readable:
         cure = _("Try --by-policy, or ask the store's admins how objects are made public.")
         if by_policy:

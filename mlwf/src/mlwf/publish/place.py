@@ -12,8 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
-from mlwf.transfer.session import store_trust
-from mlwf.transfer.store import endpoint_of, key_trouble, region_of
+from mlwf.transfer.store import endpoint_of, key_trouble, region_of, store_trust
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -75,9 +74,9 @@ def s3_client(place: Place, environ: Mapping[str, str], profile: str | None = No
         retries={"max_attempts": 5, "mode": "standard"},
         max_pool_connections=16,
     )
-    verify = store_trust(environ)
     try:
         session = boto3.session.Session(profile_name=profile)
+        verify = store_trust(environ, profile)
         region = region_of(environ, {"region": region}, profile)
         return session.client("s3", endpoint_url=place.endpoint_url, region_name=region, config=settings, verify=verify)
     except (BotoCoreError, ValueError) as error:

@@ -129,15 +129,15 @@ class _Publication:
 
     def open_up(self, name: str) -> bool:
         """Set and prove who may read it; answers whether that is everybody."""
-        wanted = self._wanted
+        wanted, url = self._wanted, self._wanted.place.web_url(name)
         if wanted.access is None and not wanted.by_policy:
-            return reading.anyone_can_read(wanted.place.web_url(name), self._environ)
+            return reading.anyone_can_read(url, self._environ, wanted.profile)
         if wanted.by_policy:
             reading.allow_by_policy(self._store)
         elif wanted.access is not None:
             reading.set_acl(self._store, name, wanted.access)
         access: Access = "public-read" if wanted.by_policy else wanted.access or "private"
-        reading.prove(self._store, name, access, self._environ, by_policy=wanted.by_policy)
+        reading.prove(url, access, self._environ, wanted.profile, by_policy=wanted.by_policy)
         return access == "public-read"
 
 

@@ -16,7 +16,7 @@ from mlwf.publish.package import FORM, TARBALL, Content, Readable, check_digest,
 from mlwf.publish.place import parse_place, s3_client, store_errors
 from mlwf.publish.run import Reporter
 from mlwf.transfer.http import RefusedError, Request, TransientError, network_errors, opened, retried
-from mlwf.transfer.session import store_session
+from mlwf.transfer.store import store_session
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def tracking_session(url: str, environ: Mapping[str, str]) -> requests.Session:
     session = plain_session(url, environ)
     session.auth = _auth(environ) or _NoAuth()
     bundle = environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH")
-    if _switched_on(environ, "MLFLOW_TRACKING_INSECURE_TLS"):
+    if switched_on(environ, "MLFLOW_TRACKING_INSECURE_TLS"):
         if bundle:
             raise WrongUseError(
                 _("MLFLOW_TRACKING_INSECURE_TLS and MLFLOW_TRACKING_SERVER_CERT_PATH contradict each other"), cure=_("Unset one of them.")
@@ -82,23 +82,8 @@ def plain_session(url: str, environ: Mapping[str, str]) -> requests.Session:
     return session
 
 
-def store_trust(environ: Mapping[str, str]) -> bool | str | None:
-    """Who vouches for the object store's certificate: a file, nobody (False), or who does for others (None). Raises MlwfError."""
-    if _switched_on(environ, "MLFLOW_S3_IGNORE_TLS"):
-        return False
-    bundle = environ.get("AWS_CA_BUNDLE")
-    return existing(bundle, "AWS_CA_BUNDLE") if bundle else None
-
-
-def store_session(url: str, environ: Mapping[str, str]) -> requests.Session:
-    """A session without credentials for an address of the object store. Raises MlwfError when a setting cannot be used."""
-    session, trust = plain_session(url, environ), store_trust(environ)
-    if trust is not None:
-        session.verify = trust
-    return session
-
-
-def _switched_on(environ: Mapping[str, str], name: str) -> bool:
+def switched_on(environ: Mapping[str, str], name: str) -> bool:
+    """Whether one of MLflow's switches is on. Raises WrongUseError for what MLflow does not take."""
     found = SWITCH.get(environ.get(name, "").lower())
     if found is None:
         raise WrongUseError(_("{name} cannot be used").format(name=name), cure=_("Set it to true or false."))

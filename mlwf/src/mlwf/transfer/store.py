@@ -24,7 +24,7 @@ from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.transfer.http import RefusedError, Request, TransientError, body, opened, retried
 from mlwf.transfer.paths import check_path
-from mlwf.transfer.session import existing, store_session
+from mlwf.transfer.session import existing, plain_session, switched_on
 from mlwf.transfer.source import MAX_FILES, RemoteFile
 
 EMPTY = hashlib.sha256(b"").hexdigest()
@@ -90,10 +90,7 @@ class StoreSource:
         if split_url(endpoint_url).scheme not in {"http", "https"}:
             raise StoreError(_("The object store's endpoint is not an http or https URL"), cure=_("Correct MLFLOW_S3_ENDPOINT_URL."))
         self._signer = Signer(region or region_of(environ, {}))
-        bundle = _bundle(environ)
         self._session: requests.Session = store_session(endpoint_url, environ)
-        if bundle and self._session.verify:
-            self._session.verify = bundle
         self._bucket_url = f"{endpoint_url.rstrip('/')}/{quote(bucket, safe='')}"
         self._place = f"s3://{bucket}/{prefix}"
         self._prefix = f"{prefix}/" if prefix else ""
@@ -192,13 +189,26 @@ class StoreSource:
         return StoreError(what, _("there is no such bucket or object") if status == 404 else str(error), cure)
 
 
-def _bundle(environ: Mapping[str, str]) -> str:
-    """Who vouches for the store's certificate: the environment, else the profile; empty where neither says. Raises StoreError."""
+def store_session(url: str, environ: Mapping[str, str], profile: str | None = None) -> requests.Session:
+    """A session without credentials for an address of the object store. Raises MlwfError when a setting cannot be used."""
+    session, trust = plain_session(url, environ), store_trust(environ, profile)
+    if trust is not None:
+        session.verify = trust
+    return session
+
+
+def store_trust(environ: Mapping[str, str], profile: str | None = None) -> bool | str | None:
+    """Who vouches for the store's certificate: nobody (False), a file of the environment or the profile, or who does for others (None).
+
+    `profile`: instead of the one that the environment names. Raises MlwfError.
+    """
+    if switched_on(environ, "MLFLOW_S3_IGNORE_TLS"):
+        return False
     named = environ.get("AWS_CA_BUNDLE")
     with _settings_errors():
-        path = named or botocore.session.Session().get_config_variable("ca_bundle")
+        path = named or botocore.session.Session(profile=profile).get_config_variable("ca_bundle")
     try:
-        return existing(path, "AWS_CA_BUNDLE" if named else "ca_bundle") if path else ""
+        return existing(path, "AWS_CA_BUNDLE" if named else "ca_bundle") if path else None
     except MlwfError as error:
         raise StoreError(error.what, error.why, error.cure) from error
 
