@@ -71,6 +71,13 @@ def test_what_is_absent_is_told_so(published: str) -> None:
         looked_at(f"{published}/elsewhere/")
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1:9", "nowhere.invalid"])
+def test_an_address_where_nobody_is_is_to_be_checked(host: str) -> None:
+    with pytest.raises(MlwfError, match=r"info\.yaml could not be read") as failed:
+        looked_at(f"http://{host}/m/")
+    assert failed.value.cure == "Check the address, and that it was published."
+
+
 def test_an_address_with_a_key_is_refused_and_the_key_is_not_shown() -> None:
     with pytest.raises(WrongUseError, match="has a query or a fragment") as failed:
         looked_at("http://127.0.0.1:9/b/model.tar.gz?X-Amz-Credential=AK&X-Amz-Signature=deadbeef")

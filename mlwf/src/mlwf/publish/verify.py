@@ -114,7 +114,7 @@ class _Web(Reader):
             raise _absent(shown, name, str(error)) from error
         except TransientError as error:
             what = _("{source} could not be read").format(source=shown + name)
-            raise MlwfError(what, str(error), _("Try again in a moment.")) from error
+            raise MlwfError(what, str(error), _("Try again in a moment.") if error.reached else _check_address()) from error
 
 
 class _Body:
@@ -144,5 +144,10 @@ def _absent(where: str, name: str, why: str) -> MlwfError:
     return MlwfError(
         _("There is no {name} to be read at {where}").format(name=name, where=where),
         why,
-        _("Check the address, and that it was published."),
+        _check_address(),
     )
+
+
+def _check_address() -> str:
+    """The cure where nobody, or nothing, is at an address."""
+    return _("Check the address, and that it was published.")
