@@ -55,7 +55,9 @@ def server_json(group: str, env: str, auth_file: str) -> Json:
 
 
 class FakeService:
-    """`requests` records (method, path, body, headers). `script` holds, for each change, the states that its operation goes through."""
+    """`requests` records (method, path, body, headers). `refuse`: what every request is answered instead; `refuse_next`: what the next
+    ones are, in order (None: as usual).
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -67,6 +69,7 @@ class FakeService:
         self.polls = 0
         self.error: Json | None = None
         self.refuse: tuple[int, Json | str] | None = None
+        self.refuse_next: list[tuple[int, Json | str] | None] = []
         self._server: BaseWSGIServer = make_server(f"unix://{self.socket}", 0, self._app, request_handler=_Quiet)
         self._server.socket.listen(16)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -90,7 +93,7 @@ class FakeService:
         request = Request(environ)
         body = request.get_json() if request.get_data() else None
         self.requests.append((request.method, environ["REQUEST_URI"], body, dict(request.headers)))
-        status, answer = self.refuse or self._answer(request, body)
+        status, answer = (self.refuse_next.pop(0) if self.refuse_next else self.refuse) or self._answer(request, body)
         kind = "application/problem+json" if status >= 400 else "application/json"
         text = answer if isinstance(answer, str) else json.dumps(answer)
         return Response(text, status=status, content_type=kind)(environ, start)

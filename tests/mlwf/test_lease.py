@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from mlwf.cli import lease
-from mlwf.client import Client, ServiceError
+from mlwf.client import Client, ServiceError, ServiceUnavailable
 from mlwf.lease import HeldLease
 
 from mlwf import lease as leases
@@ -157,6 +157,38 @@ def test_a_directory_that_does_not_answer_does_not_end_the_wait_for_the_server(
         service.refuse = (503, {"code": "ports_exhausted", "detail": "No port is free"})
         with pytest.raises(ServiceError, match="No port is free"):
             leases.ensure_up(client, "g", "wine")
+
+
+AWAY = [(502, "<html>bad gateway"), (503, "<html>unavailable"), (504, "<html>timeout"), (429, "<html>too many requests")]
+
+
+def test_a_service_that_is_started_anew_does_not_end_the_wait_for_the_server(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it was asked for when it went: the server, what somebody else does to it, or the start."""
+    monkeypatch.setattr(leases, "AGAIN_SECONDS", 0.01)
+    found = service.add("g", "wine")
+    found |= {"status": "stopped", "operation": "op_1"}
+    service.refuse_next = [None, *AWAY, None, *AWAY]
+    with Client(service.address) as client, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(leases.ensure_up, client, "g", "wine")
+        until(lambda: len(service.requests) > 10 or waiting.done(), what="an answer to the second look at the operation")
+        found["operation"] = None
+        assert waiting.result(20).status == "running"
+        found["status"] = "stopped"
+        service.refuse_next = [None, *AWAY]
+        assert leases.ensure_up(client, "g", "wine").status == "running"
+        monkeypatch.setattr(leases, "START_SECONDS", 0)
+        found["status"] = "stopped"
+        service.refuse_next = [None, *AWAY]
+        with pytest.raises(ServiceUnavailable):
+            leases.ensure_up(client, "g", "wine")
+
+
+def test_a_service_that_never_answered_is_not_waited_for(service: FakeService) -> None:
+    service.add("g", "wine")
+    service.refuse = (502, "<html>bad gateway")
+    with Client(service.address) as client, pytest.raises(ServiceUnavailable):
+        leases.ensure_up(client, "g", "wine")
+    assert len(service.requests) == 1
 
 
 def test_list_and_end(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,8 +19,8 @@ UP = frozenset({"running", "sleeping"})
 RETRY_SECONDS = 10.0
 START_SECONDS = 600.0
 AGAIN_SECONDS = 1.0
-_NOT_NOW = frozenset({"server_busy", "too_many_requests", "directory_failed", "munge_failed"})
-"""What a moment later is answered otherwise, whether one looks or starts."""
+_NOT_NOW = frozenset({"server_busy", "directory_failed", "munge_failed"})
+"""What a moment later is answered otherwise, whether one looks or starts; as is every 429, of the service or of a proxy before it."""
 _FINAL = frozenset({404, 422})
 """What no later try changes. Who is told 403 or 409 may be so by an answer that the site's directory lost."""
 
@@ -95,19 +95,25 @@ class HeldLease:
 
 
 def ensure_up(client: Client, group: str, env: str, *, on_change: Callable[[Operation], None] | None = None) -> Server:
-    """The server, running or asleep; started where it is not, after whatever is under way. Raises MlwfError."""
+    """The server, running or asleep; started where it is not, after whatever is under way. Raises MlwfError.
+
+    A service that has answered once and is away then is waited for: it is being started anew.
+    """
     deadline = time.monotonic() + START_SECONDS
+    answered = False
     while True:
         try:
             server = client.server(group, env)
+            answered = True
             if server.operation is not None:
                 _wait_for_other(client, server.operation, deadline)
             elif server.status in UP:
                 return server
             else:
                 client.wait(client.start(group, env), on_change)
-        except ServiceError as error:
-            if error.code not in _NOT_NOW or time.monotonic() > deadline:
+        except (ServiceError, ServiceUnavailable) as error:
+            passes = error.status == 429 or error.code in _NOT_NOW if isinstance(error, ServiceError) else answered
+            if not passes or time.monotonic() > deadline:
                 raise
             time.sleep(AGAIN_SECONDS)
 
@@ -115,5 +121,5 @@ def ensure_up(client: Client, group: str, env: str, *, on_change: Callable[[Oper
 def _wait_for_other(client: Client, operation_id: str, deadline: float) -> None:
     """Let what somebody else asked for come to its end, good or bad."""
     left = max(deadline - time.monotonic(), 1.0)
-    with contextlib.suppress(OperationFailedError, ServiceUnavailable):
+    with contextlib.suppress(OperationFailedError):
         client.wait(client.operation(operation_id), timeout=left)
