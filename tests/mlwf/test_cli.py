@@ -1,5 +1,6 @@
 import datetime as dt
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -165,9 +166,11 @@ def test_env_prints_what_a_shell_can_read(service: FakeService, mlwf: Run, capsy
     file.parent.mkdir(parents=True)
     file.write_text("- {user_name: 'al ice', pass: \"it's $(id)\"}\n- {user_name: bob, pass: 'x'}")
     assert mlwf("server", "env", "g/wine") == 0
-    script = capsys.readouterr().out + 'printf "%s|%s|%s" "$MLFLOW_TRACKING_URI" "$MLFLOW_TRACKING_USERNAME" "$MLFLOW_TRACKING_PASSWORD"'
-    run = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
-    assert run.stdout == "http://mlflow01:21000/mlflow/|al ice|it's $(id)"
+    values = " ".join(f'"${{MLFLOW_TRACKING_{name}-unset}}"' for name in ("URI", "USERNAME", "PASSWORD", "TOKEN"))
+    script = f"{capsys.readouterr().out}printf '%s|%s|%s|%s' {values}"
+    old = {**os.environ, "MLFLOW_TRACKING_TOKEN": "old"}
+    run = subprocess.run(["sh", "-euc", script], capture_output=True, text=True, check=True, env=old)
+    assert run.stdout == "http://mlflow01:21000/mlflow/|al ice|it's $(id)|unset"
     assert mlwf("server", "env", "g/wine", "--user", "carol") == 1
     assert "al ice, bob" in capsys.readouterr().err
 

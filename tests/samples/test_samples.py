@@ -108,6 +108,14 @@ def test_a_token_in_the_file_goes_before_the_login_left_in_the_shell(tmp_path: P
     assert applied(tmp_path, **old) == {"URI": "http://file:1/mlflow/", "TOKEN": "t"}
 
 
+def test_a_user_in_the_file_goes_before_the_token_left_in_the_shell(tmp_path: Path) -> None:
+    """As `mlwf server env` writes it."""
+    lines = [f"export MLFLOW_TRACKING_{name}={value}" for name, value in (("URI", "http://file:1/"), ("USERNAME", "a"), ("PASSWORD", "b"))]
+    private_file(tmp_path, "\n".join([*lines, "unset MLFLOW_TRACKING_TOKEN", ""]))
+    for old in ({}, {"MLFLOW_TRACKING_URI": "http://file:1/"}):
+        assert applied(tmp_path, MLFLOW_TRACKING_TOKEN="old", **old) == {"URI": "http://file:1/", "USERNAME": "a", "PASSWORD": "b"}
+
+
 def test_what_the_file_unsets_is_not_taken_from_the_shell(tmp_path: Path) -> None:
     private_file(tmp_path, "export MLFLOW_TRACKING_URI=http://file:1/mlflow/\nunset MLFLOW_TRACKING_TOKEN\nexport MLFLOW_TRACKING_USERNAME")
     assert applied(tmp_path, MLFLOW_TRACKING_TOKEN="t", MLFLOW_TRACKING_USERNAME="c") == {"URI": "http://file:1/mlflow/", "USERNAME": "c"}

@@ -115,8 +115,8 @@ def env(*, target: Target, user: str | None, token: bool, hours: float | None, d
         values["MLFLOW_S3_ENDPOINT_URL"] = found.storage.endpoint_url
     for name, value in values.items():
         click.echo(f"export {name}={shlex.quote(value)}")
-    if token:  # MLflow's client would prefer these
-        click.echo("unset MLFLOW_TRACKING_USERNAME MLFLOW_TRACKING_PASSWORD")
+    # What the shell still has of the other kind would be sent instead: a pair by MLflow's client, a token by who takes it before a file.
+    click.echo("unset MLFLOW_TRACKING_USERNAME MLFLOW_TRACKING_PASSWORD" if token else "unset MLFLOW_TRACKING_TOKEN")
 
 
 def _warn_of_file() -> None:
