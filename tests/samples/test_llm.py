@@ -55,6 +55,7 @@ def generate(python: Path, folder: Path, model: Path, environ: dict[str, str]) -
 def test_from_the_notebook_to_text(python: Path, tiny: dict[str, str], sleepy: Tracking, folder: Path, tmp_path: Path) -> None:
     """Run twice: two versions. What was recorded is exported and completes the walk-through's prompt."""
     environ = {**tiny, **sleepy.login, "MLFLOW_TRACKING_URI": sleepy.url}
+    (folder / "mine.ipynb").write_text("what the group is not to read")
     for number in ("1", "2"):
         status, said = execute(python, folder, environ)
         assert status == 0, said[-4000:]
@@ -98,8 +99,10 @@ def the_code(tracking: Tracking, run: dict[str, Any]) -> None:
 
 def test_with_the_base_no_hub_is_needed(python: Path, tiny: dict[str, str], sleepy: Tracking, folder: Path, tmp_path: Path) -> None:
     environ = {**tiny, **sleepy.login, "MLFLOW_TRACKING_URI": sleepy.url, "WITH_BASE": "yes", "MODEL_NAME": "whole", "MAX_STEPS": "2"}
+    (folder / "requirements.txt").unlink()
     status, said = execute(python, folder, environ)
     assert status == 0, said[-4000:]
+    assert f"Not recorded, since it is not there: {folder / 'requirements.txt'}\n" in said
     done = run(tmp_path / "out", sleepy.environ, *arguments(sleepy.url, "whole"))
     assert done.returncode == 0, done.stderr
     text = generate(python, tmp_path, the_package(tmp_path / "out") / "artifacts", {})
