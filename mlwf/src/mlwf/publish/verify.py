@@ -16,7 +16,7 @@ from mlwf.publish.package import FORM, TARBALL, Content, Readable, check_digest,
 from mlwf.publish.place import parse_place, s3_client, store_errors
 from mlwf.publish.run import Reporter
 from mlwf.transfer.http import RefusedError, Request, TransientError, network_errors, opened, retried
-from mlwf.transfer.store import store_session
+from mlwf.transfer.session import environment_trust, plain_session
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class _Web(Reader):
     def __init__(self, folder: str, environ: Mapping[str, str], wait: Callable[[float], object]) -> None:
         self._folder = folder
         self._wait = wait
-        self._session = store_session(folder, environ)
+        self._session = plain_session(folder, environ, environment_trust(environ))
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[tuple[Readable, int]]:

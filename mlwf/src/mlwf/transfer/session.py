@@ -56,7 +56,7 @@ def tracking_session(url: str, environ: Mapping[str, str]) -> requests.Session:
     session = plain_session(url, environ)
     session.auth = _auth(environ) or _NoAuth()
     bundle = environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH")
-    if switched_on(environ, "MLFLOW_TRACKING_INSECURE_TLS"):
+    if _switched_on(environ, "MLFLOW_TRACKING_INSECURE_TLS"):
         if bundle:
             raise WrongUseError(
                 _("MLFLOW_TRACKING_INSECURE_TLS and MLFLOW_TRACKING_SERVER_CERT_PATH contradict each other"), cure=_("Unset one of them.")
@@ -67,14 +67,19 @@ def tracking_session(url: str, environ: Mapping[str, str]) -> requests.Session:
     return session
 
 
-def plain_session(url: str, environ: Mapping[str, str]) -> requests.Session:
-    """A session without credentials; proxies and CA bundle are looked up once, not for each of many small requests."""
+def plain_session(url: str, environ: Mapping[str, str], trust: bool | str | None = None) -> requests.Session:
+    """A session without credentials; proxies and CA bundle are looked up once, not for each of many small requests.
+
+    `trust`: who vouches for certificates, where it is not who does for others (None).
+    """
     session = requests.Session()
     session.proxies = get_environ_proxies(url)
     session.trust_env = False
     session.auth = _NoAuth()
     bundle = environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE")
-    if bundle:
+    if trust is not None:
+        session.verify = trust
+    elif bundle:
         session.verify = existing(bundle, "REQUESTS_CA_BUNDLE")
     session.headers.update({"User-Agent": "mlwf", "Accept-Encoding": "identity"})
     for prefix in ("http://", "https://"):
@@ -82,7 +87,17 @@ def plain_session(url: str, environ: Mapping[str, str]) -> requests.Session:
     return session
 
 
-def switched_on(environ: Mapping[str, str], name: str) -> bool:
+def environment_trust(environ: Mapping[str, str]) -> bool | str | None:
+    """Who vouches for the certificate of an object store, or of an address that may be one's, as the environment says: nobody (False), a
+    file, or who does for others (None). Raises MlwfError.
+    """
+    if _switched_on(environ, "MLFLOW_S3_IGNORE_TLS"):
+        return False
+    bundle = environ.get("AWS_CA_BUNDLE")
+    return existing(bundle, "AWS_CA_BUNDLE") if bundle else None
+
+
+def _switched_on(environ: Mapping[str, str], name: str) -> bool:
     """Whether one of MLflow's switches is on. Raises WrongUseError for what MLflow does not take."""
     found = SWITCH.get(environ.get(name, "").lower())
     if found is None:

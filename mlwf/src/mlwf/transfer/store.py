@@ -20,11 +20,11 @@ from botocore.configprovider import ConfiguredEndpointProvider
 from botocore.exceptions import BotoCoreError, ClientError
 
 from mlwf.address import split_url
-from mlwf.errors import MlwfError
+from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
 from mlwf.transfer.http import RefusedError, Request, TransientError, body, opened, retried
 from mlwf.transfer.paths import check_path
-from mlwf.transfer.session import existing, plain_session, switched_on
+from mlwf.transfer.session import environment_trust, existing, plain_session
 from mlwf.transfer.source import MAX_FILES, RemoteFile
 
 EMPTY = hashlib.sha256(b"").hexdigest()
@@ -191,10 +191,7 @@ class StoreSource:
 
 def store_session(url: str, environ: Mapping[str, str], profile: str | None = None) -> requests.Session:
     """A session without credentials for an address of the object store. Raises MlwfError when a setting cannot be used."""
-    session, trust = plain_session(url, environ), store_trust(environ, profile)
-    if trust is not None:
-        session.verify = trust
-    return session
+    return plain_session(url, environ, store_trust(environ, profile))
 
 
 def store_trust(environ: Mapping[str, str], profile: str | None = None) -> bool | str | None:
@@ -202,13 +199,15 @@ def store_trust(environ: Mapping[str, str], profile: str | None = None) -> bool 
 
     `profile`: instead of the one that the environment names. Raises MlwfError.
     """
-    if switched_on(environ, "MLFLOW_S3_IGNORE_TLS"):
-        return False
-    named = environ.get("AWS_CA_BUNDLE")
-    with _settings_errors():
-        path = named or botocore.session.Session(profile=profile).get_config_variable("ca_bundle")
     try:
-        return existing(path, "AWS_CA_BUNDLE" if named else "ca_bundle") if path else None
+        trust = environment_trust(environ)
+        if trust is not None:
+            return trust
+        with _settings_errors():
+            path = botocore.session.Session(profile=profile).get_config_variable("ca_bundle")
+        return existing(path, "ca_bundle") if path else None
+    except WrongUseError:
+        raise
     except MlwfError as error:
         raise StoreError(error.what, error.why, error.cure) from error
 
