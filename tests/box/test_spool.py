@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 
 from tests.support.box import ROOT
-from tracking_server.mlflow_process.downloads import Share
+from tracking_server.mlflow_process.downloads import arriving
 from tracking_server.mlflow_process.spool import NO_ROOM, NoRoomError, Spool, SpoolMiddleware, Upload
 
 # In processes of their own, as MLflow's workers and jobs are: each says what it was let, and lives until it is told to end.
 _WORKERS = """
 import os, signal, sys
 from pathlib import Path
-from tracking_server.mlflow_process.downloads import Share
 from tracking_server.mlflow_process.spool import Spool
 
 spool = Spool(Path(sys.argv[1]), 100)
@@ -55,18 +54,32 @@ def _run(coroutine: Coroutine[Any, Any, Any]) -> None:
 
 def test_a_download_counts_once_while_it_arrives(tmp_path: Path) -> None:
     spool = Spool(tmp_path, 100)
-    assert spool.promise(60)
-    share = Share(spool, 60)
+    with arriving(tmp_path / "part", spool, 60) as file:
+        for offset in (0, 30, 20):  # the last is fetched once more
+            assert not spool.promise(41)
+            file.seek(offset)
+            file.write(b"x" * 30)
+        assert spool.promise(40)
+        spool.keep(40)
     assert not spool.promise(41)
-    (tmp_path / "part").write_bytes(b"x" * 50)
-    share.arrived(30)
-    share.arrived(30)
-    share.arrived(-10)  # a part that is fetched once more
-    assert spool.promise(40)
-    spool.keep(40)
     (tmp_path / "part").unlink()
-    share.end()
     assert spool.promise(100), "nothing is left of it"
+
+
+def test_of_a_download_that_fails_neither_bytes_nor_promise_are_left(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 100)
+
+    def fetch(place: Path) -> None:
+        with arriving(place, spool, 60) as file:
+            file.write(b"x" * 30)
+            raise ConnectionError
+
+    for place, error in ((tmp_path / "part", ConnectionError), (tmp_path / "no" / "folder", FileNotFoundError)):
+        with pytest.raises(error):
+            fetch(place)
+        assert list(tmp_path.iterdir()) == []
+        assert spool.promise(100), "nothing is left of it"
+        spool.keep(100)
 
 
 def _put(path: str, length: int | None) -> dict[str, Any]:

@@ -6,8 +6,12 @@ want a whole folder, whose files are bounded one by one, and lie where those tha
 
 from __future__ import annotations
 
+import os
 import posixpath
-import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
 from typing import Any
 
 from tracking_server.mlflow_process.spool import NoRoomError, Spool
@@ -15,44 +19,80 @@ from tracking_server.mlflow_process.spool import NoRoomError, Spool
 _FOLDER = "This is a folder, and a server sends files only: list it, and fetch its files one by one."
 
 
+# Pieces of 256 KB that have come and are not written yet, of one download: where the disk is slow, boto3's hundred are 25 MB of memory.
+_UNWRITTEN = 16
+
+
 class Share:
-    """What was promised for one download, which shrinks as its bytes arrive: they lie in the folder then, and count there."""
+    """What was promised for one download, which shrinks as its file grows: the bytes count in the folder then."""
 
     def __init__(self, spool: Spool, size: int) -> None:
         self._spool = spool
-        self._left = size
-        self._lock = threading.Lock()  # an object's parts are fetched side by side
+        self._size = self._left = size
 
-    def arrived(self, size: int) -> None:
-        """Less than nothing where a part is fetched once more."""
-        with self._lock:
-            taken = min(size, self._left)
-            self._left -= taken
-        self._spool.keep(taken)
+    def written(self, length: int) -> None:
+        """So long is the file by now."""
+        left = max(0, self._size - length)
+        self._spool.keep(self._left - left)
+        self._left = left
 
     def end(self) -> None:
         """What has not come will not."""
-        self.arrived(self._left)
+        self.written(self._size)
+
+
+class Arriving:
+    """The file of one download, as boto3 writes it. What boto3 itself tells to have come is in memory still, and would count nowhere."""
+
+    def __init__(self, file: FileIO, share: Share) -> None:
+        self._file = file
+        self._share = share
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int) -> None:
+        self._file.seek(offset)
+
+    def write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        self._share.written(os.fstat(self._file.fileno()).st_size)
+
+
+@contextmanager
+def arriving(path: Path, spool: Spool, size: int) -> Iterator[Arriving]:
+    """The new file for a download of `size` bytes, for which room is held; of one that fails nothing is left. Raises NoRoomError."""
+    if not spool.promise(size):
+        raise NoRoomError(spool.words(size))
+    share = Share(spool, size)
+    try:
+        with path.open("wb", buffering=0) as file:
+            yield Arriving(file, share)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        share.end()
 
 
 def install(spool: Spool) -> None:
     """Into this process's MLflow. One more small request to the object store for each download buys the size beforehand."""
+    from boto3.s3.transfer import TransferConfig
     from mlflow.exceptions import MlflowException  # type: ignore[import-not-found]
     from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository  # type: ignore[import-not-found]
 
+    config = TransferConfig(max_io_queue=_UNWRITTEN)
+
     def download_bounded(self: Any, remote_file_path: str, local_path: Any) -> None:
-        """MLflow's own, which has no place for the callback."""
+        """MLflow's own, which writes the file itself."""
         bucket, root = self.parse_s3_compliant_uri(self.artifact_uri)
         client, key = self._get_s3_client(), posixpath.join(root, remote_file_path)
         # What is wrong with the object, or with the store, is said here as the download itself would say it.
         size = int(client.head_object(Bucket=bucket, Key=key)["ContentLength"])
-        if not spool.promise(size):
-            raise NoRoomError(spool.words(size))
-        share = Share(spool, size)
-        try:
-            client.download_file(bucket, key, local_path, ExtraArgs=self._bucket_owner_params or None, Callback=share.arrived)
-        finally:
-            share.end()
+        with arriving(Path(local_path), spool, size) as file:
+            client.download_fileobj(bucket, key, file, ExtraArgs=self._bucket_owner_params or None, Config=config)
 
     def download_one(self: Any, artifact_path: str, dst_path: str) -> str:
         """What MLflow's own does with a file, on this thread: what goes wrong comes out as it is, and is explained (`failures`)."""

@@ -51,7 +51,8 @@ class Spool:
         self._promises.add(-size)
 
     def has_room(self, more: int) -> bool:
-        return self._used() + self._promises.total() + more <= self._limit
+        # In this order: what is written meanwhile counts twice, and not in neither.
+        return self._promises.total() + self._used() + more <= self._limit
 
     def words(self, size: int) -> str:
         """Why a transfer of this size does not fit: now, or ever."""
