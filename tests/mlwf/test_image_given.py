@@ -160,6 +160,7 @@ def test_whichever_tool_fetches_gets_the_login_and_keeps_nothing(tmp_path: Path,
     auth = base64.b64encode(b"alice:right").decode()
     (tmp_path / ".docker/config.json").write_text(json.dumps({"auths": {"registry.example:5000": {"auth": auth}}}))
     environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "MLWF_CONTAINER_TOOL": str(program), "SINGULARITY_OCI": "1"}
+    environ |= {f"{name}_{rest}": "/theirs" for name in ("APPTAINER", "SINGULARITY") for rest in ("CACHEDIR", "DISABLE_CACHE")}
     tool, place = find_tool(environ), tmp_path / "place"
     for source in ("docker://registry.example:5000/base:1", "oras://registry.example:5000/base:1"):
         login = login_for(parse_base(source), environ)
@@ -167,10 +168,11 @@ def test_whichever_tool_fetches_gets_the_login_and_keeps_nothing(tmp_path: Path,
             if source.startswith("docker"):
                 tool.build_sandbox(Runner(environ, log), source, place, shown=source, tmpdir=tmp_path, login=login)
             else:
-                tool.pull(Runner(environ, log), source, place, login=login)
+                tool.pull(Runner(environ, log), source, place, cache=tmp_path / "once", login=login)
             log.seek(0)
             _command, options, *variables = log.read().decode().splitlines()
-        assert "--disable-cache" in options.split()
+        caches = {each for each in variables if "CACHE" in each}
+        assert "--disable-cache" in options.split() or caches == {f"{prefix}_CACHEDIR={tmp_path}/once"}
         assert "right" not in options
         variables = [each for each in variables if "_DOCKER_" in each or "OCI" in each]
         native = ["SINGULARITY_NO_OCI=1"] if prefix == "SINGULARITY" else []

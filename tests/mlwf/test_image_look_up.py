@@ -17,6 +17,7 @@ import pytest
 from mlwf.errors import MlwfError
 from mlwf.image.base.converted import BaseFacts, ComingBase
 from mlwf.image.base.docker_reference import DockerReference
+from mlwf.image.base.pulled import _cure
 from mlwf.image.base.registry import MAX_MANIFEST, registry_digest
 from mlwf.image.base.size import ARCHITECTURES, layers_size, layout_manifest
 from mlwf.image.base.source import Pinned, parse_base
@@ -25,8 +26,9 @@ from mlwf.image.create import _check_room
 from mlwf.image.environment.compiled import Compiler
 from mlwf.image.environment.lock import Lock
 from mlwf.image.environment.pythons import Python
-from mlwf.image.plan import Wanted, _address, _base_key, _digest, _image_key, _pinned, look_up
+from mlwf.image.plan import Wanted, _base_key, _image_key, _pinned, look_up
 from mlwf.image.process import Runner
+from mlwf.image.remembered import known_digest, of_address
 from mlwf.transfer.workspace import Workspace
 
 from tests.image.conftest import package_files, packed
@@ -119,10 +121,10 @@ def test_a_base_that_another_node_replaced_a_moment_ago_is_another(tmp_path: Pat
     base = tmp_path / "base.tar"
     base.write_bytes(b"one base")
     usual, before = Path.stat, base.stat()
-    assert _digest(kit, base) == digest_of(b"one base")
+    assert known_digest(kit, base) == digest_of(b"one base")
     base.write_bytes(b"or other")
     monkeypatch.setattr(Path, "stat", lambda path, **how: before if path == base else usual(path, **how))
-    assert _digest(kit, base) == digest_of(b"or other")
+    assert known_digest(kit, base) == digest_of(b"or other")
 
 
 def test_a_base_that_only_the_container_tool_can_fetch_is_found_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,6 +150,26 @@ def test_a_base_that_only_the_container_tool_can_fetch_is_found_without_network(
     assert _base_key(kit, found.source, found.pinned) == _base_key(kit, found.source, fetched)
 
 
+@pytest.mark.parametrize(
+    ("base", "said", "cure"),
+    [
+        ("library", "error response from server: unexpected HTTP status 403", "remote login"),
+        ("library", 'Get "https://x/v1": dial tcp: lookup x on 10.0.0.1:53: no such host', "or use --offline"),
+        ("library", "open /here/403.sif: permission denied", "Try again"),
+        ("library", "image does not exist in the library: a/b/401:403 (amd64)", "remote list"),
+        (
+            "oras",
+            "failed to get checksum: GET http://x/v2/a/manifests/2: MANIFEST_UNKNOWN: manifest unknown",
+            "Check the name and the tag.",
+        ),
+        ("oras", "unexpected status code 401 Unauthorized", "docker login"),
+        ("oras", "requested access to the resource is denied", "docker login"),
+    ],
+)
+def test_what_helps_where_the_container_tool_cannot_fetch_a_base(base: str, said: str, cure: str) -> None:
+    assert cure in _cure(parse_base(f"{base}://a/b:1"), f"FATAL: {said}", "apptainer")
+
+
 def test_nothing_that_was_made_for_other_processors_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One home, two kinds of nodes: the digest of a tag for both is one, and the lock of packages in plain Python, too."""
     squasher = SimpleNamespace(version="4.6", compression="zstd", compressor=())
@@ -161,7 +183,7 @@ def test_nothing_that_was_made_for_other_processors_is_taken(tmp_path: Path, mon
         monkeypatch.setattr(platform, "machine", lambda name=machine: name)
         facts = BaseFacts("docker://python", digest_of(b""), architecture, "2.36", {})
         compiler = Compiler(kit, ComingBase(facts, pytest.fail), python)
-        names |= {_base_key(kit, source, pinned), _address(kit, source), _image_key(kit, facts, "3.11.7", python, lock), compiler.kept}
+        names |= {_base_key(kit, source, pinned), of_address(kit, source), _image_key(kit, facts, "3.11.7", python, lock), compiler.kept}
     assert len(names) == 4 * len(ARCHITECTURES)
 
 

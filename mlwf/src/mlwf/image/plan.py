@@ -2,20 +2,18 @@
 
 import contextlib
 import functools
-import os
 import platform
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlwf.errors import MlwfError
-from mlwf.file_server import look_anew, rename, state_of
 from mlwf.i18n import _
 from mlwf.image.aside import Aside
 from mlwf.image.base import converted
 from mlwf.image.base.converted import BaseFacts, ComingBase
 from mlwf.image.base.given import check_opens, given, login_for
+from mlwf.image.base.pulled import Pulled, pull
 from mlwf.image.base.size import OF_FILE, OF_KIND, OF_LAYERS, layers_size, layout_manifest
 from mlwf.image.base.source import PULLED, BaseSource, Pinned, file_digest, parse_base, pin
 from mlwf.image.environment.install import INDEXES
@@ -25,6 +23,7 @@ from mlwf.image.growth import Growth
 from mlwf.image.kit import Kit
 from mlwf.image.model.package import ModelPackage
 from mlwf.image.model.requirements import Policy, without_passwords
+from mlwf.image.remembered import known_digest, of_address, recall, remember
 from mlwf.image.steps import Meter
 from mlwf.image.tempspace import find_tempspace, sweep_tempspace, temporary_folder
 
@@ -32,6 +31,8 @@ from mlwf.image.tempspace import find_tempspace, sweep_tempspace, temporary_fold
 FORMAT = "7"
 LEAST_SPACE = 1 << 30
 LAYERED = frozenset({"docker", "oci"})
+# What else is remembered of an address: how the container tool itself calls what it fetched.
+PULLED_AS = "pulled-as"
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def make_plan(kit: Kit, wanted: Wanted, found: Found, package: ModelPackage, fol
     """A base that is not in the cache is packed `aside`. Raises MlwfError."""
     source = found.source
     with kit.steps.step("base") as meter, _pinned(kit, found, folder, wanted) as pinned:
-        known = found if found.pinned else replace(found, size=Path(pinned.source).stat().st_size)
+        known = found if found.pinned else replace(found, size=pinned.size)
         base = _base(kit, known, pinned, wanted, aside, meter)
     with kit.steps.step("python"):
         wishes = PythonWishes(wanted.allow_python_minor, wanted.python_mirror, wanted.offline)
@@ -123,51 +124,17 @@ def make_plan(kit: Kit, wanted: Wanted, found: Found, package: ModelPackage, fol
 
 def _pin(kit: Kit, source: BaseSource, wanted: Wanted) -> Pinned:
     """The base's digest; without network, the one that the address had when it was last asked for."""
-    remembered = _address(kit, source)
+    remembered = of_address(kit, source)
     if wanted.offline and source.is_remote:
         try:
-            digest, _space, exact = _recall(remembered).partition(" ")
+            digest, _space, exact = recall(remembered).partition(" ")
         except FileNotFoundError:
             raise _not_fetched(kit, source.text) from None
         return Pinned(exact, digest, exact)
-    pinned = pin(source, kit.runner.environ, http=wanted.http_registry, digest_of=lambda file: _digest(kit, file))
+    pinned = pin(source, kit.runner.environ, http=wanted.http_registry, digest_of=lambda file: known_digest(kit, file))
     if source.is_remote:
-        _remember(remembered, f"{pinned.digest} {pinned.exact}")
+        remember(remembered, f"{pinned.digest} {pinned.exact}")
     return pinned
-
-
-def _address(kit: Kit, source: BaseSource) -> Path:
-    """Where it is remembered what the address meant, to a machine of this one's kind."""
-    return kit.cache.root / "addresses" / kit.cache.key(source.text, platform.machine())
-
-
-def _remember(path: Path, text: str) -> None:
-    """Write a small file so that other jobs of the same user see all of it or nothing."""
-    path.parent.mkdir(0o700, exist_ok=True)
-    fresh = path.with_suffix(f".{secrets.token_hex(8)}")
-    fresh.write_text(text)
-    rename(fresh, path)
-
-
-def _recall(path: Path) -> str:
-    """What was remembered there. Raises FileNotFoundError."""
-    look_anew(path.parent)
-    text = path.read_text()
-    with contextlib.suppress(OSError):
-        os.utime(path)  # when it was last used, for prune
-    return text
-
-
-def _digest(kit: Kit, file: Path) -> str:
-    """A file's digest, remembered as long as the file stays as it is."""
-    state = state_of(file)
-    known = kit.cache.root / "digests" / kit.cache.key(file, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
-    try:
-        return _recall(known)
-    except FileNotFoundError:
-        digest = file_digest(file)
-    _remember(known, digest)
-    return digest
 
 
 @contextlib.contextmanager
@@ -176,13 +143,24 @@ def _pinned(kit: Kit, found: Found, folder: Path, wanted: Wanted) -> Iterator[Pi
     if found.pinned:
         yield found.pinned
         return
-    file = folder / "pulled.sif"
-    kit.tool.pull(kit.runner, found.source.text, file, http=wanted.http_registry, login=login_for(found.source, kit.runner.environ))
-    check_opens(kit.tool, file)
-    digest = file_digest(file)
-    _remember(_address(kit, found.source), f"{digest} {found.source.text}")
-    yield Pinned(str(file), digest, found.source.text)
-    file.unlink(missing_ok=True)
+    text = found.source.text
+    pulled = pull(kit, found.source, folder, _pulled_before(kit, found.source), http=wanted.http_registry)
+    yield Pinned(str(pulled.file or text), pulled.digest, text, pulled.file.stat().st_size if pulled.file else 0)
+    # What proved to be no base does not take the place of one that is kept.
+    remember(of_address(kit, found.source), f"{pulled.digest} {text}")
+    remember(of_address(kit, found.source, PULLED_AS), f"{pulled.digest} {pulled.entry}")
+    if pulled.file:
+        pulled.file.unlink(missing_ok=True)
+
+
+def _pulled_before(kit: Kit, source: BaseSource) -> Pulled | None:
+    """What was fetched from there, if a base that was made of it is kept."""
+    try:
+        digest, _space, entry = recall(of_address(kit, source, PULLED_AS)).partition(" ")
+    except FileNotFoundError:
+        return None
+    kept = entry and kit.cache.get("bases", _base_key(kit, source, Pinned(source.text, digest, source.text)))
+    return Pulled(digest, entry) if kept else None
 
 
 def _base_name(source: BaseSource, pinned: Pinned) -> str:

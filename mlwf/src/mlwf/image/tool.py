@@ -67,21 +67,23 @@ class ContainerTool:
         what = _("The base image {source} cannot be unpacked").format(source=shown)
         self._fetch(runner, ["build", "--fix-perms", "--sandbox"], [folder, source], what, http=http, login=login, extra=extra)
 
-    def pull(self, runner: Runner, source: str, file: Path, *, http: bool = False, login: Login | None = None) -> None:
-        """Fetches an image that is a SIF already (library://, oras://). Raises ProgramError."""
+    def pull(self, runner: Runner, source: str, file: Path, *, cache: Path, http: bool = False, login: Login | None = None) -> None:
+        """Fetches an image that is a SIF already (library://, oras://), by way of the folder `cache`. Raises ProgramError."""
         what = _("The base image {source} cannot be fetched").format(source=source)
-        self._fetch(runner, ["pull"], [file, source], what, http=http, login=login)
+        self._fetch(runner, ["pull"], [file, source], what, http=http, login=login, cache=cache)
 
     def _fetch(
         self, runner: Runner, verb: list[str], names: list[str | Path], what: str, *, http: bool, login: Login | None,
-        extra: Mapping[str, str] | None = None,
+        extra: Mapping[str, str] | None = None, cache: Path | None = None,
     ) -> None:  # fmt: skip
         # We keep what comes of it: the tool shall not keep it too, in the user's home and for ever.
-        options = ["--disable-cache", *(["--no-https"] if http else [])]
+        options = [*([] if cache else ["--disable-cache"]), *(["--no-https"] if http else [])]
+        caches = {f"{prefix}_{name}" for prefix in BUILD_PREFIXES for name in ("CACHEDIR", "DISABLE_CACHE")} if cache else set()
         # The tools read each their own files and variables of a login, and no other's: what the look-up used is what they are given.
         known = {f"{self._prefix}_DOCKER_USERNAME": login[0], f"{self._prefix}_DOCKER_PASSWORD": login[1].reveal()} if login else {}
-        environ = {name: value for name, value in runner.environ.items() if name != OCI_MODE}
-        runner.run([self.path, *verb, *options, *names], what, environ=environ, extra={**(extra or {}), **known, **self._native()})
+        own = {f"{self._prefix}_CACHEDIR": str(cache)} if cache else {}
+        environ = {name: value for name, value in runner.environ.items() if name != OCI_MODE and name not in caches}
+        runner.run([self.path, *verb, *options, *names], what, environ=environ, extra={**(extra or {}), **known, **own, **self._native()})
 
     def run(
         self,

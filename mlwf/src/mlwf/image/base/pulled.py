@@ -1,0 +1,70 @@
+"""A SIF that only the container tool can fetch (library://, oras://): whole, and not again while its server says that it is the same.
+
+The tool asks the server for the SIF's hash and looks for it by that name in a cache of its own. It is given one for this call alone. With
+a cache it compares what came with the hash: without one it takes what an object store answers in place of a part for a part (Apptainer 1.4
+and SingularityCE 4.1, from a library). And where our base of a SIF is kept, some bytes stand for that SIF in the tool's cache.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlwf.i18n import _
+from mlwf.image.base.given import check_opens, login_for
+from mlwf.image.base.source import BaseSource, file_digest
+from mlwf.image.cache import remove_tree
+from mlwf.image.kit import Kit
+from mlwf.image.process import ProgramError
+
+# What the tools and their servers say, in lower case.
+NO_LIBRARY = re.compile(r"no default remote|not a service at endpoint")
+NOT_LET_IN = re.compile(r"unauthori[sz]ed|forbidden|(?<!permission )denied|status:? 40[13]\b")
+NOT_THERE = re.compile(r"not found|not exist|manifest unknown|status:? 404\b")
+NO_ANSWER = re.compile(r"dial tcp|no such host|timeout|deadline exceeded")
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """A SIF by its SHA-256. `entry`: what the tool's cache calls it, empty where nobody knows; `file`: None where it was not fetched."""
+
+    digest: str
+    entry: str
+    file: Path | None = None
+
+
+def pull(kit: Kit, source: BaseSource, folder: Path, known: Pulled | None, *, http: bool) -> Pulled:
+    """Fetches into `folder` the SIF that `source` names, unless it is still the `known` one. Raises MlwfError."""
+    file, cache = folder / "pulled.sif", folder / "pulled-cache"
+    cache.mkdir(0o700)
+    if known:
+        stand_in = cache / known.entry
+        stand_in.parent.mkdir(0o700, parents=True)
+        stand_in.write_text(known.digest)
+    try:
+        kit.tool.pull(kit.runner, source.text, file, cache=cache, http=http, login=login_for(source, kit.runner.environ))
+    except ProgramError as error:
+        error.cure = _cure(source, error.output, kit.tool.path.name)
+        raise
+    size = file.stat().st_size
+    if known and size == len(known.digest) and file.read_text(errors="replace") == known.digest:
+        return known
+    entry = next((str(each.relative_to(cache)) for each in cache.rglob("*") if each.is_file() and each.stat().st_size == size), "")
+    remove_tree(cache)
+    check_opens(kit.tool, file)
+    return Pulled(file_digest(file), entry, file)
+
+
+def _cure(source: BaseSource, said: str, tool: str) -> str:
+    of_library, said = source.kind == "library", said.lower()
+    if of_library and NO_LIBRARY.search(said):
+        return _("Name the library with '{tool} remote add' and '{tool} remote use'.").format(tool=tool)
+    if NOT_LET_IN.search(said):
+        by_tool = _("Log in with '{tool} remote login' and check the name.").format(tool=tool)
+        docker = _("Log in with 'docker login' or set APPTAINER_DOCKER_USERNAME and APPTAINER_DOCKER_PASSWORD, and check the name.")
+        return by_tool if of_library else docker
+    if NOT_THERE.search(said):
+        which = _("Check the name and the tag, and with '{tool} remote list' which library is asked.").format(tool=tool)
+        return which if of_library else _("Check the name and the tag.")
+    if NO_ANSWER.search(said):
+        return _("Check the name and the network; on a node without internet name a file (docker-archive:, SIF) or use --offline.")
+    return _("Try again; if it comes back, tell those who run the registry, or name a file (docker-archive:, SIF).")
