@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from mlwf.cli import main as cli
 
+from tests.mlwf.creating import QUICKLY
 from tests.mlwf.fake_service import FakeService, start_fake_service
 from tests.mlwf.models import Models
 from tests.mlwf.publishing import Cli, Shell, make_package
@@ -87,3 +88,12 @@ def ground() -> Iterator[Ground]:
 @pytest.fixture(scope="session")
 def models(ground: Ground) -> Models:
     return Models(environment(), ground)
+
+
+@pytest.fixture(scope="session")
+def plain_sif(ground: Ground) -> Path:
+    """The base image as the tool's own SIF, unsigned, in the user's home."""
+    file = ground.home / "plain.sif"
+    built = ground.run([ground.tool, "build", *QUICKLY[ground.tool], file, f"docker-archive:{ground.base}"], seconds=400)
+    assert built.returncode == 0, built.stderr
+    return file

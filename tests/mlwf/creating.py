@@ -25,3 +25,9 @@ def create(
 def sha256(file: Path) -> str:
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def imports_six(ground: Ground, made: dict[str, object]) -> bool:
+    """Whether the image that was made has the tiny model's package, and the base's own variable."""
+    done = ground.run([ground.tool, "exec", str(made["image"]), "sh", "-c", "python -c 'import six' && echo $OF_THE_BASE"])
+    return done.stdout == "kept\n"

@@ -7,28 +7,27 @@ from pathlib import Path
 import pytest
 
 from tests.image.web import Web
-from tests.mlwf.creating import NO_NETWORK, QUICKLY, create
+from tests.mlwf.creating import NO_NETWORK, create, imports_six
 from tests.mlwf.models import Models, answer_of
 from tests.support.apptainer import Ground, registry
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
 
 
-def imports_six(ground: Ground, made: dict[str, object]) -> bool:
-    done = ground.run([ground.tool, "exec", str(made["image"]), "sh", "-c", "python -c 'import six' && echo $OF_THE_BASE"])
-    return done.stdout == "kept\n"
-
-
-def test_a_sif_in_a_file_and_in_a_registry(ground: Ground, models: Models) -> None:
-    file = ground.home / "plain.sif"
-    built = ground.run([ground.tool, "build", *QUICKLY[ground.tool], file, f"docker-archive:{ground.base}"], seconds=400)
-    assert built.returncode == 0, built.stderr
-    assert imports_six(ground, answer_of(create(ground, models.tiny(), "--no-test", "--json", base=str(file))))
+def test_a_sif_in_a_file_and_in_a_registry(ground: Ground, models: Models, plain_sif: Path) -> None:
+    assert imports_six(ground, answer_of(create(ground, models.tiny(), "--no-test", "--json", base=str(plain_sif))))
     with registry(ground) as address:
         plain = ["--no-https"] if ground.tool == "apptainer" else []  # SingularityCE speaks it to 127.0.0.1 by itself
-        pushed = ground.run([ground.tool, "push", *plain, file, f"oras://{address}/sif:1"], seconds=300)
+        pushed = ground.run([ground.tool, "push", *plain, plain_sif, f"oras://{address}/sif:1"], seconds=300)
         assert pushed.returncode == 0, pushed.stderr
-        pulled = answer_of(create(ground, models.tiny(), "--no-test", "--json", "--no-https", base=f"oras://{address}/sif:1"))
+        asked = ("--no-test", "--json", "--no-https")
+        pulled = answer_of(create(ground, models.tiny(), *asked, base=f"oras://{address}/sif:1"))
+        same = answer_of(create(ground, models.tiny(), *asked, base=f"oras://{address}/sif:1"))
+        told = create(ground, models.tiny(), *asked, base=f"oras://{address}/sif:2", status=1)
+    assert "Check the name and the tag" in told
+    assert (same["key"], same["cached"]) == (pulled["key"], True)
+    logs = [(Path(str(each["folder"])) / "build.log").read_text() for each in (pulled, same)]
+    assert ["Downloading oras image" in log for log in logs] == [True, False]
     assert imports_six(ground, pulled)
     again = answer_of(create(ground, models.tiny(), "--no-test", "--json", "--offline", base=f"oras://{address}/sif:1"))
     assert again["key"] == pulled["key"], "now nobody serves it"
