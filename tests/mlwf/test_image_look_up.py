@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,7 +17,7 @@ import pytest
 from mlwf.errors import MlwfError
 from mlwf.image.base.converted import BaseFacts, ComingBase
 from mlwf.image.base.docker_reference import DockerReference
-from mlwf.image.base.pulled import _cure
+from mlwf.image.base.pulled import Pulled, pull
 from mlwf.image.base.registry import MAX_MANIFEST, registry_digest
 from mlwf.image.base.size import ARCHITECTURES, layers_size, layout_manifest
 from mlwf.image.base.source import Pinned, parse_base
@@ -27,7 +27,7 @@ from mlwf.image.environment.compiled import Compiler
 from mlwf.image.environment.lock import Lock
 from mlwf.image.environment.pythons import Python
 from mlwf.image.plan import Wanted, _base_key, _image_key, _pinned, look_up
-from mlwf.image.process import Runner
+from mlwf.image.process import ProgramError, Runner
 from mlwf.image.remembered import known_digest, of_address
 from mlwf.transfer.workspace import Workspace
 
@@ -166,8 +166,33 @@ def test_a_base_that_only_the_container_tool_can_fetch_is_found_without_network(
         ("oras", "requested access to the resource is denied", "docker login"),
     ],
 )
-def test_what_helps_where_the_container_tool_cannot_fetch_a_base(base: str, said: str, cure: str) -> None:
-    assert cure in _cure(parse_base(f"{base}://a/b:1"), f"FATAL: {said}", "apptainer")
+def test_what_helps_where_the_container_tool_cannot_fetch_a_base(tmp_path: Path, base: str, said: str, cure: str) -> None:
+    def refused(*_what: object, **_how: object) -> None:
+        raise ProgramError("It cannot be fetched", 255, f"FATAL: {said}")
+
+    with pytest.raises(ProgramError) as told:
+        pull(_pulling(refused), parse_base(f"{base}://a/b:1"), tmp_path, None, http=False)
+    assert cure in told.value.cure
+
+
+def test_a_tool_that_looks_into_what_its_cache_has_fetches_the_base_again(tmp_path: Path) -> None:
+    """None that we could try does; before the second try every later build with that base would have ended there."""
+    known, caches = Pulled(digest_of(b"a SIF"), "oras/sha256.1"), []
+
+    def fetch(_runner: object, _text: str, file: Path, *, cache: Path, **_how: object) -> None:
+        caches.append([each.name for each in cache.rglob("*") if each.is_file()])
+        if caches[-1]:
+            raise ProgramError("It cannot be fetched", 255, "FATAL: cached file is corrupted")
+        file.write_bytes(b"a SIF")
+
+    pulled = pull(_pulling(fetch), parse_base("oras://a/b:1"), tmp_path, known, http=False)
+    assert (pulled.digest, pulled.file) == (known.digest, tmp_path / "pulled.sif")
+    assert caches == [["sha256.1"], []]
+
+
+def _pulling(fetch: Callable[..., None]) -> Any:
+    tool = SimpleNamespace(kind="apptainer", version="1.4", opens_zstd=True, path=Path("apptainer"), pull=fetch)
+    return SimpleNamespace(tool=tool, runner=Runner({}))
 
 
 def test_nothing_that_was_made_for_other_processors_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

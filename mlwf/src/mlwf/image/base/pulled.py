@@ -43,7 +43,13 @@ def pull(kit: Kit, source: BaseSource, folder: Path, known: Pulled | None, *, ht
     try:
         kit.tool.pull(kit.runner, source.text, file, cache=cache, http=http, login=login_for(source, kit.runner.environ))
     except ProgramError as error:
-        error.cure = _cure(source, error.output, kit.tool.path.name)
+        cure = _cure(source, error.output, kit.tool.path.name)
+        if known and not cure:
+            # No word of the server's that we know: it may be the tool's on the stand-in, if it looks into what its cache has.
+            remove_tree(cache)
+            file.unlink(missing_ok=True)
+            return pull(kit, source, folder, None, http=http)
+        error.cure = cure or _("Try again; if it comes back, tell those who run the registry, or name a file (docker-archive:, SIF).")
         raise
     size = file.stat().st_size
     if known and size == len(known.digest) and file.read_text(errors="replace") == known.digest:
@@ -55,6 +61,7 @@ def pull(kit: Kit, source: BaseSource, folder: Path, known: Pulled | None, *, ht
 
 
 def _cure(source: BaseSource, said: str, tool: str) -> str:
+    """What helps where the server said something that we know; else empty."""
     of_library, said = source.kind == "library", said.lower()
     if of_library and NO_LIBRARY.search(said):
         return _("Name the library with '{tool} remote add' and '{tool} remote use'.").format(tool=tool)
@@ -67,4 +74,4 @@ def _cure(source: BaseSource, said: str, tool: str) -> str:
         return which if of_library else _("Check the name and the tag.")
     if NO_ANSWER.search(said):
         return _("Check the name and the network; on a node without internet name a file (docker-archive:, SIF) or use --offline.")
-    return _("Try again; if it comes back, tell those who run the registry, or name a file (docker-archive:, SIF).")
+    return ""
