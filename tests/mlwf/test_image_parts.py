@@ -10,6 +10,8 @@ import struct
 from pathlib import Path
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 from mlwf.cli import create_image
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.image import sif
@@ -243,6 +245,8 @@ def test_the_software_list(tmp_path: Path) -> None:
     assert (six["name"], six["version"]) == ("six", "1.17.0")
     assert six["purl"] == "pkg:pypi/six@1.17.0?download_url=https%3A%2F%2Fx.example%2Fsix-1.17.0-py3-none-any.whl"
     assert components["base"]["version"] == DIGEST
+    for each in (listed, software_list(addressed, tmp_path, base="base", digest=DIGEST)):
+        assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(each)) is None, "the standard's own schema"
 
 
 def test_the_software_list_has_what_is_installed(tmp_path: Path) -> None:
