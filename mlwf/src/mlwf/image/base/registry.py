@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
+from requests.auth import HTTPBasicAuth
 
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
@@ -20,6 +21,8 @@ from mlwf.wire.system_error import system_error
 
 HUB_ADDRESS = "registry-1.docker.io"
 TIMEOUT = (10.0, 60.0)
+# A parameter, its value quoted or not; else the name of a way in.
+CHALLENGE = re.compile(r'([\w-]+) *= *(?:"([^"]*)"|([^ ,"]+))|([\w-]+)')
 # As much as registries take.
 MAX_MANIFEST = 4 << 20
 MANIFESTS = ", ".join(
@@ -116,19 +119,32 @@ def _with_credentials(
     method = str(answer.request.method)
     again = functools.partial(session.request, method, url, timeout=TIMEOUT, allow_redirects=True, stream=method == "GET")
     known = registry_login(reference.host, environ)
-    kind, _space, rest = answer.headers.get("WWW-Authenticate", "").partition(" ")
-    if kind.lower() == "basic" and known:
-        return again(auth=(known[0], known[1].reveal()))
-    told = dict(re.findall(r'(\w+)="([^"]*)"', rest))
+    # As bytes: requests would encode as latin-1.
+    login = HTTPBasicAuth(known[0].encode(), known[1].reveal().encode()) if known else None
+    asked = _challenges(answer.headers.get("WWW-Authenticate", ""))
+    told = asked.get("bearer", {})
     realm = told.get("realm", "")
-    if kind.lower() != "bearer" or not realm.startswith(("https://", "http://") if url.startswith("http://") else "https://"):
-        return answer
+    if not realm.startswith(("https://", "http://") if url.startswith("http://") else "https://"):
+        return again(auth=login) if "basic" in asked and login else answer
     query = {"scope": f"repository:{reference.name}:pull"} | {name: told[name] for name in ("service",) if name in told}
-    login = (known[0], known[1].reveal()) if known else None
     token = plain_session(realm, environ).get(realm, params=query, timeout=TIMEOUT, auth=login)
     if not token.ok:
         return token
     return again(headers={"Authorization": f"Bearer {_bearer(token, reference)}"})
+
+
+def _challenges(header: str) -> dict[str, dict[str, str]]:
+    """The ways in that a 401 offers, in small letters, each with its parameters. There may be several, on one line or on one each: before
+    a registry, a site's single sign-on offers its own (Negotiate), too.
+    """
+    found: dict[str, dict[str, str]] = {}
+    told: dict[str, str] = {}
+    for name, quoted, plain, scheme in CHALLENGE.findall(header):
+        if scheme:
+            told = found.setdefault(scheme.lower(), {})
+        else:
+            told[name.lower()] = quoted or plain
+    return found
 
 
 def _bearer(answer: requests.Response, reference: DockerReference) -> str:
@@ -154,9 +170,9 @@ def registry_login(host: str, environ: Mapping[str, str]) -> tuple[str, Secret] 
         if user and password:
             return user, Secret(password)
     names = (host, "https://index.docker.io/v1/") if host == DOCKER_HUB else (host, f"https://{host}")
-    for file in (".apptainer/docker-config.json", ".singularity/docker-config.json", ".docker/config.json"):
+    for file in _login_files(environ):
         try:
-            auths = json.loads(Path(environ.get("HOME", ""), file).read_bytes()).get("auths", {})
+            auths = json.loads(file.read_bytes()).get("auths", {})
             entry = next(auths[name]["auth"] for name in names if auths.get(name, {}).get("auth"))
             user, colon, password = base64.b64decode(entry).decode().partition(":")
         except (OSError, ValueError, AttributeError, TypeError, StopIteration):
@@ -164,3 +180,12 @@ def registry_login(host: str, environ: Mapping[str, str]) -> tuple[str, Secret] 
         if colon:
             return user, Secret(password)
     return None
+
+
+def _login_files(environ: Mapping[str, str]) -> list[Path]:
+    """Where the container tools, Docker and Podman keep what a login wrote."""
+    home, run = Path(environ.get("HOME") or "/"), environ.get("XDG_RUNTIME_DIR")
+    docker = Path(environ.get("DOCKER_CONFIG") or home / ".docker", "config.json")
+    podman = environ.get("REGISTRY_AUTH_FILE") or (run and f"{run}/containers/auth.json")
+    tools = [home / f".{name}" / "docker-config.json" for name in ("apptainer", "singularity")]
+    return [*tools, docker, *([Path(podman)] if podman else [])]
