@@ -54,6 +54,9 @@ class Web:
             return
         data = self.files[path] if len(self.asked) <= self.changes else self.files[path][::-1]
         headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"'}
+        if handler.headers.get("If-Match", headers["ETag"]) != headers["ETag"]:
+            self._send(handler, 412, b"<html>", {})  # as nginx, Apache and S3 do
+            return
         if asked and self.ranges:
             first, _dash, last = asked.removeprefix("bytes=").partition("-")
             part = data[int(first) : int(last) + 1]

@@ -175,6 +175,25 @@ def test_the_object_store(tmp_path: Path, s3_store: S3Store) -> None:
         fetched(f"s3://{bucket}/model.tar.gz", tmp_path / "by profile")
 
 
+@pytest.mark.usefixtures("small_parts")
+def test_an_object_that_changes_on_the_way_or_is_empty(tmp_path: Path, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_store.owner.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_store.owner.secret_key)
+    bucket = s3_store.make_bucket()
+    environ, source = {"MLFLOW_S3_ENDPOINT_URL": s3_store.endpoint_url}, f"s3://{bucket}/model.tar.gz"
+
+    class Replacing(Counting):
+        def begins(self, total: int | None) -> None:
+            super().begins(total)
+            s3_store.client().put_object(Bucket=bucket, Key="model.tar.gz", Body=ARCHIVE[::-1])
+
+    s3_store.client().put_object(Bucket=bucket, Key="model.tar.gz", Body=ARCHIVE)
+    with pytest.raises(MlwfError, match=r"could not be read: model\.tar\.gz changed while it was read\. Try again\."):
+        fetch_files(source, tmp_path / "model", environ=environ, progress=Replacing())
+    s3_store.client().put_object(Bucket=bucket, Key="model.tar.gz", Body=b"")
+    assert "cannot be read: the object is empty. Check the address" in refused(source, tmp_path / "model", environ)
+
+
 @pytest.mark.box
 def test_a_tracking_server_and_a_folder_of_its_export(tmp_path: Path, tracking: Tracking) -> None:
     tracking.register("imaged", FILES)

@@ -21,6 +21,7 @@ from mlwf.transfer.workspace import FILE_MODE
 
 PART = 32 << 20
 READ = 1 << 20
+PRECONDITION_FAILED = 412
 T = TypeVar("T")
 
 
@@ -169,7 +170,9 @@ class Download:
                 if self._stop.wait(pause_before(attempt, error)):
                     raise _StoppedError from error
             except RefusedError as error:
-                raise _broken(landing.file, str(error)) from error
+                # Asked for what was seen before (If-Match), web servers and stores refuse another file; who does not, sends its ETag.
+                changed = error.status == PRECONDITION_FAILED
+                raise _broken(landing.file, _changed(landing.file) if changed else str(error)) from error
             else:
                 return
 
@@ -207,7 +210,7 @@ class Download:
         """Writes what is new of a chunk. What an earlier try brought may be packed already, so it must come again unchanged."""
         known = chunk[: max(part.done - position, 0)]
         if known and os.pread(descriptor, len(known), part.offset + position) != known:
-            raise RefusedError(_("{path} changed while it was read").format(path=landing.file.path))
+            raise RefusedError(_changed(landing.file))
         fresh = memoryview(chunk)[len(known) :]
         position += len(known)
         count = len(fresh)
@@ -229,6 +232,10 @@ def _parts(source: Source, file: RemoteFile) -> list[_Part]:
     if file.size is None or not source.ranges:
         return [_Part(0, None)]
     return [_Part(offset, min(PART, file.size - offset)) for offset in range(0, file.size, PART)]
+
+
+def _changed(file: RemoteFile) -> str:
+    return _("{path} changed while it was read").format(path=file.path)
 
 
 def _broken(file: RemoteFile, why: str) -> MlwfError:

@@ -28,6 +28,7 @@ from mlwf.transfer.session import environment_trust, existing, plain_session
 from mlwf.transfer.source import MAX_FILES, RemoteFile
 
 EMPTY = hashlib.sha256(b"").hexdigest()
+NO_SUCH_RANGE = 416
 NO_XML = (ET.ParseError, ValueError, LookupError)
 """What expat raises, the last two for encodings: of many bytes (Shift_JIS), and unknown ones."""
 
@@ -186,6 +187,8 @@ class StoreSource:
         if status == 403:
             cure = _("Check AWS_ACCESS_KEY_ID or AWS_PROFILE, or ask the bucket's owner for s3:ListBucket and s3:GetObject there.")
             return StoreError(what, _("your key may not read it"), cure)
+        if status == NO_SUCH_RANGE:  # no byte of nothing can be asked for
+            return StoreError(what, _("the object is empty"), _("Check the address, and that it was uploaded whole."))
         return StoreError(what, _("there is no such bucket or object") if status == 404 else str(error), cure)
 
 
