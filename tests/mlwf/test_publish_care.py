@@ -18,7 +18,7 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse, HeadersDict
 from botocore.stub import Stubber
 from mlwf.errors import MlwfError
 from mlwf.publish import run
-from mlwf.publish.access import allow_by_policy, anyone_can_read
+from mlwf.publish.access import allow_by_policy, anyone_can_read, set_acl
 from mlwf.publish.form_check import problems
 from mlwf.publish.form_file import FormFile
 from mlwf.publish.package import TARBALL
@@ -214,6 +214,41 @@ def test_a_try_to_complete_that_went_well_and_whose_answer_was_lost(large: tuple
     store.client.meta.events.register("before-send.s3.CompleteMultipartUpload", refuse)
     upload(store, local)
     assert (len(sent), is_published(store, TARBALL, local), unfinished(store, TARBALL)) == (1, True, [])
+
+
+def answers(store: Store, operation: str, status: int, code: str = "") -> None:
+    """From now on the store refuses that operation so; without a code as it answers HEAD, which has no body."""
+
+    def refuse(request: AWSPreparedRequest, **_event: object) -> AWSResponse:
+        raw = io.BytesIO(f"<Error><Code>{code}</Code><Message>m</Message></Error>".encode() if code else b"")
+        return AWSResponse(request.url, status, HeadersDict({}), HTTPResponse(raw, preload_content=False))
+
+    store.client.meta.events.register(f"before-send.s3.{operation}", refuse)
+
+
+def test_a_temporary_key_that_has_expired_is_said(large: tuple[Store, Local]) -> None:
+    """Amazon's store says so with 400: HEAD is the first that is asked, and has no word for it."""
+    store, local = large
+    answers(store, "HeadObject", 400)
+    answers(store, "GetObject", 400, "ExpiredToken")
+    with pytest.raises(StoreRefusedError, match=r"your temporary key has expired\. Get a new one"):
+        is_published(store, TARBALL, local)
+
+
+def test_a_bucket_that_takes_no_acls_is_said(large: tuple[Store, Local]) -> None:
+    """As every new one of Amazon's."""
+    store, _local = large
+    answers(store, "PutObjectAcl", 400, "AccessControlListNotSupported")
+    with pytest.raises(StoreRefusedError, match=r"the bucket takes no ACLs\. Try --by-policy"):
+        set_acl(store, TARBALL, "public-read")
+
+
+def test_what_broke_an_upload_is_said_by_a_key_that_may_not_remove_its_parts(large: tuple[Store, Local]) -> None:
+    store, local = large
+    answers(store, "UploadPart", 403, "QuotaExceeded")
+    answers(store, "AbortMultipartUpload", 403, "AccessDenied")
+    with pytest.raises(StoreRefusedError, match="the bucket is full"):
+        upload(store, local)
 
 
 def test_two_that_publish_the_same_at_once(large: tuple[Store, Local]) -> None:

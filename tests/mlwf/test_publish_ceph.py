@@ -1,5 +1,6 @@
 """mlwf publish on Ceph's gateway: ACLs that count, policies, and a bucket that is full."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -65,3 +66,24 @@ def test_a_full_bucket_is_said_and_nothing_is_left(ceph: Ceph, tmp_path: Path, m
     assert "the bucket is full" in capsys.readouterr().err
     assert not full.list_multipart_uploads(Bucket="full-bucket").get("Uploads")
     assert [each["Key"] for each in full.list_objects_v2(Bucket="full-bucket")["Contents"]] == ["what fills it"]
+
+
+def test_the_right_that_is_lacking_is_named(ceph: Ceph, tmp_path: Path, mlwf: Mlwf, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who may list, read and write was told to ask for just that, which is not enough for parts, ACLs and policies."""
+    bucket, writer = ceph.make_bucket(), ceph.user("writer")
+    resource = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
+    may = ["s3:GetObject", "s3:ListBucket", "s3:PutObject"]
+    statement = {"Effect": "Allow", "Principal": {"AWS": [f"arn:aws:iam:::user/{writer.name}"]}, "Action": may, "Resource": resource}
+    ceph.client().put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+    large, small = make_package(tmp_path / "large", weights=os.urandom(2 * PART)), make_package(tmp_path / "small")
+    assert mlwf("publish", str(large), f"s3://{bucket}/m/", env=keys(ceph, "writer")) == 1
+    assert "your key may not do that. Ask the bucket's owner for s3:ListBucketMultipartUploads, " in capsys.readouterr().err
+    assert mlwf("publish", str(small), f"s3://{bucket}/m/", "--by-policy", env=keys(ceph, "writer")) == 1
+    assert "Ask the bucket's owner for s3:GetBucketPolicy, s3:PutBucketPolicy there" in capsys.readouterr().err
+    assert mlwf("publish", str(small), f"s3://{bucket}/own/", env=keys(ceph)) == 0
+    capsys.readouterr()
+    blocked = {"BlockPublicAcls": True, "BlockPublicPolicy": True}
+    ceph.client().put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=blocked)  # type: ignore[arg-type]
+    for way in (("--by-policy",), ("--acl", "public-read")):
+        assert mlwf("publish", str(small), f"s3://{bucket}/own/", *way, env=keys(ceph)) == 1
+        assert "whether the bucket may be opened at all (Block Public Access)" in capsys.readouterr().err

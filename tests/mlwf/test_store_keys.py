@@ -156,6 +156,42 @@ def test_why_a_store_refuses(refusal: bytes, said: str, s3_store: S3Store, monke
         proxy.stop()
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "said"),
+    [
+        (400, "ExpiredToken", r"your temporary key has expired\. Get a new one"),
+        (400, "InvalidToken", r"the session token is not your key's\. Correct AWS_SESSION_TOKEN"),
+        (400, "AuthorizationHeaderMalformed", r"the bucket is in another region\. Set AWS_REGION"),
+        (301, "PermanentRedirect", r"the bucket is in another region\. Set AWS_REGION"),
+        (403, "InvalidAccessKeyId", "Check AWS_ACCESS_KEY_ID, AWS_SESSION_TOKEN and the endpoint"),
+    ],
+)
+def test_what_amazon_says_of_keys_and_regions(
+    status: int, code: str, said: str, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As its list of error responses has them. The first three were told as HTTP 400, with the advice to check the endpoint."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_store.owner.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_store.owner.secret_key)
+    refusal = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>m</Message></Error>'.encode()
+    proxy = FaultyProxy(s3_store.endpoint_url, lambda _path, _count: Fault(status=status, body=refusal), keep_host=True)
+    source = StoreSource(endpoint_url=proxy.url, region="x", bucket="b", prefix="m", environ={})
+    try:
+        with pytest.raises(StoreError, match=said):
+            source.files()
+    finally:
+        proxy.stop()
+
+
+def test_a_session_token_of_another_key(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lasting key beside what a shell still has of a temporary one: a real store takes the key for unknown."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_store.owner.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_store.owner.secret_key)
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "Zm9vYmFy")
+    source = StoreSource(endpoint_url=s3_store.endpoint_url, region="x", bucket=s3_store.make_bucket(), prefix="m", environ={})
+    with pytest.raises(StoreError, match="AWS_SESSION_TOKEN"):
+        source.files()
+
+
 @pytest.mark.parametrize("encoding", ["EUC-JP", "mars"])
 def test_a_list_that_no_parser_takes(encoding: str, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A portal's page, say, that is sent with 200."""

@@ -22,6 +22,19 @@ LASTING = frozenset(
     {"AccessDenied", "NoSuchBucket", "NoSuchKey", "InvalidAccessKeyId", "SignatureDoesNotMatch", "QuotaExceeded", "EntityTooLarge"}
 )
 
+_PARTS = ("s3:ListBucketMultipartUploads", "s3:ListMultipartUploadParts", "s3:AbortMultipartUpload")
+_POLICY = ("s3:GetBucketPolicy", "s3:PutBucketPolicy")
+# Of what needs others than reading and writing do.
+RIGHTS = {
+    "ListMultipartUploads": _PARTS,
+    "ListParts": _PARTS,
+    "AbortMultipartUpload": _PARTS,
+    "DeleteObject": ("s3:DeleteObject",),
+    "PutObjectAcl": ("s3:PutObjectAcl",),
+    "GetBucketPolicy": _POLICY,
+    "PutBucketPolicy": _POLICY,
+}
+
 
 class StoreRefusedError(MlwfError):
     """The object store did not do what was asked. `lasting`: it would refuse again."""
@@ -115,10 +128,8 @@ def _refused(what: str, error: ClientError) -> StoreRefusedError:
     code = error_code(error)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     known = {
-        "AccessDenied": (
-            _("your key may not do that"),
-            _("Ask the bucket's owner for the rights to list, read and write there (s3:ListBucket, s3:GetObject, s3:PutObject)."),
-        ),
+        "AccessDenied": (_("your key may not do that"), _rights_cure(error.operation_name)),
+        "AccessControlListNotSupported": (_("the bucket takes no ACLs"), _("Try --by-policy, or leave out --acl.")),
         "NoSuchBucket": (_("there is no such bucket"), _("Make the bucket first, or correct its name.")),
         "NoSuchKey": (_("there is nothing of that name"), _("Check the address, and that it was published.")),
         "NoSuchUpload": (_("its parts were removed meanwhile"), _("Run it again; if it stays, ask the store's admins.")),
@@ -130,3 +141,15 @@ def _refused(what: str, error: ClientError) -> StoreRefusedError:
     name = code if blamed or code in known else names.get(status, "")
     why, cure = blamed or known.get(name) or (f"{code} ({status})", _("Run it again; if it stays, ask the store's admins."))
     return StoreRefusedError(what, why, cure, lasting=name in LASTING or code in LASTING)
+
+
+def _rights_cure(operation: str) -> str:
+    """What an AccessDenied asks for, by what was refused."""
+    rights = ", ".join(RIGHTS.get(operation, ()))
+    if operation in {"PutObjectAcl", "PutBucketPolicy"}:
+        return _("Ask the bucket's owner for {rights} there, and whether the bucket may be opened at all (Block Public Access).").format(
+            rights=rights
+        )
+    if rights:
+        return _("Ask the bucket's owner for {rights} there, too.").format(rights=rights)
+    return _("Ask the bucket's owner for the rights to list, read and write there (s3:ListBucket, s3:GetObject, s3:PutObject).")

@@ -1,6 +1,7 @@
 """One file into one object: in parts, side by side, taken up again where an earlier run was interrupted."""
 
 import base64
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -54,11 +55,11 @@ def published(store: Store, name: str) -> tuple[int, str] | None:
 
 def _told(store: Store, name: str, refusal: ClientError) -> ClientError:
     """What HEAD was refused, with the store's own word for why, for which only the answer to GET has room."""
-    if error_code(refusal) == "403":
+    if error_code(refusal) in {"301", "400", "403"}:
         try:
             store.client.get_object(Bucket=store.place.bucket, Key=store.place.key(name), Range="bytes=0-0")["Body"].close()
         except ClientError as error:
-            return error if error.response["ResponseMetadata"]["HTTPStatusCode"] == 403 else refusal
+            return error if str(error.response["ResponseMetadata"]["HTTPStatusCode"]) == error_code(refusal) else refusal
     return refusal
 
 
@@ -176,7 +177,8 @@ class Upload:
             )
         except ClientError as error:
             if lasting(error):
-                abort(self._store, self._name, self._upload_id)
+                with contextlib.suppress(ClientError):  # a key without that right: what broke the upload is to be told
+                    abort(self._store, self._name, self._upload_id)
             # Completed meanwhile: by a try of this run whose answer was lost, or by another run of the same.
             if error_code(error) != GONE or not is_published(self._store, self._name, self._local):
                 raise

@@ -217,10 +217,14 @@ def store_trust(environ: Mapping[str, str], profile: str | None = None) -> bool 
 
 def key_trouble(code: str) -> tuple[str, str] | None:
     """Why, and the cure, of a refusal (the store's code) with which rights have nothing to do."""
+    elsewhere = (_("the bucket is in another region"), _("Set AWS_REGION to it; the endpoint must be that region's, too."))
     return {
-        "InvalidAccessKeyId": (_("the store does not know your key"), _("Check AWS_ACCESS_KEY_ID and the endpoint.")),
+        "InvalidAccessKeyId": (_("the store does not know your key"), _("Check AWS_ACCESS_KEY_ID, AWS_SESSION_TOKEN and the endpoint.")),
+        "ExpiredToken": (_("your temporary key has expired"), _("Get a new one, with its AWS_SESSION_TOKEN.")),
+        "InvalidToken": (_("the session token is not your key's"), _("Correct AWS_SESSION_TOKEN, or unset it.")),
         "SignatureDoesNotMatch": (_("the secret of your key is wrong"), _("Check AWS_SECRET_ACCESS_KEY.")),
         "RequestTimeTooSkewed": (_("this machine's clock is wrong"), _("Ask the admins to set it.")),
+        **dict.fromkeys(("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"), elsewhere),
     }.get(code)
 
 
