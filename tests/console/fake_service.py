@@ -18,10 +18,11 @@ from flask import Flask, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from backend.api.problems import CONTENT_TYPE, document, standard_members
 from backend.domain import ENV_NAME, bucket_name_is_valid
-from backend.errors import FAILURES
+from backend.errors import FAILURES, ServiceError
 from backend.i18n import translate
-from backend.messages import describe, describe_stored, operation_message
+from backend.messages import describe_stored, operation_message
 from backend.plans.labels import LABELS
 
 STEPS = {
@@ -37,6 +38,7 @@ STEPS = {
     "rollback": ["take_port", "stop_box", "snapshot", "unpack_snapshot", "take_version", "start_box"],
 }
 AFTER = {"create": "running", "start": "running", "stop": "stopped", "delete": "deleted", "restore": "running"}
+STORE = {"endpoint_url": "https://s3.example.org", "region": "us-east-1", "artifact_access": "proxied"}
 NOBODY: dict[str, Any] = {"names": [], "updated_at": None}
 
 
@@ -100,9 +102,7 @@ class FakeService:
             "storage": {
                 "bucket": "wine-models",
                 "prefix": f"mlflow/k3v9x2m7q4{number:02d}",
-                "endpoint_url": "https://s3.example.org",
-                "region": "us-east-1",
-                "artifact_access": "proxied",
+                **STORE,
                 "access_key_id": "AKIAEXAMPLEWXYZ",
                 "other_buckets": 3,
             },
@@ -116,6 +116,7 @@ class FakeService:
             "previous": None,
             "deletion": None,
             "operation": None,
+            "leases": [],
             "warnings": [],
         } | changes
         self.servers[f"{group}/{env_name}"] = made
@@ -150,9 +151,7 @@ class FakeService:
         if fields:
             return problem("invalid_request", fields=fields, why="see the fields")
         if f"{body['group']}/{body['env_name']}" in self.servers:
-            return problem(
-                "server_exists", fields={"env_name": "There is one of this name"}, group=body["group"], env_name=body["env_name"]
-            )
+            return problem("server_exists", group=body["group"], env_name=body["env_name"])
         return None
 
     def advance(self, operation: dict[str, Any]) -> None:
@@ -233,7 +232,9 @@ class FakeService:
         labels = [{**step, "label": translate(LABELS[step["name"]], language)} for step in operation["steps"]]
         message = operation_message(operation["kind"], operation["state"], language)
         public = {key: value for key, value in operation.items() if not key.startswith("_")}
-        return public | {"steps": labels, "message": message, "error": self.told(operation["error"])}
+        error = self.told(operation["error"])
+        error = error and {**error, **standard_members(error["code"], language)}
+        return public | {"steps": labels, "message": message, "error": error}
 
     def told(self, stored: dict[str, Any] | None) -> dict[str, Any] | None:
         """A code with its parameters in the service's own words; what has words already stays."""
@@ -242,11 +243,9 @@ class FakeService:
 
 def problem(code: str, *, fields: dict[str, str] | None = None, **params: object) -> ResponseReturnValue:
     """A problem document in the service's own words."""
-    status = FAILURES[code].status
-    body = {"type": f"urn:aihub:{code}", "title": code, "status": status, **describe(code, params, "en")}
-    answer = jsonify(body | ({"fields": fields} if fields else {}))
-    answer.mimetype = "application/problem+json"
-    return answer, status
+    answer = jsonify(document(ServiceError(code, **params), "en", request_id=request.headers.get("X-Request-Id"), fields=fields))
+    answer.mimetype = CONTENT_TYPE
+    return answer, FAILURES[code].status
 
 
 def _app(fake: FakeService) -> Flask:
@@ -276,17 +275,19 @@ def _reading(app: Flask, fake: FakeService) -> None:
             uid=1001,
             admin=False,
             groups=[{"name": name, "gid": 20001 + at, "may_create": True} for at, name in enumerate(fake.groups)],
-            defaults={
-                "endpoint_url": "https://s3.example.org",
-                "region": "us-east-1",
-                "artifact_access": "proxied",
-                "mlflow_version": "3.17.2",
-                "size": "small",
-                "idle_seconds": 900,
-            },
+            defaults={**STORE, "mlflow_version": "3.17.2", "size": "small", "idle_seconds": 900},
             choices=fake.choices,
             sizes=[
-                {"name": name, "memory": n * 2**30, "cpus": n, "pids": 256, "workers": n, "genai_jobs": n > 1, "gateway": n > 1}
+                {
+                    "name": name,
+                    "memory": n * 2**30,
+                    "cpus": n,
+                    "pids": 256,
+                    "workers": n,
+                    "genai_jobs": n > 1,
+                    "gateway": n > 1,
+                    "gateway_private": False,
+                }
                 for n, name in ((1, "small"), (2, "medium"))
             ],
             endpoint_url_fixed=False,

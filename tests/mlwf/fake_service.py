@@ -40,17 +40,52 @@ def server_json(group: str, env: str, auth_file: str) -> Json:
         "port": 21000,
         "mlflow_version": "3.17.2",
         "schema_revision": "x",
-        "storage": {"bucket": "b", "prefix": "mlflow/k3", "endpoint_url": "https://s3", "region": "us-east-1", "artifact_access": "direct"},
+        "idle_seconds": 900,
+        "size": "small",
+        "storage": {
+            "bucket": "b",
+            "prefix": "mlflow/k3",
+            "endpoint_url": "https://s3",
+            "region": "us-east-1",
+            "artifact_access": "direct",
+            "access_key_id": "AKIA",
+            "other_buckets": None,
+        },
         "users": {"names": [], "updated_at": None},
         "auth_file": auth_file,
         "created_by": "alice",
         "created_at": "2026-11-24T09:00:00+00:00",
         "updated_at": "2026-11-24T09:00:00+00:00",
+        "status_since": "2026-11-24T09:00:00+00:00",
+        "upgrades": [],
+        "previous": None,
         "deletion": None,
         "operation": None,
+        "leases": [],
         "warnings": [{"code": "former_member", "detail": "A former member knows the password", "cure": "Update Auth Info."}],
         "allowed": ["start"],
         "a_field_of_the_future": {"x": 1},
+    }
+
+
+def me_json() -> Json:
+    groups = [{"name": "gaa50000", "gid": 20001, "may_create": True}, {"name": "other", "gid": 2, "may_create": False}]
+    size = {"name": "small", "memory": 1 << 30, "cpus": 1, "pids": 256, "workers": 1}
+    defaults = {"endpoint_url": None, "region": "us-east-1", "artifact_access": "proxied", "mlflow_version": "3.17.2", "size": "small"}
+    return {
+        "user": "alice",
+        "uid": 1001,
+        "admin": False,
+        "groups": groups,
+        "defaults": {**defaults, "idle_seconds": 900},
+        "choices": {"mlflow_version": ["3.17.2"], "size": ["small"], "artifact_access": ["proxied", "direct"]},
+        "sizes": [{**size, "genai_jobs": False, "gateway": False, "gateway_private": False}],
+        "endpoint_url_fixed": False,
+        "group_area": "/groups",
+        "restore_days": 14,
+        "previous_days": 14,
+        "runtime": {"name": "process", "isolates": False},
+        "a_field_of_the_future": [],
     }
 
 
@@ -115,8 +150,7 @@ class FakeService:
         if parts == ["health"]:
             return 200, {"status": "ok", "version": "0.1.0", "reconciler": {"seen_at": None, "ok": True}}
         if parts == ["me"]:
-            groups = [{"name": "gaa50000", "gid": 20001, "may_create": True}, {"name": "other", "gid": 2, "may_create": False}]
-            return 200, {"user": "alice", "uid": 1001, "admin": False, "groups": groups, "restore_days": 14, "new": []}
+            return 200, me_json()
         if parts == ["servers"]:
             return 200, {"servers": list(self.servers.values())}
         if key in self.servers:
@@ -152,12 +186,13 @@ class FakeService:
             return 201, {"ticket": "t1.x.y", "user": "alice", "expires_at": "2026-11-24T09:00:30+00:00", "sign_in_url": where}
         if method == "POST":
             name = f"token{len(self.tokens):07}"
-            made = {"id": name, "user": "alice", "name": body["name"], "state": "pending", "expires_at": "2026-11-25T09:00:00+00:00"}
+            times = {"created_at": "2026-11-24T09:00:00+00:00", "expires_at": "2026-11-25T09:00:00+00:00", "revoked_at": None}
+            made = {"id": name, "user": "alice", "name": body["name"], "state": "pending", **times}
             self.tokens.insert(0, made)
             return 201, {"token": {**made}, "secret": f"aihub_{name}_text"}
         if method == "DELETE":
             found = next(each for each in self.tokens if each["id"] == rest[1])
-            found["state"] = "revoked"
+            found |= {"state": "revoked", "revoked_at": "2026-11-24T09:30:00+00:00"}
             return 200, found
         for each in self.tokens:
             each["state"] = self.token_state if each["state"] == "pending" else each["state"]
@@ -165,7 +200,7 @@ class FakeService:
 
     def _lease(self, method: str, key: str, lease_id: str, body: Any) -> tuple[int, Json]:
         if key not in self.servers:
-            return 404, {"status": 404, "code": "no_such_server", "detail": "There is none", "cure": "Look."}
+            return 404, {"type": "x", "title": "t", "status": 404, "code": "no_such_server", "detail": "There is none", "cure": "Look."}
         leases = self.servers[key].setdefault("leases", [])
         leases[:] = [each for each in leases if each["id"] != lease_id]
         if method == "DELETE":
@@ -179,8 +214,10 @@ class FakeService:
         self.polls = poll
         group, _slash, env = key.partition("/")
         state = ("pending", "running", "failed" if self.error else "succeeded")[min(poll, 2)]
-        steps = [{"name": "check_storage", "label": "Check the bucket and the key", "state": state, "detail": None}] if poll else []
+        at = {"started_at": "2026-11-24T09:00:00+00:00", "finished_at": None}
+        steps = [{"name": "check_storage", "label": "Check the bucket and the key", "state": state, "detail": None, **at}] if poll else []
         operation = {"id": "op_1", "kind": kind, "group": group, "env_name": env, "state": state, "requested_by": "alice", "steps": steps}
+        operation |= {"server_id": None, "request_id": None, "created_at": at["started_at"], "finished_at": None}
         return operation | {"message": "Service created", "error": copy.deepcopy(self.error) if state == "failed" else None}
 
 
