@@ -90,8 +90,8 @@ def me_json() -> Json:
 
 
 class FakeService:
-    """`requests` records (method, path, body, headers). `refuse`: what every request is answered instead; `refuse_next`: what the next
-    ones are, in order (None: as usual).
+    """`requests` records (method, path, body, headers). `headers`: of every answer, too. `refuse`: what every request is answered
+    instead; `refuse_next`: what the next ones are, in order (None: as usual).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -102,6 +102,7 @@ class FakeService:
         self.tokens: list[Json] = []
         self.token_state = "active"
         self.polls = 0
+        self.headers: dict[str, str] = {}
         self.error: Json | None = None
         self.refuse: tuple[int, Json | str] | None = None
         self.refuse_next: list[tuple[int, Json | str] | None] = []
@@ -131,7 +132,8 @@ class FakeService:
         status, answer = (self.refuse_next.pop(0) if self.refuse_next else self.refuse) or self._answer(request, body)
         kind = "application/problem+json" if status >= 400 else "application/json"
         text = answer if isinstance(answer, str) else json.dumps(answer)
-        return Response(text, status=status, content_type=kind)(environ, start)
+        response = Response(text, status=status, content_type=kind)
+        return response(environ, lambda line, headers: start(line, [*headers, *self.headers.items()]))
 
     def _answer(self, request: Request, body: Any) -> tuple[int, Json]:
         parts = request.path.removeprefix("/api/v1/").split("/")

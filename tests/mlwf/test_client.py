@@ -198,6 +198,14 @@ def test_a_proxy_before_a_service_that_is_away(service: FakeService) -> None:
 BUSY = {"code": "directory_failed", "detail": "The directory did not answer.", "cure": "Try again."}
 
 
+@pytest.mark.parametrize("location", ["https://sso.example/login", "//[", "http://[::1"])
+def test_an_answer_that_leads_elsewhere_is_none_of_the_api(service: FakeService, location: str) -> None:
+    """As a portal's login page does, whatever it takes for an address."""
+    service.refuse, service.headers = (302, ""), {"Location": location}
+    with Client(service.address) as client, pytest.raises(ServiceError, match=r"status 302\) is not understood"):
+        client.me()
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_wait_bears_a_service_that_cannot_answer_now(service: FakeService, status: int) -> None:
     service.refuse = (status, BUSY)

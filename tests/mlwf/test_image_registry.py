@@ -40,7 +40,9 @@ class Registry(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         self.seen.append((self.path, self.headers.get("Authorization", "")))
-        if self.path.startswith("/v2/open/"):
+        if self.path.startswith("/v2/moved/"):
+            self._answer(307, ("Location", "//["))
+        elif self.path.startswith("/v2/open/"):
             self._answer(self.status)
         elif self.headers.get("Authorization") == ("Bearer right" if "token" in "".join(self.challenges) else BASIC):
             self._answer(200 if "/manifests/1" in self.path else 404)
@@ -223,6 +225,11 @@ def test_what_to_do_about_an_answer(address: str, status: int, cure: str) -> Non
     with pytest.raises(MlwfError, match=rf"answers {status}\. .*{cure}") as caught:
         registry_digest(DockerReference.parse(f"docker://{address}/open/python:1"), {}, http=True)
     assert ("Check the name and the tag" in str(caught.value)) is (status == 404)
+
+
+def test_a_registry_that_sends_on_to_no_address(address: str) -> None:
+    with pytest.raises(MlwfError, match="the registry does not answer"):
+        registry_digest(DockerReference.parse(f"docker://{address}/moved/python:1"), {}, http=True)
 
 
 def test_a_registry_that_does_not_answer() -> None:

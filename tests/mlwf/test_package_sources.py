@@ -1,7 +1,10 @@
 """Model packages from everywhere: the object store, the web, a tracking server's registry, a file, a folder."""
 
+import contextlib
 import hashlib
 import os
+import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -128,6 +131,7 @@ def test_redirects_and_what_they_may_not_lead_to(tmp_path: Path, web: Callable[.
         "/there": f"{server.url}/model.tar.gz?signature=s3cr3t-of-the-link",
         "/round": "/round",
         "/file": "file:///etc/passwd",
+        "/none": "//[",
         "/login": "https://user:s3cr3t-password@x.example/",
         "/plain": "http://x.example/model.tar.gz",
         "/gone": "/nothing?signature=s3cr3t-of-the-link",
@@ -136,6 +140,7 @@ def test_redirects_and_what_they_may_not_lead_to(tmp_path: Path, web: Callable[.
     for path, words in {
         "round": "from address to address",
         "file": "is no web address",
+        "none": "is no web address",
         "login": "holds a user name or password",
         "plain": "plain http",
         "gone": "there is no such file",
@@ -173,6 +178,32 @@ def test_the_object_store(tmp_path: Path, s3_store: S3Store) -> None:
         patch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
         patch.setenv("AWS_PROFILE", "site")
         fetched(f"s3://{bucket}/model.tar.gz", tmp_path / "by profile")
+
+
+def test_of_an_answer_that_leads_elsewhere_no_more_is_read_than_where(tmp_path: Path) -> None:
+    """It may be without an end."""
+    sent = 0
+
+    def serve(listening: socket.socket) -> None:
+        nonlocal sent
+        with contextlib.suppress(OSError):
+            while True:
+                with listening.accept()[0] as connection:
+                    connection.recv(65536)
+                    with contextlib.suppress(OSError):
+                        connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: file:///\r\nContent-Length: 99999999999\r\n\r\n")
+                        for _megabyte in range(64):
+                            connection.sendall(bytes(1 << 20))
+                            sent += 1
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        said = refused(f"http://127.0.0.1:{listening.getsockname()[1]}/model.tar.gz", tmp_path / "model")
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert "is no web address" in said
+    assert sent < 32
 
 
 @pytest.mark.usefixtures("small_parts")

@@ -13,6 +13,7 @@ from mlwf.errors import MlwfError, WrongUseError
 from mlwf.publish.package import read_tarball
 from mlwf.publish.verify import Verified, verify
 
+from tests.image.web import Web
 from tests.mlwf.faults import Fault, FaultyProxy
 
 
@@ -69,6 +70,29 @@ def test_what_was_not_read_is_not_told_as_absent(fault: Fault, said: str, publis
 def test_what_is_absent_is_told_so(published: str) -> None:
     with pytest.raises(MlwfError, match=r"There is no info\.yaml to be read at .*HTTP 404"):
         looked_at(f"{published}/elsewhere/")
+
+
+@pytest.mark.parametrize(
+    ("location", "cure"),
+    [
+        (
+            "https://models.example/m/info.yaml?X-Amz-Signature=deadbeef",
+            "Give the address to which it leads: https://models.example/m/info.yaml",
+        ),
+        ("/sso/login", "Give the address to which it leads: http://127.0.0.1:"),
+        ("//[", "Check the address, and that it was published."),
+    ],
+)
+def test_an_address_that_leads_elsewhere_is_not_told_as_absent(location: str, cure: str) -> None:
+    """Web servers send http on to https, and who is not signed in to a login page."""
+    server = Web({}, redirects={"/m/info.yaml": location}).start()
+    try:
+        with pytest.raises(MlwfError, match=r"/m/info\.yaml leads elsewhere, as a login page does") as failed:
+            looked_at(f"{server.url}/m/")
+    finally:
+        server.stop()
+    assert failed.value.cure.startswith(cure)
+    assert "deadbeef" not in str(failed.value)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:9", "nowhere.invalid"])

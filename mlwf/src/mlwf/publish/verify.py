@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
+from urllib.parse import urljoin
 
 from mlwf.address import split_url, without_keys
 from mlwf.errors import MlwfError, WrongUseError
@@ -111,7 +112,7 @@ class _Web(Reader):
                 response = retried(lambda: stack.enter_context(opened(self._session, request)), self._wait, attempts=3)
                 yield _Body(response.raw), int(response.headers.get("Content-Length") or 0)
         except RefusedError as error:
-            raise _absent(shown, name, str(error)) from error
+            raise (_elsewhere(request.url, error) if 300 <= error.status < 400 else _absent(shown, name, str(error))) from error
         except TransientError as error:
             what = _("{source} could not be read").format(source=shown + name)
             raise MlwfError(what, str(error), _("Try again in a moment.") if error.reached else _check_address()) from error
@@ -138,6 +139,16 @@ class _Bucket(Reader):
         with store_errors(_("{url} cannot be read").format(url=self._place.s3_url(name))):
             found = self._client.get_object(Bucket=self._place.bucket, Key=self._place.key(name))
             yield cast("Readable", found["Body"]), found["ContentLength"]
+
+
+def _elsewhere(url: str, error: RefusedError) -> MlwfError:
+    """The address is another one's: https in place of http, say, or a login page's."""
+    try:
+        to = without_keys(urljoin(url, error.location))
+    except ValueError:
+        to = ""
+    cure = _("Give the address to which it leads: {url}.").format(url=to) if to.isprintable() and to else _check_address()
+    return MlwfError(_("{url} leads elsewhere, as a login page does").format(url=without_keys(url)), cure=cure)
 
 
 def _absent(where: str, name: str, why: str) -> MlwfError:

@@ -13,6 +13,7 @@ from mlwf.address import split_url
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
 from mlwf.secret import Secret, one_token
+from mlwf.wire.transport import OneAnswer
 
 POOL = 32
 SWITCH = {"": False, "0": False, "false": False, "1": True, "true": True}
@@ -67,12 +68,12 @@ def tracking_session(url: str, environ: Mapping[str, str]) -> requests.Session:
     return session
 
 
-def plain_session(url: str, environ: Mapping[str, str], trust: bool | str | None = None) -> requests.Session:
+def plain_session(url: str, environ: Mapping[str, str], trust: bool | str | None = None, *, follows: bool = False) -> requests.Session:
     """A session without credentials; proxies and CA bundle are looked up once, not for each of many small requests.
 
-    `trust`: who vouches for certificates, where it is not who does for others (None).
+    `trust`: who vouches for certificates, where it is not who does for others (None). `follows`: it may go where an answer sends it.
     """
-    session = requests.Session()
+    session = requests.Session() if follows else OneAnswer()
     session.proxies = get_environ_proxies(url)
     session.trust_env = False
     session.auth = _NoAuth()

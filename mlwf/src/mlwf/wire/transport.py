@@ -23,6 +23,17 @@ LOOK_SECONDS, CHANGE_SECONDS = 5.0, 30.0
 """What is asked can be asked again; what is changed had better not, and on a busy host each password takes the service a second."""
 
 
+class OneAnswer(requests.Session):
+    """A session that goes to no address that an answer names.
+
+    Asked not to go there, requests still looks where it would: it reads the whole of that answer, however long it is, and an address that
+    cannot be read ends in an error that is none of its own.
+    """
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
+        return None
+
+
 def seconds_for(method: str, chosen: float | None) -> tuple[float, float]:
     """How long a request waits for its connection, and for its answer. `chosen`: by the caller, for both."""
     if chosen is not None:
@@ -83,7 +94,7 @@ def _unix(address: str) -> tuple[requests.Session, str]:
         raise WrongUseError(
             _("{address} is no address of the service").format(address=address), cure=_("Write unix:///path/to/service.sock.")
         )
-    session = requests.Session()
+    session = OneAnswer()
     session.trust_env = False  # proxies and .netrc have no say over a local socket
     for prefix in list(session.adapters):
         session.mount(prefix, UnixAdapter(path))
@@ -91,7 +102,7 @@ def _unix(address: str) -> tuple[requests.Session, str]:
 
 
 def _https(address: str) -> tuple[requests.Session, str]:
-    return requests.Session(), address.rstrip("/")
+    return OneAnswer(), address.rstrip("/")
 
 
 SCHEMES: dict[str, Builder] = {"unix": _unix, "https": _https}

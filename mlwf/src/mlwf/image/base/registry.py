@@ -85,14 +85,14 @@ def _ask(method: str, reference: DockerReference, named: str, environ: Mapping[s
     """The registry's answer about the manifest `named`, a tag or a digest. Raises MlwfError."""
     host = HUB_ADDRESS if reference.host == DOCKER_HUB else reference.host
     url = f"{'http' if http else 'https'}://{host}/v2/{reference.name}/manifests/{named}"
-    session = plain_session(url, environ)  # else ~/.netrc would go before the registry's token, and unasked
+    session = plain_session(url, environ, follows=True)  # else ~/.netrc would go before the registry's token, and unasked
     session.headers["Accept"] = MANIFESTS
     try:
         answer = session.request(method, url, timeout=TIMEOUT, allow_redirects=True, stream=method == "GET")
         if answer.status_code == 401:
             answer.close()
             answer = _with_credentials(session, url, answer, reference, environ)
-    except requests.RequestException as error:
+    except (requests.RequestException, ValueError) as error:  # the latter for an address, which it leads to, that cannot be read
         why = system_error(error)
         raise MlwfError(
             _what(reference),
@@ -127,7 +127,7 @@ def _with_credentials(
     if not realm.startswith(("https://", "http://") if url.startswith("http://") else "https://"):
         return again(auth=login) if "basic" in asked and login else answer
     query = {"scope": f"repository:{reference.name}:pull"} | {name: told[name] for name in ("service",) if name in told}
-    token = plain_session(realm, environ).get(realm, params=query, timeout=TIMEOUT, auth=login)
+    token = plain_session(realm, environ, follows=True).get(realm, params=query, timeout=TIMEOUT, auth=login)
     if not token.ok:
         return token
     return again(headers={"Authorization": f"Bearer {_bearer(token, reference)}"})
