@@ -18,7 +18,7 @@ import pytest
 import requests
 from mlwf.errors import MlwfError
 from mlwf.image.base.docker_reference import DockerReference
-from mlwf.image.base.registry import registry_digest, registry_manifest
+from mlwf.image.base.registry import registry_digest, registry_login, registry_manifest
 
 from demo.ports import free_ports, is_free
 from tests.support.box import until
@@ -121,6 +121,14 @@ def test_a_login_is_found_where_its_program_keeps_it(address: str, tmp_path: Pat
     assert registry_digest(reference, {**environ, variable: str(tmp_path / value)}, http=True) == DIGEST
     with pytest.raises(MlwfError, match="401"):
         registry_digest(reference, environ, http=True)
+
+
+def test_a_login_without_a_password_is_none(tmp_path: Path) -> None:
+    """As clouds' own programs write it: a token stands beside the name, which is sent to nobody with an empty password."""
+    (tmp_path / ".docker").mkdir()
+    entry = {"auth": base64.b64encode(b"00000000-0000-0000-0000-000000000000:").decode(), "identitytoken": "eyJ"}
+    (tmp_path / ".docker/config.json").write_text(json.dumps({"auths": {"site.azurecr.io": entry}}))
+    assert registry_login("site.azurecr.io", {"HOME": str(tmp_path)}) is None
 
 
 @pytest.mark.heavy

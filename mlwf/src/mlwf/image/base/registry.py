@@ -177,7 +177,7 @@ def registry_login(host: str, environ: Mapping[str, str]) -> tuple[str, Secret] 
             user, colon, password = base64.b64decode(entry).decode().partition(":")
         except (OSError, ValueError, AttributeError, TypeError, StopIteration):
             continue
-        if colon:
+        if colon and password:  # without one, a token stands beside it that only Docker can exchange: what is open to all is open still
             return user, Secret(password)
     return None
 
