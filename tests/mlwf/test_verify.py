@@ -22,6 +22,14 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
+class Twice(Quiet):
+    """Says the length once more, as a proxy before a web server that says it, too."""
+
+    def send_header(self, keyword: str, value: str) -> None:
+        for _once in range(2 if keyword == "Content-Length" else 1):
+            super().send_header(keyword, value)
+
+
 class Silent:
     def begins(self, _what: str, _total: int) -> None:
         pass
@@ -30,10 +38,10 @@ class Silent:
         pass
 
 
-@pytest.fixture
-def published(package: Path) -> Iterator[str]:
+@pytest.fixture(params=[Quiet])
+def published(package: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """A package on an ordinary web server."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(package)))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(request.param, directory=str(package)))
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -44,6 +52,11 @@ def published(package: Path) -> Iterator[str]:
 
 def looked_at(url: str) -> Verified:
     return verify(url, {}, Silent(), wait=lambda _seconds: None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("published", [Twice], indirect=True)
+def test_a_length_that_is_said_twice(published: str) -> None:
+    assert looked_at(published).content.files == 2
 
 
 def test_a_busy_web_server_is_asked_again(published: str) -> None:
