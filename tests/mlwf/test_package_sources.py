@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import socket
+import socketserver
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -204,6 +205,29 @@ def test_of_an_answer_that_leads_elsewhere_no_more_is_read_than_where(tmp_path: 
         thread.join()
     assert "is no web address" in said
     assert sent < 32
+
+
+@pytest.mark.parametrize("status", [200, 206])
+def test_a_length_that_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    """A superscript is a digit to Python, and no number; headers are read as latin-1."""
+
+    class Odd(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65536)
+            self.wfile.write(
+                b"HTTP/1.1 %d OK\r\nConnection: close\r\nContent-Range: bytes 0-0/\xb2\r\nContent-Length: \xb2\r\n\r\nx" % status
+            )
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    with socketserver.TCPServer(("127.0.0.1", 0), Odd) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        refused(f"{url}/model.tar.gz", tmp_path / "model")
+        assert "does not say how large" in refused("s3://b/model.tar.gz", tmp_path / "model", {"MLFLOW_S3_ENDPOINT_URL": url})
+        server.shutdown()
+        thread.join()
 
 
 @pytest.mark.usefixtures("small_parts")

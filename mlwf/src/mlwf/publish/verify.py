@@ -111,7 +111,7 @@ class _Web(Reader):
             with contextlib.ExitStack() as stack:
                 response = retried(lambda: stack.enter_context(opened(self._session, request)), self._wait, attempts=3)
                 length = response.headers.get("Content-Length", "")  # "5, 5" where it was sent twice
-                yield _Body(response.raw), int(length) if length.isascii() and length.isdigit() else 0
+                yield _Body(response.raw), int(length) if length.isdecimal() else 0
         except RefusedError as error:
             raise (_elsewhere(request.url, error) if 300 <= error.status < 400 else _absent(shown, name, str(error))) from error
         except TransientError as error:

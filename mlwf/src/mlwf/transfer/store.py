@@ -114,7 +114,7 @@ class StoreSource:
         def ask() -> RemoteFile:
             with opened(self._session, Request(url, self._signer.headers(url, {"Range": "bytes=0-0"}))) as response:
                 total = response.headers.get("Content-Range", "").rpartition("/")[2] or response.headers.get("Content-Length", "")
-                if not total.isdigit():
+                if not total.isdecimal():
                     raise RefusedError(_("it does not say how large the object is"))
                 return RemoteFile(path, int(total), response.headers.get("ETag", ""))
 

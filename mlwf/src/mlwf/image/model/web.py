@@ -66,9 +66,9 @@ class WebSource:
             strong = tag if not tag.startswith("W/") else ""
             total = response.headers.get("Content-Range", "").rpartition("/")[2]
             # Without a mark of its content, parts of two different files could be put together.
-            self.ranges = response.status_code == 206 and total.isdigit() and bool(strong)
+            self.ranges = response.status_code == 206 and total.isdecimal() and bool(strong)
             length = response.headers.get("Content-Length", "")
-            size = int(total) if total.isdigit() else int(length) if length.isdigit() and response.status_code == 200 else None
+            size = int(total) if total.isdecimal() else int(length) if length.isdecimal() and response.status_code == 200 else None
             return RemoteFile("model.tar.gz", size, strong)
 
     @contextlib.contextmanager
