@@ -23,20 +23,10 @@ from backend.domain import ENV_NAME, bucket_name_is_valid
 from backend.errors import FAILURES, ServiceError
 from backend.i18n import translate
 from backend.messages import describe_stored, operation_message
+from backend.plans.catalogue import PLANS
 from backend.plans.labels import LABELS
 
-STEPS = {
-    "create": ["check_storage", "check_name", "write_box", "start_box", "wait_ready"],
-    "start": ["start_box", "wait_ready"],
-    "stop": ["stop_box"],
-    "delete": ["stop_box", "snapshot", "remove_box"],
-    "restore": ["unpack_snapshot", "start_box", "wait_ready"],
-    "users": ["wait_users"],
-    "storage": ["check_storage", "write_box"],
-    "resize": ["stop_box", "write_box", "start_box", "wait_ready"],
-    "upgrade": ["copy_for_trial", "migrate_copy", "try_version", "stop_box", "snapshot", "migrate", "take_version", "start_box"],
-    "rollback": ["take_port", "stop_box", "snapshot", "unpack_snapshot", "take_version", "start_box"],
-}
+STEPS = {kind.value: [step.name for step in plan.steps] for kind, plan in PLANS.items()}
 AFTER = {"create": "running", "start": "running", "stop": "stopped", "delete": "deleted", "restore": "running"}
 STORE = {"endpoint_url": "https://s3.example.org", "region": "us-east-1", "artifact_access": "proxied"}
 NOBODY: dict[str, Any] = {"names": [], "updated_at": None}

@@ -34,7 +34,7 @@ def test_create_shows_its_steps_as_they_happen_and_ends_with_service_created(ser
         service.advance(operation)
         expect(steps.nth(at)).to_have_attribute("data-state", "running")
         expect(steps.nth(at)).to_contain_text(label)
-        expect(row(page, "wine")).to_contain_text(f"{label} ({at + 1}/5)")
+        expect(row(page, "wine")).to_contain_text(f"{label} ({at + 1}/{len(STEPS['create'])})")
     service.paused = False
     expect(page.locator(".conclusion")).to_contain_text("Service created")
     expect(page.locator("#spoken")).to_contain_text("Service created")

@@ -47,8 +47,8 @@ def test_the_steps_and_the_message_of_a_create_arrive(caller: Caller, service: F
     for _each in range(8):
         answer = caller.get(f"/api/state?op={operation}").json
         states.append([step["state"] for step in answer["operations"][0]["steps"]])
-    assert states[0] == ["running", "pending", "pending", "pending", "pending"]
-    assert states[1] == ["succeeded", "running", "pending", "pending", "pending"]
+    assert states[0] == ["running", "pending", "pending", "pending"]
+    assert states[1] == ["succeeded", "running", "pending", "pending"]
     assert answer["operations"][0]["message"] == "Service created"
     assert answer["servers"][0]["status"] == "running"
 
