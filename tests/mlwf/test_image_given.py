@@ -201,6 +201,46 @@ def test_how_an_image_is_packed(tmp_path: Path, tool: ContainerTool, wanted: str
     assert find_mksquashfs(environ, tool, wanted).compression == packed
 
 
+# What squashfs-tools 4.7.5 (Debian sid) say to -help, which no more tells the compressors, and to -help-section compression.
+NEWER = """#!/bin/sh
+case "$*" in
+-version) echo 'mksquashfs version 4.7.5 (2026/03/01)';;
+-help) cat <<END
+SYNTAX: mksquashfs source1 source2 ...  FILESYSTEM [OPTIONS] [-e list of exclude
+dirs/files]
+
+Run
+  "mksquashfs -help-option <regex>" to get help on all options matching <regex>
+
+Or run
+  "mksquashfs -help-section <section-name>" to get help on these sections
+\tSECTION NAME\t\tSECTION
+\tcompression\t\tFilesystem compression options:
+END
+;;
+'-help-section compression') cat <<END
+Filesystem compression options:
+-comp <comp>\t\tselect <comp> compression.  Run -help-comp <comp> to get
+\t\t\tcompressor options for <comp>, or <all> for all the
+\t\t\tcompressors.
+\t\t\tCompressors available:
+\t\t\t\tgzip (default)
+\t\t\t\tzstd
+END
+;;
+esac
+"""
+
+
+def test_a_newer_mksquashfs_tells_elsewhere_that_it_packs_with_zstd(tmp_path: Path) -> None:
+    (tmp_path / "mksquashfs").write_text(NEWER)
+    (tmp_path / "mksquashfs").chmod(0o755)
+    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    found = find_mksquashfs(environ, APPTAINER)
+    assert (found.version, found.compression) == ("4.7.5", "zstd")
+    assert find_mksquashfs(environ, APPTAINER, "zstd").compression == "zstd"
+
+
 def test_how_an_image_cannot_be_packed(tmp_path: Path) -> None:
     fake_tool(tmp_path, "mksquashfs", "mksquashfs version 4.4\n\tgzip (default)")
     environ = {"PATH": str(tmp_path)}

@@ -195,6 +195,8 @@ def find_mksquashfs(environ: Mapping[str, str], tool: ContainerTool, wanted: str
         )
     runner, what = Runner(environ), _("{command} does not run").format(command=found)
     said, helped = runner.ask([found, "-version"], what), runner.ask([found, "-help"], what)
+    if "-help-section" in helped:  # since 4.7 -help names sections alone
+        helped = runner.ask([found, "-help-section", "compression"], what)
     version = re.search(r"mksquashfs version (\S+)", said)
     can_zstd = re.search(rf"^\s+{ZSTD}\b", helped, re.MULTILINE) is not None
     compression = _compression(tool, can_zstd=can_zstd, wanted=wanted or environ.get("MLWF_COMPRESSION") or AUTO)
