@@ -66,6 +66,24 @@ def test_a_program_without_enough_memory_has_its_own_cure_where_that_is_limited(
         Runner({"PATH": os.environ["PATH"]}).run(["sh", "-c", "echo 'CUDA out of memory' >&2; exit 1"], "It fails")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        'exec mksquashfs /etc/hosts "$0/x" -processors 200 -no-progress >/dev/null',
+        # Apptainer 1.4.5 and whatever else is of Go, where a program may have 600 MB or less; all that it was doing comes after it.
+        "echo 'fatal error: failed to reserve page summary memory' >&2; seq 100 >&2; exit 2",
+        # uv 0.13.9
+        """echo 'failed to spawn thread: Os { code: 11, kind: WouldBlock, message: "Resource temporarily unavailable" }' >&2; exit 1""",
+    ],
+)
+def test_other_words_for_too_little_memory(tmp_path: Path, words: str) -> None:
+    limited = LIMITED.replace('[sys.executable, "-c", sys.argv[1]]', '["sh", "-c", *sys.argv[1:]]')
+    said = subprocess.run(
+        ["prlimit", f"--as={700 << 20}", sys.executable, "-c", limited, words, tmp_path], capture_output=True, text=True, check=True
+    ).stdout
+    assert said.startswith("LittleMemoryError\n"), said
+
+
 def test_a_program_ends_with_everything_it_started(tmp_path: Path) -> None:
     runner = Runner({"PATH": os.environ["PATH"]})
     with pytest.raises(MlwfError, match="no end"):

@@ -1,6 +1,7 @@
 """The one place that starts other programs: their output goes to the build log, and they end with us."""
 
 import contextlib
+import itertools
 import os
 import re
 import selectors
@@ -25,9 +26,13 @@ MAX_OUTPUT = 64 << 20
 FIRST_WORDS = 64 << 10
 # What is said by C, Go, Python and Rust.
 MEMORY = re.compile(
-    r"out of memory|cannot allocate memory|memory allocation of \d+ bytes failed|MemoryError|bad_alloc|pthread_create failed", re.IGNORECASE
+    r"out of memory|cannot allocate memory|memory allocation of \d+ bytes failed|MemoryError|bad_alloc|pthread_create failed"
+    r"|failed to reserve page summary memory|failed to (?:create|spawn) (?:new OS )?thread",  # Go's first words; mksquashfs', Rust's and Go's
+    re.IGNORECASE,
 )
 FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+# What uv writes before each reason: since 0.12, before, and where it draws.
+UV_MARK = re.compile(r"^\s*(?:cause:|Caused by:|[├╰]─▶) ", re.MULTILINE)
 # How many of a program's last lines may say it.
 LAST_LINES = 20
 
@@ -45,7 +50,7 @@ class FullDiskError(MlwfError):
     """A program had no room for what it writes. No ProgramError: nothing else is to be tried then, and no other cure helps."""
 
     def __init__(self, what: str, line: str) -> None:
-        super().__init__(what, line.removeprefix("cause: ")[:600], free_some_space())
+        super().__init__(what, UV_MARK.sub("", line)[:600], free_some_space())
 
 
 class LittleMemoryError(MlwfError):
@@ -210,7 +215,10 @@ def end_group(process: "subprocess.Popen[bytes]") -> None:
 
 def _failure(what: str, status: int, said: str) -> MlwfError:
     lines = [line.strip() for line in said.splitlines()]
-    full = next((line for line in reversed(lines[-LAST_LINES:]) if FULL.search(line)), "")
+    last = lines[-LAST_LINES:]
+    # uv before 0.12 breaks a line after 80 letters, wherever that is.
+    both = [" ".join(pair) for pair in itertools.pairwise(last)]
+    full = next((line for line in (*reversed(last), *reversed(both)) if FULL.search(line)), "")
     if full:
         return FullDiskError(what, full)
     limit = address_space()

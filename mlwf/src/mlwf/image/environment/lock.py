@@ -13,7 +13,7 @@ from pathlib import Path
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.image.environment.uv_lock import UvLock, read_uv_lock, stands_alone, unmet
-from mlwf.image.environment.uv_program import run_uv
+from mlwf.image.environment.uv_program import run_uv, unwrapped
 from mlwf.image.model.package import ModelPackage
 from mlwf.image.model.requirements import STRICT, Policy, RefusedRequirementError, Requirements, check_variables
 from mlwf.image.process import ProgramError, Runner
@@ -32,6 +32,9 @@ PACKAGE = re.compile(
     re.ASCII,
 )
 HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+# What uv says of packages without a wheel; each of these words may stand alone.
+NO_WHEEL = re.compile(r"has no usable wheels|has no wheels with a matching|building from source is disabled|`--no-build`")
+BUILD = re.compile(r"^(?:error:|×) Failed to build `")
 # How a lock says what became of the model's uv.lock: in a comment, so that it is kept with the lock.
 OF_UV_LOCK = "# The model's uv.lock: "
 
@@ -170,23 +173,19 @@ def _with_indexes(indexes: Sequence[str], text: str, told: str) -> str:
 
 
 def _explained(error: ProgramError, *, offline: bool, only_wheels: bool) -> MlwfError:
-    why = _told(error.output) or error.why
-    if offline:
+    said = unwrapped(error.output)
+    if offline and re.search(r"network was disabled|connectivity is disabled|in the cache", said):
         return MlwfError(
             _("The packages' index is not in the cache, and --offline forbids to ask it"),
-            why,
+            error.why,
             _("Run the same command with --fetch-only on a node with internet first."),
         )
     cure = _("Check the index (UV_DEFAULT_INDEX, UV_INDEX) and the network, and that the versions exist for this Python and base image.")
-    if only_wheels and re.search(r"no usable wheels|building from source is disabled|no-build|no wheels with a matching", error.output):
+    if BUILD.search(said):
+        cure = _("The build log has all of its words. Take a version that has a wheel, or a node with what its build needs.")
+    if only_wheels and NO_WHEEL.search(said):
         cure = _("A package has no wheel for this Python and base image: take a newer base, or allow its build with --allow-source-builds.")
-    return MlwfError(error.what, why, cure)
-
-
-def _told(output: str) -> str:
-    """Uv's reasons without its drawing and its hints, in one line."""
-    reasons = re.split(r"\n\s*hint:", output.partition("cause:")[2])[0]
-    return re.sub(r"\s+", " ", reasons).strip()[:400]
+    return MlwfError(error.what, error.why, cure)
 
 
 def _of_uv_lock(own: UvLock, wanted: Requirements, policy: Policy, export: Callable[[Sequence[str]], str | None]) -> tuple[str, str]:

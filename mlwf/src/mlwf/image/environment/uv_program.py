@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
-from mlwf.image.process import Runner
+from mlwf.image.process import UV_MARK, ProgramError, Runner
 
 # What uv, the network, and compilers need of the user's variables. Of uv's own: where packages and Pythons come from, how that is reached,
 # and what may be taken. The others say how a user works with projects, and contradict what it is told here.
@@ -23,6 +23,11 @@ NAMED = re.compile(
     r"|CUDA_HOME|CUDA_PATH|MAX_JOBS|CARGO_HOME|RUSTUP_HOME"
 )
 
+HEAD = re.compile(r"^(?:error:| *×) ", re.MULTILINE)
+# The one hint that says why: to uv an index that does not let it in is one without the package.
+NOT_ASKED = re.compile(r"hint: (An index URL \(\S+\) could not be queried .*?)(?: hint: |$)")
+MOST = 400
+
 
 def run_uv(runner: Runner, arguments: Sequence[str | Path], what: str, *, within: Path, extra: Mapping[str, str] | None = None) -> str:
     """What uv says. `extra`: variables besides the named ones. Raises ProgramError, and MlwfError where uv was taken away.
@@ -32,7 +37,29 @@ def run_uv(runner: Runner, arguments: Sequence[str | Path], what: str, *, within
     """
     words = [each.absolute() if isinstance(each, Path) else each for each in (_program(), *arguments)]
     with tempfile.TemporaryDirectory(dir=within) as nowhere:
-        return runner.run(words, what, extra=extra, environ=named(runner.environ), folder=Path(nowhere))
+        try:
+            return runner.run(words, what, extra=extra, environ=named(runner.environ), folder=Path(nowhere))
+        except ProgramError as error:
+            error.why = reasons(error.output) or error.why
+            raise
+
+
+def reasons(output: str) -> str:
+    """Why uv failed, without its drawing and its hints, in one line; empty where it does not say."""
+    words = re.split(r"\n\s*hint:", output)[0]
+    start = HEAD.search(words)
+    parts = [unwrapped(part).rstrip(":") for part in UV_MARK.split(words[start.end() :])] if start else []
+    # That it found none is said by what was not found, too.
+    text = ": ".join(part for part in parts if part and not part.startswith("No solution found"))
+    not_asked = NOT_ASKED.search(unwrapped(output))
+    if not_asked:
+        return f"{text[:MOST]} {not_asked[1]}"
+    return text if len(text) <= MOST else f"{text[: MOST // 2]} … {text[-MOST // 2 :]}"  # what a build said ends with its error
+
+
+def unwrapped(output: str) -> str:
+    """In one line: uv before 0.12 breaks its lines after 80 letters."""
+    return re.sub(r"[\s│]+", " ", output).strip()
 
 
 def named(environ: Mapping[str, str]) -> dict[str, str]:
