@@ -21,7 +21,7 @@ MakeFolder = Callable[..., Path]
 
 # uv 0.9.0, 0.9.30 and 0.10.12 alike.
 NO_WHEEL = """\
-  × No solution found when resolving dependencies:
+  \xd7 No solution found when resolving dependencies:
   ╰─▶ Because only mac==1.0 is available and mac==1.0 has no wheels with a
       matching platform tag (e.g., `manylinux_2_36_x86_64`), we can conclude
       that all versions of mac cannot be used.
@@ -33,7 +33,7 @@ NO_WHEEL = """\
 """
 # uv 0.9.0
 NO_NETWORK = """\
-  × Failed to download `a @ https://x.example/a-1.0-py3-none-any.whl`
+  \xd7 Failed to download `a @ https://x.example/a-1.0-py3-none-any.whl`
   ╰─▶ Network connectivity is disabled, but the requested data wasn't found in
       the cache for: `https://x.example/a-1.0-py3-none-any.whl`
 """
@@ -47,7 +47,7 @@ error: Failed to fetch: `http://127.0.0.1:9/simple/top/`
 """
 # uv 0.11.33, in a cache without room, whose name is as long as to break the line there.
 FULL = """\
-  × Failed to download `big==1.0`
+  \xd7 Failed to download `big==1.0`
   ├─▶ Failed to extract archive: big-1.0-py3-none-any.whl
   ├─▶ I/O operation failed during extraction
   ╰─▶ failed to flush file `/cache/wheels/3.11/.tmp6avsal7z/big/data`: No space
@@ -55,7 +55,7 @@ FULL = """\
 """
 # uv 0.9.0
 NOT_LET_IN = """\
-  × No solution found when resolving dependencies:
+  \xd7 No solution found when resolving dependencies:
   ╰─▶ Because top was not found in the package registry and you require
       top==1.0, we can conclude that your requirements are unsatisfiable.
 

@@ -27,7 +27,7 @@ FIRST_WORDS = 64 << 10
 # What is said by C, Go, Python and Rust.
 MEMORY = re.compile(
     r"out of memory|cannot allocate memory|memory allocation of \d+ bytes failed|MemoryError|bad_alloc|pthread_create failed"
-    r"|failed to reserve page summary memory|failed to (?:create|spawn) (?:new OS )?thread",  # Go's first words; mksquashfs', Rust's and Go's
+    r"|failed to reserve page summary memory|failed to (?:create|spawn) (?:new OS )?thread",  # Go's; mksquashfs', Rust's, Go's
     re.IGNORECASE,
 )
 FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)

@@ -34,7 +34,7 @@ PACKAGE = re.compile(
 HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 # What uv says of packages without a wheel; each of these words may stand alone.
 NO_WHEEL = re.compile(r"has no usable wheels|has no wheels with a matching|building from source is disabled|`--no-build`")
-BUILD = re.compile(r"^(?:error:|×) Failed to build `")
+BUILD = re.compile(r"^(?:error:|\xd7) Failed to build `")
 # How a lock says what became of the model's uv.lock: in a comment, so that it is kept with the lock.
 OF_UV_LOCK = "# The model's uv.lock: "
 

@@ -23,7 +23,7 @@ NAMED = re.compile(
     r"|CUDA_HOME|CUDA_PATH|MAX_JOBS|CARGO_HOME|RUSTUP_HOME"
 )
 
-HEAD = re.compile(r"^(?:error:| *×) ", re.MULTILINE)
+HEAD = re.compile(r"^(?:error:| *\xd7) ", re.MULTILINE)
 # The one hint that says why: to uv an index that does not let it in is one without the package.
 NOT_ASKED = re.compile(r"hint: (An index URL \(\S+\) could not be queried .*?)(?: hint: |$)")
 MOST = 400
