@@ -18,9 +18,16 @@ from mlwf.image.process import ProgramError
 
 # What the tools and their servers say, in lower case.
 NO_LIBRARY = re.compile(r"no default remote|not a service at endpoint")
-NOT_LET_IN = re.compile(r"unauthori[sz]ed|forbidden|(?<!permission )denied|status:? 40[13]\b")
-NOT_THERE = re.compile(r"not found|not exist|manifest unknown|status:? 404\b")
+# A proxy's, not the server's: Go then has its status text alone after the address.
+BY_PROXY = re.compile(r'(?:get|head) "[^"]*": (?:forbidden|proxy authentication required)')
+STATUS = re.compile(r"status(?: code)?:? (\d{3})\b|\((\d{3}) [a-z' -]+\)")
+NOT_LET_IN = re.compile(r"unauthori[sz]ed|forbidden|(?<!permission )denied")
+NOT_THERE = re.compile(r"not found|not exist|(?:manifest|name)_unknown|manifest unknown")
+TOO_MANY = re.compile(r"toomanyrequests|too many requests")
 NO_ANSWER = re.compile(r"dial tcp|no such host|timeout|deadline exceeded")
+BY_STATUS = {"401": NOT_LET_IN, "403": NOT_LET_IN, "404": NOT_THERE, "429": TOO_MANY}
+# Names, paths and addresses, which may hold any of these words.
+NAMES = re.compile(r"(?!i/o\b)\S*/\S*|lookup \S+")
 
 
 @dataclass(frozen=True)
@@ -63,15 +70,29 @@ def pull(kit: Kit, source: BaseSource, folder: Path, known: Pulled | None, *, ht
 def _cure(source: BaseSource, said: str, tool: str) -> str:
     """What helps where the server said something that we know; else empty."""
     of_library, said = source.kind == "library", said.lower()
+    network = _("Check the name and the network; on a node without internet name a file (docker-archive:, SIF) or use --offline.")
     if of_library and NO_LIBRARY.search(said):
         return _("Name the library with '{tool} remote add' and '{tool} remote use'.").format(tool=tool)
-    if NOT_LET_IN.search(said):
+    if BY_PROXY.search(said):
+        return network
+    meant = _meant(said, source.text.lower())
+    if meant is NOT_LET_IN:
         by_tool = _("Log in with '{tool} remote login' and check the name.").format(tool=tool)
         docker = _("Log in with 'docker login' or set APPTAINER_DOCKER_USERNAME and APPTAINER_DOCKER_PASSWORD, and check the name.")
         return by_tool if of_library else docker
-    if NOT_THERE.search(said):
+    if meant is NOT_THERE:
         which = _("Check the name and the tag, and with '{tool} remote list' which library is asked.").format(tool=tool)
         return which if of_library else _("Check the name and the tag.")
-    if NO_ANSWER.search(said):
-        return _("Check the name and the network; on a node without internet name a file (docker-archive:, SIF) or use --offline.")
-    return ""
+    if meant is TOO_MANY and not of_library:
+        return _("It counts what each user and each address fetches: log in with 'docker login', or wait and try again.")
+    return network if meant is NO_ANSWER else ""
+
+
+def _meant(said: str, source: str) -> re.Pattern[str] | None:
+    """Which of the words above."""
+    name = rf"(?<![\w.-]){re.escape(source.partition('://')[2])}(?![\w-])"
+    words = NAMES.sub(" ", re.sub(name, " ", said))
+    status = STATUS.search(words)
+    if status:  # the rest is what the server's page says, or a person's words
+        return BY_STATUS.get(status[1] or status[2])
+    return next((each for each in (NOT_LET_IN, NOT_THERE, TOO_MANY, NO_ANSWER) if each.search(words)), None)
