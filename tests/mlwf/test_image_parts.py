@@ -272,8 +272,20 @@ def test_the_software_list_has_what_is_installed(tmp_path: Path) -> None:
         ("ModuleNotFoundError: No module named 'pycuda'", None),
         ("OSError: [Errno 28] No space left on device", None),
         ("WARNING: cuda is not there\nValueError: bad input", None),
+        ("InvalidArgumentError: Cannot assign a device: explicitly assigned to /device:GPU:0 but available devices are [ ]", "needs-gpu"),
+        ("FileNotFoundError: [Errno 2] No such file or directory: '/mlwf-model/artifacts/gpu.bin'", None),
+        ("PermissionError: [Errno 13] Permission denied: '/mlwf-model/artifacts/cuda.bin'", None),
+        ("OSError: libcudart.so.12: cannot open shared object file: No such file or directory", None),
+        # Of PyTorch 2.5.1 with packages of two CUDA versions.
+        (("ImportError: /mlwf/env/lib/python3.11/site-packages/torch/lib/../../nvidia/cusparse/lib/libcusparse.so.12: undefined symbol: "
+         "__nvJitLinkComplete_12_4, version libnvJitLink.so.12"), None),
+        # Of transformers, for a model that is not in the image.
+        ("OSError: nvidia/some-model does not appear to have a file named config.json.", None),
+        # TensorFlow's, with which it goes on.
+        (("E cuda_platform.cc:51] failed call to cuInit: INTERNAL: CUDA error: Failed call to cuInit: UNKNOWN ERROR (303)\n"
+         "ValueError: bad input"), None),
     ],
-)
+)  # fmt: skip
 def test_failures_for_want_of_a_gpu(tmp_path: Path, text: str, state: str | None) -> None:
     result = {"state": "failed", "text": text}
     if state:

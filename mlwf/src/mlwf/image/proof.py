@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,13 @@ STATES = frozenset({ANSWERED, LOADED, "failed"})
 MAX_RESULT = 64 << 20
 # The last two are Triton's and vLLM's, who name no GPU.
 GPU_WORDS = ("cuda", "nvidia", "nvml", "gpu", "hip error", "rocm", "active driver", "infer device type")
+# An environment that is broken with GPUs, too, a file that is missing, and TensorFlow's remark that it takes the processor.
+NOT_FOR_GPU = re.compile(
+    r"no module named|undefined symbol|filenotfounderror|failed call to cuinit: internal"
+    r"|lib(?!cuda\.so|nvidia-)[\w.+-]+: cannot open shared object"
+)
+# Paths, and models as nvidia/NAME; not the devices of TensorFlow.
+NAMES = re.compile(r"(?<!\S)(?!\S*device:)\S*/\S*")
 # Runs in the image with its Python. The server is MLflow's own, on the loopback of a network that has nothing else.
 SCRIPT = """
 import contextlib, http.client, json, os, subprocess, sys, time, urllib.error, urllib.request
@@ -199,9 +207,10 @@ def same(one: object, other: object) -> bool:
 
 
 def _speaks_of_gpu(lines: list[str]) -> bool:
-    """Whether the last errors are for want of a GPU. A package that is missing is none of them, whatever its name."""
+    """Whether the last errors are for want of a GPU. Whatever else is missing is none of them, whatever its name."""
     errors = [line.lower() for line in lines if "Error" in line or "error" in line or "Found no" in line]
-    return any(word in line for line in errors[-3:] for word in GPU_WORDS if "no module named" not in line)
+    meant = [NAMES.sub(" ", line) for line in errors[-3:] if not NOT_FOR_GPU.search(line)]
+    return any(word in line for line in meant for word in GPU_WORDS)
 
 
 def _cure() -> str:
