@@ -244,5 +244,11 @@ def test_a_wrong_key_is_said_until_a_right_one_comes(
     answer = box.request("PUT", f"{artifact_path(uri)}/x", data=b"x")
     assert (answer.status_code, answer.json()["error_code"]) == (502, "TEMPORARILY_UNAVAILABLE"), answer.text
     assert "key" in answer.json()["message"]
+    # What clients with MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD ask before a download: no 403, which would be their own password's fault.
+    signed = box.request("GET", f"{artifact_path(uri)}/x".replace("/artifacts/", "/presigned/", 1))
+    assert (signed.status_code, signed.json()["error_code"]) == (502, "TEMPORARILY_UNAVAILABLE"), signed.text
     box.write_credentials(s3_store.owner.access_key, s3_store.owner.secret_key)
     until(lambda: box.request("PUT", f"{artifact_path(uri)}/x", data=b"x").status_code == 200, what="the right key in use")
+    assert box.request("GET", f"{artifact_path(uri)}/x".replace("/artifacts/", "/presigned/", 1)).json()["file_size"] == 1
+    gone = box.request("GET", f"{artifact_path(uri)}/y".replace("/artifacts/", "/presigned/", 1))
+    assert (gone.status_code, gone.json()["error_code"]) == (404, "RESOURCE_DOES_NOT_EXIST")

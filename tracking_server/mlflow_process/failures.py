@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tracking_server.mlflow_process.compressed import UnpackError
@@ -93,7 +94,7 @@ def install(asgi: Any, wsgi: Any) -> None:
     def wsgi_last_answer(_error: Exception) -> Any:
         return jsonify(_LAST[1]), _LAST[0]
 
-    _tell_of_the_store_when_listing()
+    _tell_of_the_store()
     asgi.add_exception_handler(Exception, asgi_last_answer)
     wsgi.register_error_handler(500, wsgi_last_answer)
     for kind in (OSError, NoRoomError, UnpackError, Boto3Error, BotoCoreError, ClientError):
@@ -101,21 +102,37 @@ def install(asgi: Any, wsgi: Any) -> None:
         wsgi.register_error_handler(kind, wsgi_answer)
 
 
-def _tell_of_the_store_when_listing() -> None:
-    """MLflow answers 401 or 403 where the object store refuses the server's own key: its clients would look for a wrong password."""
-    from botocore.exceptions import ClientError
-    from mlflow.exceptions import MlflowException  # type: ignore[import-not-found]
+def _tell_of_the_store() -> None:
+    """MLflow answers 401 or 403 where the object store refuses the server's own key: its clients would look for a wrong password. So when
+    it lists, and when it signs an address for a download in parts.
+    """
     from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository  # type: ignore[import-not-found]
 
     pages = S3ArtifactRepository._iterate_s3_paginated_results  # noqa: SLF001  # MLflow's versions are pinned
+    signed = S3ArtifactRepository.get_download_presigned_url
 
     @functools.wraps(pages)
     def pages_or_the_stores_word(self: Any, *where: Any, **more: Any) -> Iterator[Any]:
-        try:
+        with _the_stores_word():
             yield from pages(self, *where, **more)
-        except MlflowException as error:
-            if isinstance(error.__context__, ClientError):
-                raise error.__context__ from None
-            raise
+
+    @functools.wraps(signed)
+    def signed_or_the_stores_word(self: Any, *where: Any, **more: Any) -> Any:
+        with _the_stores_word():
+            return signed(self, *where, **more)
 
     S3ArtifactRepository._iterate_s3_paginated_results = pages_or_the_stores_word  # noqa: SLF001  # as above
+    S3ArtifactRepository.get_download_presigned_url = signed_or_the_stores_word
+
+
+@contextmanager
+def _the_stores_word() -> Iterator[None]:
+    from botocore.exceptions import ClientError
+    from mlflow.exceptions import MlflowException  # type: ignore[import-not-found]
+
+    try:
+        yield
+    except MlflowException as error:
+        if isinstance(error.__context__, ClientError):
+            raise error.__context__ from None
+        raise
