@@ -4,7 +4,9 @@ one-shot container with four rights, no network and that one directory. Implemen
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,7 +34,8 @@ _SCRIPT: Final = Path(__file__).with_name("keeper_script.py")
 _OWNERS: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
 _LOOKED_INTO: Final = ("run", "log", "data", "tmp")
 _ON_DATABASES: Final = frozenset({"copy", "files", "place"})
-_DISK_WORDS: Final = ("No space left", "database or disk is full", "Disk quota exceeded")
+_DISK_FULL: Final = re.compile(rf"OSError: \[Errno ({errno.ENOSPC}|{errno.EDQUOT})\]|sqlite3\.OperationalError: database or disk is full$")
+"""As Python begins its last line; the words after it are the C library's, and a box's files may be called as they like."""
 
 
 class ContainerKeeper:
@@ -145,7 +148,7 @@ class ContainerKeeper:
             late = Told("it was not done within {seconds} seconds", seconds=f"{seconds:.0f}")
             silent = late if status == UNREADY else Told("it ended with status {status}", status=status)
             why = (words.strip().splitlines() or [silent])[-1]
-            if any(sign in words for sign in _DISK_WORDS):
+            if _DISK_FULL.match(why):
                 raise ServiceError("disk_full", why=Told("{verb} in the server's folder", verb=arguments[0]))
             raise ServiceError("snapshot_failed" if arguments[0] in _ON_DATABASES else "keeper_failed", why=why)
 
