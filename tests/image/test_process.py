@@ -22,6 +22,14 @@ def test_what_a_program_says_last_is_the_reason(tmp_path: Path) -> None:
     assert "more" in (tmp_path / "log").read_text()
 
 
+def test_a_programs_colours_are_no_words() -> None:
+    """Word for word the starter of Apptainer 1.4.5 into a pipe, where no user namespace can be made; SingularityCE's writes so, too."""
+    said = r"\033[91mERROR  : Failed to create user namespace: not allowed to create user namespace\n\033[0m"
+    with pytest.raises(ProgramError) as told:
+        Runner({"PATH": os.environ["PATH"]}).run(["sh", "-c", f"echo INFO; printf '{said}' >&2; exit 1"], "It fails")
+    assert told.value.why == "ERROR  : Failed to create user namespace: not allowed to create user namespace"
+
+
 def test_a_program_that_cannot_be_started(tmp_path: Path) -> None:
     """As one for another kind of processor, which a site's module may name."""
     program = tmp_path / "program"

@@ -33,6 +33,9 @@ MEMORY = re.compile(
 FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 # What uv writes before each reason: since 0.12, before, and where it draws.
 UV_MARK = re.compile(r"^\s*(?:cause:|Caused by:|[├╰]─▶) ", re.MULTILINE)
+# What the container tools' starter colours, in a pipe, too.
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+LOUD = re.compile(r"(?:FATAL|ERROR|error) *:")
 # How many of a program's last lines may say it.
 LAST_LINES = 20
 
@@ -214,6 +217,7 @@ def end_group(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _failure(what: str, status: int, said: str) -> MlwfError:
+    said = COLOURS.sub("", said)
     lines = [line.strip() for line in said.splitlines()]
     last = lines[-LAST_LINES:]
     # uv before 0.12 breaks a line after 80 letters, wherever that is.
@@ -230,5 +234,5 @@ def _failure(what: str, status: int, said: str) -> MlwfError:
 def _last_words(output: str) -> str:
     """The lines that most likely say why: Apptainer's FATAL and ERROR, uv's and Python's last ones."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    loud = [line for line in lines if line.startswith(("FATAL:", "ERROR:", "error:"))]
+    loud = [line for line in lines if LOUD.match(line)]
     return " / ".join((loud or lines)[-3:])[:600]
