@@ -207,6 +207,24 @@ def test_a_requirement_is_met_whatever_the_uv_lock_has(  # noqa: PLR0917
     assert lock.uv_lock in (makes.folder / "build.log").read_text()
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (("version = 1\n", "version = 99\n"), "it is of another version of uv, whose form this one does not know"),
+        (("sha256:", "sha256:no"), "uv cannot read it"),
+    ],
+)
+def test_why_uv_does_not_take_a_uv_lock(
+    serve_index: Serve, make_folder: MakeFolder, locking: Callable[..., Locking], change: tuple[str, str], why: str
+) -> None:
+    folder = PLAIN.package(make_folder, "below==1.5")
+    text = (folder / "uv.lock").read_text()
+    assert change[0] in text
+    (folder / "uv.lock").write_text(text.replace(*change, 1))
+    lock = locking(serve_index(Index().add("below", "1.5"))).lock(folder)
+    assert lock.uv_lock == f"only its versions were preferred: {why}"
+
+
 def test_a_package_for_another_system_is_as_it_is_in_the_uv_lock(make_folder: MakeFolder, locking: Callable[..., Locking]) -> None:
     """MLflow writes what uv exports, with each package's marker, in the words of pip's own parser."""
     project = Project(PLAIN.main + ', { name = "rare", marker = "sys_platform == \'win32\'" }')

@@ -188,7 +188,7 @@ def _explained(error: ProgramError, *, offline: bool, only_wheels: bool) -> Mlwf
     return MlwfError(error.what, error.why, cure)
 
 
-def _of_uv_lock(own: UvLock, wanted: Requirements, policy: Policy, export: Callable[[Sequence[str]], str | None]) -> tuple[str, str]:
+def _of_uv_lock(own: UvLock, wanted: Requirements, policy: Policy, export: Callable[[Sequence[str]], str]) -> tuple[str, str]:
     """The model's own uv.lock as a lock of ours, held to the same policy, and why it cannot be that; empty where it can."""
     foreign = own.lacks(wanted.packages)
     if foreign:
@@ -198,9 +198,10 @@ def _of_uv_lock(own: UvLock, wanted: Requirements, policy: Policy, export: Calla
         return "", "it is of a workspace, whose other projects are not here"
     why = ""
     for options in own.exports(wanted.packages):
-        text = export(options)
-        if text is None:
-            why = why or "uv cannot use it without the rest of its project"
+        try:
+            text = export(options)
+        except ProgramError as error:
+            why = why or _unusable(unwrapped(error.output))
             continue
         exported = _packages(text)
         why = unmet(wanted, exported)
@@ -212,27 +213,31 @@ def _of_uv_lock(own: UvLock, wanted: Requirements, policy: Policy, export: Calla
     return "", why
 
 
-def _exported(own: UvLock, python: str, runner: Runner, cache: Path, folder: Path, options: Sequence[str]) -> str | None:  # noqa: PLR0917
-    """What uv exports of it; None where it cannot."""
+def _unusable(said: str) -> str:
+    """No word of uv's own, which may name a folder of this job: what is said stands in the lock, and is the same each time."""
+    if "unsupported schema version" in said:
+        return "it is of another version of uv, whose form this one does not know"
+    if "Failed to parse `uv.lock`" in said:
+        return "uv cannot read it"
+    return "uv cannot use it without the rest of its project"
+
+
+def _exported(own: UvLock, python: str, runner: Runner, cache: Path, folder: Path, options: Sequence[str]) -> str:  # noqa: PLR0917
+    """What uv exports of it. Raises ProgramError where it cannot."""
     # A copy: uv may write beside what it reads, and the package stays as it came.
     project = Path(tempfile.mkdtemp(dir=folder))
     for name in ("uv.lock", "pyproject.toml"):
         shutil.copyfile(own.file.parent / name, project / name)
-    try:
-        return run_uv(
-            runner,
-            [
-                "export", "--frozen", *options, "--no-emit-project", "--no-header", "--no-annotate", "--no-config",
-                "--quiet", "--format", "requirements.txt", "--project", project,
-                "--python", python, "--no-python-downloads", "--cache-dir", cache,
-                "--offline",
-            ],
-            _("The model's uv.lock cannot be used"),
-            within=folder,
-        )  # fmt: skip
-    except ProgramError as error:
-        runner.note(str(error))
-        return None
+    return run_uv(
+        runner,
+        [
+            "export", "--frozen", *options, "--no-emit-project", "--no-header", "--no-annotate", "--no-config", "--quiet",
+            "--format", "requirements.txt", "--project", project, "--python", python, "--no-python-downloads", "--cache-dir", cache,
+            "--offline",
+        ],
+        _("The model's uv.lock cannot be used"),
+        within=folder,
+    )  # fmt: skip
 
 
 def _packages(text: str) -> list[re.Match[str]]:
