@@ -47,8 +47,9 @@ def test_a_program_that_had_no_room_has_its_own_cure() -> None:
         assert told.value.why == f"/cache/x: {words}"
         assert "--tmpdir and MLWF_CACHE" in told.value.cure
         assert not isinstance(told.value, ProgramError), "what is tried instead after one of these would not help"
-    with pytest.raises(ProgramError):
-        runner.run(["sh", "-c", "echo 'No space left on device' >&2; seq 100 >&2; exit 1"], "It fails")
+    for others in ("echo 'No space left on device' >&2; seq 100 >&2", "echo 'cannot open /home/No space left on device/x' >&2"):
+        with pytest.raises(ProgramError):
+            runner.run(["sh", "-c", f"{others}; exit 1"], "It fails")
 
 
 LIMITED = """

@@ -30,7 +30,7 @@ MEMORY = re.compile(
     r"|failed to reserve page summary memory|failed to (?:create|spawn) (?:new OS )?thread",  # Go's; mksquashfs', Rust's, Go's
     re.IGNORECASE,
 )
-FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+FULL = re.compile(r"(?<![/\w])(?:no space left on device|disk quota exceeded)(?![/\w])", re.IGNORECASE)  # and no part of a path
 # What uv writes before each reason: since 0.12, before, and where it draws.
 UV_MARK = re.compile(r"^\s*(?:cause:|Caused by:|[├╰]─▶) ", re.MULTILINE)
 # What the container tools' starter colours, in a pipe, too.
