@@ -30,6 +30,15 @@ def test_a_programs_colours_are_no_words() -> None:
     assert told.value.why == "ERROR  : Failed to create user namespace: not allowed to create user namespace"
 
 
+def test_a_tool_whose_debugging_is_on_has_its_reason_told() -> None:
+    """Apptainer 1.4.5 with APPTAINER_DEBUG=1, and SingularityCE 4.1.1 in the same form."""
+    said = "DEBUG   [U=65534,P=12739]  getCacheParentDir()           environment variable APPTAINER_CACHEDIR not set\\n"
+    said += "FATAL   [U=65534,P=12739]  pullRun()                     While pulling image from oci registry: no\\n"
+    with pytest.raises(ProgramError) as told:
+        Runner({"PATH": os.environ["PATH"]}).run(["sh", "-c", f"printf '{said}' >&2; exit 255"], "It fails")
+    assert told.value.why == "FATAL: While pulling image from oci registry: no"
+
+
 def test_a_program_that_cannot_be_started(tmp_path: Path) -> None:
     """As one for another kind of processor, which a site's module may name."""
     program = tmp_path / "program"

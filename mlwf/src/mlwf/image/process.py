@@ -35,6 +35,8 @@ FULL = re.compile(r"(?<![/\w])(?:no space left on device|disk quota exceeded)(?!
 UV_MARK = re.compile(r"^\s*(?:cause:|Caused by:|[├╰]─▶) ", re.MULTILINE)
 # What the container tools' starter colours, in a pipe, too.
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+# How they begin such a line where a user or a site has switched their debugging on.
+DEBUGGED = re.compile(r"^(FATAL|ERROR) +\[U=\d+,P=\d+\] +\S+ +", re.MULTILINE)
 LOUD = re.compile(r"(?:FATAL|ERROR|error) *:")
 # How many of a program's last lines may say it.
 LAST_LINES = 20
@@ -217,7 +219,7 @@ def end_group(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _failure(what: str, status: int, said: str) -> MlwfError:
-    said = COLOURS.sub("", said)
+    said = DEBUGGED.sub(r"\1: ", COLOURS.sub("", said))
     lines = [line.strip() for line in said.splitlines()]
     last = lines[-LAST_LINES:]
     # uv before 0.12 breaks a line after 80 letters, wherever that is.
