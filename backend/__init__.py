@@ -1,3 +1,3 @@
 """The service: the control plane of the tracking servers."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

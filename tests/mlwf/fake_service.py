@@ -13,6 +13,8 @@ from typing import Any
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
+from backend import __version__
+
 Json = dict[str, Any]
 Handler = Callable[["FakeService", Request, list[str]], tuple[int, Json]]
 
@@ -150,7 +152,7 @@ class FakeService:
 
     def _look(self, parts: list[str], key: str) -> tuple[int, Json]:
         if parts == ["health"]:
-            return 200, {"status": "ok", "version": "0.1.0", "reconciler": {"seen_at": None, "ok": True}}
+            return 200, {"status": "ok", "version": __version__, "reconciler": {"seen_at": None, "ok": True}}
         if parts == ["me"]:
             return 200, me_json()
         if parts == ["servers"]:

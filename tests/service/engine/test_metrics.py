@@ -10,6 +10,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import delete, text
 
+from backend import __version__
 from backend.api.metrics import create_app
 from backend.api.numbers import TROUBLES, collectors
 from backend.domain import OperationKind, Status
@@ -49,7 +50,7 @@ def busy(site: Site) -> Site:
 
 def test_servers_by_status_and_what_is_free(site: Site) -> None:
     before = Numbers(site)
-    assert before.of("aihub_build_info", version="0.1.0", runtime="process") == 1
+    assert before.of("aihub_build_info", version=__version__, runtime="process") == 1
     assert [before.of("aihub_servers", status=status) for status in Status] == [0] * len(Status)
     site.create()
     asked = Numbers(site)
