@@ -2,7 +2,9 @@
 
 import os
 import subprocess
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +183,7 @@ def _folders_are_refused(box: Box, s3_store: S3Store, uri: str) -> None:
 # With MLflow's interpreter, as a job's process is: a limit of 1000 bytes, a folder that fits and one that does not.
 _JOB = """
 import sys, tempfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository
 from tracking_server.mlflow_process import downloads
@@ -219,6 +222,65 @@ def test_a_folder_that_a_job_fetches_is_bounded(
     (tmp_path / "tmp").mkdir()
     done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=tmp_path, env=variables)
     assert done.stdout.splitlines() == ["small 400", "large True"], done.stderr
+
+
+# Likewise, with an object that breaks off each time that it is fetched.
+_BROKEN = """
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository
+from tracking_server.mlflow_process import downloads
+from tracking_server.mlflow_process.failures import explain
+from tracking_server.mlflow_process.spool import Spool
+
+downloads.install(Spool(Path(sys.argv[2]), 1000))
+try:
+    S3ArtifactRepository(sys.argv[1]).download_artifacts("a", sys.argv[2])
+except Exception as error:
+    print(explain(error))
+print(sorted(each.name for each in Path(sys.argv[2]).iterdir()))
+"""
+
+
+class _Breaking(BaseHTTPRequestHandler):
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "100")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        listing = "list-type" in self.path
+        self.send_response(200)
+        content = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>" if listing else b"half"
+        self.send_header("Content-Length", str(len(content) if listing else 100))
+        self.end_headers()
+        self.wfile.write(content)
+        self.close_connection = True
+
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
+def test_an_object_that_breaks_off_each_time_is_the_stores_fault(box_environment: Path, tmp_path: Path) -> None:
+    store = ThreadingHTTPServer(("127.0.0.1", 0), _Breaking)
+    thread = threading.Thread(target=store.serve_forever, args=(0.02,))
+    thread.start()
+    variables = {
+        "PYTHONPATH": str(ROOT), "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1",
+        "MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{store.server_address[1]}", "PATH": os.environ["PATH"], "HOME": str(tmp_path),
+    }  # fmt: skip
+    (tmp_path / "tmp").mkdir()
+    argv = [box_environment / "bin" / "python", "-c", _BROKEN, "s3://bucket/job", tmp_path / "tmp"]
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=tmp_path, env=variables)
+    finally:
+        store.shutdown()
+        store.server_close()
+        thread.join()
+    told, left = done.stdout.splitlines()
+    assert told.startswith("(503,"), done.stderr
+    assert left == "[]"
 
 
 def test_an_object_store_that_is_gone_is_said(own_box: Callable[..., Box], own_s3_store: S3Store) -> None:

@@ -207,16 +207,16 @@ def test_of_an_answer_that_leads_elsewhere_no_more_is_read_than_where(tmp_path: 
     assert sent < 32
 
 
-@pytest.mark.parametrize("status", [200, 206])
-def test_a_length_that_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
-    """A superscript is a digit to Python, and no number; headers are read as latin-1."""
+@pytest.mark.parametrize("status", [200, 206, 416])
+@pytest.mark.parametrize("length", [b"\xb2", b"9" * 5000])
+def test_a_length_that_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, length: bytes) -> None:
+    """A superscript is a digit to Python, and no number; headers are read as latin-1. And it reads no number of thousands of digits."""
 
     class Odd(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             self.request.recv(65536)
-            self.wfile.write(
-                b"HTTP/1.1 %d OK\r\nConnection: close\r\nContent-Range: bytes 0-0/\xb2\r\nContent-Length: \xb2\r\n\r\nx" % status
-            )
+            said = (status, length, length)
+            self.wfile.write(b"HTTP/1.1 %d OK\r\nConnection: close\r\nContent-Range: bytes 0-0/%b\r\nContent-Length: %b\r\n\r\nx" % said)
 
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
@@ -224,10 +224,14 @@ def test_a_length_that_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         url = f"http://127.0.0.1:{server.server_address[1]}"
-        refused(f"{url}/model.tar.gz", tmp_path / "model")
-        assert "does not say how large" in refused("s3://b/model.tar.gz", tmp_path / "model", {"MLFLOW_S3_ENDPOINT_URL": url})
+        told = refused(f"{url}/model.tar.gz", tmp_path / "model")
+        of_store = refused("s3://b/model.tar.gz", tmp_path / "model", {"MLFLOW_S3_ENDPOINT_URL": url})
         server.shutdown()
         thread.join()
+    if status == 416:
+        assert ("the file is empty" in told, "the object is empty" in of_store) == (True, True)
+    else:
+        assert "does not say how large" in of_store
 
 
 @pytest.mark.usefixtures("small_parts")

@@ -5,7 +5,7 @@ import io
 import tarfile
 import threading
 from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -106,6 +106,31 @@ def test_an_address_that_leads_elsewhere_is_not_told_as_absent(location: str, cu
         server.stop()
     assert failed.value.cure.startswith(cure)
     assert "deadbeef" not in str(failed.value)
+
+
+def test_an_answer_that_leads_nowhere_gives_no_address_to_ask_again() -> None:
+    """As Amazon's, for a bucket of another region."""
+
+    class Nowhere(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(301)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Nowhere)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        with pytest.raises(MlwfError, match=r"HTTP 301") as failed:
+            looked_at(f"http://127.0.0.1:{server.server_port}/m/")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert "leads" not in str(failed.value)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:9", "nowhere.invalid"])

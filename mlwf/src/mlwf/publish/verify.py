@@ -16,7 +16,7 @@ from mlwf.publish.form_file import MAX_BYTES, FormFile
 from mlwf.publish.package import FORM, TARBALL, Content, Readable, check_digest, parse_form, read_tarball
 from mlwf.publish.place import parse_place, s3_client, store_errors
 from mlwf.publish.run import Reporter
-from mlwf.transfer.http import RefusedError, Request, TransientError, network_errors, opened, retried
+from mlwf.transfer.http import RefusedError, Request, TransientError, byte_count, network_errors, opened, retried
 from mlwf.transfer.session import environment_trust, plain_session
 
 
@@ -111,9 +111,10 @@ class _Web(Reader):
             with contextlib.ExitStack() as stack:
                 response = retried(lambda: stack.enter_context(opened(self._session, request)), self._wait, attempts=3)
                 length = response.headers.get("Content-Length", "")  # "5, 5" where it was sent twice
-                yield _Body(response.raw), int(length) if length.isdecimal() else 0
+                yield _Body(response.raw), byte_count(length) or 0
         except RefusedError as error:
-            raise (_elsewhere(request.url, error) if 300 <= error.status < 400 else _absent(shown, name, str(error))) from error
+            leads = 300 <= error.status < 400 and error.location
+            raise (_elsewhere(request.url, error) if leads else _absent(shown, name, str(error))) from error
         except TransientError as error:
             what = _("{source} could not be read").format(source=shown + name)
             raise MlwfError(what, str(error), _("Try again in a moment.") if error.reached else _check_address()) from error

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import random
+import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
@@ -67,6 +68,11 @@ def retried(action: Callable[[], T], wait: Callable[[float], object], *, attempt
                 raise
             wait(pause_before(attempt, error))
     raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def byte_count(said: str) -> int | None:
+    """A length as a header gives it; None for what is none: "5, 5" where it was sent twice, other scripts' digits, thousands of them."""
+    return int(said) if re.fullmatch("[0-9]{1,18}", said) else None
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from mlwf.address import split_url
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
-from mlwf.transfer.http import RefusedError, Request, TransientError, body, opened, retried
+from mlwf.transfer.http import RefusedError, Request, TransientError, body, byte_count, opened, retried
 from mlwf.transfer.paths import check_path
 from mlwf.transfer.session import environment_trust, existing, plain_session
 from mlwf.transfer.source import MAX_FILES, RemoteFile
@@ -113,10 +113,11 @@ class StoreSource:
 
         def ask() -> RemoteFile:
             with opened(self._session, Request(url, self._signer.headers(url, {"Range": "bytes=0-0"}))) as response:
-                total = response.headers.get("Content-Range", "").rpartition("/")[2] or response.headers.get("Content-Length", "")
-                if not total.isdecimal():
+                said = response.headers.get("Content-Range", "").rpartition("/")[2] or response.headers.get("Content-Length", "")
+                size = byte_count(said)
+                if size is None:
                     raise RefusedError(_("it does not say how large the object is"))
-                return RemoteFile(path, int(total), response.headers.get("ETag", ""))
+                return RemoteFile(path, size, response.headers.get("ETag", ""))
 
         try:
             return retried(ask, self._wait, attempts=3)
@@ -217,7 +218,10 @@ def store_trust(environ: Mapping[str, str], profile: str | None = None) -> bool 
 
 def key_trouble(code: str) -> tuple[str, str] | None:
     """Why, and the cure, of a refusal (the store's code) with which rights have nothing to do."""
-    elsewhere = (_("the bucket is in another region"), _("Set AWS_REGION to it; the endpoint must be that region's, too."))
+    elsewhere = (
+        _("the bucket is in another region"),
+        _("Set AWS_REGION to it (where a tracking server tells the region, its owner must); the endpoint must be that region's, too."),
+    )
     return {
         "InvalidAccessKeyId": (_("the store does not know your key"), _("Check AWS_ACCESS_KEY_ID, AWS_SESSION_TOKEN and the endpoint.")),
         "ExpiredToken": (_("your temporary key has expired"), _("Get a new one, with its AWS_SESSION_TOKEN.")),

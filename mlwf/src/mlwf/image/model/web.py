@@ -11,7 +11,7 @@ import requests
 from mlwf.address import split_url, without_keys
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
-from mlwf.transfer.http import RefusedError, Request, TransientError, body, opened, retried
+from mlwf.transfer.http import RefusedError, Request, TransientError, body, byte_count, opened, retried
 from mlwf.transfer.session import plain_session
 from mlwf.transfer.source import RemoteFile
 
@@ -43,6 +43,7 @@ class WebSource:
                 401: _("it asks for a login, which this command has none for"),
                 403: _("it may not be read without a login"),
                 404: _("there is no such file"),
+                416: _("the file is empty"),  # no byte of nothing can be asked for
             }.get(status, str(error))
             raise MlwfError(
                 _("{source} could not be read").format(source=without_keys(self._url)), why, _("Check the address, or download it by hand.")
@@ -64,12 +65,11 @@ class WebSource:
         with opened(self._session, Request(self._url, {"Range": "bytes=0-0"})) as response:
             tag = response.headers.get("ETag", "")
             strong = tag if not tag.startswith("W/") else ""
-            total = response.headers.get("Content-Range", "").rpartition("/")[2]
+            total = byte_count(response.headers.get("Content-Range", "").rpartition("/")[2])
             # Without a mark of its content, parts of two different files could be put together.
-            self.ranges = response.status_code == 206 and total.isdecimal() and bool(strong)
-            length = response.headers.get("Content-Length", "")
-            size = int(total) if total.isdecimal() else int(length) if length.isdecimal() and response.status_code == 200 else None
-            return RemoteFile("model.tar.gz", size, strong)
+            self.ranges = response.status_code == 206 and total is not None and bool(strong)
+            length = byte_count(response.headers.get("Content-Length", "")) if response.status_code == 200 else None
+            return RemoteFile("model.tar.gz", length if total is None else total, strong)
 
     @contextlib.contextmanager
     def read(self, file: RemoteFile, offset: int, length: int | None) -> Iterator[Iterator[bytes]]:
