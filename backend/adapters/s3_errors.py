@@ -20,7 +20,9 @@ _CODES: Final[dict[str, frozenset[str]]] = {
     "storage_bucket_missing": frozenset({"NoSuchBucket", "InvalidBucketName"}),
     "storage_clock": frozenset({"RequestTimeTooSkewed", "RequestExpired"}),
     "storage_region_wrong": frozenset({"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException", "301"}),
-    "storage_full": frozenset({"QuotaExceeded", "EntityTooLarge", "InsufficientStorage", "XMinioStorageFull", "507"}),
+    "storage_full": frozenset(
+        {"QuotaExceeded", "EntityTooLarge", "InsufficientStorage", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "507"}
+    ),
 }
 """Our code to the stores' own."""
 _BUSY: Final = frozenset({"SlowDown", "ServiceUnavailable", "InternalError"})

@@ -15,7 +15,9 @@ from tracking_server.mlflow_process.failures import explain
     [
         ("QuotaExceeded", 403, 507, "no more room"),  # Ceph's
         ("XMinioStorageFull", 507, 507, "no more room"),
-        ("RequestTimeTooSkewed", 403, 502, "clock"),  # SeaweedFS, Ceph and Amazon alike
+        ("XMinioAdminBucketQuotaExceeded", 400, 507, "no more room"),
+        ("AccessDenied", 403, 424, "register working keys"),
+        ("RequestTimeTooSkewed", 403, 424, "clock"),  # SeaweedFS, Ceph and Amazon alike
         ("SlowDown", 503, 503, "try again later"),
     ],
 )

@@ -15,9 +15,11 @@ from tracking_server.mlflow_process.spool import NO_ROOM, NoRoomError
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _GONE = ("404", "NoSuchKey", "NotFound")
 _DENIED = ("403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "401", "NoSuchBucket")
-# As backend.adapters.s3_errors, which is not here, has them.
-_NO_ROOM = ("QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "507")
+# These and the clock's as backend.adapters.s3_errors has them, which is not here.
+_NO_ROOM = ("QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "507")
 _CLOCK = ("RequestTimeTooSkewed", "RequestExpired")
+# 424: MLflow's clients ask again for minutes after a 502 or 503, and then say neither why nor the cure.
+_NOT_BY_WAITING = 424
 Answer = tuple[int, dict[str, str]]
 _UNFORESEEN = "MLflow failed at this: its log on the server says why, at this answer's X-Request-Id. Ask the server's administrator."
 _LAST: Answer = (500, {"error_code": "INTERNAL_ERROR", "message": _UNFORESEEN})
@@ -47,13 +49,13 @@ def _store_failure(error: BaseException) -> Answer | None:
         }
     if code in _DENIED:
         message = f"The object store refuses the server's key or bucket ({code}): the server's owner should register working keys."
-        return 502, {"error_code": "TEMPORARILY_UNAVAILABLE", "message": message}
-    if code in _NO_ROOM:  # no 503, which clients would ask again for minutes
+        return _NOT_BY_WAITING, {"error_code": "INVALID_STATE", "message": message}
+    if code in _NO_ROOM:
         message = f"The object store has no more room for this server ({code}): remove something there, or ask those who run it for more."
         return 507, {"error_code": "RESOURCE_EXHAUSTED", "message": message}
     if code in _CLOCK:
         message = f"The object store's clock and the server's differ ({code}): ask the server's administrator to set it."
-        return 502, {"error_code": "TEMPORARILY_UNAVAILABLE", "message": message}
+        return _NOT_BY_WAITING, {"error_code": "INVALID_STATE", "message": message}
     message = f"The object store does not answer as it should ({code or 'no connection'}): try again later."
     return 503, {"error_code": "TEMPORARILY_UNAVAILABLE", "message": message}
 
