@@ -90,6 +90,11 @@ def test_a_line_that_is_broken_within_no_space_left_says_it_still() -> None:
     assert full.why == "failed to flush file `/cache/wheels/3.11/.tmp6avsal7z/big/data`: No space left on device (os error 28)"
 
 
+def test_nor_does_the_line_that_uv_draws_beside_it_hide_it() -> None:
+    broken = "error: Failed to fetch\n  ├─▶ failed to flush file: No space\n  │   left on device (os error 28)\n  ╰─▶ it ended"
+    assert isinstance(_failure("The model's packages cannot be fetched", 1, broken), FullDiskError)
+
+
 def test_a_package_whose_name_is_an_option_is_no_wheel_that_lacks(serve_index: Serve, make_folder: MakeFolder, locking: Lockings) -> None:
     with pytest.raises(MlwfError, match=r"no version of no-build==9.*UV_DEFAULT_INDEX"):
         locking(serve_index(Index().add("no-build", "1.0"))).lock(make_folder({"requirements.txt": "no-build==9"}))
@@ -111,6 +116,15 @@ def test_what_contradicts_itself_does_so_offline_too(serve_index: Serve, make_fo
         makes.lock(make_folder({"requirements.txt": wanted}, name=str(number)))
     with pytest.raises(MlwfError, match=r"cannot be resolved: .*below<2.*UV_DEFAULT_INDEX"):
         makes.lock(make_folder({"requirements.txt": "top==1.0\nbelow==2.0"}, name="both"), offline=True)
+
+
+def test_a_version_that_came_out_since_is_to_be_fetched_first(serve_index: Serve, make_folder: MakeFolder, locking: Lockings) -> None:
+    makes = locking(
+        serve_index(Index().add("top", "1.0").add("top", "2.0")),
+    )
+    makes.lock(make_folder({"requirements.txt": "top==1.0"}, name="old"))
+    with pytest.raises(MlwfError, match=r"--offline forbids to ask it: .*top==3\.0.*--fetch-only"):
+        makes.lock(make_folder({"requirements.txt": "top==3.0"}, name="new"), offline=True)
 
 
 def test_why_a_build_failed_is_told_to_its_end(serve_index: Serve, make_folder: MakeFolder, locking: Lockings) -> None:

@@ -269,6 +269,8 @@ def test_the_software_list_has_what_is_installed(tmp_path: Path) -> None:
         ("AssertionError: Torch not compiled with CUDA enabled", "needs-gpu"),
         ("ImportError: libcuda.so.1: cannot open shared object file: No such file or directory", "needs-gpu"),
         ("RuntimeError: 0 active drivers ([]). There should only be one.", "needs-gpu"),
+        ("FileNotFoundError: [Errno 2] No such file or directory: 'nvidia-smi'", "needs-gpu"),
+        ("FileNotFoundError: [Errno 2] No such file or directory: '/dev/nvidia0'", "needs-gpu"),
         ("ModuleNotFoundError: No module named 'pycuda'", None),
         ("OSError: [Errno 28] No space left on device", None),
         ("WARNING: cuda is not there\nValueError: bad input", None),

@@ -63,7 +63,9 @@ class LittleMemoryError(MlwfError):
 
     def __init__(self, what: str, line: str, limit: int) -> None:
         why = _("{line} (ulimit -v allows a program {size} MB)").format(line=line[:600], size=limit >> 20)
-        super().__init__(what, why, _("Ask for more memory, on Grid Engine with -l h_vmem=…, or raise ulimit -v."))
+        super().__init__(
+            what, why, _("Ask for more memory, on Grid Engine with -l h_vmem=…, or raise ulimit -v; for threads also ulimit -u.")
+        )
 
 
 def free_some_space() -> str:
@@ -220,7 +222,7 @@ def end_group(process: "subprocess.Popen[bytes]") -> None:
 
 def _failure(what: str, status: int, said: str) -> MlwfError:
     said = DEBUGGED.sub(r"\1: ", COLOURS.sub("", said))
-    lines = [line.strip() for line in said.splitlines()]
+    lines = [line.strip(" \t│") for line in said.splitlines()]  # and uv draws a line beside all but the last reason
     last = lines[-LAST_LINES:]
     # uv before 0.12 breaks a line after 80 letters, wherever that is.
     both = [" ".join(pair) for pair in itertools.pairwise(last)]

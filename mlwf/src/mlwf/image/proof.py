@@ -26,11 +26,12 @@ MAX_RESULT = 64 << 20
 GPU_WORDS = ("cuda", "nvidia", "nvml", "gpu", "hip error", "rocm", "active driver", "infer device type")
 # An environment that is broken with GPUs, too, a file that is missing, and TensorFlow's remark that it takes the processor.
 NOT_FOR_GPU = re.compile(
-    r"no module named|undefined symbol|filenotfounderror|failed call to cuinit: internal"
+    r"no module named|undefined symbol|failed call to cuinit: internal"
+    r"|filenotfounderror(?!.*'(?:\S*/)?(?:nvidia-smi|rocm-smi|nvidia[0-9]+|nvidiactl|kfd)')"
     r"|lib(?!cuda\.so|nvidia-)[\w.+-]+: cannot open shared object"
 )
 # Paths, and models as nvidia/NAME; not the devices of TensorFlow.
-NAMES = re.compile(r"(?<!\S)(?!\S*device:)\S*/\S*")
+NAMES = re.compile(r"(?<!\S)(?!\S*device:|'/dev/)\S*/\S*")
 # Runs in the image with its Python. The server is MLflow's own, on the loopback of a network that has nothing else.
 SCRIPT = """
 import contextlib, http.client, json, os, subprocess, sys, time, urllib.error, urllib.request

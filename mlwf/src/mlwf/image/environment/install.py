@@ -163,6 +163,7 @@ def make_or_fetch(environments: Environments, lock: Lock, folder: Path, *, offli
             environments.fetch(lock, folder, offline=offline, meter=meter)
         except ProgramError as error:
             if not offline:
+                error.cure = error.cure or _cure(error.output)
                 raise
             raise MlwfError(
                 _("Packages are missing in the cache, and --offline forbids to fetch them"),
@@ -172,6 +173,12 @@ def make_or_fetch(environments: Environments, lock: Lock, folder: Path, *, offli
         mark.touch()
         environments.install(lock, folder)
     environments.compile(folder)
+
+
+def _cure(said: str) -> str:
+    if "Hash mismatch" in said:
+        return _("Run it again with --relock; if it comes back, tell those who run the index.")
+    return _("Check the index (UV_DEFAULT_INDEX, UV_INDEX) and the network, then run it again: what was fetched is kept.")
 
 
 def _is_installed(environments: Environments, lock: Lock, folder: Path, mark: Path) -> bool:

@@ -34,6 +34,8 @@ PACKAGE = re.compile(
 HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 # What uv says of packages without a wheel; each of these words may stand alone.
 NO_WHEEL = re.compile(r"has no usable wheels|has no wheels with a matching|building from source is disabled|`--no-build`")
+# And without a network, of a package that it has no list of, or a list from before the version came out.
+OLD_INDEX = re.compile(r"network was disabled|connectivity is disabled|in the cache|there (?:is|are) no versions? of")
 BUILD = re.compile(r"^(?:error:|\xd7) Failed to build `")
 # How a lock says what became of the model's uv.lock: in a comment, so that it is kept with the lock.
 OF_UV_LOCK = "# The model's uv.lock: "
@@ -174,7 +176,7 @@ def _with_indexes(indexes: Sequence[str], text: str, told: str) -> str:
 
 def _explained(error: ProgramError, *, offline: bool, only_wheels: bool) -> MlwfError:
     said = unwrapped(error.output)
-    if offline and re.search(r"network was disabled|connectivity is disabled|in the cache", said):
+    if offline and OLD_INDEX.search(said):
         return MlwfError(
             _("The packages' index is not in the cache, and --offline forbids to ask it"),
             error.why,
