@@ -2,8 +2,8 @@
 MLFLOW_VERSION := 3.17.2
 ENV := var/envs/mlflow-$(MLFLOW_VERSION)
 PYTEST := .venv/bin/pytest
-# A file's tests stay in one process, for the parts that they share; files in their order, since the last ones are short.
-PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+# A file's tests stay in one process, for the parts that they share; files in their order, since the last ones are short. Three for two cores: they often wait.
+PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
 ROUNDS := 10
 SHELL_FILES = $(shell git ls-files -co --exclude-standard | grep -v '\.erb$$' | xargs awk 'FNR == 1 && /^\#!\/bin\/(ba)?sh/ { print FILENAME } { nextfile }')
 
@@ -16,7 +16,7 @@ help:                ## this list
 demo: envs           ## the whole product on loopback: object store, service, console; Ctrl-C stops it
 	@bin/demo up --foreground
 
-test: lint           ## every test but the heavy ones, in two processes
+test: lint           ## every test but the heavy ones, in several processes
 	@$(MAKE) --no-print-directory envs
 	$(PYTEST) $(PARALLEL) -m "not heavy"
 
