@@ -26,7 +26,7 @@ from mlwf.image.create import _check_room
 from mlwf.image.environment.compiled import Compiler
 from mlwf.image.environment.lock import Lock
 from mlwf.image.environment.pythons import Python
-from mlwf.image.plan import Wanted, _base_key, _image_key, _pinned, look_up
+from mlwf.image.plan import Found, Wanted, _base, _base_key, _image_key, _pinned, look_up
 from mlwf.image.process import ProgramError, Runner
 from mlwf.image.remembered import known_digest, of_address
 from mlwf.transfer.workspace import Workspace
@@ -148,6 +148,21 @@ def test_a_base_that_only_the_container_tool_can_fetch_is_found_without_network(
     assert found.pinned
     assert (found.pinned.digest, found.pinned.exact) == (fetched.digest, fetched.exact)
     assert _base_key(kit, found.source, found.pinned) == _base_key(kit, found.source, fetched)
+
+
+def test_a_base_that_is_pruned_right_after_it_was_asked_for_is_not_built_unchecked(tmp_path: Path) -> None:
+    squasher = SimpleNamespace(version="4.6", compression="zstd", compressor=())
+    kit: Any = SimpleNamespace(
+        cache=Cache.open({"MLWF_CACHE": str(tmp_path / "cache")}), tool=SimpleNamespace(kind="apptainer", version="1.4"),
+        squash=SimpleNamespace(squasher=squasher), steps=SimpleNamespace(waits=pytest.fail),
+    )  # fmt: skip
+    text = "library://a/b/c:1"
+    found, same = Found(parse_base(text), None), Pinned(text, digest_of(b"a SIF"), text)
+    with contextlib.ExitStack() as held:
+        aside: Any = SimpleNamespace(held=held)
+        meter: Any = None
+        with pytest.raises(MlwfError, match=r"library://a/b/c:1 was just removed from the cache\. Run it again"):
+            _base(kit, found, same, Wanted("model", text, tmp_path), aside, meter)
 
 
 @pytest.mark.parametrize(

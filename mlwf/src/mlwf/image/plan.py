@@ -193,6 +193,10 @@ def _base(kit: Kit, found: Found, pinned: Pinned, wanted: Wanted, aside: Aside, 
         return ComingBase(base.facts, lambda: base, base.partition.size)
     if wanted.offline and source.is_remote:
         raise _not_fetched(kit, source.text)
+    if (
+        source.kind in PULLED and not pinned.size
+    ):  # not fetched, since it was here a moment ago; by itself the tool would build it unchecked
+        raise MlwfError(_("The base image {source} was just removed from the cache").format(source=source.text), cure=_("Run it again."))
     place = aside.held.enter_context(temporary_folder(kit.runner.environ, wanted.tmpdir, found.room))
     meter.watches(Growth(place), OF_LAYERS * found.size if source.kind in LAYERED else None)
     what, login = given(source, pinned, place), login_for(source, kit.runner.environ)
