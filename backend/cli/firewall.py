@@ -81,7 +81,7 @@ def _nft(rules: str, *options: str) -> None:
 
     done = nft(*options, "-f", "-", rules=rules)
     if done.returncode:
-        why = done.stderr.strip().splitlines()[0]
+        why = next(iter(done.stderr.strip().splitlines()), f"exit status {done.returncode}")  # killed, it says nothing
         if os.geteuid():
             raise CommandError(_("nft refuses the rules, and nothing was changed ({why}); run it as root", why=why))
         raise CommandError(

@@ -34,7 +34,7 @@ def boot(host: FreshHost) -> str:
     """Off and on; what systemd itself said meanwhile."""
     host.shut_down()
     host.boot()
-    return host.run("journalctl --boot --output=cat _PID=1").stdout
+    return host.journal("--boot", "_PID=1")
 
 
 def test_after_a_boot_the_socket_comes_behind_the_rules(host: FreshHost) -> None:

@@ -121,6 +121,10 @@ class FreshHost:
         assert not check or done.returncode == 0, f"{script}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
         return done
 
+    def journal(self, *match: str) -> str:
+        """What the matching entries say; with everything that was written before this call, which the journal may not have read yet."""
+        return self.run(f"journalctl --sync; journalctl --output=cat {' '.join(match)}").stdout
+
     def write(self, path: str, text: str | bytes, mode: int = 0o644) -> None:
         """A file of the host."""
         place = self.root / path.lstrip("/")

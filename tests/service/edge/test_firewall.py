@@ -89,6 +89,16 @@ def test_an_entry_that_another_contains_opens_no_less(host: Host) -> None:
     assert all(one in allowed for one in ("10.9.0.0/16 . 443", "10.9.1.5 . 80", "0.0.0.0/0 . 8443"))
 
 
+def test_an_nft_that_is_killed_says_no_word_and_is_no_crash(host: Host, tmp_path: Path) -> None:
+    killed = tmp_path / "nft"
+    killed.write_text("#!/bin/sh\nkill -9 $$\n")
+    killed.chmod(0o755)
+    done = host.firewall("--apply", egress=[HERE], by=("env", f"PATH={tmp_path}:{os.environ['PATH']}"))
+    assert done.returncode == 1
+    assert "nothing was changed (exit status -9)" in done.stderr
+    assert host.in_force() == ""
+
+
 @pytest.mark.parametrize("option", ["--apply", "--ensure"])
 def test_where_no_rules_are_in_force_a_name_without_an_address_is_closed(host: Host, option: str) -> None:
     done = host.firewall(option, egress=[HERE, NOWHERE])

@@ -21,6 +21,8 @@ CHUNK = 256 << 10
 CONNECT_SECONDS = 10.0
 # A sleeping server keeps the first request until it is awake; a busy node can take minutes for that.
 READ_SECONDS = 180.0
+NO_SUCH_RANGE = 416
+"""To a question for the first byte: there is none, the file is empty."""
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 T = TypeVar("T")
 

@@ -22,13 +22,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from mlwf.address import split_url
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
-from mlwf.transfer.http import RefusedError, Request, TransientError, body, byte_count, opened, retried
+from mlwf.transfer.http import NO_SUCH_RANGE, RefusedError, Request, TransientError, body, byte_count, opened, retried
 from mlwf.transfer.paths import check_path
 from mlwf.transfer.session import environment_trust, existing, plain_session
 from mlwf.transfer.source import MAX_FILES, RemoteFile
 
 EMPTY = hashlib.sha256(b"").hexdigest()
-NO_SUCH_RANGE = 416
 NO_XML = (ET.ParseError, ValueError, LookupError)
 """What expat raises, the last two for encodings: of many bytes (Shift_JIS), and unknown ones."""
 
@@ -188,7 +187,7 @@ class StoreSource:
         if status == 403:
             cure = _("Check AWS_ACCESS_KEY_ID or AWS_PROFILE, or ask the bucket's owner for s3:ListBucket and s3:GetObject there.")
             return StoreError(what, _("your key may not read it"), cure)
-        if status == NO_SUCH_RANGE:  # no byte of nothing can be asked for
+        if status == NO_SUCH_RANGE:
             return StoreError(what, _("the object is empty"), _("Check the address, and that it was uploaded whole."))
         return StoreError(what, _("there is no such bucket or object") if status == 404 else str(error), cure)
 

@@ -11,7 +11,7 @@ import requests
 from mlwf.address import split_url, without_keys
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
-from mlwf.transfer.http import RefusedError, Request, TransientError, body, byte_count, opened, retried
+from mlwf.transfer.http import NO_SUCH_RANGE, RefusedError, Request, TransientError, body, byte_count, opened, retried
 from mlwf.transfer.session import plain_session
 from mlwf.transfer.source import RemoteFile
 
@@ -43,7 +43,7 @@ class WebSource:
                 401: _("it asks for a login, which this command has none for"),
                 403: _("it may not be read without a login"),
                 404: _("there is no such file"),
-                416: _("the file is empty"),  # no byte of nothing can be asked for
+                NO_SUCH_RANGE: _("the file is empty"),
             }.get(status, str(error))
             raise MlwfError(
                 _("{source} could not be read").format(source=without_keys(self._url)), why, _("Check the address, or download it by hand.")
