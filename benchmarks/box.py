@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -110,7 +110,7 @@ def measure_logging(place: Path, measured: Measured) -> None:
     """One call here, one there, and so on: the medians of the round.
 
     `socket` is the box's own MLflow, asked on its socket past nginx and the guard: the difference is what those two cost, and nothing else.
-    `alone` is another MLflow process as uvicorn starts it.
+    `alone` is MLflow by itself on such a socket, as uvicorn starts it.
     """
     with scratch() as folder, alone(place, folder) as bare, new_box(place, idle_seconds=0) as box:
         box.start()
@@ -211,10 +211,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--runtime", choices=("process", "docker"), default="process")
+    parser.add_argument("--calls", action="store_true", help="log_metric and log_batch alone (processes)")
     parser.add_argument("--json", type=Path, help="write every number to this file")
     options = parser.parse_args()
     place, measured = environment(), Measured()
-    with parts_of(options.runtime) as parts:
+    with nullcontext([measure_logging]) if options.calls else parts_of(options.runtime) as parts:
         for number in range(options.rounds):
             for part in parts if number % 2 == 0 else parts[::-1]:
                 part(place, measured)

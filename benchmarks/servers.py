@@ -127,8 +127,8 @@ def default_server(place: Path, folder: Path) -> Iterator[tuple[int, Client]]:
 
 @contextmanager
 def alone(place: Path, folder: Path) -> Iterator[Client]:
-    """MLflow's application by itself: one uvicorn worker on a TCP port, the box's own template as database, nothing in front."""
-    (port,) = free_ports(1)
+    """MLflow's application by itself: one uvicorn worker on a Unix socket, as the box has it; the box's own template as database."""
+    at = folder / "mlflow.sock"
     shutil.copyfile(place / "template.db", folder / "mlflow.db")
     subprocess.run(
         [
@@ -146,10 +146,10 @@ def alone(place: Path, folder: Path) -> Iterator[Client]:
         "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
-    argv: list[str | Path] = [place / "bin" / "python", "-m", "uvicorn", "--host", LOOPBACK, "--port", str(port)]
+    argv: list[str | Path] = [place / "bin" / "python", "-m", "uvicorn", "--uds", at]
     argv += ["--log-level", "warning", "--no-access-log", "mlflow.server.fastapi_app:app"]
     with started(argv, folder, variables):
-        client = Client(port, "")
+        client = Client(80, "", unix=at)
         client.first_answer()
         yield client
 
