@@ -30,11 +30,11 @@ def test_each_refusal_has_its_status(code: str, http: int, status: int, said: st
 @pytest.mark.heavy
 @pytest.mark.box
 def test_a_quota_that_is_used_up_is_no_reason_to_try_again(own_box: Callable[..., Box], ceph: Ceph) -> None:
-    keys = ceph.user("full")
-    ceph.client(keys).create_bucket(Bucket="full-bucket")
-    ceph.set_quota("full", megabytes=1)
-    ceph.client(keys).put_object(Bucket="full-bucket", Key="big", Body=b"x" * (1 << 20))
-    box = own_box(idle_seconds=0, bucket="full-bucket", endpoint_url=ceph.endpoint_url)
+    keys = ceph.user("used-up")
+    ceph.client(keys).create_bucket(Bucket="used-up-bucket")
+    ceph.set_quota("used-up", megabytes=1)
+    ceph.client(keys).put_object(Bucket="used-up-bucket", Key="big", Body=b"x" * (1 << 20))
+    box = own_box(idle_seconds=0, bucket="used-up-bucket", endpoint_url=ceph.endpoint_url)
     box.write_credentials(keys.access_key, keys.secret_key)
     box.start()
     for size in (1, 20 << 20):  # at once, and in parts
