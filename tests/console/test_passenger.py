@@ -110,7 +110,8 @@ def test_a_form_is_posted(person: Person) -> None:
     assert '"scheme": "munge"' in audit
     assert '"request_id": "walk-1"' in audit
     until(lambda: "POST /api/servers 202 request=walk-1" in person.server.log, what="the console's line in the portal's log")
-    assert f"user={USER.pw_name} request=walk-1 operation={made.json()['id']}" in person.live.log
+    line = f"user={USER.pw_name} request=walk-1 operation={made.json()['id']}"
+    until(lambda: line in person.live.log, what="the service's line in its log")
     assert f'"user": "{USER.pw_name}"' in audit
 
 

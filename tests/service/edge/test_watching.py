@@ -26,7 +26,8 @@ NOBODY = {"endpoint_url": "http://127.0.0.1:9"}
 
 
 def objects(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
+    """The lines that are whole: of what is being written just now the end may be missing."""
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +122,14 @@ def test_one_id_from_the_console_to_the_operations_end_and_the_audit(live: Live)
     made = answer.json
     assert made["request_id"] == "walk-1"
     until(lambda: live.ask("GET", f"/operations/{made['id']}")[1]["state"] == "failed", what="the end: nobody is at that endpoint")
-    lines = [each for each in objects(live.log) if each["request_id"] == "walk-1"]
-    assert all((each["operation_id"], each["server_id"]) == (made["id"], made["server_id"]) for each in lines)
-    assert [each["logger"] for each in lines if each["message"].endswith("failed")] == ["backend.plans.run"]
-    assert {"aihub.access", "backend.plans.run"} <= {each["logger"] for each in lines}
+
+    def lines(end: str = "") -> list[dict[str, Any]]:
+        return [each for each in objects(live.log) if each["request_id"] == "walk-1" and each["message"].endswith(end)]
+
+    until(lambda: lines("failed"), what="the line of the operation's end, which comes after the end itself")
+    assert all((each["operation_id"], each["server_id"]) == (made["id"], made["server_id"]) for each in lines())
+    assert [each["logger"] for each in lines("failed")] == ["backend.plans.run"]
+    assert {"aihub.access", "backend.plans.run"} <= {each["logger"] for each in lines()}
     audit = json.loads(live.aihub("audit", "--json").stdout)
     assert [each["request_id"] for each in audit if each["operation_id"] == made["id"]] == ["walk-1"]
 
