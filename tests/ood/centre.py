@@ -63,6 +63,11 @@ class Centre:
         found: dict[str, Any] = json.loads((folder / "progress.json").read_text()) if (folder / "progress.json").exists() else {}
         return found
 
+    def wait_for_end(self, folder: Path) -> None:
+        """Until the session's job has said that it ended well: the last that it does, when its lease has ended and the server may be stopped."""
+        until(lambda: self.told(folder)["state"] != "running", what="the job's last word")
+        assert self.told(folder)["state"] == "succeeded"
+
     def wait_for_card(self, job: str, folder: Path) -> None:
         def there() -> bool:
             assert self.goes_on(job), (folder / "output.log").read_text()

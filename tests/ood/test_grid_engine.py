@@ -78,7 +78,7 @@ def test_a_session_that_is_deleted_ends_its_lease(grid: GridEngine, centre: Cent
     grid.run("qdel", job, user=USER)  # as Open OnDemand does
     until(lambda: centre.status() == "stopped", what="the end of the session")
     assert centre.server().leases == []
-    assert centre.told(folder)["state"] == "succeeded"
+    centre.wait_for_end(folder)
     assert grid.exit_status(job) == 1, "the shell's own end, not a signal"
     assert list(folder.glob("mlflow-server.*")) == [], "all that the job said is in output.log"
 

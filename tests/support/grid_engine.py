@@ -56,7 +56,7 @@ class GridEngine:
         """Whether it waits or runs."""
         return any(line.split()[:1] == [job] for line in self.run("qstat", "-u", "*").splitlines())
 
-    def exit_status(self, job: str, *, seconds: float = 60) -> int:
+    def exit_status(self, job: str, *, seconds: float = 120) -> int:
         """That of a job when it is over, which is waited for: of its script, or 128 and the signal that ended it."""
         said = until(lambda: _EXIT.search(self.run("qacct", "-j", job, check=False)), seconds=seconds, what=f"the end of job {job}")
         return int(said[1])
