@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from mlwf.address import as_browsers_write
 
+from backend import sure_time
 from backend.domain import SizeClass
 from backend.log import FORMATS
 
@@ -231,6 +232,11 @@ class Settings:
     def run_dir(self) -> Path:
         """Sockets and locks of the running service."""
         return self.state_dir / "run"
+
+    @property
+    def sure_time_file(self) -> Path:
+        """By when it surely was when the reconciler last knew (backend.sure_time)."""
+        return self.state_dir / sure_time.FILE
 
     @property
     def kick_socket(self) -> Path:

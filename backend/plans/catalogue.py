@@ -128,15 +128,15 @@ def _is_down(_work: Work, _session: Session, server: Server) -> None:
 
 def _is_deleted(work: Work, session: Session, server: Server) -> None:
     if was_never_made(session, server):
-        forget_server(session, server, rest_days=None)
+        forget_server(session, server, rest_until=None)
         return
-    server.deleted_at = now()
+    server.deleted_at = work.world.sure_time.not_before()
     server.restorable_until = server.deleted_at + timedelta(days=work.world.settings.restore_days)
     server.status, server.reason, server.desired = Status.DELETED, None, Desired.ABSENT
 
 
 def _is_gone(work: Work, session: Session, server: Server) -> None:
-    forget_server(session, server, rest_days=work.world.settings.port_rest_days)
+    forget_server(session, server, rest_until=work.world.kept_until(work.world.settings.port_rest_days))
 
 
 def _has_storage(work: Work, _session: Session, server: Server) -> None:
@@ -175,7 +175,7 @@ def _was_not_made(work: Work, session: Session, server: Server, error: ServiceEr
     """Its row goes last: as long as anything is left of it, the row says whose that is, and the reconciler goes on removing."""
     server.desired = Desired.ABSENT
     if work.notes["undone"]:
-        forget_server(session, server, rest_days=None)
+        forget_server(session, server, rest_until=None)
     else:
         _is_ill(work, session, server, error)
 

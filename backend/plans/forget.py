@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.domain import OperationKind, OperationState
-from backend.registry.models import Operation, Server, now
+from backend.registry.models import Operation, Server
 from backend.wishes import portpool
 
 
-def forget_server(session: Session, server: Server, *, rest_days: float | None) -> None:
-    """The row goes, and its port rests (None: nobody ever knew it). Operations and audit stay."""
-    port, rest_until = server.port, None if rest_days is None else now() + timedelta(days=rest_days)
+def forget_server(session: Session, server: Server, *, rest_until: datetime | None) -> None:
+    """The row goes, and its port rests until then (None: nobody ever knew it). Operations and audit stay."""
+    port = server.port
     session.delete(server)
     session.flush()
     portpool.release(session, port, rest_until)

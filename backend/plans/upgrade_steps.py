@@ -9,7 +9,6 @@ the old version.
 
 from __future__ import annotations
 
-from datetime import timedelta
 from functools import partial
 
 from sqlalchemy.orm import Session
@@ -19,7 +18,7 @@ from backend.plans.replaced import recover
 from backend.plans.trial_steps import migrate, password, remove_trial, start_aside, take_trial_port, trial_box
 from backend.plans.upgrade_state import about, has_taken_version, is_swapping, recover_earlier
 from backend.plans.world import Work
-from backend.registry.models import Server, now
+from backend.registry.models import Server
 
 
 def stop_for_swap(work: Work) -> None:
@@ -99,7 +98,7 @@ def take_version(work: Work) -> None:
         if has_taken_version(work):
             return
         server.previous_version, server.previous_revision = server.mlflow_version, server.schema_revision
-        server.previous_until = now() + timedelta(days=days)
+        server.previous_until = work.world.kept_until(days)
         server.mlflow_version, server.schema_revision = target.mlflow_version, target.schema_revision
         server.upgraded_by = work.operation_id
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,13 +17,13 @@ from sqlalchemy.orm import Session
 from backend.domain import Storage, StorageKey
 from backend.files.snapshots import DatabaseCopies
 from backend.plans.backoff import Backoff
-from backend.plans.sure_time import SureTime
 from backend.plans.wanted import key_of, storage_of
 from backend.ports import BoxFiles, Directory, ObjectStore, Runtime, Trial
 from backend.registry.database import Registry
 from backend.registry.keyring import Keyring
 from backend.registry.models import Server
 from backend.settings import Settings
+from backend.sure_time import SureTime
 
 SLOT_SECONDS: Final = 1.0
 """How often one who waits for a place looks whether the service is told to end."""
@@ -86,6 +86,10 @@ class World:
         """Whether that time has surely come, so that what was kept until then can go for good."""
         sure = self.sure_time.now()
         return until is not None and sure is not None and until <= sure
+
+    def kept_until(self, days: float) -> datetime:
+        """Until when something is kept that is over after so many days from now."""
+        return self.sure_time.not_before() + timedelta(days=days)
 
     def server(self, server_id: str) -> Server | None:
         """The row as it is now, for reading only."""

@@ -233,10 +233,11 @@ class Looker:
         with world.registry.session() as session:
             row = session.get_one(Server, server.id)
             if kept:
-                row.status, row.reason, row.deleted_at = Status.DELETED, None, now()
+                row.status, row.reason, row.deleted_at = Status.DELETED, None, world.sure_time.not_before()
                 row.restorable_until = row.deleted_at + timedelta(days=world.settings.restore_days)
             else:
-                forget_server(session, row, rest_days=None if was_never_made(session, row) else world.settings.port_rest_days)
+                unknown = was_never_made(session, row)
+                forget_server(session, row, rest_until=None if unknown else world.kept_until(world.settings.port_rest_days))
         world.backoff.forget(server.id)
 
 

@@ -17,7 +17,6 @@ from sqlalchemy.orm import Session
 from backend.domain import FINISHED, UNFINISHED, OperationKind
 from backend.files.snapshots import DatabaseCopies
 from backend.plans.run import run_operation
-from backend.plans.sure_time import SureTime
 from backend.plans.world import StoppingError, World, nothing
 from backend.ports import BoxFiles, Directory, Keeper, ObjectStore, Runtime, Trial
 from backend.reconcile import heartbeat
@@ -31,6 +30,7 @@ from backend.registry.database import Registry
 from backend.registry.keyring import Keyring
 from backend.registry.models import Operation, Server
 from backend.settings import Settings
+from backend.sure_time import SureTime
 from backend.wishes import access, membership
 from backend.wishes.kick import Kick
 from backend.wishes.leases import Sweeper
@@ -85,7 +85,7 @@ class Reconciler:
             keyring=keyring,
             settings=settings,
             start_slots=threading.BoundedSemaphore(settings.reconciler_threads),
-            sure_time=sure_time or SureTime(),
+            sure_time=sure_time or SureTime(settings.sure_time_file),
             at=at,
         )
         self._looker = Looker(self._world)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from datetime import datetime
+from datetime import UTC, datetime
 
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from backend.errors import ServiceError
 from backend.registry.models import Port, now
 from backend.settings import Settings
+from backend.sure_time import last_sure
 
 
 def allocate(session: Session, settings: Settings, server_id: str) -> int:
@@ -19,9 +20,9 @@ def allocate(session: Session, settings: Settings, server_id: str) -> int:
     Within the caller's writing transaction, which keeps two from getting the same.
     """
     rows = {row.port: row for row in session.scalars(select(Port))}
-    span = range(settings.port_first, settings.port_last + 1)
+    span, at = range(settings.port_first, settings.port_last + 1), _surely(settings)
     fresh = (port for port in span if port not in rows)
-    rested = (port for port in span if port in rows and _has_rested(rows[port], now()))
+    rested = (port for port in span if port in rows and _has_rested(rows[port], at))
     for port in (*fresh, *rested):
         if is_bindable(settings.listen_address, port):
             row = session.merge(Port(port=port, server_id=server_id, rests_until=None))
@@ -37,7 +38,7 @@ def joined(address: str, port: int) -> str:
 
 def count_free(session: Session, settings: Settings) -> int:
     """How many ports of the range ``allocate`` could give, as far as the registry knows."""
-    taken = or_(Port.server_id.is_not(None), Port.rests_until.is_(None), Port.rests_until > now())
+    taken = or_(Port.server_id.is_not(None), Port.rests_until.is_(None), Port.rests_until > _surely(settings))
     in_range = Port.port.between(settings.port_first, settings.port_last)
     count = session.scalar(select(func.count()).select_from(Port).where(taken, in_range)) or 0
     return settings.port_last - settings.port_first + 1 - count
@@ -74,6 +75,12 @@ def is_bindable(address: str, port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def _surely(settings: Settings) -> datetime:
+    """What time it is at least: a clock that is ahead, as after a boot, must give nobody a port to which jobs still send a password."""
+    sure = last_sure(settings.sure_time_file)
+    return now() if sure is None else min(now(), datetime.fromtimestamp(sure, UTC))
 
 
 def _has_rested(row: Port, at: datetime) -> bool:

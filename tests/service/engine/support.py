@@ -19,7 +19,6 @@ from backend.domain import BoxState, Caller, Group, Observation, Probe, SizeClas
 from backend.errors import ServiceError
 from backend.files.boxfiles import BoxDirectories, config_of
 from backend.files.snapshots import DatabaseCopies
-from backend.plans.sure_time import SureTime
 from backend.reconcile.orphans import Orphans, find_orphans
 from backend.reconcile.reconciler import Reconciler
 from backend.registry.database import Registry
@@ -27,6 +26,7 @@ from backend.registry.keyring import Keyring
 from backend.registry.models import Base, Operation, Port, Server
 from backend.serving.wiring import make_copies
 from backend.settings import Settings
+from backend.sure_time import SureTime
 from backend.wishes.changes import Requests
 from backend.wishes.kick import Kick
 from backend.wishes.passwords import Hasher
