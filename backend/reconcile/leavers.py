@@ -19,7 +19,7 @@ from backend.registry.database import Registry
 from backend.registry.keyring import Keyring
 from backend.registry.models import ALONE, Server, Token, Visit, now
 from backend.settings import Settings
-from backend.wishes import audit, policy, tickets
+from backend.wishes import access, audit, policy, tickets
 from backend.wishes.access import REMEMBERED_DAYS
 
 log = logging.getLogger(__name__)
@@ -155,6 +155,10 @@ class Leavers:
         server = session.get(Server, server_id)
         if server is None or not held:
             return  # purged meanwhile
+        if any(visit.ticket_at > at for visit in visits):  # the clock was ahead then: no time of now ends what was signed for a later one
+            access.end_sessions(server, self._keyring)
+            for visit in visits:
+                visit.ticket_at = min(visit.ticket_at, at)
         gone = Caller(user=user, uid=uid, groups=(), scheme="service")
         audit.record(session, caller=gone, action="left_group", server=server)
         log.info("server %s: %s (uid %d) may enter no more", server_id, user, uid)

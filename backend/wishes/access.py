@@ -72,7 +72,11 @@ class Access:
             before = session.get(Visit, (server.id, caller.user))
             if before is None or before.ticket_at < at.replace(second=0, microsecond=0):  # a loop would fill what is never forgotten
                 audit.record(session, caller=caller, action="ticket", server=server, request_id=request_id)
-            session.merge(Visit(server_id=server.id, user=caller.user, uid=caller.uid, ticket_at=at))
+            visit = session.merge(Visit(server_id=server.id, user=caller.user, uid=caller.uid, ticket_at=at))
+            if visit.revoked_at is not None and visit.revoked_at > at:  # by a clock that was ahead: until then they could not come back
+                visit.revoked_at, visit.told = None, False
+                end_sessions(server, self._keyring)
+                self._kick.send()
         keys = tickets.read_keys(self._keyring.decrypt(server.ticket_keys))
         text = tickets.make_ticket(keys, server_id=server.id, user=caller.user, now=at.timestamp(), request_id=request_id)
         return Ticket(
@@ -145,6 +149,11 @@ class Access:
             server.ticket_keys = self._keyring.encrypt(tickets.new_keys(older))
             audit.record(session, caller=caller, action="ticket_key", server=server)
         self._kick.send()
+
+
+def end_sessions(server: Server, keyring: Keyring) -> None:
+    """End all that was ever signed for that server's sign-in, once it is told."""
+    server.ticket_keys = keyring.encrypt(tickets.new_keys())
 
 
 def _check_users(server: Server) -> None:

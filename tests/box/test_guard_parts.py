@@ -96,3 +96,22 @@ def test_a_clock_that_was_ahead_at_the_start_keeps_nobody_out_for_long(tmp_path:
         sessions.enter(ticket(90.0), origin="http://127.0.0.1:1", portal_user="")
     times[0] = 110.0
     assert sessions.enter(ticket(105.0), origin="http://127.0.0.1:1", portal_user="")[0].user == "alice"
+
+
+def test_a_session_of_a_clock_that_was_ahead_is_none_and_one_of_a_clock_that_is_set_by_minutes_goes_on(tmp_path: Path) -> None:
+    times, origin = [400 * 86400.0], "http://127.0.0.1:1"
+    sessions = Sessions(lambda: settings(origins=[origin]), Spent(tmp_path / "spent", now=times[0]), clock=lambda: times[0])
+    sessions.set_keys({"one": b"k" * 32})
+
+    def enter() -> str:
+        claims = {"s": LEAST["server_id"], "u": "alice", "n": f"{times[0]}", "t": times[0], "e": times[0] + 30}
+        cookie = sessions.enter(signed.sign(signed.TICKET, "one", b"k" * 32, claims), origin=origin, portal_user="")[1]
+        return cookie.partition(";")[0]
+
+    of_next_year = enter()
+    assert sessions.find(of_next_year, "") is not None
+    times[0] -= 365 * 86400
+    assert sessions.find(of_next_year, "") is None, "it would last until then"
+    of_now = enter()
+    times[0] -= 1800
+    assert sessions.find(of_now, "") is not None

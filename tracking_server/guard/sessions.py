@@ -20,6 +20,8 @@ from tracking_server.settings import Settings
 MOST_TICKET_SECONDS = 60.0
 CLOCK_SECONDS = 30.0
 """By how much the service's clock may be ahead of ours."""
+SET_BACK_SECONDS = 3600.0
+"""By how much our clock may be set back and a session go on. One of a clock that was further ahead would last until it is that late."""
 COOKIE_PATH = "/mlflow"
 _LOOPBACK = re.compile(r"http://(127\.[0-9.]+|localhost|\[::1\])(:[0-9]+)?")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -118,7 +120,9 @@ class Sessions:
             if claims is None or claims["s"] != self._settings().server_id:
                 continue
             session = Session(claims["i"], claims["u"], claims["t"], claims["e"])
-            if now >= session.until or session.id in self._spent or self._is_revoked(session.user, session.since):
+            if not session.since - SET_BACK_SECONDS <= now < session.until:
+                continue
+            if session.id in self._spent or self._is_revoked(session.user, session.since):
                 continue
             if not portal_user or portal_user == session.user:
                 return session

@@ -17,7 +17,7 @@ from backend.adapters.nss import GroupEntry, Nss, UserEntry
 from backend.plans.wanted import wanted_box
 from backend.ports import Directory
 from backend.reconcile.leavers import ABSENT_SECONDS, Leavers
-from backend.registry.models import AuditEntry, Server, Token, now
+from backend.registry.models import AuditEntry, Server, Token, Visit, now
 from backend.wishes import tickets
 from tests.service.edge.world import ADMIN, ALICE, BOB, GROUP, World, make_world
 from tracking_server.guard import signed
@@ -309,3 +309,31 @@ def test_secrets_show_themselves_nowhere(world: World) -> None:
     assert repr(tickets.new_keys()) == "Secret('***')"
     assert text.partition(".")[2] not in repr(world.service.access.ticket(ALICE, GROUP.name, "wine", request_id=None))
     assert world.row(server_id).ticket_keys.startswith("k2")  # type: ignore[union-attr]
+
+
+def test_who_signed_in_by_a_clock_that_was_ahead_is_out_once_and_for_good(world: World) -> None:
+    """What ends by a time does not end what was signed for a later one: so it ends by its key."""
+    server_id = world.made(users=["job"])
+    ticket(world)
+    before = box(world, server_id).ticket_keys
+    with world.registry.session() as session:
+        session.get_one(Visit, (server_id, "alice")).ticket_at = now() + timedelta(days=365)
+    world.directory.callers[ALICE.uid] = replace(ALICE, groups=())
+    assert sweep(world)
+    assert not {key.id for key in before} & {key.id for key in box(world, server_id).ticket_keys}
+    assert not sweep(world), "once is enough"
+
+
+def test_who_was_put_out_by_a_clock_that_was_ahead_may_come_back(world: World) -> None:
+    server_id = world.made(users=["job"])
+    ticket(world)
+    before = box(world, server_id).ticket_keys
+    with world.registry.session() as session:
+        session.get_one(Visit, (server_id, "alice")).revoked_at = now() + timedelta(days=365)
+    assert ticket(world).status_code == 201
+    wanted = box(world, server_id)
+    assert wanted.revoked == ()
+    assert not {key.id for key in before} & {key.id for key in wanted.ticket_keys}, "what was ended stays so"
+    again = ticket(world).json["ticket"]
+    keys = {key.id: signed.decode(key.key.reveal()) for key in wanted.ticket_keys}
+    assert signed.read(signed.TICKET, keys, again) is not None  # type: ignore[arg-type]
