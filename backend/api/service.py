@@ -39,4 +39,4 @@ def reconciler_seen(settings: Settings) -> tuple[datetime | None, bool]:
     """When the reconciler last gave a sign of life, and whether that is recent enough for it to be well."""
     seen = heartbeat.seen_at(settings.run_dir)
     patience = max(_LEAST_SECONDS, _MISSED_LOOKS * settings.observe_seconds)
-    return seen, seen is not None and now() - seen < timedelta(seconds=patience)
+    return seen, seen is not None and abs(now() - seen) < timedelta(seconds=patience)  # ahead: by a clock that was set back

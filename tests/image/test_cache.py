@@ -342,6 +342,16 @@ def test_a_holder_elsewhere_is_believed_until_it_is_silent_for_minutes(tmp_path:
     assert not lease_file.is_over(tmp_path / "none")
 
 
+def test_a_holder_elsewhere_that_renewed_it_by_a_clock_far_ahead_is_waited_for_no_year(tmp_path: Path) -> None:
+    """The file server's clock was ahead, and is set right; the holder is dead. One that lives has renewed it since."""
+    file = tmp_path / "lease"
+    file.write_text(json.dumps({"host": "node-17", "pid": 1, "started": 1}))
+    for ahead, over in ((lease_file.AHEAD_SECONDS - 60, False), (lease_file.AHEAD_SECONDS + 60, True)):
+        os.utime(file, (time.time() + ahead,) * 2)
+        assert lease_file.is_over(file) is over
+    assert not lease_file.is_over(file, silent=86400), "who may only be suspended gets as long as always"
+
+
 def test_a_lease_is_renewed_and_its_waiter_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_file, "RENEW_SECONDS", 0.02)
     file, told = tmp_path / "lease", []

@@ -172,6 +172,22 @@ def test_a_clock_that_is_set_right_and_a_busy_host_keep_no_lease(leased: Leased)
     assert leased.sweeper.sweep()
 
 
+def test_a_lease_by_a_clock_that_was_ahead_has_its_own_length_again(leased: Leased) -> None:
+    """Else nobody would ever notice that its holder is dead, and the server would stay up."""
+    leased.hold("a", seconds=600)
+    leased.hold("b", AtEnd.STOP, seconds=600)
+    leased.end_time("a", ago=-365 * 86400)
+    leased.sweeper.sweep()
+    with leased.site.registry.reading() as session:
+        found = session.get_one(Lease, (leased.server_id, "a"))
+        assert abs((found.until - now()).total_seconds() - 600) < 60
+    leased.end_time("b", ago=-605)
+    leased.sweeper.sweep()
+    with leased.site.registry.reading() as session:
+        found = session.get_one(Lease, (leased.server_id, "b"))
+        assert (found.until - now()).total_seconds() > 600, "one that was renewed while the clock was set by seconds stays"
+
+
 def test_what_is_under_way_ends_first(leased: Leased) -> None:
     leased.hold("a")
     leased.site.set_users("alice")

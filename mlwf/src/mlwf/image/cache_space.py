@@ -66,7 +66,8 @@ def prune(cache: Cache, max_bytes: int, *, now: float | None = None) -> Pruned:
         if left <= max_bytes:
             break
         # Asked again: to count a large cache takes minutes, in which a job may have begun to use it.
-        if moment - max(entry.used, _used(entry.path)) < IN_USE_SECONDS:
+        # A time that lies ahead is of a clock that was set back since.
+        if abs(moment - max(entry.used, _used(entry.path))) < IN_USE_SECONDS:
             in_use += entry.size
             continue
         cache.remove(entry.path)

@@ -19,6 +19,9 @@ from mlwf.file_server import rename
 
 RENEW_SECONDS = 15.0
 OVER_SECONDS = 180.0
+AHEAD_SECONDS = 3600.0
+"""How far a renewal may lie ahead of the file server's clock. One that lies further was made before that was set back, and no other since:
+a dead holder would keep all others out until it is that late."""
 LONGEST_PAUSE = 5.0
 OVER = "{}"
 """What a lease says once its holder has let go: one that was moved meanwhile, and is put back, is known for what it is."""
@@ -88,7 +91,7 @@ def is_over(file: Path, *, silent: float = OVER_SECONDS) -> bool:
     me = whoami()
     if isinstance(held, dict) and held.get("pid") and all(held.get(name) == me[name] for name in ("host", "boot", "pids")):
         return bool(_started(int(held["pid"])) != held.get("started"))
-    return age > silent
+    return not -max(AHEAD_SECONDS, silent) <= age <= silent
 
 
 def _take(file: Path, token: str) -> int | None:
