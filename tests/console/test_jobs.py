@@ -1,8 +1,10 @@
 """Export model and Create image on the console's own host: started as the caller, told as requests are, gone when they are old."""
 
+import datetime as dt
 import errno
 import json
 import os
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
+from ood_app import jobs
 from ood_app.settings import Settings, load
 from tests.console.conftest import Caller, Opener
 from tests.console.fake_service import FakeService
@@ -97,6 +100,55 @@ def test_a_job_that_died_and_one_that_is_old(caller: Caller, tmp_path: Path) -> 
     finished(caller, caller.send("POST", "/jobs", IMAGE).json["id"])
     assert state_of(caller, "job_00000000000000aa") is None
     assert caller.get("/api/state?op=job_..%2f..%2fetc").status_code == 200
+
+
+def test_a_job_that_lives_is_not_dead_where_the_clock_of_the_files_is_behind(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host whose clock was set forward, or is ahead of the file server's: no page asks again for a job that has failed."""
+    started = jobs._launched
+
+    def slow(folder: Path, *args: Any) -> Any:
+        started(folder, *args).wait()
+        return subprocess.Popen(["sleep", "60"])
+
+    monkeypatch.setattr(jobs, "_launched", slow)
+    job_id = caller.send("POST", "/jobs", IMAGE).json["id"]
+    folder = jobs._place() / job_id
+    (folder / "progress.json").write_text(json.dumps({"task": "image", "state": "running", "steps": []}))
+    hour = time.time() - 3600
+    for file in folder.iterdir():
+        os.utime(file, (hour, hour))
+    try:
+        living = state_of(caller, job_id)
+    finally:
+        jobs._children[job_id].kill()
+        jobs._children[job_id].wait()
+    assert living is not None
+    assert living["state"] == "running"
+    dead = state_of(caller, job_id)
+    assert dead is not None
+    assert dead["state"] == "failed"
+
+
+def test_a_host_that_is_ahead_of_the_file_server_takes_no_job_for_dead(
+    caller: Caller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ".local/state/aihub/jobs/job_00000000000000aa"
+    folder.mkdir(parents=True)
+    (folder / "request.json").write_text(json.dumps(IMAGE))
+    (folder / "progress.json").write_text(json.dumps({"task": "image", "state": "running", "steps": []}))
+
+    real = dt.datetime
+
+    class Ahead(real):  # type: ignore[misc, valid-type]
+        @classmethod
+        def now(cls, tz: dt.tzinfo | None = None) -> dt.datetime:  # type: ignore[override]
+            return real.now(tz) + dt.timedelta(days=8)
+
+    monkeypatch.setattr(jobs.dt, "datetime", Ahead)
+    jobs._forget_old()
+    living = state_of(caller, folder.name)
+    assert living is not None
+    assert living["state"] == "running"
 
 
 def test_an_old_job_that_cannot_be_removed_stops_no_new_one(caller: Caller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -340,9 +341,12 @@ def test_the_steps_are_shown_as_they_are_told(tmp_path: Path) -> None:
     (tmp_path / "progress.json").write_text(json.dumps(told))
     (tmp_path / "lost").mkdir()
     (tmp_path / "lost" / "progress.json").write_text(json.dumps({**told, "state": "running", "error": None}))
+    os.utime(tmp_path / "lost" / "progress.json", (1, 1))
+    (tmp_path / "behind").mkdir()  # the node's clock is: what it just wrote says an earlier time
+    (tmp_path / "behind" / "progress.json").write_text(json.dumps({**told, "state": "running", "error": None}))
     (tmp_path / "open").mkdir()
     (tmp_path / "open" / "progress.json").write_text(json.dumps({**told, "total": None}))
-    page, lost, none, unknown = render([info(tmp_path / each) for each in ("", "lost", "none", "open")])
+    page, lost, none, unknown, behind = render([info(tmp_path / each) for each in ("", "lost", "none", "open", "behind")])
     assert "✗ Export &lt;b&gt;: wine &amp; co" in page["result"]
     assert '<progress max="10000000" value="5000000">' in page["result"]
     assert "</progress> 5 / 10 MB" in page["result"]
@@ -350,4 +354,5 @@ def test_the_steps_are_shown_as_they_are_told(tmp_path: Path) -> None:
     assert "<progress" not in unknown["result"]
     assert "It broke.</strong> Mend it." in page["result"]
     assert "no sign of life" in lost["result"]
+    assert "no sign of life" not in behind["result"]
     assert "<li>" not in none["result"]
