@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from backend.api import service as api_service
-from backend.api.service import reconciler_seen
 from backend.domain import Box, BoxState, Caller, new_server_id
 from backend.errors import ServiceError
 from backend.reconcile import heartbeat
@@ -335,14 +333,6 @@ def test_two_reconcilers_take_turns(site: Site):
             first_stop.set()
             another = site.create("another")
             until(lambda: state(site, another) == "succeeded")
-
-
-def test_a_sign_of_life_by_a_clock_that_was_ahead_is_none(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ended, and then the clock was set back: until it was that late again, it seemed to live."""
-    heartbeat.beat(site.settings.run_dir, 0.1)
-    assert reconciler_seen(site.settings)[1]
-    monkeypatch.setattr(api_service, "now", lambda: now() - timedelta(hours=1))
-    assert not reconciler_seen(site.settings)[1]
 
 
 def test_it_ends_at_once_and_leaves_what_is_under_way_to_the_next(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""What a clock that is ahead destroys: nothing, before it has said so for an hour."""
+"""What a clock that is wrong destroys or hides: nothing."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
+from backend.api import service as api_service
+from backend.api.service import reconciler_seen
 from backend.errors import ServiceError
-from backend.registry.models import Operation, Port, Server
+from backend.reconcile import heartbeat
+from backend.registry.models import Operation, Port, Server, now
 from backend.sure_time import SureTime
 from tests.service.engine.support import Site
 
@@ -180,3 +183,11 @@ def test_a_port_that_rests_is_given_to_nobody_while_the_clock_is_ahead(site: Sit
     assert caught.value.code == "ports_exhausted"
     site.settings.sure_time_file.write_text(f"{datetime.now(UTC).isoformat()}\n")
     site.create("another")
+
+
+def test_a_sign_of_life_by_a_clock_that_was_ahead_is_none(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended, and then the clock was set back: until it was that late again, it seemed to live."""
+    heartbeat.beat(site.settings.run_dir, 0.1)
+    assert reconciler_seen(site.settings)[1]
+    monkeypatch.setattr(api_service, "now", lambda: now() - timedelta(hours=1))
+    assert not reconciler_seen(site.settings)[1]
