@@ -140,15 +140,21 @@ class Operation(Base):
     """One request and what became of it. Kept after its server is gone, for as long as the site keeps operations."""
 
     __tablename__ = "operations"
+    __table_args__ = (
+        # Nearly all have ended well: the state alone would lead to nearly all rows who asks for one server's or the latest.
+        Index("ix_operations_server_id_state", "server_id", "state"),
+        Index("ix_operations_state_finished_at", "state", "finished_at"),
+        Index("ix_operations_created_at", "created_at"),
+    )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_operation_id)
-    server_id: Mapped[str | None] = mapped_column(ForeignKey("servers.id", ondelete="SET NULL"), index=True)
+    server_id: Mapped[str | None] = mapped_column(ForeignKey("servers.id", ondelete="SET NULL"))
     kind: Mapped[str] = mapped_column(String(16))
     group_name: Mapped[str] = mapped_column(String(255))
     env_name: Mapped[str] = mapped_column(String(255))
     requested_by: Mapped[str] = mapped_column(String(255))
     request_id: Mapped[str | None] = mapped_column(String(64), default=None)
-    state: Mapped[str] = mapped_column(String(16), index=True)
+    state: Mapped[str] = mapped_column(String(16))
     payload: Mapped[str | None] = mapped_column(Text, default=None)
     """What the operation needs and the server does not hold yet (JSON, encrypted by the keyring); emptied at its end."""
     steps: Mapped[list[Any]] = mapped_column(default=list)
