@@ -46,7 +46,7 @@ from backend.api.service import Service, reconciler_seen
 from backend.domain import Caller
 from backend.errors import ServiceError
 from backend.messages import TITLES
-from backend.registry.models import Lease, Operation, Server
+from backend.registry.models import ALONE, Lease, Operation, Server
 from backend.wishes import leases, membership, policy
 from backend.wishes.lookup import find, not_there, unfinished
 
@@ -117,7 +117,7 @@ def list_servers(query: ServersQuery) -> Response:
     caller, service = _caller(), _service()
     if query.all == "true" and not caller.admin:
         raise ServiceError("not_allowed", who=policy.ADMINS)
-    wanted = select(Server).order_by(Server.group_name, Server.env_name, Server.created_at)
+    wanted = select(Server).options(ALONE).order_by(Server.group_name, Server.env_name, Server.created_at)
     if query.all != "true":
         wanted = wanted.where(Server.gid.in_([group.gid for group in caller.groups]))
     if query.deleted != "true":

@@ -180,12 +180,12 @@ def _views(service: Service, *, deleted: bool) -> list[Row]:
     from sqlalchemy import select
 
     from backend.api.present import Presenter
-    from backend.registry.models import Server
+    from backend.registry.models import ALONE, Server
     from backend.wishes import leases, policy
     from backend.wishes.lookup import unfinished
 
     with service.registry.reading() as session:
-        query = select(Server).order_by(Server.group_name, Server.env_name, Server.created_at)
+        query = select(Server).options(ALONE).order_by(Server.group_name, Server.env_name, Server.created_at)
         rows: list[Server] = list(session.scalars(query if deleted else query.where(Server.deleted_at.is_(None))))
         ids = [row.id for row in rows]
         under_way, held = unfinished(session, ids), leases.in_force(session, ids)
