@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -81,15 +81,16 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help=_("As JSON, for scripts."))(command)
 
 
-def show(rows: Sequence[Row], columns: Mapping[str, str], *, as_json: bool) -> None:
+def show(rows: Iterable[Row], columns: Mapping[str, str], *, as_json: bool) -> None:
     """A table of these columns (a row's key: the heading); as JSON everything that the rows hold."""
     if as_json:
-        click.echo(json.dumps(list(rows), ensure_ascii=False, indent=2))
+        _write_json(rows)
         return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    rows = list(rows)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in columns.values():
         table.add_column(heading, overflow="fold")
@@ -98,3 +99,13 @@ def show(rows: Sequence[Row], columns: Mapping[str, str], *, as_json: bool) -> N
     Console(width=None if sys.stdout.isatty() else _UNLIMITED).print(table)
     if not rows:
         click.echo(_("none"))
+
+
+def _write_json(rows: Iterable[Row]) -> None:
+    """As ``json.dumps`` has the whole list, but row by row: all of an audit's lines at once may be more than the host's memory."""
+    before = "[\n"
+    for row in rows:
+        text = json.dumps(row, ensure_ascii=False, indent=2).replace("\n", "\n  ")
+        sys.stdout.write(f"{before}  {text}")
+        before = ",\n"
+    click.echo("[]" if before == "[\n" else "\n]")

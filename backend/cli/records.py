@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -11,6 +12,14 @@ from backend.cli.context import Row, json_option, ready_settings, show
 from backend.cli.language import _
 from backend.i18n import spoken
 
+if TYPE_CHECKING:
+    from sqlalchemy import Select
+
+    from backend.registry.database import Registry
+    from backend.registry.models import AuditEntry, Operation
+
+M = TypeVar("M", "AuditEntry", "Operation")
+PART: Final = 1000
 _OPERATIONS: Final = {
     "created_at": _("created"),
     "kind": _("operation"),
@@ -47,10 +56,13 @@ def operations(context: click.Context, *, limit: int, state: str | None, as_json
     query = select(Operation).order_by(Operation.created_at.desc()).limit(limit)
     if state:
         query = query.where(Operation.state == state)
-    with open_registry(ready_settings(context)).reading() as session:
-        views = [operation_view(row, spoken()).model_dump(mode="json") for row in session.scalars(query)]
-    rows: list[Row] = views if as_json else [{**view, "error": view["error"] and view["error"]["detail"]} for view in views]
-    show(rows, _OPERATIONS, as_json=as_json)
+    found = _in_parts(open_registry(ready_settings(context)), Operation, query)
+    views = (operation_view(row, spoken()).model_dump(mode="json") for row in found)
+    show(views if as_json else map(_with_error, views), _OPERATIONS, as_json=as_json)
+
+
+def _with_error(view: Row) -> Row:
+    return {**view, "error": view["error"] and view["error"]["detail"]}
 
 
 @click.command(help=_("Who asked for what, the latest first."))
@@ -75,21 +87,35 @@ def audit(context: click.Context, *, limit: int, user: str | None, group: str | 
         query = query.where(AuditEntry.group_name == group)
     if since:
         query = query.where(AuditEntry.at >= since.replace(tzinfo=UTC))
-    with open_registry(ready_settings(context)).reading() as session:
-        found = list(session.scalars(query))
-    rows: list[Row] = [
-        {
-            "at": row.at.isoformat(timespec="seconds"),
-            "user": row.user,
-            "uid": row.uid,
-            "scheme": row.scheme,
-            "action": row.action,
-            "group": row.group_name,
-            "env_name": row.env_name,
-            "server_id": row.server_id,
-            "operation_id": row.operation_id,
-            "request_id": row.request_id,
-        }
-        for row in found
-    ]
-    show(rows, _AUDIT, as_json=as_json)
+    found = _in_parts(open_registry(ready_settings(context)), AuditEntry, query)
+    show(map(_entry, found), _AUDIT, as_json=as_json)
+
+
+def _entry(row: AuditEntry) -> Row:
+    return {
+        "at": row.at.isoformat(timespec="seconds"),
+        "user": row.user,
+        "uid": row.uid,
+        "scheme": row.scheme,
+        "action": row.action,
+        "group": row.group_name,
+        "env_name": row.env_name,
+        "server_id": row.server_id,
+        "operation_id": row.operation_id,
+        "request_id": row.request_id,
+    }
+
+
+def _in_parts(registry: Registry, table: type[M], query: Select[Any]) -> Iterator[M]:
+    """The rows that the query finds, so many at a time: all of an audit's at once may be more than the host's memory. Each part is a
+    transaction of its own, since whoever reads may be a pager that waits for hours.
+    """
+    from sqlalchemy import select
+
+    with registry.reading() as session:
+        ids = list(session.scalars(query.with_only_columns(table.id)))
+    for first in range(0, len(ids), PART):
+        part = ids[first : first + PART]
+        with registry.reading() as session:
+            rows = {row.id: row for row in session.scalars(select(table).where(table.id.in_(part)))}
+        yield from (rows[each] for each in part if each in rows)  # an operation may be forgotten meanwhile

@@ -8,13 +8,15 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from weakref import WeakSet
 
 import pytest
 from click.testing import CliRunner
 from mlwf.secret import Secret
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from backend import __version__
+from backend.cli import records
 from backend.cli.failures import sentence
 from backend.cli.main import _COMMANDS, aihub
 from backend.domain import Status
@@ -138,6 +140,33 @@ def test_an_admins_wishes_are_written_and_audited(admin: Admin, world: World) ->
     assert [row["action"] for row in admin.json("audit")] == ["stop", "create"]
     assert [row["user"] for row in admin.json("audit", "--user", "alice")] == ["alice"]
     assert admin.json("operations", "--state", "failed") == []
+
+
+@pytest.mark.parametrize(("command", "table"), [("audit", AuditEntry), ("operations", Operation)])
+def test_a_long_listing_is_never_in_memory_whole(
+    admin: Admin, world: World, monkeypatch: pytest.MonkeyPatch, command: str, table: type[AuditEntry | Operation]
+) -> None:
+    """A million lines of an audit are more than a small host's memory."""
+    monkeypatch.setattr(records, "PART", 3, raising=False)
+    for number in range(10):
+        world.made(env_name=f"wine-{number}")
+    there: WeakSet[AuditEntry | Operation] = WeakSet()
+    most = []
+
+    def loaded(row: AuditEntry | Operation, _context: object) -> None:
+        there.add(row)
+        most.append(len(there))
+
+    event.listen(table, "load", loaded)
+    try:
+        text = admin.run(command, "--json").stdout
+    finally:
+        event.remove(table, "load", loaded)
+    listed = json.loads(text)
+    assert [each["env_name"] for each in listed] == [f"wine-{number}" for number in reversed(range(10))]
+    assert text == json.dumps(listed, ensure_ascii=False, indent=2) + "\n"
+    assert len(most) == 10
+    assert max(most) <= 2 * 3, "the part that is shown, and the next"
 
 
 def test_delete_and_purge_ask_first(admin: Admin, world: World) -> None:
