@@ -110,6 +110,17 @@ def test_a_python_names_its_place_in_the_image_wherever_it_was_installed(tmp_pat
     assert newer == {"LIBDIR": "/mlwf/python/lib", "prefix": "/mlwf/python"}
 
 
+def test_a_python_that_an_older_mlwf_kept_is_made_anew(cache: Cache, site: Path) -> None:
+    """That of 0.1.0 names the folder of the job that made it, and its .pyc differ from one job to the next: so would the images."""
+    older = cache.root / "pythons/3.11.7-x86_64-site"
+    shutil.copytree(site / "3.11.7", older)
+    (older / "of-0.1.0").touch()
+    made = find_python("3.11.7", BASE, kit_of(cache, site), wishes=PythonWishes())
+    assert made.folder
+    assert not (made.folder / "of-0.1.0").exists()
+    assert find_python("3.11.7", BASE, kit_of(cache, site), wishes=OFFLINE) == made
+
+
 def test_another_patch_or_another_content_is_none(tmp_path: Path, mirror: Web) -> None:
     log = io.BytesIO()
     assert not _from_uv("3.11.8", tmp_path / "python", tmp_path, runner(tmp_path, log), mirror.url)

@@ -19,6 +19,8 @@ from mlwf.image.tool import Bind
 
 INSIDE = "/mlwf/python"
 ORIGINS = ("site", "uv")
+# Of what `_made_ready` makes of one, in its name in the cache: raised with each change there, since an older mlwf's would be taken for it.
+FORM = "2"
 VERSION = re.compile(r"3\.[0-9]{1,2}\.[0-9]{1,2}")
 COMPILE = (
     "import compileall, py_compile, sys\n"
@@ -102,13 +104,17 @@ def _kept(wanted: str, architecture: str, cache: Cache) -> Python | None:
     """The one in the cache. Its folder's name says where it came from: a note of its own could be lost, and the folder stay."""
     above = cache.root / "pythons"
     for origin in ORIGINS:
-        end = f"-{architecture}-{origin}"
+        end = _end(architecture, origin)
         version = newest(wanted, (folder.name.removesuffix(end) for folder in above.glob(f"{wanted}*{end}")))
         with contextlib.suppress(FileNotFoundError):
             if version:
                 os.utime(above / f"{version}{end}")  # when it was last used, for prune
                 return _python(version, above / f"{version}{end}", origin)
     return None
+
+
+def _end(architecture: str, origin: str) -> str:
+    return f"-{architecture}-{origin}-{FORM}"
 
 
 def _python(version: str, folder: Path, origin: str) -> Python:
@@ -125,7 +131,7 @@ def _provide(wanted: str, base: ComingBase, kit: Kit, wishes: PythonWishes) -> P
         if not origin:
             return None
         version = _made_ready(wanted, made, base, kit)
-        folder = kit.cache.put_folder("pythons", f"{version}-{base.facts.architecture}-{origin}", made)
+        folder = kit.cache.put_folder("pythons", f"{version}{_end(base.facts.architecture, origin)}", made)
         return _python(version, folder, origin)
 
 
