@@ -93,7 +93,7 @@ def me_json() -> Json:
 
 class FakeService:
     """`requests` records (method, path, body, headers). `headers`: of every answer, too. `refuse`: what every request is answered
-    instead; `refuse_next`: what the next ones are, in order (None: as usual).
+    instead; `refuse_next`: what the next ones are, in order (None: as usual). `status_of`: what a start and a stop lead to.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -108,6 +108,7 @@ class FakeService:
         self.error: Json | None = None
         self.refuse: tuple[int, Json | str] | None = None
         self.refuse_next: list[tuple[int, Json | str] | None] = []
+        self.status_of = {"start": "running", "stop": "stopped"}
         self._server: BaseWSGIServer = make_server(f"unix://{self.socket}", 0, self._app, request_handler=_Quiet)
         self._server.socket.listen(16)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -173,8 +174,8 @@ class FakeService:
         if kind == "create":
             key = f"{body['group']}/{body['env_name']}"
             self.add(body["group"], body["env_name"])
-        if kind in {"start", "stop"} and key in self.servers:
-            self.servers[key]["status"] = {"start": "running", "stop": "stopped"}[kind]
+        if kind in self.status_of and key in self.servers:
+            self.servers[key]["status"] = self.status_of[kind]
         if kind == "upgrade":
             previous = {"mlflow_version": self.servers[key]["mlflow_version"], "until": "2026-12-08T09:00:00+00:00"}
             self.servers[key] |= {"mlflow_version": body["mlflow_version"], "upgrades": [], "previous": previous}

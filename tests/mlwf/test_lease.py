@@ -159,6 +159,19 @@ def test_a_directory_that_does_not_answer_does_not_end_the_wait_for_the_server(
             leases.ensure_up(client, "g", "wine")
 
 
+def test_a_status_that_a_newer_service_has_is_none_to_start_for_ever(service: FakeService) -> None:
+    """A start that went well says that the server is up, whatever word that service has for it."""
+    found = service.add("g", "wine")
+    found["status"] = "hibernating"
+    service.status_of["start"] = "hibernating"
+    with Client(service.address) as client, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(leases.ensure_up, client, "g", "wine")
+        until(lambda: len(service.requests) > 20 or waiting.done(), what="its end, or too many requests")
+        service.status_of["start"] = "running"  # for a wait that would never end
+        assert waiting.result(20).status == "hibernating"
+    assert [path for method, path, *_rest in service.requests if method == "POST"] == ["/api/v1/servers/g/wine/start"]
+
+
 AWAY = [(502, "<html>bad gateway"), (503, "<html>unavailable"), (504, "<html>timeout"), (429, "<html>too many requests")]
 
 

@@ -16,6 +16,7 @@ from mlwf.i18n import _
 from mlwf.wire.service_errors import OperationFailedError, ServiceError, ServiceUnavailable
 
 UP = frozenset({"running", "sleeping"})
+DOWN = frozenset({"creating", "stopped", "failed", "deleting", "deleted"})
 RETRY_SECONDS = 10.0
 START_SECONDS = 600.0
 AGAIN_SECONDS = 1.0
@@ -97,20 +98,22 @@ class HeldLease:
 def ensure_up(client: Client, group: str, env: str, *, on_change: Callable[[Operation], None] | None = None) -> Server:
     """The server, running or asleep; started where it is not, after whatever is under way. Raises MlwfError.
 
-    A service that has answered once and is away then is waited for: it is being started anew.
+    A service that has answered once and is away then is waited for: it is being started anew. A status that a newer service has counts
+    as up once a start went well.
     """
     deadline = time.monotonic() + START_SECONDS
-    answered = False
+    answered = started = False
     while True:
         try:
             server = client.server(group, env)
             answered = True
             if server.operation is not None:
                 _wait_for_other(client, server.operation, deadline)
-            elif server.status in UP:
+            elif server.status in UP or (started and server.status not in DOWN):
                 return server
             else:
                 client.wait(client.start(group, env), on_change)
+                started = True
         except (ServiceError, ServiceUnavailable) as error:
             passes = error.status == 429 or error.code in _NOT_NOW if isinstance(error, ServiceError) else answered
             if not passes or time.monotonic() > deadline:
