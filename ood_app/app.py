@@ -47,7 +47,7 @@ def create_app(chosen: settings.Settings | None = None, *, service: ServiceFacto
 
 
 def _add_page(app: Flask, chosen: settings.Settings) -> None:
-    version = app.extensions["aihub_static_version"] = _version_of_static_files()
+    own = app.extensions["aihub_static_version"] = _version_of_static_files()
 
     @app.get("/")
     def page() -> ResponseReturnValue:
@@ -58,7 +58,7 @@ def _add_page(app: Flask, chosen: settings.Settings) -> None:
             languages=texts.NAMES,
             texts=texts.catalogue(g.language),
             _=texts.translate,
-            version=version,
+            version=own,
         )
 
     @app.get("/language/<language>")
@@ -69,9 +69,10 @@ def _add_page(app: Flask, chosen: settings.Settings) -> None:
         return redirect(url_for("page"))
 
     @app.get("/static/<version>/<path:name>")
-    def static(version: str, name: str) -> Response:  # noqa: ARG001  # the version makes a new address of a changed file
+    def static(version: str, name: str) -> Response:
         answer = send_from_directory(STATIC, name)
-        answer.headers["Cache-Control"] = "private, max-age=31536000, immutable"
+        # A page of another version, as of a portal's other host in the middle of an upgrade, gets our file: not for ever under its name.
+        answer.headers["Cache-Control"] = "private, max-age=31536000, immutable" if version == own else "no-store"
         return answer
 
 

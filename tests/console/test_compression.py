@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 
 from tests.console.conftest import Caller
 from tests.console.fake_service import FakeService
@@ -28,6 +29,16 @@ def test_static_files_are_the_same_unpacked(caller: Caller) -> None:
     assert "ETag" not in packed.headers
     plain.close()
     packed.close()
+
+
+def test_only_files_of_this_very_version_are_kept_for_ever(caller: Caller) -> None:
+    """While a portal's hosts are upgraded one by one, a page of the one may ask the other, which has other files of that name."""
+    page = caller.get("/").get_data(as_text=True)
+    (version,) = set(re.findall(r"/static/([0-9a-f]+)/js/", page))
+    for asked, kept in ((version, "private, max-age=31536000, immutable"), ("0" * len(version), "no-store")):
+        answer = caller.get(f"/static/{asked}/js/list.js")
+        assert answer.headers["Cache-Control"] == kept
+        answer.close()
 
 
 def test_the_page_with_its_token_is_not_packed(caller: Caller) -> None:
