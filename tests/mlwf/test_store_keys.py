@@ -5,7 +5,8 @@ from pathlib import Path
 
 import botocore.session
 import pytest
-from mlwf.publish.place import parse_place, s3_client
+from mlwf.errors import MlwfError, WrongUseError
+from mlwf.publish.place import Place, parse_place, s3_client
 from mlwf.transfer.store import Signer, StoreError, StoreSource, endpoint_of, region_of
 
 from tests.mlwf.faults import Fault, FaultyProxy
@@ -32,6 +33,14 @@ s3 =
   endpoint_url = https://lab.example
 [profile region]
 region = eu-west-1
+[profile gone]
+credential_process = /nonexistent/program
+[profile talks]
+credential_process = echo hello
+[profile flat]
+s3 = x
+aws_access_key_id = a
+aws_secret_access_key = b
 """
 
 
@@ -106,6 +115,45 @@ def test_a_servers_own_store_goes_before_a_profiles_and_one_that_is_named_before
     assert (endpoint_of({}, told), region_of({}, told)) == ("https://server.example", "mars")
     assert endpoint_of({"MLFLOW_S3_ENDPOINT_URL": "https://mine.example"}, told) == "https://mine.example"
     assert parse_place("s3://bucket/prefix/", {}, profile="services").endpoint_url == "https://lab.example"
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"AWS_PROFILE": "gone"}, "/nonexistent/program.*credential_process"),
+        ({"AWS_PROFILE": "talks"}, "Expecting value.*credential_process"),
+        ({"AWS_WEB_IDENTITY_TOKEN_FILE": "/nonexistent/token", "AWS_ROLE_ARN": "arn:aws:iam::1:role/x"}, "/nonexistent/token"),
+        ({"AWS_ACCESS_KEY_ID": "鍵", "AWS_SECRET_ACCESS_KEY": "b"}, "AWS_ACCESS_KEY_ID holds a character that is in no key"),
+        ({"AWS_ACCESS_KEY_ID": "a\r", "AWS_SECRET_ACCESS_KEY": "b\r"}, "AWS_ACCESS_KEY_ID holds a character.*line ends of Windows"),
+        ({"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_SESSION_TOKEN": "c\r"}, "AWS_SESSION_TOKEN holds a character"),
+    ],
+)
+def test_settings_over_which_botocore_stumbles(environ: Mapping[str, str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were a fault of the tool, or of the folder for the export, which then did not even ask the server; a token was quoted."""
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(StoreError, match=said):
+        Signer("x")
+    with pytest.raises(MlwfError, match=said):
+        s3_client(Place("b", "p/", "http://127.0.0.1:9"), environ)
+
+
+def test_a_text_where_a_section_belongs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "flat")
+    with pytest.raises(WrongUseError, match="The object store cannot be asked"):
+        s3_client(Place("b", "p/", "http://127.0.0.1:9"), {})
+
+
+def test_a_network_in_no_proxy_holds_for_publishing_too(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does for reading, and not for botocore by itself: its requests went to the proxy, which knows nobody inside."""
+    bucket = s3_store.make_bucket()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_store.owner.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_store.owner.secret_key)
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "127.0.0.0/8")
+    assert s3_client(Place(bucket, "", s3_store.endpoint_url), {}).list_objects_v2(Bucket=bucket)["KeyCount"] == 0
 
 
 def source_of(environ: Mapping[str, str]) -> StoreSource:

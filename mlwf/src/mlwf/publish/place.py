@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import boto3
+import botocore.session
 from botocore.client import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from requests.utils import get_environ_proxies
 
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
-from mlwf.transfer.store import endpoint_of, key_trouble, region_of, store_trust
+from mlwf.transfer.store import StoreError, credentials_of, endpoint_of, key_trouble, region_of, settings_errors, store_trust
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -86,18 +88,30 @@ def s3_client(place: Place, environ: Mapping[str, str], profile: str | None = No
         read_timeout=120,
         retries={"max_attempts": 5, "mode": "standard"},
         max_pool_connections=16,
+        proxies=get_environ_proxies(place.endpoint_url),  # as for all else: botocore by itself knows no networks in no_proxy
     )
+    session = _session(profile)
     try:
-        session = boto3.session.Session(profile_name=profile)
         verify = store_trust(environ, profile)
         region = region_of(environ, {"region": region}, profile)
         return session.client("s3", endpoint_url=place.endpoint_url, region_name=region, config=settings, verify=verify)
-    except (BotoCoreError, ValueError) as error:
+    except (BotoCoreError, ValueError, AttributeError) as error:  # the last for a text where a section of ~/.aws/config belongs
         raise WrongUseError(
             _("The object store cannot be asked"),
             str(error),
             _("Correct the AWS settings that it names (AWS_PROFILE …), or the endpoint's URL."),
         ) from error
+
+
+def _session(profile: str | None) -> boto3.session.Session:
+    try:
+        with settings_errors():
+            own = botocore.session.Session(profile=profile)
+            session = boto3.session.Session(botocore_session=own)
+        credentials_of(own)
+    except StoreError as error:
+        raise WrongUseError(_("The object store cannot be asked"), error.why, error.cure) from error
+    return session
 
 
 @contextlib.contextmanager

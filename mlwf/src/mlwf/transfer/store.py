@@ -17,6 +17,7 @@ import requests
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.configprovider import ConfiguredEndpointProvider
+from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError
 
 from mlwf.address import split_url
@@ -27,6 +28,7 @@ from mlwf.transfer.paths import check_path
 from mlwf.transfer.session import environment_trust, existing, plain_session
 from mlwf.transfer.source import MAX_FILES, RemoteFile
 
+NAMES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 EMPTY = hashlib.sha256(b"").hexdigest()
 NO_XML = (ET.ParseError, ValueError, LookupError)
 """What expat raises, the last two for encodings: of many bytes (Shift_JIS), and unknown ones."""
@@ -40,11 +42,9 @@ class Signer:
     """Signs GET requests with the caller's credentials, as the AWS tools find them. Raises StoreError where there are none."""
 
     def __init__(self, region: str) -> None:
-        with _settings_errors():
+        with settings_errors():
             session = botocore.session.Session()
-            # Not asked: the cloud's metadata address, which on other networks only costs seconds.
-            session.get_component("credential_provider").remove("iam-role")
-            credentials = session.get_credentials()
+        credentials = credentials_of(session)
         if credentials is None:
             raise StoreError(
                 _("There are no AWS credentials"),
@@ -55,19 +55,44 @@ class Signer:
 
     def headers(self, url: str, extra: Mapping[str, str]) -> dict[str, str]:
         request = AWSRequest(method="GET", url=url, headers={"X-Amz-Content-SHA256": EMPTY, **extra})
-        with _settings_errors():
+        with settings_errors():
             credentials = self._credentials.get_frozen_credentials()
         S3SigV4Auth(credentials, "s3", self._region).add_auth(request)
         return dict(request.headers.items())
 
 
+def credentials_of(session: botocore.session.Session) -> Credentials | None:
+    """The caller's credentials, got already, so that what cannot be got is said here; None where there are none. Raises StoreError."""
+    with settings_errors():
+        # Not asked: the cloud's metadata address, which on other networks only costs seconds.
+        session.get_component("credential_provider").remove("iam-role")
+        credentials = session.get_credentials()
+        kept = credentials and credentials.get_frozen_credentials()
+    for name, value in zip(NAMES, kept or (), strict=False):
+        if value and not (value.isascii() and value.isprintable()):
+            raise StoreError(
+                _("The AWS credentials cannot be used"),
+                _("{name} holds a character that is in no key").format(name=name),
+                _("Set it anew: such a one comes from a file with the line ends of Windows, or from copying."),
+            )
+    return credentials
+
+
 @contextlib.contextmanager
-def _settings_errors() -> Iterator[None]:
+def settings_errors() -> Iterator[None]:
+    """Turns what botocore raises over the caller's AWS settings into StoreError."""
+    what, words = (
+        _("The AWS credentials cannot be used"),
+        _("Correct or unset the AWS settings that it names (AWS_PROFILE, AWS_ACCESS_KEY_ID …)."),
+    )
     try:
         yield
     except (BotoCoreError, ClientError) as error:  # the latter where a role is asked for
-        cure = _("Correct or unset the AWS settings that it names (AWS_PROFILE, AWS_ACCESS_KEY_ID …).")
-        raise StoreError(_("The AWS credentials cannot be used"), str(error), cure) from error
+        raise StoreError(what, str(error), words) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        # It hands on what it meets: a program or a file that is not there, an answer that is no JSON, a text where a section belongs.
+        cure = _("Correct the AWS settings: the variables AWS_… and ~/.aws/config, also what they run or read (credential_process …).")
+        raise StoreError(what, str(error), cure) from error
 
 
 class StoreSource:
@@ -206,7 +231,7 @@ def store_trust(environ: Mapping[str, str], profile: str | None = None) -> bool 
         trust = environment_trust(environ)
         if trust is not None:
             return trust
-        with _settings_errors():
+        with settings_errors():
             path = botocore.session.Session(profile=profile).get_config_variable("ca_bundle")
         return existing(path, "ca_bundle") if path else None
     except WrongUseError:
@@ -246,7 +271,7 @@ def endpoint_of(environ: Mapping[str, str], info: Mapping[str, Any], profile: st
     """
     if environ.get("MLFLOW_S3_ENDPOINT_URL"):
         return environ["MLFLOW_S3_ENDPOINT_URL"]
-    with _settings_errors():
+    with settings_errors():
         session = botocore.session.Session(profile=profile)
         heeded = not session.get_config_variable("ignore_configured_endpoint_urls")
         named = heeded and ConfiguredEndpointProvider({}, {}, "s3", environ).provide()
@@ -257,5 +282,5 @@ def endpoint_of(environ: Mapping[str, str], info: Mapping[str, Any], profile: st
 def region_of(environ: Mapping[str, str], info: Mapping[str, Any], profile: str | None = None) -> str:
     """The store's region: what the tracking server says, else the environment, else the profile. Raises StoreError."""
     named = info.get("region") or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
-    with _settings_errors():
+    with settings_errors():
         return str(named or botocore.session.Session(profile=profile).get_config_variable("region") or "us-east-1")
