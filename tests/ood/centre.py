@@ -64,7 +64,7 @@ class Centre:
         return found
 
     def wait_for_end(self, folder: Path) -> None:
-        """Until the session's job has said that it ended well: the last that it does, when its lease has ended and the server may be stopped."""
+        """Until the session's job has said that it ended well: the last that it does, when its server may be stopped already."""
         until(lambda: self.told(folder)["state"] != "running", what="the job's last word")
         assert self.told(folder)["state"] == "succeeded"
 
