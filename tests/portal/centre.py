@@ -115,7 +115,11 @@ def open_centre(
             portal.start()
             consoles += [_console_of(user, port or 0, program, portal, live) for user, port in portal.users.items()]
             made = Centre(portal, live, browser)
-            until(lambda: portal.session(OWNER).get(f"{portal.here}{MOUNT}/", timeout=10).status_code == 200, what="the console")
+            for user in users:
+                until(
+                    lambda user=user: portal.session(user).get(f"{portal.here}{MOUNT}/", timeout=10).status_code == 200,  # type: ignore[misc]
+                    what=f"the console of {user}",
+                )
             _fill(made, store)
             yield made
         finally:
