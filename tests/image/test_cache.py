@@ -230,13 +230,14 @@ def test_a_job_elsewhere_that_stands_still_keeps_its_work_for_a_day(cache: Cache
             assert (work.exists(), lease_of_work.exists(), other.exists()) == (left, left, False)
 
 
-def test_work_that_nobody_holds_a_lease_of_goes_after_a_day(cache: Cache) -> None:
+@pytest.mark.parametrize("age", [25 * 3600, -365 * 86400])
+def test_work_that_nobody_holds_a_lease_of_goes_after_a_day(cache: Cache, age: float) -> None:
     """What a program that outlived its job has made again."""
     orphan = cache.root / "work" / "5ae6"
     (orphan / "base").mkdir(parents=True)
     cache.sweep()
     assert orphan.exists(), "on NFS, the lease of a job elsewhere may not be seen yet"
-    os.utime(orphan, (time.time() - 25 * 3600,) * 2)
+    os.utime(orphan, (time.time() - age,) * 2)
     cache.sweep()
     assert not orphan.exists()
 

@@ -197,7 +197,7 @@ def _entries(folder: Path) -> Sequence[Path]:
 
 def _is_old(folder: Path) -> bool:
     try:
-        return server_time(folder.parent) - folder.stat().st_mtime > SILENT_SECONDS
+        return abs(server_time(folder.parent) - folder.stat().st_mtime) > SILENT_SECONDS  # ahead: of a clock that was set back
     except OSError:
         return False
 
