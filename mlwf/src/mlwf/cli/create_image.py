@@ -260,4 +260,7 @@ def _as_json(created: Created) -> dict[str, object]:
 
 def main() -> None:
     print_anything()
-    command(prog_name="mlwf_create_image", windows_expand_args=False)
+    try:
+        command(prog_name="mlwf_create_image", windows_expand_args=False)
+    except OSError as error:  # of printing what came of it
+        sys.exit(show_failure(error, stacktrace="--stacktrace" in sys.argv))

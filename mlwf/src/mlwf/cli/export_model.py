@@ -131,4 +131,7 @@ def _summary(result: Exported, console: Console) -> None:
 def main() -> None:
     print_anything()
     keep_freed_memory()
-    command(prog_name="mlwf_export_model", windows_expand_args=False)
+    try:
+        command(prog_name="mlwf_export_model", windows_expand_args=False)
+    except OSError as error:  # of printing what came of it
+        sys.exit(show_failure(error, stacktrace="--stacktrace" in sys.argv))

@@ -11,6 +11,7 @@ from rich.text import Text
 from mlwf.answers import Problem, Server
 from mlwf.errors import with_cure
 from mlwf.i18n import _
+from mlwf.report import terminal_variables
 
 COLOURS = {"running": "green", "sleeping": "cyan", "failed": "bold red", "creating": "yellow", "deleting": "yellow"}
 UNLIMITED = 10_000
@@ -18,7 +19,7 @@ UNLIMITED = 10_000
 
 def console() -> Console:
     """As wide as the terminal; elsewhere a table's row is one line, whatever its length."""
-    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else UNLIMITED)
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else UNLIMITED, _environ=terminal_variables())
 
 
 def local_time(moment: str | None) -> str:

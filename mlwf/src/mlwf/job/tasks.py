@@ -203,7 +203,7 @@ def _output(request: JobRequest) -> Path:
 def _image(request: JobRequest, environ: Mapping[str, str], progress: Progress) -> None:
     """`mlwf_create_image` as a program: it is long, and may be killed, without this one's progress being lost."""
     with progress.step("image", _("Create the image")):
-        argv = [sys.executable, "-c", "from mlwf.cli.create_image import main; main()", "--json"]
+        argv = [sys.executable, "-c", "from mlwf.cli.program import create_image; create_image()", "--json"]
         argv += ["--model-pkg-url", request.model_package, "--base-container-url", request.base_container_url]
         argv += ["--output-dir", str(_output(request))]
         progress.tell(result=follow(argv, environ, progress)["folder"])

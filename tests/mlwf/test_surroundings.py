@@ -1,0 +1,103 @@
+"""What a user's shell brings along: packages of environment modules, streams that are closed, full or of a narrow locale."""
+
+import errno
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from mlwf.cli import create_image, export_model
+from mlwf.report import show_failure
+
+from tests.house.tree import ROOT
+from tests.mlwf.exporting import surroundings
+from tests.mlwf.fake_service import FakeService
+
+OWN = str(ROOT / "mlwf/src")
+
+
+def mlwf(folder: Path, environ: Mapping[str, str], *arguments: str, after: str = "") -> "subprocess.CompletedProcess[bytes]":
+    """Runs the command as its script does, by a shell that closes or directs streams (`after`)."""
+    argv = ["sh", "-c", f'exec "$@" {after}', "sh", sys.executable, "-c", "from mlwf.cli.program import mlwf; mlwf()", *arguments]
+    return subprocess.run(
+        argv, cwd=folder, env=surroundings(folder, {"PYTHONPATH": OWN, **environ}), capture_output=True, timeout=60, check=False
+    )
+
+
+def test_the_scripts_begin_with_what_this_tests() -> None:
+    scripts = tomllib.loads((ROOT / "mlwf/pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {
+        "mlwf": "mlwf.cli.program:mlwf",
+        "mlwf_export_model": "mlwf.cli.program:export_model",
+        "mlwf_create_image": "mlwf.cli.program:create_image",
+    }
+
+
+@pytest.mark.parametrize("named", ["modules", ""])
+def test_packages_of_others_have_no_say(named: str, service: FakeService, tmp_path: Path) -> None:
+    """Of PYTHONPATH: an environment module's, for another Python perhaps, and with an empty part the folder where the user is."""
+    modules = tmp_path / named
+    modules.mkdir(exist_ok=True)
+    for name in ("click", "requests", "yaml", "rich"):
+        (modules / f"{name}.py").write_text("raise ImportError('this one is for another Python')")
+    ended = mlwf(tmp_path, {"MLWF_SERVICE": service.address, "PYTHONPATH": f"{OWN}:{named and modules}"}, "server", "list")
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("after", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed(after: str, service: FakeService, tmp_path: Path) -> None:
+    service.add("g", "wine")
+    ended = mlwf(tmp_path, {"MLWF_SERVICE": service.address}, "server", "stop", "g/wine", after=after)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert "POST" in {method for method, *_ in service.requests}
+
+
+def test_what_is_printed_finds_no_room(service: FakeService, tmp_path: Path) -> None:
+    """It was told as a fault of the tool, and by Python once more."""
+    ended = mlwf(tmp_path, {"MLWF_SERVICE": service.address}, "server", "list", after=">/dev/full")
+    assert ended.returncode == 1
+    assert ended.stderr.decode().splitlines() == [
+        "Error: What this prints, or a file of it, cannot be written: No space left on device. Free some space, or have it print elsewhere."
+    ]
+
+
+@pytest.mark.parametrize("program", [export_model, create_image])
+def test_a_folder_that_can_no_longer_be_printed(program: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended in a traceback."""
+
+    def full(**_options: object) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(program, "command", full)
+    for name in ("print_anything", "keep_freed_memory"):
+        monkeypatch.setattr(program, name, lambda: None, raising=False)
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    assert ended.value.code == 1
+
+
+@pytest.mark.parametrize("fault", [MemoryError(), RuntimeError("can't start new thread")])
+def test_a_limit_of_memory_is_no_fault_of_the_tool(fault: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    """Seen with an export under `ulimit -v`, as Grid Engine's h_vmem sets it."""
+    show_failure(fault, stacktrace=False)
+    assert "There is too little memory here" in capsys.readouterr().err
+
+
+def test_a_terminal_without_a_size(service: FakeService, tmp_path: Path) -> None:
+    """Errors, too, were not shown."""
+    ended = mlwf(tmp_path, {"MLWF_SERVICE": service.address, "COLUMNS": "0"}, "server", "show", "g/none")
+    assert (ended.returncode, ended.stderr[:7]) == (1, b"Error: ")
+
+
+def test_a_narrow_locale_tells_good_from_failed(tmp_path: Path) -> None:
+    narrow = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PATH": "/nowhere", "TMPDIR": str(tmp_path)}
+    argv = [sys.executable, "-c", "from mlwf.cli.program import mlwf; mlwf()", "doctor"]
+    environ = surroundings(tmp_path, {"PYTHONPATH": OWN, **narrow})
+    said = subprocess.run(argv, cwd=tmp_path, env=environ, capture_output=True, timeout=60, check=False).stdout.decode()
+    assert [line for line in said.splitlines() if line.startswith("x  Apptainer")], said
+    assert [line for line in said.splitlines() if line.startswith(("+  ", "-  "))], said
+    assert "?" not in said
