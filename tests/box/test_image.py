@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.support.box import MLFLOW_VERSION, PASSWORD, USER, until, users_document
+from tests.support.box import MLFLOW_VERSION, NOTICED, PASSWORD, USER, until, users_document
 from tests.support.docker import BUILD_BEHIND, Docker, DockerError
 from tests.support.pod import G, M, Pod, running_pod
 from tests.support.s3 import S3Store
@@ -112,7 +112,9 @@ def test_users_replaced_by_rename_are_seen_inside(pod: Pod) -> None:
     part.write_text(users_document({USER: PASSWORD, "bob": "another"}))
     os.chown(part, G, G)
     part.replace(config / "users.json")
-    until(lambda: pod.box.request("GET", "/-/info", auth=("bob", "another")).status_code == 200, seconds=5, what="the new user let in")
+    until(
+        lambda: pod.box.request("GET", "/-/info", auth=("bob", "another")).status_code == 200, seconds=NOTICED, what="the new user let in"
+    )
 
 
 def test_killed_by_the_kernel_while_it_writes_it_comes_again_and_lost_nothing_that_it_answered(pod: Pod) -> None:
@@ -148,8 +150,10 @@ def test_killed_by_the_kernel_while_it_writes_it_comes_again_and_lost_nothing_th
         steps = {step for (step,) in database.execute("select step from metrics where run_uuid = ?", (run,))}
     assert set(answered) <= steps
     spawner = next(pid for pid, arguments in pod.processes(pod.mlflow).items() if "spawner.py" in arguments)
+    path = "/api/2.0/mlflow/runs/get"
+    assert pod.box.request("GET", path, params={"run_id": run}).status_code == 200  # so that it is awake
     os.kill(pod.mlflow_pid(), signal.SIGKILL)
-    path = "/api/2.0/mlflow/runs/get"  # 503 for a request that the dying one had taken
+    # 503 for a request that the dying one had taken
     until(lambda: pod.box.request("GET", path, params={"run_id": run}).status_code == 200, what="the next one")
     assert spawner in pod.processes(pod.mlflow)
 

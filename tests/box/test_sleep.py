@@ -170,8 +170,13 @@ def test_two_workers_sleep_and_wake_together(own_box: MakeBox) -> None:
     names = [uuid.uuid4().hex for _ in range(40)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda name: box.api("POST", "runs/create", json={"experiment_id": "0", "run_name": name}), names))
-    pids = [each.pid for each in box.find_all("mlflow_process")]
-    assert len(pids) == 3
+
+    def awake() -> list[int]:
+        box.api("GET", "experiments/search", params={"max_results": 1})  # it may have fallen asleep before it was looked at
+        found = [each.pid for each in box.find_all("mlflow_process")]
+        return found if len(found) == 3 else []
+
+    pids = until(awake, what="both workers and who started them")
     box.wait_state("asleep")
     assert not alive(pids)
     assert run_names(box) == Counter(names)

@@ -118,10 +118,11 @@ def test_no_secret_is_where_none_belongs(live: Live, client: Client, s3_store: S
     secrets = {*own, *given, *_used_without_password(live, client, server)}
     assert len(secrets) == 1 + 3 + 1 + 1 + 5 + 4
     for path in (path for path in live.home.rglob("*") if path.is_file()):
-        content = path.read_bytes()
-        assert not {secret for secret in secrets if secret.encode() in content and own.get(secret) != path}, path
-        inside = live.state in path.parents
-        assert not inside or not is_open(path), f"{path} is open to others"
+        with contextlib.suppress(FileNotFoundError):  # MLflow takes what lies beside its database along when it falls asleep
+            content = path.read_bytes()
+            assert not {secret for secret in secrets if secret.encode() in content and own.get(secret) != path}, path
+            inside = live.state in path.parents
+            assert not inside or not is_open(path), f"{path} is open to others"
     assert not any(secret in live.log for secret in secrets)
     parts, boxes = ([_told_by(process) for process in found] for found in (live.parts(), server_processes(containers, live.state)))
     assert all(parts)

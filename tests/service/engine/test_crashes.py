@@ -15,7 +15,7 @@ import pytest
 
 from backend.errors import ServiceError
 from backend.runtimes.proctable import processes_of
-from demo.ports import free_ports
+from demo.ports import free_range
 from tests.service.engine import crash_child
 from tests.service.engine.crash_child import Crash, open_site
 from tests.service.engine.support import NEWER, SECRET, VERSION, Site, install_version, make_database, runs_in, schema_of
@@ -112,7 +112,7 @@ def settings(tmp_path: Path) -> dict[str, Any]:
     program = (Path(__file__).parent / "fake_box.py").read_text()
     for version in (VERSION, NEWER):
         install_version(envs, version, f"#!{sys.executable}\n{program}")
-    first = free_ports(1)[0]
+    first = free_range(6)
     return {"envs_dir": envs, "port_first": first, "port_last": first + 5, "start_timeout": 30, "stop_timeout": 20}
 
 
