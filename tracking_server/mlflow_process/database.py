@@ -18,6 +18,10 @@ NETWORK_FILE_SYSTEMS = frozenset({
     "fuse.rclone", "fuse.s3fs", "fuse.sshfs", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "panfs",
     "pvfs2", "smb3", "smbfs", "wekafs",
 })  # fmt: skip
+BY_KEY = ("latest_metrics", "params", "tags")
+"""Tables whose primary key begins with a name that every run may have."""
+# A million rows, of which fifty thousand share a name.
+_SIZES = "INSERT INTO sqlite_stat1 SELECT ?1, name, '1000000 50000 1' FROM pragma_index_list(?1) WHERE origin = 'pk'"
 _ESCAPES = {r"\040": " ", r"\011": "\t", r"\012": "\n", r"\134": "\\"}
 
 
@@ -41,6 +45,7 @@ def prepare(plan: Plan, environment: Path, mounts: str | None = None) -> None:
         with closing(sqlite3.connect(f"file:{plan.box.database}?mode=rw", uri=True)) as connection:
             turn_on_wal(connection)
             check_schema(connection, environment)
+            tell_sizes(connection)
     except sqlite3.DatabaseError as error:
         raise DatabaseError(f"the server's database cannot be read ({error}): restore it from a backup") from None
 
@@ -80,6 +85,27 @@ def turn_on_wal(connection: sqlite3.Connection) -> None:
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
             raise
+
+
+def tell_sizes(connection: sqlite3.Connection) -> None:
+    """SQLite takes the name of a metric, parameter or tag for a rare thing as long as it has no numbers, and compares each run with each to
+    put them in order by one: seconds with 4,000 runs, hours with 100,000. So it gets the numbers of a large server, whose plans are good for
+    a small one, too. Where it has some already, those stay. What is in the way, as a full disk, keeps no server down.
+    """
+    try:
+        if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",) or not _lacking(connection):  # else a reader may be waited for
+            return
+        connection.execute("ANALYZE sqlite_master")  # makes the table of numbers, and fills in nothing
+        with connection:
+            connection.executemany(_SIZES, [(each,) for each in _lacking(connection)])
+    except sqlite3.OperationalError:
+        pass
+
+
+def _lacking(connection: sqlite3.Connection) -> list[str]:
+    there = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_stat1'").fetchone()
+    known = {name for (name,) in connection.execute("SELECT tbl FROM sqlite_stat1")} if there else set()
+    return [each for each in BY_KEY if each not in known]
 
 
 def check_schema(connection: sqlite3.Connection, environment: Path) -> None:
