@@ -1,5 +1,6 @@
 """What a user's shell brings along: packages of environment modules, streams that are closed, full or of a narrow locale."""
 
+import base64
 import errno
 import os
 import subprocess
@@ -10,12 +11,19 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import requests
 from mlwf.cli import create_image, export_model
+from mlwf.doctor.findings import look
+from mlwf.doctor.server_checks import Server
+from mlwf.errors import MlwfError
+from mlwf.export.api import RegistryError, TrackingApi
 from mlwf.report import show_failure
+from mlwf.transfer.session import tracking_session
 
 from tests.house.tree import ROOT
 from tests.mlwf.exporting import surroundings
 from tests.mlwf.fake_service import FakeService
+from tests.mlwf.tracking import Tracking
 
 OWN = str(ROOT / "mlwf/src")
 
@@ -101,3 +109,53 @@ def test_a_narrow_locale_tells_good_from_failed(tmp_path: Path) -> None:
     assert [line for line in said.splitlines() if line.startswith("x  Apptainer")], said
     assert [line for line in said.splitlines() if line.startswith(("+  ", "-  "))], said
     assert "?" not in said
+
+
+@pytest.fixture
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.mark.usefixtures("_no_proxies")
+@pytest.mark.parametrize(
+    ("variable", "proxy", "why"),
+    [
+        ("http_proxy", "http://127.0.0.1:9", "Connection refused"),
+        ("HTTP_PROXY", "http://me:p@ss/w@127.0.0.1:9", ""),
+        ("ALL_PROXY", "socks5h://127.0.0.1:9", "Missing dependencies for SOCKS support"),
+        ("http_proxy", "127.0.0.1:port", "not a valid host or port"),
+    ],
+)
+def test_a_proxy_that_does_not_answer_is_named(variable: str, proxy: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server was told as stopped, or its certificate as not trusted; of a password with an @ the doctor showed the end."""
+    monkeypatch.setenv(variable, proxy)
+    url = "http://127.0.0.2:9/mlflow"
+    with pytest.raises(RegistryError) as failed:
+        TrackingApi(url, tracking_session(url, {}), wait=lambda _seconds: None).get("x")
+    shown = proxy.replace("me:p@ss/w", "…")
+    assert f"by way of the proxy {shown}: for a server inside, add 127.0.0.2 to no_proxy" in str(failed.value)
+    found = {each.check: each for each in look(Server(url, {}, str).checks(), seconds=10)}
+    assert why in str(failed.value)
+    assert why in found["address"].text
+    assert f"requests go through {shown};" in found["proxy"].text
+
+
+def test_a_missing_bundle_is_named_by_its_own_variable() -> None:
+    with pytest.raises(MlwfError, match="CURL_CA_BUNDLE names /nowhere"):
+        tracking_session("https://x", {"CURL_CA_BUNDLE": "/nowhere"})
+
+
+def test_a_token_that_a_shell_still_has_is_named(tracking: Tracking) -> None:
+    """User and password were said to be wrong, which nobody had sent."""
+    token = {"MLFLOW_TRACKING_TOKEN": "of-another-server"}
+    with pytest.raises(RegistryError, match="does not know the token in MLFLOW_TRACKING_TOKEN"):
+        TrackingApi(tracking.url.rstrip("/"), tracking_session(tracking.url, token)).get("experiments/get")
+
+
+def test_a_user_name_of_another_encoding() -> None:
+    """As the environment has it: a fault of the tool before."""
+    session = tracking_session("http://x", {"MLFLOW_TRACKING_USERNAME": "\udcbb", "MLFLOW_TRACKING_PASSWORD": "p"})
+    request = session.prepare_request(requests.Request("GET", "http://x"))
+    assert request.headers["Authorization"] == "Basic " + base64.b64encode(b"\xbb:p").decode()

@@ -17,7 +17,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from mlwf.doctor.findings import Check, Failed, Noted, Once
 from mlwf.i18n import _
-from mlwf.transfer.session import file_before_token, not_let_in, tracking_session
+from mlwf.transfer.session import asked_proxy, file_before_token, not_let_in, tracking_session
 from mlwf.wire.system_error import system_error
 
 SKEW_NOTED, SKEW_FAILED = 30.0, 300.0
@@ -96,6 +96,8 @@ class Server:
             if isinstance(cause, ssl.SSLError):
                 raise _tls_fault(cause) from error
             why = cause.strerror or str(cause) if cause else type(error).__name__
+            if isinstance(error, ValueError):  # of requests: an address, mostly a proxy's, that is none, or one that it cannot ask
+                why = str(error)
             raise Unreached(
                 _("the server does not answer"), why, _("Check the address; is the server started? mlwf server show GROUP/ENV.")
             ) from error
@@ -109,12 +111,10 @@ class Server:
         return f"{self.host}: {', '.join(dict.fromkeys(str(each[4][0]) for each in found))}"
 
     def _proxy(self) -> str:
-        proxies = tracking_session(self.url, self._environ).proxies
-        proxy = proxies.get(urlsplit(self.url).scheme) or proxies.get("all")
+        proxy = asked_proxy(tracking_session(self.url, self._environ), self.url)
         if not proxy:
             return _("none for this address")
-        shown = re.sub(r"//[^@/]*@", "//…@", proxy)
-        raise Noted(_("requests go through {proxy}; for a server inside, add {host} to no_proxy").format(proxy=shown, host=self.host))
+        raise Noted(_("requests go through {proxy}; for a server inside, add {host} to no_proxy").format(proxy=proxy, host=self.host))
 
     def _connection(self) -> str:
         try:

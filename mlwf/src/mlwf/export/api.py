@@ -10,7 +10,7 @@ import requests
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.transfer.http import RefusedError, Request, TransientError, body, opened, retried
-from mlwf.transfer.session import not_let_in
+from mlwf.transfer.session import not_let_in, proxy_hint
 
 MAX_ANSWER = 64 << 20
 Json = dict[str, Any]
@@ -65,15 +65,18 @@ class TrackingApi:
             if not error.reached
             else _("Try again in a moment; if it stays, see the server's state with 'mlwf server list'.")
         )
-        return RegistryError(_("The tracking server at {url} gives no answer").format(url=self.base), str(error), cure)
+        return RegistryError(_("The tracking server at {url} gives no answer").format(url=self.base), str(error), self._and_proxy(cure))
+
+    def _and_proxy(self, cure: str) -> str:
+        return f"{cure} {proxy_hint(self.session, self.base)}".rstrip()
 
     def _refused(self, error: RefusedError) -> RegistryError:
         what = _("The tracking server at {url} refuses").format(url=self.base)
         if error.status == 401:
-            return RegistryError(what, *not_let_in(error.reason), code="UNAUTHENTICATED")
+            return RegistryError(what, *not_let_in(error.reason, self.session), code="UNAUTHENTICATED")
         if error.status == 403:
             cure = _("Use the URL exactly as Service List shows it, and a user who may read the model.")
-            return RegistryError(what, _("it answers 403 Forbidden"), cure, code="FORBIDDEN")
+            return RegistryError(what, _("it answers 403 Forbidden"), self._and_proxy(cure), code="FORBIDDEN")
         if 300 <= error.status < 400:
             return RegistryError(
                 _("{url} leads elsewhere, as a login page does").format(url=self.base),
@@ -81,7 +84,7 @@ class TrackingApi:
             )
         if error.status == 0:
             cure = _("Set MLFLOW_TRACKING_SERVER_CERT_PATH to the site's CA bundle where this is about a certificate, else check the URL.")
-            return RegistryError(what, str(error), cure)
+            return RegistryError(what, str(error), self._and_proxy(cure))
         answer = _json(error.body)
         if isinstance(answer, dict) and answer.get("error_code"):
             return RegistryError(str(answer.get("message") or answer["error_code"]), code=str(answer["error_code"]))

@@ -1,13 +1,14 @@
 """A requests session set up from what MLflow's own client reads: the MLFLOW_TRACKING_* variables and ~/.mlflow/credentials."""
 
 import configparser
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth
-from requests.utils import get_environ_proxies
+from requests.utils import get_environ_proxies, select_proxy
 
 from mlwf.address import split_url
 from mlwf.errors import MlwfError, WrongUseError
@@ -77,11 +78,11 @@ def plain_session(url: str, environ: Mapping[str, str], trust: bool | str | None
     session.proxies = get_environ_proxies(url)
     session.trust_env = False
     session.auth = _NoAuth()
-    bundle = environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE")
+    named = next((name for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if environ.get(name)), "")
     if trust is not None:
         session.verify = trust
-    elif bundle:
-        session.verify = existing(bundle, "REQUESTS_CA_BUNDLE")
+    elif named:
+        session.verify = existing(environ[named], named)
     session.headers.update({"User-Agent": "mlwf", "Accept-Encoding": "identity"})
     for prefix in ("http://", "https://"):
         session.mount(prefix, HTTPAdapter(pool_connections=4, pool_maxsize=POOL))
@@ -121,8 +122,20 @@ def file_before_token(environ: Mapping[str, str]) -> Path | None:
     return path if all(_stored(path)) else None
 
 
-def not_let_in(reason: str) -> tuple[str, str]:
-    """Why, and the cure, of a 401. `reason`: our servers' own word for it."""
+def asked_proxy(session: requests.Session, url: str) -> str:
+    """The proxy by way of which the session asks, without a password; empty where there is none."""
+    return re.sub("//.*@", "//…@", select_proxy(url, session.proxies) or "")
+
+
+def proxy_hint(session: requests.Session, url: str) -> str:
+    """What is to be known of a failure where a proxy was asked, which may be what fails; empty where there is none."""
+    proxy = asked_proxy(session, url)
+    words = _("It was asked by way of the proxy {proxy}: for a server inside, add {host} to no_proxy.")
+    return words.format(proxy=proxy, host=split_url(url).hostname) if proxy else ""
+
+
+def not_let_in(reason: str, session: requests.Session | None = None) -> tuple[str, str]:
+    """Why, and the cure, of a 401. `reason`: our servers' own word for it; `session`: what was asked with."""
     if reason == "closed":
         return (
             _("no user is registered for it yet, so it lets nobody in"),
@@ -130,6 +143,11 @@ def not_let_in(reason: str) -> tuple[str, str]:
         )
     if reason == "expired":
         return _("the token in MLFLOW_TRACKING_TOKEN has expired"), _("Make a new one with: mlwf token create GROUP/ENV.")
+    if session and isinstance(session.auth, BearerAuth):
+        return (
+            _("it does not know the token in MLFLOW_TRACKING_TOKEN"),
+            _("Make one for it with: mlwf token create GROUP/ENV; or unset it, and log in with user and password."),
+        )
     return (
         _("the user name or the password is missing or wrong"),
         _("Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to a user registered by Auth Info Registration."),
@@ -148,8 +166,8 @@ def _auth(environ: Mapping[str, str]) -> AuthBase | None:
     if not (name and password):
         stored_name, stored_password = _stored(_credentials_file(environ))
         name, password = name or stored_name, password or stored_password
-    # As bytes: requests would encode as latin-1, servers expect UTF-8.
-    return HTTPBasicAuth(name.encode(), password.encode()) if name and password else None
+    # As bytes: requests would encode as latin-1, servers expect UTF-8. What is none in the environment goes as it stands there.
+    return HTTPBasicAuth(*(each.encode("utf-8", "surrogateescape") for each in (name, password))) if name and password else None
 
 
 def _credentials_file(environ: Mapping[str, str]) -> Path:
