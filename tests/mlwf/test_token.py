@@ -73,7 +73,7 @@ def test_env_with_a_token_needs_no_password(service: FakeService, mlwf: Run, cap
     assert mlwf("server", "env", "g/wine", "--token", "--hours", "1") == 0
     lines = capsys.readouterr().out.splitlines()
     assert "export MLFLOW_TRACKING_TOKEN=aihub_token0000000_text" in lines
-    assert lines[-1] == "unset MLFLOW_TRACKING_USERNAME MLFLOW_TRACKING_PASSWORD"
+    assert lines[-1] == "unset MLFLOW_TRACKING_USERNAME MLFLOW_TRACKING_PASSWORD MLFLOW_REGISTRY_URI"
     assert "PASSWORD=" not in " ".join(lines)
 
 

@@ -116,7 +116,9 @@ def env(*, target: Target, user: str | None, token: bool, hours: float | None, d
     for name, value in values.items():
         click.echo(f"export {name}={shlex.quote(value)}")
     # What the shell still has of the other kind would be sent instead: a pair by MLflow's client, a token by who takes it before a file.
-    click.echo("unset MLFLOW_TRACKING_USERNAME MLFLOW_TRACKING_PASSWORD" if token else "unset MLFLOW_TRACKING_TOKEN")
+    other = "MLFLOW_TRACKING_USERNAME MLFLOW_TRACKING_PASSWORD" if token else "MLFLOW_TRACKING_TOKEN"
+    # With the last one models would be registered elsewhere, where this server's export does not find them.
+    click.echo(f"unset {other} MLFLOW_REGISTRY_URI")
 
 
 def _warn_of_file() -> None:
