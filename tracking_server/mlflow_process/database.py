@@ -89,8 +89,8 @@ def turn_on_wal(connection: sqlite3.Connection) -> None:
 
 def tell_sizes(connection: sqlite3.Connection) -> None:
     """SQLite takes the name of a metric, parameter or tag for a rare thing as long as it has no numbers, and compares each run with each to
-    put them in order by one: seconds with 4,000 runs, hours with 100,000. So it gets numbers of a large server, whose plans are good for a
-    small one, too. Where it has some already, those stay. What is in the way, as a full disk, keeps no server down.
+    put them in order by one: seconds with some thousand runs, not done in minutes with 100,000. So it gets numbers of a large server, whose
+    plans are good for a small one, too. Where it has some already, those stay. What is in the way, as a full disk, keeps no server down.
     """
     try:
         if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",) or not _lacking(connection):  # else a reader may be waited for
