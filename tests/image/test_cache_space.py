@@ -51,6 +51,15 @@ def test_what_was_used_by_a_clock_that_was_ahead_is_not_in_use_until_then(cache:
     assert prune(cache, 0).left == 0
 
 
+def test_what_a_clock_that_was_ahead_made_and_a_job_uses_now_stays(cache: Cache, tmp_path: Path) -> None:
+    """A use changes the folder's time alone: what lies in it keeps the time at which it was made."""
+    kept = cache.put("images", "k", file_of(tmp_path))
+    for path in (kept.parent, *kept.parent.iterdir()):
+        os.utime(path, (time.time() + 365 * 86400,) * 2)
+    assert cache.get("images", "k")
+    assert prune(cache, 0).removed == 0
+
+
 def test_what_is_used_while_a_large_cache_is_counted_stays(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "b"):
         kept = cache.put("images", name, file_of(tmp_path, name))

@@ -56,8 +56,8 @@ def prune(cache: Cache, max_bytes: int, *, now: float | None = None) -> Pruned:
     for kind in KINDS:
         for rest in cache.root.glob(f"{kind}/{REMOVED}*"):
             remove_tree(rest)
-    moment = _now(cache.root) if now is None else now
     everything = entries(cache)
+    moment = _now(cache.root) if now is None else now
     left = sum(entry.size for entry in everything)
     removed = freed = in_use = 0
     for entry in everything:
@@ -66,8 +66,8 @@ def prune(cache: Cache, max_bytes: int, *, now: float | None = None) -> Pruned:
         if left <= max_bytes:
             break
         # Asked again: to count a large cache takes minutes, in which a job may have begun to use it.
-        # A time that lies ahead is of a clock that was set back since.
-        if abs(moment - max(entry.used, _used(entry.path))) < IN_USE_SECONDS:
+        # A time that lies ahead is of a clock that was set back since, and hides no use that came after it.
+        if any(abs(moment - each) < IN_USE_SECONDS for each in (entry.used, *_times(entry.path))):
             in_use += entry.size
             continue
         cache.remove(entry.path)
@@ -104,12 +104,17 @@ def _children(folder: Path) -> Iterator[Path]:
 
 
 def _used(path: Path) -> float:
-    """When it was last used: `get` touches an entry; of a folder that grows, its newest direct content counts too."""
+    """When it was last used."""
+    return max(_times(path), default=0.0)
+
+
+def _times(path: Path) -> list[float]:
+    """When it was used, as far as one sees: `get` touches an entry; of a folder that grows, its newest direct content counts too."""
     times = []
     for each in (path, *_children(path)):
         with contextlib.suppress(FileNotFoundError):
             times.append(each.lstat().st_mtime)
-    return max(times, default=0.0)
+    return times
 
 
 def _size(path: Path, seen: set[tuple[int, int]]) -> int:
