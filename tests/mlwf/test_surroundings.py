@@ -64,6 +64,15 @@ def test_streams_that_are_closed(after: str, service: FakeService, tmp_path: Pat
     assert "POST" in {method for method, *_ in service.requests}
 
 
+def test_a_command_gets_no_closed_streams(service: FakeService, tmp_path: Path) -> None:
+    """The first file that it opened would be its stdout, and have what its own programs print in it."""
+    service.add("g", "wine")
+    look = "import os; open('told', 'w').write(repr([os.path.realpath(f'/proc/self/fd/{each}') for each in (0, 1)]))"
+    hold = ("lease", "hold", "g/wine", "--", sys.executable, "-c", look)
+    assert mlwf(tmp_path, {"MLWF_SERVICE": service.address}, *hold, after="<&- >&-").returncode == 0
+    assert (tmp_path / "told").read_text() == repr([os.devnull] * 2)
+
+
 def test_what_is_printed_finds_no_room(service: FakeService, tmp_path: Path) -> None:
     """It was told as a fault of the tool, and by Python once more."""
     ended = mlwf(tmp_path, {"MLWF_SERVICE": service.address}, "server", "list", after=">/dev/full")

@@ -45,11 +45,14 @@ def print_anything() -> None:
 
 
 def _open_to_nowhere(number: int, name: str) -> None:
-    """The next file that is opened would get the number, and be what other programs write their words into."""
+    """The next file that is opened would get the number, and be what other programs write their words into: here, and in a program that
+    is started.
+    """
     nowhere = os.open(os.devnull, os.O_RDWR)
     if nowhere != number:
         os.dup2(nowhere, number)
         os.close(nowhere)
+    os.set_inheritable(number, True)
     setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8"))
 
 
