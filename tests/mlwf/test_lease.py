@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from mlwf.cli import lease
 from mlwf.client import Client, ServiceError, ServiceUnavailable
+from mlwf.errors import MlwfError
 from mlwf.lease import HeldLease
 
 from mlwf import lease as leases
@@ -170,6 +171,18 @@ def test_a_status_that_a_newer_service_has_is_none_to_start_for_ever(service: Fa
         service.status_of["start"] = "running"  # for a wait that would never end
         assert waiting.result(20).status == "hibernating"
     assert [path for method, path, *_rest in service.requests if method == "POST"] == ["/api/v1/servers/g/wine/start"]
+
+
+def test_a_server_that_dies_at_once_is_not_started_for_ever(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "AGAIN_SECONDS", 0.05)
+    service.add("g", "wine")["status"] = "stopped"
+    service.status_of["start"] = "failed"
+    with Client(service.address) as client, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(leases.ensure_up, client, "g", "wine")
+        until(lambda: len(service.requests) > 60 or waiting.done(), what="its end, or too many requests")
+        service.status_of["start"] = "running"  # for a wait that would never end
+        with pytest.raises(MlwfError, match="g/wine does not stay up: it was started 5 times"):
+            waiting.result(20)
 
 
 AWAY = [(502, "<html>bad gateway"), (503, "<html>unavailable"), (504, "<html>timeout"), (429, "<html>too many requests")]

@@ -20,6 +20,8 @@ DOWN = frozenset({"creating", "stopped", "failed", "deleting", "deleted"})
 RETRY_SECONDS = 10.0
 START_SECONDS = 600.0
 AGAIN_SECONDS = 1.0
+STARTS = 5
+"""After so many that went well a server that is down again does not stay up: it dies at once, or somebody stops it."""
 _NOT_NOW = frozenset({"server_busy", "directory_failed", "munge_failed"})
 """What a moment later is answered otherwise, whether one looks or starts; as is every 429, of the service or of a proxy before it."""
 _FINAL = frozenset({404, 422})
@@ -102,23 +104,34 @@ def ensure_up(client: Client, group: str, env: str, *, on_change: Callable[[Oper
     as up once a start went well.
     """
     deadline = time.monotonic() + START_SECONDS
-    answered = started = False
+    answered, starts = False, 0
     while True:
         try:
             server = client.server(group, env)
             answered = True
             if server.operation is not None:
                 _wait_for_other(client, server.operation, deadline)
-            elif server.status in UP or (started and server.status not in DOWN):
+            elif server.status in UP or (starts and server.status not in DOWN):
                 return server
+            elif starts == STARTS:
+                raise _does_not_stay_up(server)
             else:
+                time.sleep(AGAIN_SECONDS if starts else 0.0)
                 client.wait(client.start(group, env), on_change)
-                started = True
+                starts += 1
         except (ServiceError, ServiceUnavailable) as error:
             passes = error.status == 429 or error.code in _NOT_NOW if isinstance(error, ServiceError) else answered
             if not passes or time.monotonic() > deadline:
                 raise
             time.sleep(AGAIN_SECONDS)
+
+
+def _does_not_stay_up(server: Server) -> MlwfError:
+    place = f"{server.group}/{server.env_name}"
+    what = _("{server} does not stay up: it was started {times} times").format(server=place, times=STARTS)
+    return MlwfError(
+        what, cure=_("See its state with 'mlwf server show {server}', and ask the admins where nobody stops it.").format(server=place)
+    )
 
 
 def _wait_for_other(client: Client, operation_id: str, deadline: float) -> None:
