@@ -16,7 +16,8 @@ from pathlib import Path
 URI, USERNAME, PASSWORD, TOKEN = (f"MLFLOW_TRACKING_{word}" for word in ("URI", "USERNAME", "PASSWORD", "TOKEN"))
 # "URL for access from inside" of the console, and a user of the server's basic_auth.yml, or a token. MLFLOW_S3_ENDPOINT_URL only where
 # artifacts go straight to the object store (artifact access `direct`), e.g. https://s3.abci.ai
-SERVER = (URI, USERNAME, PASSWORD, TOKEN, "MLFLOW_S3_ENDPOINT_URL")
+# MLFLOW_REGISTRY_URI only where models are registered on another server.
+SERVER = (URI, USERNAME, PASSWORD, TOKEN, "MLFLOW_S3_ENDPOINT_URL", "MLFLOW_REGISTRY_URI")
 
 
 def _place() -> Path:

@@ -11,7 +11,7 @@ import pytest
 from tests.support.box import ROOT
 
 SAMPLES = ROOT / "samples"
-WORDS = ("TRACKING_URI", "TRACKING_USERNAME", "TRACKING_PASSWORD", "TRACKING_TOKEN", "S3_ENDPOINT_URL")
+WORDS = ("TRACKING_URI", "TRACKING_USERNAME", "TRACKING_PASSWORD", "TRACKING_TOKEN", "S3_ENDPOINT_URL", "REGISTRY_URI")
 NAMES = [f"MLFLOW_{word}" for word in WORDS]
 
 
@@ -119,6 +119,14 @@ def test_a_user_in_the_file_goes_before_the_token_left_in_the_shell(tmp_path: Pa
 def test_what_the_file_unsets_is_not_taken_from_the_shell(tmp_path: Path) -> None:
     private_file(tmp_path, "export MLFLOW_TRACKING_URI=http://file:1/mlflow/\nunset MLFLOW_TRACKING_TOKEN\nexport MLFLOW_TRACKING_USERNAME")
     assert applied(tmp_path, MLFLOW_TRACKING_TOKEN="t", MLFLOW_TRACKING_USERNAME="c") == {"URI": "http://file:1/mlflow/", "USERNAME": "c"}
+
+
+def test_a_registry_that_the_file_unsets_is_not_taken_from_the_shell(tmp_path: Path) -> None:
+    """As `mlwf server env` writes it. Where the shell names another server, its registry is the shell's choice, too."""
+    private_file(tmp_path, "export MLFLOW_TRACKING_URI=http://file:1/\nunset MLFLOW_TRACKING_TOKEN MLFLOW_REGISTRY_URI")
+    old = {"MLFLOW_REGISTRY_URI": "http://old:1/"}
+    assert applied(tmp_path, **old) == {"URI": "http://file:1/"}
+    assert applied(tmp_path, MLFLOW_TRACKING_URI="http://shell:1/", **old) == {"URI": "http://shell:1/", "REGISTRY_URI": "http://old:1/"}
 
 
 def test_a_corrected_file_counts_at_the_next_apply(tmp_path: Path) -> None:
