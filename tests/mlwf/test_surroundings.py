@@ -3,10 +3,13 @@
 import base64
 import errno
 import os
+import re
 import subprocess
 import sys
+import threading
 import tomllib
 from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 
@@ -133,6 +136,9 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("http_proxy", "http://127.0.0.1:9", "Connection refused"),
         ("HTTP_PROXY", "http://me:p@ss/w@127.0.0.1:9", ""),
+        ("http_proxy", "me:p@ss/w@127.0.0.1:9", ""),
+        ("http_proxy", "http://me:p/w@127.0.0.1:9", "not a valid host or port"),
+        ("http_proxy", "http://me:p@127.0.0.1:99999", "Failed to parse: http://…@127.0.0.1:99999"),
         ("ALL_PROXY", "socks5h://127.0.0.1:9", "Missing dependencies for SOCKS support"),
         ("http_proxy", "127.0.0.1:port", "not a valid host or port"),
     ],
@@ -143,12 +149,37 @@ def test_a_proxy_that_does_not_answer_is_named(variable: str, proxy: str, why: s
     url = "http://127.0.0.2:9/mlflow"
     with pytest.raises(RegistryError) as failed:
         TrackingApi(url, tracking_session(url, {}), wait=lambda _seconds: None).get("x")
-    shown = proxy.replace("me:p@ss/w", "…")
+    shown = re.sub("me:p.*@", "…@", proxy)
     assert f"by way of the proxy {shown}: for a server inside, add 127.0.0.2 to no_proxy" in str(failed.value)
     found = {each.check: each for each in look(Server(url, {}, str).checks(), seconds=10)}
     assert why in str(failed.value)
     assert why in found["address"].text
     assert f"requests go through {shown};" in found["proxy"].text
+    assert "me:p" not in f"{failed.value}{found}"
+
+
+class _AsksForALogin(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_error(407)
+
+    do_CONNECT = do_GET  # noqa: N815  # as the server calls it
+
+    def log_message(self, *_words: object) -> None:
+        return
+
+
+@pytest.mark.usefixtures("_no_proxies")
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_asks_for_a_login_is_named(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was told as the server's own word, without a cure, or as nothing but ProxyError."""
+    url = f"{scheme}://127.0.0.2:9/mlflow"
+    with ThreadingHTTPServer(("127.0.0.1", 0), _AsksForALogin) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        monkeypatch.setenv(f"{scheme}_proxy", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(RegistryError, match="407") as failed:
+            TrackingApi(url, tracking_session(url, {}), wait=lambda _seconds: None).get("x")
+        server.shutdown()
+    assert f"by way of the proxy http://127.0.0.1:{server.server_port}: for a server inside" in str(failed.value)
 
 
 def test_a_missing_bundle_is_named_by_its_own_variable() -> None:

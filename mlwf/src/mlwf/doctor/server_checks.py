@@ -18,7 +18,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from mlwf.doctor.findings import Check, Failed, Noted, Once
 from mlwf.i18n import _
 from mlwf.transfer.session import asked_proxy, file_before_token, not_let_in, tracking_session
-from mlwf.wire.system_error import system_error
+from mlwf.wire.system_error import address_fault, system_error
 
 SKEW_NOTED, SKEW_FAILED = 30.0, 300.0
 SECONDS = 4.0
@@ -97,7 +97,7 @@ class Server:
                 raise _tls_fault(cause) from error
             why = cause.strerror or str(cause) if cause else type(error).__name__
             if isinstance(error, ValueError):  # of requests: an address, mostly a proxy's, that is none, or one that it cannot ask
-                why = str(error)
+                why = address_fault(error)
             raise Unreached(
                 _("the server does not answer"), why, _("Check the address; is the server started? mlwf server show GROUP/ENV.")
             ) from error

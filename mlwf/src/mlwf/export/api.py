@@ -88,7 +88,7 @@ class TrackingApi:
         answer = _json(error.body)
         if isinstance(answer, dict) and answer.get("error_code"):
             return RegistryError(str(answer.get("message") or answer["error_code"]), code=str(answer["error_code"]))
-        return self._not_mlflow() if error.status == 404 else RegistryError(what, str(error))
+        return self._not_mlflow() if error.status == 404 else RegistryError(what, str(error), self._and_proxy("").lstrip())
 
     def _not_mlflow(self) -> RegistryError:
         return RegistryError(

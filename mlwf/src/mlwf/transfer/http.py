@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import requests
 import urllib3
 
-from mlwf.wire.system_error import system_error
+from mlwf.wire.system_error import address_fault, system_error
 
 ATTEMPTS = 6
 # Small enough that a chunk is still in the processor's cache when it is written: a megabyte cost the kernel twice the time.
@@ -112,7 +112,7 @@ def network_errors() -> Iterator[None]:
     try:
         yield
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema) as error:
-        raise RefusedError(str(error)) from error
+        raise RefusedError(address_fault(error)) from error
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         cause = system_error(error)
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -126,6 +126,8 @@ def _words(error: Exception, cause: OSError | None) -> str:
         return cause.strerror
     if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
         return "timed out"
+    if cause is not None and isinstance(error, requests.exceptions.ProxyError):
+        return str(cause)  # what the proxy answers instead of a way to the server
     return type(error).__name__
 
 

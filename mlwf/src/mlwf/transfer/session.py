@@ -124,7 +124,7 @@ def file_before_token(environ: Mapping[str, str]) -> Path | None:
 
 def asked_proxy(session: requests.Session, url: str) -> str:
     """The proxy by way of which the session asks, without a password; empty where there is none."""
-    return re.sub("//.*@", "//…@", select_proxy(url, session.proxies) or "")
+    return re.sub("^([^:/]*:?//)?.*@", r"\1…@", select_proxy(url, session.proxies) or "")
 
 
 def proxy_hint(session: requests.Session, url: str) -> str:

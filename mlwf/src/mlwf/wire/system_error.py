@@ -1,5 +1,6 @@
 """Reading the errors that libraries wrap around one another."""
 
+import re
 from collections.abc import Iterator
 
 import requests
@@ -23,3 +24,8 @@ def system_error(error: BaseException) -> OSError | None:
     """The operating system's own error at the bottom of what requests and urllib3 wrapped around it."""
     own = (each for each in causes(error) if isinstance(each, OSError) and not isinstance(each, requests.RequestException))
     return next(own, None)
+
+
+def address_fault(error: Exception) -> str:
+    """What requests and urllib3 say of an address that is none, without a proxy's login, which they quote, or a part of it as its host."""
+    return re.sub("'.*' is not", "… is not", re.sub("//.*@", "//…@", str(error)))
