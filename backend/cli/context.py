@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -22,6 +23,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 Row = dict[str, Any]
 _UNLIMITED: Final = 10_000
 """Columns, where nobody sees them: in a pipe each row is one line."""
+_TOGETHER: Final = 100
+"""Rows that are written as JSON at once."""
 
 
 def file_of(context: click.Context) -> Path:
@@ -102,10 +105,11 @@ def show(rows: Iterable[Row], columns: Mapping[str, str], *, as_json: bool) -> N
 
 
 def _write_json(rows: Iterable[Row]) -> None:
-    """As ``json.dumps`` has the whole list, but row by row: all of an audit's lines at once may be more than the host's memory."""
-    before = "[\n"
-    for row in rows:
-        text = json.dumps(row, ensure_ascii=False, indent=2).replace("\n", "\n  ")
-        sys.stdout.write(f"{before}  {text}")
+    """As ``json.dumps`` has the whole list, but some rows at a time: all lines of an audit may be more than the host's memory, and each by
+    itself takes half as long again.
+    """
+    before, left = "[\n", iter(rows)
+    while some := list(islice(left, _TOGETHER)):
+        sys.stdout.write(before + json.dumps(some, ensure_ascii=False, indent=2)[2:-2])  # without the list's own brackets
         before = ",\n"
     click.echo("[]" if before == "[\n" else "\n]")
