@@ -73,10 +73,13 @@ class Access:
             if before is None or before.ticket_at < at.replace(second=0, microsecond=0):  # a loop would fill what is never forgotten
                 audit.record(session, caller=caller, action="ticket", server=server, request_id=request_id)
             visit = session.merge(Visit(server_id=server.id, user=caller.user, uid=caller.uid, ticket_at=at))
-            if visit.revoked_at is not None and visit.revoked_at > at:  # by a clock that was ahead: until then they could not come back
+            # By a clock that was ahead: until then they could not come back. Put out since we began to wait for our turn, they stay out.
+            ended = visit.revoked_at is not None and visit.revoked_at > now()
+            if ended:
                 visit.revoked_at, visit.told = None, False
                 end_sessions(server, self._keyring)
-                self._kick.send()
+        if ended:
+            self._kick.send()
         keys = tickets.read_keys(self._keyring.decrypt(server.ticket_keys))
         text = tickets.make_ticket(keys, server_id=server.id, user=caller.user, now=at.timestamp(), request_id=request_id)
         return Ticket(

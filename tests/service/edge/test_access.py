@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from backend.adapters.nss import GroupEntry, Nss, UserEntry
 from backend.plans.wanted import wanted_box
@@ -19,6 +21,7 @@ from backend.ports import Directory
 from backend.reconcile.leavers import ABSENT_SECONDS, Leavers
 from backend.registry.models import AuditEntry, Server, Token, Visit, now
 from backend.wishes import tickets
+from backend.wishes.kick import Kick
 from tests.service.edge.world import ADMIN, ALICE, BOB, GROUP, World, make_world
 from tracking_server.guard import signed
 from tracking_server.guard.access_files import parse_ticket_keys
@@ -324,13 +327,36 @@ def test_who_signed_in_by_a_clock_that_was_ahead_is_out_once_and_for_good(world:
     assert not sweep(world), "once is enough"
 
 
-def test_who_was_put_out_by_a_clock_that_was_ahead_may_come_back(world: World) -> None:
+def test_who_is_put_out_while_the_request_waits_for_its_turn_is_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nobody else is: no clock was ahead."""
+    server_id = world.made(users=["job"])
+    ticket(world)
+    before, turn = box(world, server_id).ticket_keys, world.registry.session
+
+    @contextmanager
+    def others_first() -> Iterator[Session]:
+        with turn() as session:
+            session.get_one(Visit, (server_id, "alice")).revoked_at = now()
+        with turn() as session:
+            yield session
+
+    monkeypatch.setattr(world.registry, "session", others_first)
+    ticket(world)
+    wanted = box(world, server_id)
+    assert [user for user, _ in wanted.revoked] == ["alice"]
+    assert wanted.ticket_keys == before
+
+
+def test_who_was_put_out_by_a_clock_that_was_ahead_may_come_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     server_id = world.made(users=["job"])
     ticket(world)
     before = box(world, server_id).ticket_keys
     with world.registry.session() as session:
         session.get_one(Visit, (server_id, "alice")).revoked_at = now() + timedelta(days=365)
+    seen_by_the_reconciler = []
+    monkeypatch.setattr(Kick, "send", lambda _kick: seen_by_the_reconciler.append(box(world, server_id).revoked))
     assert ticket(world).status_code == 201
+    assert seen_by_the_reconciler == [()], "the ticket is signed by a key that the box learns from it"
     wanted = box(world, server_id)
     assert wanted.revoked == ()
     assert not {key.id for key in before} & {key.id for key in wanted.ticket_keys}, "what was ended stays so"
