@@ -136,7 +136,7 @@ def _is_deleted(work: Work, session: Session, server: Server) -> None:
 
 
 def _is_gone(work: Work, session: Session, server: Server) -> None:
-    forget_server(session, server, rest_until=work.world.kept_until(work.world.settings.port_rest_days))
+    forget_server(session, server, rest_until=work.world.port_rests_until())
 
 
 def _has_storage(work: Work, _session: Session, server: Server) -> None:

@@ -13,7 +13,7 @@ from backend.wishes import portpool
 
 
 def forget_server(session: Session, server: Server, *, rest_until: datetime | None) -> None:
-    """The row goes, and its port rests until then (None: nobody ever knew it). Operations and audit stay."""
+    """The row goes, and its port rests until then (None: it need not rest). Operations and audit stay."""
     port = server.port
     session.delete(server)
     session.flush()

@@ -91,6 +91,11 @@ class World:
         """Until when something is kept that is over after so many days from now."""
         return self.sure_time.not_before() + timedelta(days=days)
 
+    def port_rests_until(self) -> datetime | None:
+        """As ``kept_until``. None: it does not rest, and is free at once: that it is so late already is sure in an hour or two only."""
+        days = self.settings.port_rest_days
+        return self.kept_until(days) if days else None
+
     def server(self, server_id: str) -> Server | None:
         """The row as it is now, for reading only."""
         with self.registry.reading() as session:

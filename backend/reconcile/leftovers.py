@@ -39,7 +39,7 @@ def purge(world: World, server: Server) -> None:
         forget_trial(world, server.id, server.trial_id)
     remove_copies(world, server.id)
     with world.registry.session() as session:
-        forget_server(session, session.get_one(Server, server.id), rest_until=world.kept_until(world.settings.port_rest_days))
+        forget_server(session, session.get_one(Server, server.id), rest_until=world.port_rests_until())
     world.backoff.forget(server.id)
     log.info("server %s: the time to restore it is over, it was purged", server.id)
 

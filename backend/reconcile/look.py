@@ -237,7 +237,7 @@ class Looker:
                 row.restorable_until = row.deleted_at + timedelta(days=world.settings.restore_days)
             else:
                 unknown = was_never_made(session, row)
-                forget_server(session, row, rest_until=None if unknown else world.kept_until(world.settings.port_rest_days))
+                forget_server(session, row, rest_until=None if unknown else world.port_rests_until())
         world.backoff.forget(server.id)
 
 

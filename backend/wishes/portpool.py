@@ -45,7 +45,7 @@ def count_free(session: Session, settings: Settings) -> int:
 
 
 def release(session: Session, port: int, rest_until: datetime | None) -> None:
-    """Take the port from its server: it rests until then, or is fresh again at once (None: nobody ever knew it). Gone already is fine.
+    """Take the port from its server: it rests until then, or is fresh at once (None: it need not rest). Gone already is fine.
 
     The server's own row must be gone, or have another port, before.
     """

@@ -185,6 +185,23 @@ def test_a_port_that_rests_is_given_to_nobody_while_the_clock_is_ahead(site: Sit
     site.create("another")
 
 
+def test_a_port_that_is_to_rest_for_no_day_is_free_at_once(tmp_path: Path) -> None:
+    """The next thing that is sure may be an hour away."""
+    site = Site(tmp_path / "state", ports=2, port_rest_days=0, restore_days=0)
+    try:
+        for env in ("a", "b"):
+            site.made(env)
+        site.settings.sure_time_file.write_text(f"{(datetime.now(UTC) - timedelta(hours=1)).isoformat()}\n")
+        site.ask("delete", "a")
+        site.reconciler().reconcile_all()
+        site.reconciler().reconcile_all()
+        assert site.server("a") is None
+        site.create("c")
+    finally:
+        site.registry.close()
+        site.kick.close()
+
+
 def test_a_sign_of_life_by_a_clock_that_was_ahead_is_none(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """It ended, and then the clock was set back: until it was that late again, it seemed to live."""
     heartbeat.beat(site.settings.run_dir, 0.1)
