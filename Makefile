@@ -52,6 +52,7 @@ bench:               ## most measurements of docs/explanation/benchmarks.md, for
 	.venv/bin/python -m benchmarks.export --rounds $(ROUNDS)
 	.venv/bin/python -m benchmarks.metrics
 	.venv/bin/python -m benchmarks.many_runs
+	.venv/bin/python -m benchmarks.writers
 	.venv/bin/python -m benchmarks.looks --servers 300 --rounds $(ROUNDS)
 	@bin/setup heavy
 	.venv/bin/python -m benchmarks.export --rounds $(ROUNDS) --arms mlwf --store ceph --models float32 text small

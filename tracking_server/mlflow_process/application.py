@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from tracking_server.mlflow_process import checks, compressed, differences, downloads, failures, flask_bridge, jobs, outwards, request_log
+from tracking_server.mlflow_process import (
+    checks,
+    compressed,
+    differences,
+    downloads,
+    failures,
+    flask_bridge,
+    jobs,
+    outwards,
+    request_log,
+    turns,
+)
 from tracking_server.mlflow_process.locations import Locations
 from tracking_server.mlflow_process.plan import Plan
 from tracking_server.mlflow_process.request_log import RequestLog
@@ -28,4 +39,5 @@ def application(plan: Plan, mailbox: jobs.Mailbox | None = None) -> Any:
     spool = Spool(plan.box.tmp, plan.settings.tmp_bytes)
     downloads.install(spool)
     request_log.install()
+    turns.install()
     return RequestLog(SpoolMiddleware(asgi, spool))
