@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from backend.atomic import replace_file
 
+log = logging.getLogger(__name__)
 SURE_SECONDS: Final = 3600.0
 FILE: Final = "sure_time"
 """In the state: what was sure last, so that the next start knows it."""
@@ -75,8 +76,12 @@ class SureTime:
             return
         self._known = sure, at
         if self._file is not None:
-            with suppress(OSError):  # a full disk is told elsewhere; what was sure before is sure still
+            try:
                 replace_file(self._file, f"{datetime.fromtimestamp(sure, UTC).isoformat()}\n".encode())
+            except OSError as error:  # what was sure before is sure still
+                log.warning(
+                    "the sure time was not written to %s, so that purges and resting ports wait after a start: %s", self._file, error
+                )
 
 
 def last_sure(file: Path) -> float | None:

@@ -71,7 +71,10 @@ def test_a_database_keeps_the_numbers_that_it_has(plan: Plan) -> None:
     assert plan.box.database.read_bytes() == before
 
 
-def test_a_full_disk_keeps_no_server_down(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_no_server_down_and_is_said(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(database, "_SIZES", "INSERT INTO nowhere VALUES (?1)")  # SQLite says both by the same kind of error
     database.prepare(plan, environment())
     assert numbers(plan) == {}
+    assert "were not written (no such table: nowhere)" in capsys.readouterr().err

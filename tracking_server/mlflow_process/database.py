@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sqlite3
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -90,7 +91,8 @@ def turn_on_wal(connection: sqlite3.Connection) -> None:
 def tell_sizes(connection: sqlite3.Connection) -> None:
     """SQLite takes the name of a metric, parameter or tag for a rare thing as long as it has no numbers, and compares each run with each to
     put them in order by one: seconds with some thousand runs, not done in minutes with 100,000. So it gets numbers of a large server, whose
-    plans are good for a small one, too. Where it has some already, those stay. What is in the way, as a full disk, keeps no server down.
+    plans are good for a small one, too. Where it has some already, those stay. What is in the way, as a full disk, keeps
+    no server down; it is in MLflow's log.
     """
     try:
         if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",) or not _lacking(connection):  # else a reader may be waited for
@@ -98,8 +100,8 @@ def tell_sizes(connection: sqlite3.Connection) -> None:
         connection.execute("ANALYZE sqlite_master")  # makes the table of numbers, and fills in nothing
         with connection:
             connection.executemany(_SIZES, [(each,) for each in _lacking(connection)])
-    except sqlite3.OperationalError:
-        pass
+    except sqlite3.OperationalError as error:
+        sys.stderr.write(f"the sizes by which SQLite plans were not written ({error}): many runs are put in order slowly\n")
 
 
 def _lacking(connection: sqlite3.Connection) -> list[str]:

@@ -142,6 +142,15 @@ def test_a_file_that_says_nothing_is_none(tmp_path: Path) -> None:
     assert clocks.watched(clocks.sure_time(tmp_path / "sure"), hours=2) is not None
 
 
+def test_a_file_that_cannot_be_written_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    at = [0.0]
+    sure = SureTime(tmp_path / "gone" / "sure", seconds=10, clock=lambda: at[0], wall=lambda: 1_000.0 + at[0])
+    at[0] = 10.0
+    sure.note()
+    assert sure.now() == datetime.fromtimestamp(1_010.0, UTC), "what is known now is known all the same"
+    assert "the sure time was not written" in caplog.text
+
+
 def test_a_server_that_is_deleted_while_the_clock_is_in_the_past_is_kept_its_days(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     server = site.made()
     site.upgrade()
