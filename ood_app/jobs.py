@@ -33,6 +33,8 @@ SILENT_SECONDS: Final = 60.0
 _LARGEST: Final = 1 << 20
 _children: Final[dict[str, subprocess.Popen[bytes]]] = {}
 """Those that this process started, by the job's id: asked now and then, so that one that has ended is no zombie."""
+_MLWF: Final = "from mlwf.cli.program import mlwf; mlwf()"
+"""What the command `mlwf` runs: it looks for its own packages before those of PYTHONPATH."""
 _ID: Final = re.compile(r"job_[0-9a-f]{16}")
 
 
@@ -61,7 +63,7 @@ def _launched(folder: Path, request: JobRequest, variables: dict[str, str]) -> s
     folder.mkdir(mode=0o700, parents=True)
     (folder / "request.json").write_text(json.dumps(request.as_json()), encoding="utf-8")
     with (folder / "output.log").open("wb") as output:
-        argv = [sys.executable, "-m", "mlwf.cli.main", "job", "request.json", "--progress", "progress.json", "--note", folder.name]
+        argv = [sys.executable, "-c", _MLWF, "job", "request.json", "--progress", "progress.json", "--note", folder.name]
         return subprocess.Popen(
             argv, cwd=folder, env=variables, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from mlwf.errors import with_cure
+from mlwf.streams import no_room
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from backend.cli.language import _
@@ -33,7 +34,7 @@ def sentence(error: Exception) -> str | None:
     if isinstance(error, PermissionError):
         path = error.filename or _("a file")
         return _("{path} may not be used by this account; run this as the service's account or as root", path=path)
-    return None
+    return no_room(error)
 
 
 def _of_registry(error: DBAPIError) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+from mlwf.streams import print_anything
 
 from backend.cli.language import _
 
@@ -75,6 +76,7 @@ def aihub(context: click.Context, file: Path | None) -> None:
 
 def main() -> None:
     """The entry point."""
+    print_anything()
     try:
         aihub(prog_name="aihub")
     except Exception as error:  # noqa: BLE001 (the last place that can tell it in one sentence; what nobody foresaw is raised again)

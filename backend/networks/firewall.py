@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import subprocess
+from typing import Final
 
 from backend.i18n import _
 from backend.networks import layout
 
+_LONGEST: Final = 60.0
+"""Seconds that one call may take."""
+
 
 class FirewallError(Exception):
-    """nft is not there; the text says so, and the cure."""
+    """nft is not there or does not answer; the text says so, and the cure."""
 
 
 def nft(*arguments: str, rules: str = "") -> subprocess.CompletedProcess[str]:
     """One call. Error: ``FirewallError``."""
     try:
-        return subprocess.run(["nft", *arguments], input=rules, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(["nft", *arguments], input=rules, capture_output=True, text=True, timeout=_LONGEST, check=False)
     except FileNotFoundError:
         raise FirewallError(_("there is no nft; install nftables (Debian: apt-get install nftables)")) from None
+    except subprocess.TimeoutExpired:
+        raise FirewallError(_("nft gave no answer for a minute; see what holds it (`ps`, `dmesg`), then try again")) from None
 
 
 def is_in_force(install: str) -> bool:

@@ -51,6 +51,14 @@ def test_a_job_runs_as_the_caller_and_its_failure_has_what_why_and_cure(caller: 
     assert "k" * 64 not in (folder / "output.log").read_text()
 
 
+def test_a_job_takes_its_own_packages(caller: Caller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what a PYTHONPATH of the console's host names: an environment module's click, of another Python."""
+    (tmp_path / "click.py").write_text("raise SystemExit('this is another click')\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    found = finished(caller, caller.send("POST", "/jobs", IMAGE).json["id"])
+    assert found["error"]["detail"].startswith("There is no ")
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [

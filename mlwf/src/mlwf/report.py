@@ -1,10 +1,6 @@
 """How messages, progress and failures reach a person: rich on a terminal, plain lines elsewhere."""
 
-import codecs
-import contextlib
-import errno
 import json
-import os
 import sys
 import traceback
 import unicodedata
@@ -16,11 +12,9 @@ from rich.markup import escape
 from mlwf.errors import MlwfError, with_cure
 from mlwf.i18n import _, translate_click
 from mlwf.settings import environment
+from mlwf.streams import no_room
 
 translate_click()
-
-SIGNS = {"✓": "+", "✗": "x", "·": "-", "→": ">", "↶": "<", "…": "..."}
-"""What is printed instead where the locale has no such sign: whether a check is good or failed is told by its mark alone."""
 
 
 def stderr() -> Console:
@@ -30,35 +24,6 @@ def stderr() -> Console:
 def terminal_variables() -> Mapping[str, str]:
     """The environment as rich gets it, which prints nothing at all where COLUMNS is 0: a shell without a terminal's size exports that."""
     return {name: value for name, value in environment().items() if name != "COLUMNS" or value.strip("0")}
-
-
-def print_anything() -> None:
-    """From now on nothing that is printed ends in a traceback, a help page neither: where a stream was closed (`>&-`, a daemon's) it is
-    read by nobody, and a narrow locale shows other signs for what it has none for.
-    """
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
-            _open_to_nowhere(number, name)
-    codecs.register_error("mlwf", _other_signs)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="mlwf")  # type: ignore[union-attr]  # a program's own streams are text
-
-
-def _open_to_nowhere(number: int, name: str) -> None:
-    """The next file that is opened would get the number, and be what other programs write their words into: here, and in a program that
-    is started.
-    """
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    if nowhere != number:
-        os.dup2(nowhere, number)
-        os.close(nowhere)
-    os.set_inheritable(number, True)
-    setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8"))
-
-
-def _other_signs(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeEncodeError)  # noqa: S101  # nothing is read with it
-    return "".join(SIGNS.get(each, "?") for each in error.object[error.start : error.end]), error.end
 
 
 def show_failure(error: BaseException, *, stacktrace: bool, as_json: bool = False) -> int:
@@ -88,19 +53,8 @@ def fault_of(error: BaseException) -> str:
     if isinstance(error, MemoryError) or "can't start new thread" in str(error):
         cure = _("Ask for more memory, on Grid Engine with -l h_vmem=…, or raise ulimit -v; for threads also ulimit -u.")
         return with_cure(_("There is too little memory here, or too many threads run"), cure)
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        _print_no_more()
-        words = _("What this prints, or a file of it, cannot be written: {why}").format(why=error.strerror)
-        return with_cure(words, _("Free some space, or have it print elsewhere."))
+    if (unwritten := no_room(error)) is not None:
+        return unwritten
     return _("This is a fault of the tool ({kind}). Run it again with --stacktrace and send the output to the admins.").format(
         kind=type(error).__name__
     )
-
-
-def _print_no_more() -> None:
-    """Where stdout has no room Python would say so once more at its end."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -41,6 +41,17 @@ def told(*argv: str, file: Path, code: int) -> str:
     return done.stderr
 
 
+@pytest.mark.parametrize(("after", "code"), [(">/dev/full", 1), (">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 0)])
+def test_streams_that_are_full_or_closed(after: str, code: int) -> None:
+    """A listing into a full place ended in two tracebacks."""
+    script = "from backend.cli.main import main; main()"
+    argv = ["sh", "-c", f'exec "$@" {after}', "sh", sys.executable, "-c", script, "openapi"]
+    done = subprocess.run(argv, cwd=ROOT, env=os.environ | {"LANG": "C.UTF-8"}, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == code, done.stderr
+    full = "aihub: What this prints, or a file of it, cannot be written: No space left on device. "
+    assert done.stderr == (f"{full}Free some space, or have it print elsewhere.\n" if code else "")
+
+
 @pytest.mark.parametrize("name", ["", *_COMMANDS, "servers list", "servers delete", "keys rotate", "keys tickets"])
 def test_help_teaches(name: str) -> None:
     result = CliRunner().invoke(aihub, [*name.split(), "--help"])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from backend.networks import firewall
 from backend.networks.layout import install_id
 from tests.service.edge.live import AIHUB
 
@@ -97,6 +98,15 @@ def test_an_nft_that_is_killed_says_no_word_and_is_no_crash(host: Host, tmp_path
     assert done.returncode == 1
     assert "nothing was changed (exit status -9)" in done.stderr
     assert host.in_force() == ""
+
+
+def test_an_nft_that_never_answers_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nft").write_text("#!/bin/sh\nexec /bin/sleep 60\n")
+    (tmp_path / "nft").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(firewall, "_LONGEST", 0.1)
+    with pytest.raises(firewall.FirewallError, match="no answer"):
+        firewall.is_in_force("0123456789ab")
 
 
 @pytest.mark.parametrize("option", ["--apply", "--ensure"])

@@ -19,8 +19,9 @@ from mlwf.image.plan import Wanted
 from mlwf.image.proof import ANSWERED, LOADED, NEEDS_GPU, Verdict
 from mlwf.image.steps import words
 from mlwf.image.tool import COMPRESSIONS
-from mlwf.report import print_anything, show_failure, stderr
+from mlwf.report import show_failure, stderr
 from mlwf.settings import environment
+from mlwf.streams import print_anything
 
 HELP = _(
     """Create a Singularity image for a model: MLWFCreateImage_YYYYMMDDhhmmss/ with container.simg, Dockerfile, Singularity and model/.

@@ -16,8 +16,9 @@ from mlwf.export.memory import keep_freed_memory
 from mlwf.export.registry import ModelVersion
 from mlwf.export.run import Exported, Wanted, export
 from mlwf.i18n import _
-from mlwf.report import print_anything, show_failure, stderr
+from mlwf.report import show_failure, stderr
 from mlwf.settings import environment
+from mlwf.streams import print_anything
 
 HELP = _(
     """Export a registered model: MLWFExportModel_YYYYMMDDhhmmss/ with artifacts/, model.tar.gz and info.yaml.

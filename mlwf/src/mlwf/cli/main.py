@@ -16,7 +16,8 @@ from mlwf.cli.publish import publish, verify
 from mlwf.cli.server import server
 from mlwf.cli.token import token
 from mlwf.i18n import _
-from mlwf.report import print_anything, show_failure
+from mlwf.report import show_failure
+from mlwf.streams import print_anything
 
 
 @click.group(

@@ -1,0 +1,60 @@
+"""The three streams of a command: closed, full, or of a narrow locale."""
+
+import codecs
+import contextlib
+import errno
+import os
+import sys
+
+from mlwf.errors import with_cure
+from mlwf.i18n import _
+
+SIGNS = {"✓": "+", "✗": "x", "·": "-", "→": ">", "↶": "<", "…": "..."}
+"""What is printed instead where the locale has no such sign: whether a check is good or failed is told by its mark alone."""
+
+
+def print_anything() -> None:
+    """From now on nothing that is printed ends in a traceback, a help page neither: where a stream was closed (`>&-`, a daemon's) it is
+    read by nobody, and a narrow locale shows other signs for what it has none for.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            _open_to_nowhere(number, name)
+    codecs.register_error("mlwf", _other_signs)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="mlwf")  # type: ignore[union-attr]  # a program's own streams are text
+
+
+def _open_to_nowhere(number: int, name: str) -> None:
+    """The next file that is opened would get the number, and be what other programs write their words into: here, and in a program that
+    is started.
+    """
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    if nowhere != number:
+        os.dup2(nowhere, number)
+        os.close(nowhere)
+    os.set_inheritable(number, True)
+    setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8"))
+
+
+def _other_signs(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)  # noqa: S101  # nothing is read with it
+    return "".join(SIGNS.get(each, "?") for each in error.object[error.start : error.end]), error.end
+
+
+def no_room(error: BaseException) -> str | None:
+    """The sentence for what was printed into a full place; None for any other error. Nothing is printed there any more."""
+    if not isinstance(error, OSError) or error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        return None
+    _print_no_more()
+    words = _("What this prints, or a file of it, cannot be written: {why}").format(why=error.strerror)
+    return with_cure(words, _("Free some space, or have it print elsewhere."))
+
+
+def _print_no_more() -> None:
+    """Where stdout has no room Python would say so once more at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
