@@ -210,6 +210,14 @@ def backlog(_settings: Settings) -> Iterator[Finding]:
     )
 
 
+def gateways(settings: Settings) -> Iterator[Finding]:
+    """An open gateway connects to public addresses and to the object store, so members should not be who names that."""
+    opened = ", ".join(size.name for size in settings.sizes if size.gateway and not size.gateway_private)
+    if opened and not settings.endpoint_url_fixed:
+        detail = _("with the sizes {sizes} members name an address and port that their server's gateway may reach", sizes=opened)
+        yield Finding(name="gateway", state="warning", detail=detail, cure=_("set endpoint_url"))
+
+
 def orphans(settings: Settings) -> Iterator[Finding]:
     """Nothing is here that no server of the registry owns."""
     found = look_for_orphans(settings)
@@ -253,6 +261,7 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("ports", ports),
     ("somaxconn", backlog),
     ("other hosts", other_hosts),
+    ("gateway", gateways),
     ("orphans", orphans),
     ("service", running),
 )

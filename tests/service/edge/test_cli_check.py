@@ -3,10 +3,12 @@
 import json
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from backend.checks.service import gateways
 from backend.cli.failures import sentence
 from backend.domain import Status
 from demo.ports import free_ports
@@ -57,6 +59,17 @@ def test_check_finds_a_state_on_a_network(admin: Admin, world: World, monkeypatc
     monkeypatch.setattr("backend.checks.service.MOUNTS", table)
     told = json.loads(admin.run("check", "--json", code=1).stdout)
     assert {"move it to a local disk"} == {each["cure"] for each in told if f"{place} is on a network file system (nfs4)" in each["detail"]}
+
+
+@pytest.mark.parametrize(
+    ("choice", "endpoint", "warned"),
+    [("gateway", None, True), ("gateway", "https://s3.example.org", False), ("gateway_private", None, False), ("genai_jobs", None, False)],
+)
+def test_an_open_gateway_where_members_name_the_store(choice: str, endpoint: str | None, warned: bool, world: World) -> None:
+    choices = {"gateway": choice.startswith("gateway"), choice: True}
+    size = replace(world.service.settings.sizes[0], **choices)
+    found = [*gateways(replace(world.service.settings, sizes=(size,), endpoint_url=endpoint))]
+    assert [each.cure for each in found] == (["set endpoint_url"] if warned else [])
 
 
 def test_a_registry_in_postgresql_without_its_driver_is_told(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
