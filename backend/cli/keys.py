@@ -46,7 +46,7 @@ def rotate(context: click.Context) -> None:
         click.echo(_("{count} stored secrets encrypted with key {key}", count=changed, key=keyring.newest))
 
 
-@keys.command(help=_("Give a server a new key for its sign-in tickets and session cookies. The server goes on running."))
+@keys.command(help=_("Give a server a new ticket key. It signs sign-in tickets and session cookies. The server goes on running."))
 @click.argument("name", type=ServerName(), metavar="GROUP/ENV")
 @click.option(
     "--at-once", is_flag=True, help=_("End every session of that server now; else those under the key before go on until their time.")

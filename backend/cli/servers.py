@@ -111,7 +111,7 @@ def delete(context: click.Context, *, name: tuple[str, str], damaged: bool, wait
     _ask(context, "delete", name, wait=wait, damaged=damaged)
 
 
-@servers.command(help=_("Undo the latest delete of that name, or that of the server with --id."))
+@servers.command(help=_("Undo a delete. It is the latest of that name, or that of the server with --id."))
 @_NAME
 @_ID
 @_WAIT
@@ -122,8 +122,8 @@ def restore(context: click.Context, *, name: tuple[str, str], server_id: str | N
 
 @servers.command(
     help=_(
-        """Forget a deleted server now: the latest of that name, or the one with --id. Its database is gone for good; its bucket is never
-    touched.
+        """Forget a deleted server now. It is the latest of that name, or the one with --id. Its database is gone for good;
+    its bucket is never touched.
     """
     )
 )
@@ -150,7 +150,7 @@ def upgrade(context: click.Context, *, name: tuple[str, str], version: str | Non
     _ask(context, "upgrade", name, version or mlflow_version or "", wait=wait)
 
 
-@servers.command(help=_("Go back to the version and the database from before the last upgrade."))
+@servers.command(help=_("Undo the last upgrade. Version and database are those from before it."))
 @_NAME
 @_WAIT
 @_YES

@@ -78,6 +78,15 @@ def test_usage_errors_and_help_are_in_the_readers_language() -> None:
     assert {"使い方:", "オプション:", "コマンド:"} <= set(said("--help").split())
 
 
+@pytest.mark.parametrize("locale", ["C.UTF-8", "ja_JP.UTF-8"])
+def test_no_line_of_a_list_of_commands_is_cut(locale: str) -> None:
+    script = "from mlwf.cli.main import run\nfor group in ('', 'server', 'cache', 'lease', 'token'): run([*group.split(), '--help'])"
+    environ = {**os.environ, "LANGUAGE": "", "LC_ALL": locale, "COLUMNS": "80"}
+    told = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(told) > 80
+    assert [line for line in told if line.endswith("...") and "[OPTIONS]" not in line] == []
+
+
 def test_clicks_catalogue_is_compiled_from_what_stands_beside_it() -> None:
     folder = SOURCE / "locale" / "click" / "ja" / "LC_MESSAGES"
     with (folder / "messages.po").open("rb") as file:

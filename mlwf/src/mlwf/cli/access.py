@@ -24,9 +24,10 @@ from mlwf.transfer.session import file_before_token
 
 @click.command(
     help=_(
-        """Register the users who may log in, from the server's basic_auth.yml (see 'mlwf server show').
+        """Register the users who may log in. They are read from basic_auth.yml.
 
-    The file holds {'user_name': '…', 'pass': '…'}, or a list of such, and is read as you. Whoever it does not name is out.
+    'mlwf server show' tells where the file of the server is. It holds {'user_name': '…', 'pass': '…'}, or a list of such, and is
+    read as you. Whoever it does not name is out.
 
     \b
     Examples:
@@ -75,10 +76,10 @@ def _generate(console: Console, path: Path, user: str, gid: int | None) -> None:
 
 @click.command(
     help=_(
-        """Print what a job's shell needs, as export lines: MLFLOW_TRACKING_URI, user name and password from basic_auth.yml.
+        """Print the export lines that a job's shell needs.
 
-    With --token a new bearer token of yours instead of the password (MLFLOW_TRACKING_TOKEN). MLflow takes it only where
-    ~/.mlflow/credentials holds no user and password.
+    They set MLFLOW_TRACKING_URI, and user name and password from basic_auth.yml. With --token a new bearer token of yours instead
+    of the password (MLFLOW_TRACKING_TOKEN). MLflow takes it only where ~/.mlflow/credentials holds no user and password.
 
     \b
     Examples:

@@ -17,7 +17,9 @@ GB = 1e9
 
 
 @click.group(
-    help=_("The cache of mlwf_create_image: base images, images, model packages, wheels, locks. Each user has one (folder: MLWF_CACHE).")
+    help=_(
+        "The cache of mlwf_create_image. It holds bases, images, model packages, wheels and locks; each user has one (folder: MLWF_CACHE)."
+    )
 )
 def cache() -> None:
     pass
@@ -56,7 +58,7 @@ def info(*, as_json: bool) -> None:
 
 @cache.command(
     "prune",
-    help=_("Remove what was not used for longest, until at most --max-gb gigabytes are left. What was used within the last hour stays."),
+    help=_("Remove what was not used for longest. At most --max-gb gigabytes are left; what was used within the last hour stays."),
 )
 @click.option("--max-gb", type=Amount(min=0), metavar="GB", help=_("Gigabytes that may be left."))
 @click.option("--all", "everything", is_flag=True, help=_("Remove all that was not used within the last hour."))

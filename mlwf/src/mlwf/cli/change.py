@@ -50,7 +50,7 @@ def upgrade(*, target: Target, mlflow_version: str | None, wait: bool) -> None:
 
 @click.command(
     help=_(
-        """Go back to the MLflow and the database from before the last upgrade.
+        """Undo the last upgrade. MLflow and database are those from before it.
 
     What was written since is set aside and not served; another 'rollback' brings that back, for some days.
 

@@ -45,9 +45,9 @@ def lease() -> None:
 @lease.command(
     context_settings={"ignore_unknown_options": True},
     help=_(
-        """Start the server if need be, hold a lease while COMMAND runs, and answer its exit status.
+        """Hold a server while COMMAND runs. It is started first if need be.
 
-    Without COMMAND the lease is held until Ctrl-C or SIGTERM.
+    The exit status is COMMAND's. Without COMMAND the lease is held until Ctrl-C or SIGTERM.
 
     \b
     Examples:

@@ -44,7 +44,7 @@ def cli() -> None:
 
 @cli.command(
     help=_(
-        """Print the script that completes commands and GROUP/ENV with the Tab key.
+        """Print a shell's script: Tab completes commands and GROUP/ENV.
 
     \b
     Examples:

@@ -191,7 +191,7 @@ def _ask_for_name(target: Target) -> None:
         raise MlwfError(_("The name is another one; nothing was deleted"), cure=_("Type {env} exactly.").format(env=target.env))
 
 
-@server.command(help=_("Bring a deleted server back, with its database, settings and port."))
+@server.command(help=_("Bring a deleted server back. Its database, settings and port are as before."))
 @target_argument(deleted=True)
 @click.option("--id", "server_id", metavar="ID", help=_("Which of several deleted ones of that name (list --deleted); else the latest."))
 @wait_option

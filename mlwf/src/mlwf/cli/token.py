@@ -79,7 +79,7 @@ def create(*, target: Target, hours: float | None, days: float | None, name: str
     click.echo(secret.reveal())
 
 
-@token.command("list", help=_("List the tokens of a server; those that are over stay in the list for a week."))
+@token.command("list", help=_("List the tokens of a server. Those that are over stay in the list for a week."))
 @target_argument()
 @json_option
 @stacktrace_option
