@@ -151,7 +151,7 @@ print(json.dumps({name: refused(way) for name, way in WAYS.items()}))
 """
 
 
-@pytest.mark.parametrize("version", [MLFLOW_VERSION, OLDEST_VERSION])
+@pytest.mark.parametrize("version", [MLFLOW_VERSION, pytest.param(OLDEST_VERSION, marks=pytest.mark.heavy)])
 @pytest.mark.parametrize(
     ("settings", "bounded"),
     [({"allow_gateway": True}, True), ({"allow_gateway": True, "gateway_private": True}, False), ({"allow_gateway": False}, False)],

@@ -21,6 +21,8 @@ pytestmark = [pytest.mark.box, pytest.mark.timeout(600)]
 MakeBox = Callable[..., Box]
 PATIENCE = 180.0  # each imports MLflow anew, on a machine that may have more to do
 JOBS = "/ajax-api/3.0/jobs/"
+SPAWNED_IS_HEAVY = ["child", pytest.param("spawner", marks=pytest.mark.heavy)]
+"""For a judge's job, which takes ten seconds and more."""
 
 
 @pytest.fixture
@@ -88,7 +90,7 @@ def queues() -> set[str]:
     return {str(place) for place in Path("/dev/shm").rglob("*huey*")} | {str(place) for place in Path("/tmp").glob("box-*/**/*huey*")}
 
 
-@pytest.mark.parametrize("own_box", STARTERS, indirect=True)
+@pytest.mark.parametrize("own_box", SPAWNED_IS_HEAVY, indirect=True)
 def test_a_judge_is_run_and_its_word_is_on_the_trace(stored: MakeBox) -> None:
     box = stored()
     box.start()
@@ -107,7 +109,7 @@ def add_secret(box: Box, address: str) -> requests.Response:
     return box.request("POST", "/api/3.0/mlflow/gateway/secrets/create", json=secret)
 
 
-@pytest.mark.parametrize("own_box", STARTERS, indirect=True)
+@pytest.mark.parametrize("own_box", SPAWNED_IS_HEAVY, indirect=True)
 def test_a_judge_asks_a_language_model_through_the_gateway(stored: MakeBox) -> None:
     box = stored(allow_gateway=True, gateway_private=True, workers=2)
     box.start()

@@ -40,6 +40,7 @@ def test_a_finished_one_is_left_alone_and_says_what_it_is(box_environment: Path)
 
 
 @pytest.mark.box
+@pytest.mark.heavy
 def test_the_template_is_the_same_file_whenever_it_is_made(box_environment: Path, tmp_path: Path) -> None:
     loader = SourceFileLoader("install", str(INSTALL))
     install = module_from_spec(spec_from_loader("install", loader))  # type: ignore[arg-type]
