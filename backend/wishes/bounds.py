@@ -5,13 +5,13 @@ What another group of that name had counts for nothing: its members can neither 
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
-from backend.domain import Group
+from backend.domain import UNFINISHED, Group, OperationKind
 from backend.errors import ServiceError
 from backend.files import disk
-from backend.registry.models import Server
+from backend.registry.models import Operation, Server
 from backend.settings import Settings
 
 
@@ -31,7 +31,8 @@ def check_restore(session: Session, settings: Settings, group: Group) -> None:
     """Within the transaction that gives the group one more. Errors: ``too_many_servers``, ``host_short_of_disk``."""
     disk.check_room(settings)
     most = settings.max_servers_per_group
-    count = _count(session, group, Server.deleted_at.is_(None))
+    coming = select(Operation.server_id).where(Operation.kind == OperationKind.RESTORE, Operation.state.in_(UNFINISHED))
+    count = _count(session, group, or_(Server.deleted_at.is_(None), Server.id.in_(coming)))
     if most and count >= most:
         raise ServiceError("too_many_servers", group=group.name, count=count)
 

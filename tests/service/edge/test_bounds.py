@@ -26,6 +26,18 @@ def test_a_restore_minds_the_limit_and_the_disk(tmp_path: Path, monkeypatch: pyt
     assert world.client.post(f"{WINE}/restore").json["id"] == restoring["id"]  # it is under way
 
 
+def test_what_is_about_to_be_restored_counts(tmp_path: Path) -> None:
+    """Two who restore at once, or one restores while another creates: until its first step has run, it is deleted still."""
+    world = make_world(tmp_path, max_servers_per_group=1)
+    two = WINE.replace("wine", "two")
+    for path, name in ((WINE, "wine"), (two, "two")):
+        world.made(env_name=name)
+        delete_for_good(world, path)
+    assert world.client.post(f"{WINE}/restore").status_code == 202
+    assert code(world.client.post(f"{two}/restore")) == (409, "too_many_servers")
+    assert code(world.client.post("/api/v1/servers", json={**BODY, "env_name": "three"})) == (409, "too_many_servers")
+
+
 def test_deleted_servers_that_are_kept_are_bounded(tmp_path: Path) -> None:
     """Each holds a port for its time and longer: a loop of create and delete must not use up the site's."""
     world = make_world(tmp_path, max_kept_per_group=2)
