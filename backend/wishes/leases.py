@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import select
@@ -191,6 +191,8 @@ class Sweeper:
                 session.delete(lease)
             if last is None or last.at_end != AtEnd.STOP or server.desired != Desired.RUNNING or server.deleted_at is not None:
                 return False
+            if _was_asked_for(session, server, last.until):
+                return False
             _ask_for_stop(session, server, last)
         log.info("server %s: its last lease (%s of %s) is over, so it is stopped", server_id, last.lease_id, last.user)
         return True
@@ -205,6 +207,12 @@ def is_over(lease: Lease, renewable_for: float) -> bool:
     if lease.ended:
         return True
     return lease.until <= now() and renewable_for >= min(float(lease.seconds), GRACE_SECONDS)
+
+
+def _was_asked_for(session: Session, server: Server, since: datetime) -> bool:
+    """Whether somebody asked for a start since then, who saw nothing any more of a lease that is over: theirs is the newer wish."""
+    starts = Operation.server_id == server.id, Operation.kind == OperationKind.START, Operation.created_at > since
+    return session.scalars(select(Operation.id).where(*starts).limit(1)).first() is not None
 
 
 def _ask_for_stop(session: Session, server: Server, lease: Lease) -> None:

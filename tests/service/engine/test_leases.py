@@ -199,6 +199,27 @@ def test_what_is_under_way_ends_first(leased: Leased) -> None:
     assert (leased.names, leased.site.one().desired) == ([], Desired.STOPPED)
 
 
+def test_who_starts_it_after_a_lease_ended_keeps_it(leased: Leased) -> None:
+    """A job ends while somebody restarts the server: the consequence waits for the stop's end, and comes after their start."""
+    leased.hold("a")
+    leased.site.ask("stop")
+    leased.end("a")
+    started: list[Operation] = []
+
+    def at(point: str) -> None:
+        if point == "stop.ended":
+            started.append(leased.site.ask("start"))
+
+    leased.site.reconciler(at=at).reconcile_all()
+    assert (len(started), leased.site.operation(started[0]).state) == (1, "succeeded")
+    leased.sweeper.sweep()
+    assert (leased.names, leased.site.one().desired) == ([], Desired.RUNNING)
+    leased.hold("b")
+    leased.end("b")
+    leased.sweeper.sweep()
+    assert leased.site.one().desired == Desired.STOPPED, "a lease that was taken since decides as always"
+
+
 def test_a_server_that_was_stopped_or_deleted_meanwhile_is_left_alone(leased: Leased) -> None:
     leased.hold("a")
     leased.site.ask("delete")
