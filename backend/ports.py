@@ -146,8 +146,9 @@ class BoxFiles(Protocol):
         """
 
     def retract(self, box: Box) -> bool:
-        """Take from a box that is there the tokens that ``box`` does not name, and end the sessions that it says are over; nothing is given
-        to anybody. Safe beside ``install`` and ``remove``. True if something changed. Error: ``disk_full``.
+        """Take from a box that is there the tokens that ``box`` does not name, and end the sessions that it says are over, or under a
+        ticket key that it has no more; nothing is given to anybody. Safe beside ``install`` and ``remove``. True if something changed.
+        Error: ``disk_full``.
         """
 
     def config(self, server_id: str) -> Mapping[str, int | None]:

@@ -62,8 +62,8 @@ class BoxDirectories:
         return changed
 
     def retract(self, box: Box) -> bool:
-        """Take from a box that is there the tokens that ``box`` does not name, and end the sessions that it says are over. Nothing is given
-        to anybody, so that it is right whoever else writes the box's files, and whatever for.
+        """Take from a box that is there the tokens that ``box`` does not name, and end the sessions that it says are over, or under a
+        ticket key that it has no more. Nothing is given to anybody, so that it is right whoever else writes the box's files, and what for.
 
         True if something changed. Error: ``disk_full``.
         """
@@ -75,9 +75,11 @@ class BoxDirectories:
                 over = [{"user": user, "at": at} for user, at in box.revoked]
                 left = self._write(config / _REVOKED, _json({"revoked": [*revoked, *(each for each in over if each not in revoked)]}))
                 taken = self._write(config / _TOKENS, _json({"tokens": [each for each in tokens if each["id"] in named]}))
+                before, keys = json.loads((config / _TICKET_KEYS).read_bytes())["keys"], _ticket_keys(box)
+                ended = any(each not in keys for each in before) and self._write(config / _TICKET_KEYS, _json({"keys": keys}))
             except FileNotFoundError:
                 return False  # no box, or none any more
-        return left or taken
+        return left or taken or ended
 
     def _writing(self, server_id: str) -> threading.Lock:
         """One at a time: two would write to one unfinished file."""
@@ -136,11 +138,15 @@ def _documents(box: Box) -> Iterator[tuple[str, bytes | dict[str, object]]]:
     )
     yield _CREDENTIALS, _credentials(box.key)
     yield _SETTINGS, box.settings
-    yield _TICKET_KEYS, {"keys": [{"id": key.id, "key": key.key.reveal()} for key in box.ticket_keys]}
+    yield _TICKET_KEYS, {"keys": _ticket_keys(box)}
     yield _REVOKED, {"revoked": [{"user": user, "at": at} for user, at in box.revoked]}
     tokens = [{"id": token.id, "sha256": token.sha256, "user": token.user, "expires": token.expires} for token in box.tokens]
     yield _TOKENS, {"tokens": tokens}
     yield _USERS, {"users": [{"name": user.name, "bcrypt": user.bcrypt} for user in box.users]}
+
+
+def _ticket_keys(box: Box) -> list[dict[str, str]]:
+    return [{"id": key.id, "key": key.key.reveal()} for key in box.ticket_keys]
 
 
 def _says(path: Path, document: bytes | dict[str, object]) -> bool:

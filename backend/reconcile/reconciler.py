@@ -143,12 +143,15 @@ class Reconciler:
         with self._world.registry.reading() as session:
             asked, untold = _unfinished(session), access.untold(session)
             rows = {row.id: row for row in session.scalars(select(Server))} if full else {}
+        retracting = untold & asked.keys()
         for key, operations in asked.items():
             if not self._world.backoff.is_due(_trouble(key)):
                 continue
+            if full:
+                retracting.add(key)  # of another ticket key no row says whether the box has it
             owner = next((each.requested_by for each in operations if each.kind in _PROBES), None)
             self._lanes.slow(key, lambda key=key, operations=operations: self._operate(key, operations), owner=owner)  # type: ignore[misc]
-        for server_id in untold & asked.keys():
+        for server_id in retracting:
             retract = about(server_id, lambda server_id=server_id: self._looker.retract(server_id))  # type: ignore[misc]
             self._lanes.quick(f"access of {server_id}", retract, asked=True)
         # What was under way before the rows were read may have changed its own since: that look reads it again.

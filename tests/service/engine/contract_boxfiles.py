@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from mlwf.secret import Secret
 
-from backend.domain import Box, BoxKeys, BoxToken, StorageKey, User, new_server_id
+from backend.domain import Box, BoxKeys, BoxToken, StorageKey, TicketKey, User, new_server_id
 from backend.ports import BoxFiles
 
 UIDS = (1_900_019_000, 1_900_019_001)
@@ -49,6 +49,16 @@ class BoxFilesContract:
         after = boxes.config(box.server_id)
         assert {name for name in before if before[name] != after[name]} == {"tokens.json", "revoked.json"}
         assert boxes.install(replace(box, tokens=(two,), revoked=(("ann", 1.0), ("bob", 2.0)))) is False
+
+    def test_a_ticket_key_that_is_no_more_is_replaced_and_a_newer_one_alone_given_to_nobody(self, boxes: BoxFiles):
+        old, new = (TicketKey(id=name, key=Secret(name * 43), made_at=1.0) for name in ("o", "n"))
+        box = replace(box_of(new_server_id()), ticket_keys=(old,))
+        boxes.install(box)
+        assert boxes.retract(replace(box, ticket_keys=(new, old))) is False
+        assert boxes.retract(replace(box, ticket_keys=(new,))) is True
+        assert boxes.install(replace(box, ticket_keys=(new,))) is False
+        boxes.install(replace(box, ticket_keys=()))
+        assert boxes.retract(replace(box, ticket_keys=(new,))) is False, "as while a new version is proven"
 
     def test_nothing_is_retracted_from_a_box_that_is_not_there_and_none_is_made(self, boxes: BoxFiles):
         assert boxes.retract(replace(box_of(new_server_id()), revoked=(("ann", 1.0),))) is False

@@ -13,7 +13,7 @@ from backend.domain import Caller
 from backend.registry.models import Server, Token
 from backend.wishes.access import Access
 from backend.wishes.kick import Kick
-from tests.service.engine.support import ALICE, GROUP, Site, until
+from tests.service.engine.support import ADMIN, ALICE, GROUP, Site, until
 
 
 class Entered(Site):
@@ -125,6 +125,31 @@ def test_who_may_in_no_more_is_told_while_an_operation_is_under_way(site: Entere
         assert late.id not in site.ids
         go_on.set()
         until(site.is_told, 10)
+    finally:
+        go_on.set()
+        stop.set()
+        thread.join()
+
+
+def test_every_session_ends_at_once_also_while_an_operation_is_under_way(site: Entered) -> None:
+    begun, go_on, stop = threading.Event(), threading.Event(), threading.Event()
+
+    def at(point: str) -> None:
+        if point == "stop.stop_box.begun":
+            begun.set()
+            assert go_on.wait(30)
+
+    site.ask("stop")
+    reconciler = site.reconciler(settings=replace(site.settings, observe_seconds=0.05), at=at)
+    thread = threading.Thread(target=reconciler.run, args=(stop,))
+    thread.start()
+    try:
+        assert begun.wait(10)
+        (stolen,) = site.config("ticket_keys.json")["keys"]
+        site.access.rotate_ticket_key(ADMIN, GROUP.name, "wine", at_once=False)
+        site.access.rotate_ticket_key(ADMIN, GROUP.name, "wine", at_once=True)
+        until(lambda: stolen not in site.config("ticket_keys.json")["keys"], 10)
+        assert len(site.config("ticket_keys.json")["keys"]) == 1, "who presses Open again gets in"
     finally:
         go_on.set()
         stop.set()
