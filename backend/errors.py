@@ -91,6 +91,11 @@ FAILURES: Final[dict[str, Failure]] = {
     "no_such_server": Failure(
         404, "There is no tracking server {env_name} in group {group} that you can see", "Look at the list for the right name."
     ),
+    "server_replaced": Failure(
+        404,
+        "The tracking server {env_name} in group {group} is another one by now: the one that was meant was deleted",
+        "Look at the list, and ask again if the new one is meant.",
+    ),
     "no_such_operation": Failure(404, "There is no operation {id} that you can see", "Look at the server itself."),
     "server_exists": Failure(409, "Group {group} already has a tracking server {env_name}", "Choose another env_name, or use that one."),
     "nothing_to_restore": Failure(
@@ -138,6 +143,11 @@ FAILURES: Final[dict[str, Failure]] = {
         404,
         "No earlier version is kept of tracking server {env_name} in group {group}",
         "An upgrade can be rolled back for some days only; ask the admins for a backup.",
+    ),
+    "rollback_differs": Failure(
+        409,
+        "The tracking server {env_name} would go back to MLflow {now} by now, and not to {asked}: it was upgraded or rolled back meanwhile",
+        "Look at the list, and ask again if that is meant.",
     ),
     "endpoint_fixed": Failure(403, "This site's tracking servers use the object store {endpoint} only", "Leave endpoint_url out."),
     "endpoint_closed": Failure(

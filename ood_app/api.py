@@ -17,7 +17,7 @@ from ood_app.texts import _
 from ood_app.view import me_view, operation_view, server_view, token_view
 
 api: Final = Blueprint("api", __name__, url_prefix="/api")
-CHANGES: Final = ("start", "stop", "rollback")
+CHANGES: Final = ("start", "stop", "restore")
 MOST_OPERATIONS: Final = 8
 
 
@@ -93,13 +93,19 @@ def start_job() -> ResponseReturnValue:
 @api.post("/servers/<group>/<env>/upgrade")
 def upgrade(group: str, env: str) -> ResponseReturnValue:
     """Another MLflow, one of the server's `upgrades`."""
-    return _accepted(service().upgrade(group, env, str(_body().get("mlflow_version", ""))))
+    return _accepted(service().upgrade(group, env, str(_body().get("mlflow_version", "")), server_id=_meant()))
+
+
+@api.post("/servers/<group>/<env>/rollback")
+def rollback(group: str, env: str) -> ResponseReturnValue:
+    """To the version that the page named: somebody else may have rolled back meanwhile, and the next one would take that back."""
+    return _accepted(service().rollback(group, env, to=_named("mlflow_version"), server_id=_meant()))
 
 
 @api.put("/servers/<group>/<env>/size")
 def resize(group: str, env: str) -> ResponseReturnValue:
     """Another size, one of the caller's choices."""
-    return _accepted(service().resize(group, env, str(_body().get("size", ""))))
+    return _accepted(service().resize(group, env, str(_body().get("size", "")), server_id=_meant()))
 
 
 @api.get("/servers/<group>/<env>/tokens")
@@ -113,17 +119,11 @@ def revoke_token(group: str, env: str, token_id: str) -> ResponseReturnValue:
     return jsonify(token_view(service().revoke_token(group, env, token_id)))
 
 
-@api.post("/servers/<group>/<env>/restore")
-def restore(group: str, env: str) -> ResponseReturnValue:
-    """Undoes the delete of the row that was pressed: several deleted servers may have had that name."""
-    return _accepted(service().restore(group, env, str(_body().get("server_id", ""))))
-
-
 @api.post("/servers/<group>/<env>/<change>")
 def change(group: str, env: str, change: str) -> ResponseReturnValue:
     if change not in CHANGES:
         raise Problem(404, "no_such_path", _("The console knows no {change}.").format(change=change), _("Reload the page."))
-    return _accepted(getattr(service(), change)(group, env))
+    return _accepted(getattr(service(), change)(group, env, server_id=_meant()))
 
 
 @api.delete("/servers/<group>/<env>")
@@ -132,21 +132,22 @@ def delete(group: str, env: str) -> ResponseReturnValue:
     if _body().get("typed") != env:
         text = _("The typed name is not {env}, so nothing was deleted.").format(env=env)
         raise Problem(422, "name_differs", text, _("Type the env_name exactly."), fields={"typed": text})
-    return _accepted(service().delete(group, env))
+    return _accepted(service().delete(group, env, server_id=_meant()))
 
 
 @api.put("/servers/<group>/<env>/storage")
 def storage(group: str, env: str) -> ResponseReturnValue:
     """Gives the server another key pair."""
     pair = storage_request(_body())
-    return _accepted(service().set_storage(group, env, access_key_id=pair.access_key_id, secret_access_key=pair.secret_access_key))
+    key_id, secret = pair.access_key_id, pair.secret_access_key
+    return _accepted(service().set_storage(group, env, access_key_id=key_id, secret_access_key=secret, server_id=_meant()))
 
 
 @api.post("/servers/<group>/<env>/auth")
 def register(group: str, env: str) -> ResponseReturnValue:
     """Auth Info Registration: reads the auth file as the caller and gives its users to the service."""
     path = service().server(group, env).auth_file
-    operation = service().set_users(group, env, caller.read_users(path))
+    operation = service().set_users(group, env, caller.read_users(path), server_id=_meant())
     return jsonify({**operation_view(operation), "notice": _exposed(path)}), 202
 
 
@@ -171,6 +172,16 @@ def _exposed(path: str) -> dict[str, str] | None:
 
 def _accepted(operation: Operation) -> ResponseReturnValue:
     return jsonify(operation_view(operation)), 202
+
+
+def _meant() -> str | None:
+    """The id of the server whose row was pressed. Others have had its name, or another one has it by now."""
+    return _named("server_id")
+
+
+def _named(name: str) -> str | None:
+    """What a page says; one of before an upgrade says nothing."""
+    return str(_body().get(name) or "") or None
 
 
 def _body() -> dict[str, Any]:

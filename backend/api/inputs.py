@@ -194,10 +194,18 @@ class ServerPath(Input):
     env: str = Field(pattern=ENV_NAME)
 
 
-class RestoreQuery(Input):
-    """Which of several deleted ones of that name."""
+class OnlyQuery(Input):
+    """Which server of that name is meant, by its id."""
 
-    server_id: str | None = Field(default=None, pattern=SERVER_ID, description="null: the one that was deleted last.")
+    server_id: str | None = Field(
+        default=None, pattern=SERVER_ID, description="That server alone; null: whichever has the name now, or had it last."
+    )
+
+
+class RollbackQuery(OnlyQuery):
+    """Where it is meant to lead, too."""
+
+    mlflow_version: str | None = Field(default=None, pattern=VERSION, description="To that version alone; null: to `previous`.")
 
 
 class LeasePath(ServerPath):

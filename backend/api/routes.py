@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 from flask import Response, current_app, g, jsonify
@@ -28,8 +29,9 @@ from backend.api.answers import (
 from backend.api.inputs import (
     LeasePath,
     LeasePut,
+    OnlyQuery,
     OperationPath,
-    RestoreQuery,
+    RollbackQuery,
     ServerCreate,
     ServerPath,
     ServersQuery,
@@ -97,6 +99,11 @@ def _accepted(operation: Operation) -> Response:
     return response
 
 
+def _changed(path: ServerPath, query: OnlyQuery, change: Callable[..., Operation], *given: object, **more: object) -> Response:
+    """What was asked of one server, of whichever has that name or of the one that is meant."""
+    return _accepted(change(_caller(), path.group, path.env, *given, **more, server_id=query.server_id, request_id=g.request_id))
+
+
 @api.get("/health", responses=_answers(200, Health))
 def health() -> Response:
     """Whether the service works. Nobody need be known."""
@@ -154,68 +161,64 @@ def get_server(path: ServerPath) -> Response:
 
 
 @api.delete("/servers/<group>/<env>", responses=_answers(202, OperationView, *_CHANGE))
-def delete_server(path: ServerPath) -> Response:
+def delete_server(path: ServerPath, query: OnlyQuery) -> Response:
     """Delete a server; it can be restored for a while, and its bucket is not touched."""
-    return _accepted(_service().requests.delete(_caller(), path.group, path.env, request_id=g.request_id))
+    return _changed(path, query, _service().requests.delete)
 
 
 @api.post("/servers/<group>/<env>/start", responses=_answers(202, OperationView, *_CHANGE))
-def start_server(path: ServerPath) -> Response:
+def start_server(path: ServerPath, query: OnlyQuery) -> Response:
     """Start a stopped or failed server."""
-    return _accepted(_service().requests.start(_caller(), path.group, path.env, request_id=g.request_id))
+    return _changed(path, query, _service().requests.start)
 
 
 @api.post("/servers/<group>/<env>/stop", responses=_answers(202, OperationView, *_CHANGE))
-def stop_server(path: ServerPath) -> Response:
+def stop_server(path: ServerPath, query: OnlyQuery) -> Response:
     """Stop a server until it is started again."""
-    return _accepted(_service().requests.stop(_caller(), path.group, path.env, request_id=g.request_id))
+    return _changed(path, query, _service().requests.stop)
 
 
 @api.post("/servers/<group>/<env>/restore", responses=_answers(202, OperationView, *_CHANGE))
-def restore_server(path: ServerPath, query: RestoreQuery) -> Response:
+def restore_server(path: ServerPath, query: OnlyQuery) -> Response:
     """Undo a delete: of the server with that id, or the latest of that name."""
-    requests = _service().requests
-    return _accepted(requests.restore(_caller(), path.group, path.env, server_id=query.server_id, request_id=g.request_id))
+    return _changed(path, query, _service().requests.restore)
 
 
 @api.post("/servers/<group>/<env>/upgrade", responses=_answers(202, OperationView, *_CHANGE))
-def upgrade_server(path: ServerPath, body: VersionChoice) -> Response:
+def upgrade_server(path: ServerPath, query: OnlyQuery, body: VersionChoice) -> Response:
     """Give the server a newer MLflow, after a trial on a copy; the database from before is kept for a while."""
-    requests = _service().requests
-    return _accepted(requests.upgrade(_caller(), path.group, path.env, body.mlflow_version, request_id=g.request_id))
+    return _changed(path, query, _service().requests.upgrade, body.mlflow_version)
 
 
 @api.post("/servers/<group>/<env>/rollback", responses=_answers(202, OperationView, *_CHANGE))
-def roll_back_server(path: ServerPath) -> Response:
+def roll_back_server(path: ServerPath, query: RollbackQuery) -> Response:
     """Go back to the version and the database from before the last upgrade."""
-    return _accepted(_service().requests.rollback(_caller(), path.group, path.env, request_id=g.request_id))
+    return _changed(path, query, _service().requests.rollback, to=query.mlflow_version)
 
 
 @api.put("/servers/<group>/<env>/size", responses=_answers(202, OperationView, *_CHANGE))
-def put_size(path: ServerPath, body: SizeChoice) -> Response:
+def put_size(path: ServerPath, query: OnlyQuery, body: SizeChoice) -> Response:
     """Give the server another size; one that runs is restarted."""
-    return _accepted(_service().requests.resize(_caller(), path.group, path.env, body.size, request_id=g.request_id))
+    return _changed(path, query, _service().requests.resize, body.size)
 
 
 @api.put("/servers/<group>/<env>/users", responses=_answers(202, OperationView, *_CHANGE))
-def put_users(path: ServerPath, body: UsersPut) -> Response:
+def put_users(path: ServerPath, query: OnlyQuery, body: UsersPut) -> Response:
     """Set who can log in: the whole list."""
-    requests = _service().requests
-    return _accepted(requests.set_users(_caller(), path.group, path.env, body.pairs(), request_id=g.request_id))
+    return _changed(path, query, _service().requests.set_users, body.pairs())
 
 
 @api.put("/servers/<group>/<env>/storage", responses=_answers(202, OperationView, *_CHANGE))
-def put_storage(path: ServerPath, body: StorageChange) -> Response:
+def put_storage(path: ServerPath, query: OnlyQuery, body: StorageChange) -> Response:
     """Use other keys, or another endpoint, for the same bucket. The old ones stay in force until the new are proven."""
-    requests = _service().requests
-    return _accepted(requests.set_storage(_caller(), path.group, path.env, body.wish(), request_id=g.request_id))
+    return _changed(path, query, _service().requests.set_storage, body.wish())
 
 
 @api.put("/servers/<group>/<env>/leases/<lease_id>", responses=_answers(200, LeaseView, *_CHANGE))
-def put_lease(path: LeasePath, body: LeasePut) -> Response:
+def put_lease(path: LeasePath, query: OnlyQuery, body: LeasePut) -> Response:
     """Vouch for a server for some time, or renew that."""
-    held = _service().leases.hold(_caller(), path.group, path.env, path.lease_id, body.wish(), request_id=g.request_id)
-    return _json(lease_view(held))
+    wanted = _caller(), path.group, path.env, path.lease_id, body.wish()
+    return _json(lease_view(_service().leases.hold(*wanted, server_id=query.server_id, request_id=g.request_id)))
 
 
 @api.delete("/servers/<group>/<env>/leases/<lease_id>", responses=_answers(200, LeaseList, *_CHANGE))

@@ -78,7 +78,7 @@ def list_(context: click.Context, *, deleted: bool, as_json: bool) -> None:
 def show_(context: click.Context, *, name: tuple[str, str], deleted: bool, server_id: str | None) -> None:
     service = _service(context)
     wanted = _must_be_there(service, name, deleted=deleted, server_id=server_id)
-    (view,) = (view for view in _views(service, deleted=deleted) if view["id"] == wanted)
+    (view,) = (view for view in _views(service, deleted=deleted) if view["id"] == wanted.id)
     click.echo(json.dumps(view, ensure_ascii=False, indent=2))
 
 
@@ -105,10 +105,10 @@ def stop(context: click.Context, *, name: tuple[str, str], wait: bool) -> None:
 @_YES
 @click.pass_context
 def delete(context: click.Context, *, name: tuple[str, str], damaged: bool, wait: bool, yes: bool) -> None:
-    _must_be_there(_service(context), name)
+    found = _must_be_there(_service(context), name)  # that name may be another server's after the answer
     days = ready_settings(context).restore_days
     confirm(_("Delete {server}, which can be restored for {days} days", server="/".join(name), days=days), yes=yes)
-    _ask(context, "delete", name, wait=wait, damaged=damaged)
+    _ask(context, "delete", name, wait=wait, server_id=found.id, damaged=damaged)
 
 
 @servers.command(help=_("Undo a delete. It is the latest of that name, or that of the server with --id."))
@@ -135,7 +135,7 @@ def restore(context: click.Context, *, name: tuple[str, str], server_id: str | N
 def purge(context: click.Context, *, name: tuple[str, str], server_id: str | None, wait: bool, yes: bool) -> None:
     found = _must_be_there(_service(context), name, deleted=True, server_id=server_id)  # the latest may be another one after the answer
     confirm(_("Purge {server}, whose runs cannot be restored afterwards", server="/".join(name)), yes=yes)
-    _ask(context, "purge", name, wait=wait, server_id=found)
+    _ask(context, "purge", name, wait=wait, server_id=found.id)
 
 
 @servers.command(help=_("Give a server a newer MLflow, after a trial on a copy. The database from before is kept for a while."))
@@ -156,9 +156,9 @@ def upgrade(context: click.Context, *, name: tuple[str, str], version: str | Non
 @_YES
 @click.pass_context
 def rollback(context: click.Context, *, name: tuple[str, str], wait: bool, yes: bool) -> None:
-    _must_be_there(_service(context), name)
+    found = _must_be_there(_service(context), name)
     confirm(_("Roll back {server} and set aside what was written since the upgrade", server="/".join(name)), yes=yes)
-    _ask(context, "rollback", name, wait=wait)
+    _ask(context, "rollback", name, wait=wait, server_id=found.id, to=found.previous_version)
 
 
 @servers.command(help=_("Give a server another size; one that runs is restarted."))
@@ -195,15 +195,15 @@ def _views(service: Service, *, deleted: bool) -> list[Row]:
     return [presenter.server(row).model_dump(mode="json") for row in rows]
 
 
-def _must_be_there(service: Service, name: tuple[str, str], *, deleted: bool = False, server_id: str | None = None) -> str:
-    """The server's id: what is not there is said before anybody is asked for a yes. Errors: ``no_such_server``, ``nothing_to_restore``."""
+def _must_be_there(service: Service, name: tuple[str, str], *, deleted: bool = False, server_id: str | None = None) -> Server:
+    """The server: what is not there is said before anybody is asked for a yes. Errors: ``no_such_server``, ``nothing_to_restore``."""
     from backend.wishes.lookup import find, not_there
 
     with service.registry.reading() as session:
         found = find(session, *name, deleted=deleted, server_id=server_id)
     if found is None:
         raise not_there(acting_admin(), *name, deleted=deleted)
-    return found.id
+    return found
 
 
 def _ask(context: click.Context, kind: str, name: tuple[str, str], *values: str, wait: bool, **more: object) -> None:

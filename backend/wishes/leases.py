@@ -62,11 +62,14 @@ class Leases:
         self._settings = settings
         self._kick = kick
 
-    def hold(self, caller: Caller, group: str, env: str, lease_id: str, wish: LeaseWish, *, request_id: str | None) -> Lease:
-        """Take the lease, or renew one's own. Errors: as ``policy.refusal``, ``no_such_server``, ``server_deleting``, ``lease_of_other``,
-        ``too_many_leases``.
+    def hold(
+        self, caller: Caller, group: str, env: str, lease_id: str, wish: LeaseWish, *, server_id: str | None = None, request_id: str | None
+    ) -> Lease:
+        """Take the lease, or renew one's own; ``server_id``: of that server alone. Errors: as ``policy.refusal``, ``no_such_server``,
+        ``server_replaced``, ``server_deleting``, ``lease_of_other``, ``too_many_leases``.
         """
-        ask, group_now = Ask(caller=caller, group=group, env=env), policy.group_now(caller, group, self._directory)
+        ask = Ask(caller=caller, group=group, env=env, server_id=server_id)
+        group_now = policy.group_now(caller, group, self._directory)
         with self._registry.session() as session:
             server, _ = permitted(session, ask, "lease", group_now=group_now, settings=self._settings)
             lease = session.get(Lease, (server.id, lease_id))

@@ -22,7 +22,9 @@ SAME_SECONDS: Final = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """Who asks for something on which server. ``server_id``: which of several deleted ones of that name; None: the latest."""
+    """Who asks for something on which server. ``server_id``: that one alone; None: whichever has that name now, and of several deleted ones
+    the latest.
+    """
 
     caller: Caller
     group: str
@@ -35,7 +37,7 @@ def permitted(
     session: Session, ask: Ask, action: policy.Action, *, group_now: int | None, settings: Settings, lock: bool = True
 ) -> tuple[Server, Operation | None]:
     """The server, on which the caller may do that now, and the operation under way on it. ``group_now``: ``policy.group_now``; ``lock``: as
-    for ``find``. Errors: ``not_a_member``, ``no_such_server``, ``nothing_to_restore``, and as ``policy.refusal``.
+    for ``find``. Errors: ``not_a_member``, ``no_such_server``, ``server_replaced``, ``nothing_to_restore``, and as ``policy.refusal``.
     """
     deleted = action in policy.OF_DELETED
     server = find(session, ask.group, ask.env, deleted=deleted, server_id=ask.server_id, lock=lock)
@@ -45,12 +47,20 @@ def permitted(
         begun = unfinished(session, [live.id]).get(live.id) if live else None
         server, under_way = (live, begun) if begun is not None and begun.kind == action else (server, None)
     if server is None:
-        raise not_there(ask.caller, ask.group, ask.env, deleted=deleted)
+        raise _replaced(session, ask) or not_there(ask.caller, ask.group, ask.env, deleted=deleted)
     situation = policy.Situation(group_now=group_now, under_way=under_way)
     refused = policy.refusal(ask.caller, server, action, settings=settings, situation=situation)
     if refused is not None:
         raise refused
     return server, under_way
+
+
+def _replaced(session: Session, ask: Ask) -> ServiceError | None:
+    """The failure ``server_replaced`` where the caller means a server that was deleted, and sees another one of its name."""
+    namesake = find(session, ask.group, ask.env) if ask.server_id is not None else None
+    if namesake is None or not policy.is_visible(ask.caller, namesake):
+        return None
+    return ServiceError("server_replaced", group=ask.group, env_name=ask.env)
 
 
 def find(

@@ -248,6 +248,10 @@ def _app(fake: FakeService) -> Flask:
             fake.received.append((request.method, request.path, request.get_json(silent=True)))
         if fake.broken:
             return problem("internal", request_id=7)
+        group, env = (request.view_args or {}).get("group"), (request.view_args or {}).get("env")
+        found, meant = fake.servers.get(f"{group}/{env}"), request.args.get("server_id")
+        if found and meant and found["id"] != meant and (request.view_args or {}).get("change") != "restore":
+            return problem("server_replaced", group=group, env_name=env)
         return None
 
     _reading(app, fake)

@@ -106,6 +106,32 @@ def test_restore_is_of_the_row_that_was_pressed(caller: Caller, service: FakeSer
     assert (answer.status_code, answer.json["server_id"]) == (202, older["id"])
 
 
+PRESSED: dict[str, tuple[str, dict[str, str]]] = {
+    "start": ("POST", {}),
+    "stop": ("POST", {}),
+    "rollback": ("POST", {}),
+    "upgrade": ("POST", {"mlflow_version": "3.17.2"}),
+    "size": ("PUT", {"size": "medium"}),
+    "storage": ("PUT", {"credentials": "manual", "cloud_storage_accesskey_ID": "AKIANEW", "cloud_storage_secret_accesskey": "new-secret"}),
+    "auth": ("POST", {}),
+    "": ("DELETE", {"typed": "wine"}),
+}
+
+
+@pytest.mark.parametrize("what", PRESSED)
+def test_what_a_page_of_before_shows_is_not_done_to_another_server_of_that_name(caller: Caller, service: FakeService, what: str) -> None:
+    """Somebody deleted the server and made another one, while the page was open."""
+    method, body = PRESSED[what]
+    shown = service.add("gaa50000", "wine")["id"]
+    auth_file = Path(service.add("gaa50000", "wine")["auth_file"])
+    auth_file.parent.mkdir(parents=True)
+    auth_file.write_text("{'user_name': 'alice', 'pass': 'secret'}")
+    answer = caller.send(method, f"/servers/gaa50000/wine/{what}".rstrip("/"), {**body, "server_id": shown})
+    assert (answer.status_code, answer.json["code"]) == (404, "server_replaced")
+    assert answer.json["cure"] == "Look at the list, and ask again if the new one is meant."
+    assert not service.operations
+
+
 def test_no_other_change_can_be_asked(caller: Caller, service: FakeService) -> None:
     service.add("gaa50000", "wine")
     assert caller.send("POST", "/servers/gaa50000/wine/close").status_code == 404

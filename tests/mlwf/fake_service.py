@@ -141,6 +141,8 @@ class FakeService:
     def _answer(self, request: Request, body: Any) -> tuple[int, Json]:
         parts = request.path.removeprefix("/api/v1/").split("/")
         key = "/".join(parts[1:3])
+        if request.args.get("server_id") not in {None, self.servers.get(key, {}).get("id")}:
+            return 404, {"status": 404, "code": "server_replaced", "detail": "It is another one by now.", "cure": "Look."}
         if parts[0] == "operations":
             return 200, self._operation("create", key, self.polls + 1)
         if len(parts) > 3 and parts[3] in {"tokens", "tickets"}:

@@ -47,7 +47,7 @@ def test_rollback_is_confirmed(service: FakeService, mlwf: Run, capsys: pytest.C
     assert "Add --yes" in capsys.readouterr().err
     assert _changes(service) == []
     assert mlwf("server", "rollback", "g/wine", "--yes") == 0
-    assert _changes(service) == [("POST rollback", None)]
+    assert _changes(service) == [("POST rollback?server_id=k3v9x2m7q4ab&mlflow_version=3.15.0", None)], "what was asked about, and no other"
 
 
 def test_rollback_where_there_is_nothing_is_the_services_word(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:

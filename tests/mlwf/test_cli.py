@@ -116,6 +116,9 @@ def test_delete_says_what_is_kept_and_until_when(service: FakeService, mlwf: Run
     assert "s3://b/mlflow/k3 stay as they are" in text
     until = dt.datetime(2026, 12, 8, 9, tzinfo=dt.UTC).astimezone()
     assert f"Can be restored until {until:%Y-%m-%d %H:%M} with" in text
+    assert ("DELETE", "/api/v1/servers/g/wine?server_id=k3v9x2m7q4ab") in [each[:2] for each in service.requests], (
+        "and no other of that name"
+    )
     assert mlwf("server", "restore", "g/wine") == 0
 
 

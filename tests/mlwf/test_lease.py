@@ -51,7 +51,7 @@ def test_a_command_that_is_not_there(service: FakeService, mlwf: Run, capsys: py
 
 def test_no_server_no_lease(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert mlwf("lease", "hold", "g/none", "--", "true") == 1
-    assert "There is none" in capsys.readouterr().err
+    assert "There is no g/none" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU])
@@ -141,6 +141,18 @@ def test_only_what_nothing_can_change_ends_the_renewals(service: FakeService, st
             held._thread.join(10)
             assert (held._thread.is_alive(), renewals()) == (False, before)
     assert len(told) == 1
+
+
+def test_another_server_that_gets_the_name_is_not_held(service: FakeService) -> None:
+    """Its own was deleted: the end of the job would stop the other one."""
+    service.add("g", "wine")
+    told: list[str] = []
+    held = HeldLease(lambda: Client(service.address), "g", "wine", seconds=1, at_end="stop", warn=told.append)
+    with held:
+        service.servers["g/wine"] |= {"id": "n3wn3wn3wn3w", "leases": []}
+        held._thread.join(10)
+        assert (held._thread.is_alive(), service.servers["g/wine"]["leases"]) == (False, [])
+    assert told == ["The lease could not be renewed: It is another one by now. Look."]
 
 
 def test_a_directory_that_does_not_answer_does_not_end_the_wait_for_the_server(

@@ -42,7 +42,7 @@ class Client:
     is set, goes with each request, into the service's log, operations and audit; else the service makes one.
 
     Every method raises ServiceUnavailable or ServiceError. What changes a server answers with the operation, before that is done: `wait`
-    for its end.
+    for its end. `server_id`: of the server that is meant, which another one of that name is not.
     """
 
     def __init__(
@@ -98,9 +98,7 @@ class Client:
     def servers(self, *, all: bool = False, deleted: bool = False) -> list[Server]:  # noqa: A002  # the API's own word
         """The caller's groups' servers; `all`: every group's (admins); `deleted`: with those that can be restored."""
         query = {name: "true" for name, wanted in (("all", all), ("deleted", deleted)) if wanted}
-        answer = self._request("GET", "/servers", query=query)
-        with self._understanding():
-            return [Server.from_json(each) for each in answer["servers"]]
+        return self._all(Server, "servers", self._request("GET", "/servers", query=query))
 
     def server(self, group: str, env: str) -> Server:
         """One server of the caller's groups (admins: of any group)."""
@@ -137,38 +135,38 @@ class Client:
         }
         return self._change("POST", "/servers", {name: value for name, value in body.items() if value is not None})
 
-    def delete(self, group: str, env: str) -> Operation:
+    def delete(self, group: str, env: str, *, server_id: str | None = None) -> Operation:
         """Deletes the server; until `Server.deletion.restorable_until` it can be restored, and its bucket is never touched."""
-        return self._change("DELETE", server_path(group, env))
+        return self._change("DELETE", server_path(group, env), only=server_id)
 
-    def start(self, group: str, env: str) -> Operation:
+    def start(self, group: str, env: str, *, server_id: str | None = None) -> Operation:
         """Starts a stopped or failed server."""
-        return self._change("POST", f"{server_path(group, env)}/start")
+        return self._change("POST", f"{server_path(group, env)}/start", only=server_id)
 
-    def stop(self, group: str, env: str) -> Operation:
+    def stop(self, group: str, env: str, *, server_id: str | None = None) -> Operation:
         """Stops the server until it is started again; its requests under way are waited for."""
-        return self._change("POST", f"{server_path(group, env)}/stop")
+        return self._change("POST", f"{server_path(group, env)}/stop", only=server_id)
 
     def restore(self, group: str, env: str, server_id: str | None = None) -> Operation:
         """Undoes the delete of the server with that id; without one, the latest delete of that name."""
-        return self._change("POST", f"{server_path(group, env)}/restore", query={"server_id": server_id} if server_id else None)
+        return self._change("POST", f"{server_path(group, env)}/restore", only=server_id)
 
-    def upgrade(self, group: str, env: str, mlflow_version: str) -> Operation:
+    def upgrade(self, group: str, env: str, mlflow_version: str, *, server_id: str | None = None) -> Operation:
         """Gives the server a newer MLflow, one of `Server.upgrades`, after a trial on a copy of its database."""
-        return self._change("POST", f"{server_path(group, env)}/upgrade", {"mlflow_version": mlflow_version})
+        return self._change("POST", f"{server_path(group, env)}/upgrade", {"mlflow_version": mlflow_version}, only=server_id)
 
-    def rollback(self, group: str, env: str) -> Operation:
-        """Goes back to `Server.previous`: MLflow and the database from before the last upgrade."""
-        return self._change("POST", f"{server_path(group, env)}/rollback")
+    def rollback(self, group: str, env: str, *, to: str | None = None, server_id: str | None = None) -> Operation:
+        """Goes back to `Server.previous`: MLflow and the database from before the last upgrade; `to`: only where it is that version."""
+        return self._change("POST", f"{server_path(group, env)}/rollback", only=server_id, mlflow_version=to)
 
-    def resize(self, group: str, env: str, size: str) -> Operation:
+    def resize(self, group: str, env: str, size: str, *, server_id: str | None = None) -> Operation:
         """Gives the server another of `Me.sizes`; one that runs is restarted."""
-        return self._change("PUT", f"{server_path(group, env)}/size", {"size": size})
+        return self._change("PUT", f"{server_path(group, env)}/size", {"size": size}, only=server_id)
 
-    def set_users(self, group: str, env: str, users: Sequence[User]) -> Operation:
+    def set_users(self, group: str, env: str, users: Sequence[User], *, server_id: str | None = None) -> Operation:
         """Registers the whole list of users; an empty one means that nobody gets in."""
         listed = [{"user_name": each.user_name, "pass": each.password.reveal()} for each in users]
-        return self._change("PUT", f"{server_path(group, env)}/users", {"users": listed})
+        return self._change("PUT", f"{server_path(group, env)}/users", {"users": listed}, only=server_id)
 
     def set_storage(
         self,
@@ -179,22 +177,24 @@ class Client:
         secret_access_key: Secret,
         endpoint_url: str | None = None,
         region: str | None = None,
+        server_id: str | None = None,
     ) -> Operation:
         """Changes the key, or the endpoint, of the server's bucket. The old ones stay in force until the new are proven."""
         secret = secret_access_key.reveal()
         body = {"access_key_id": access_key_id, "secret_access_key": secret, "endpoint_url": endpoint_url, "region": region}
-        return self._change("PUT", f"{server_path(group, env)}/storage", {name: value for name, value in body.items() if value is not None})
+        said = {name: value for name, value in body.items() if value is not None}
+        return self._change("PUT", f"{server_path(group, env)}/storage", said, only=server_id)
 
-    def hold_lease(self, group: str, env: str, lease_id: str, *, seconds: int, at_end: str = "keep", note: str = "") -> Lease:
+    def hold_lease(
+        self, group: str, env: str, lease_id: str, *, seconds: int, at_end: str = "keep", note: str = "", server_id: str | None = None
+    ) -> Lease:
         """Vouches for the server for `seconds` from now, or renews that; `at_end`: `keep` or `stop` it when its last lease is over."""
         body: Json = {"seconds": seconds, "at_end": at_end, "note": note}
-        return self._as(Lease, self._request("PUT", lease_path(group, env, lease_id), body=body))
+        return self._as(Lease, self._request("PUT", lease_path(group, env, lease_id), body=body, query={"server_id": server_id}))
 
     def end_lease(self, group: str, env: str, lease_id: str) -> list[Lease]:
         """Vouches no longer, and answers the leases that are left. One that is not there has ended."""
-        answer = self._request("DELETE", lease_path(group, env, lease_id))
-        with self._understanding():
-            return [Lease.from_json(each) for each in answer["leases"]]
+        return self._all(Lease, "leases", self._request("DELETE", lease_path(group, env, lease_id)))
 
     def ticket(self, group: str, env: str) -> Ticket:
         """A sign-in ticket for the caller: good once, for seconds."""
@@ -204,9 +204,7 @@ class Client:
 
     def tokens(self, group: str, env: str) -> list[Token]:
         """All members' bearer tokens of the server, the newest first."""
-        answer = self._request("GET", f"{server_path(group, env)}/tokens")
-        with self._understanding():
-            return [Token.from_json(each) for each in answer["tokens"]]
+        return self._all(Token, "tokens", self._request("GET", f"{server_path(group, env)}/tokens"))
 
     def create_token(self, group: str, env: str, *, seconds: int, name: str = "") -> tuple[Token, Secret]:
         """A bearer token for the caller and this server, and its text, which is shown this once."""
@@ -264,14 +262,18 @@ class Client:
     def _get(self, kind: type[T], path: str) -> T:
         return self._as(kind, self._request("GET", path))
 
-    def _change(self, method: str, path: str, body: Json | None = None, *, query: Mapping[str, str] | None = None) -> Operation:
-        return self._as(Operation, self._request(method, path, body=body, query=query))
+    def _change(self, method: str, path: str, body: Json | None = None, *, only: str | None = None, **query: str | None) -> Operation:
+        return self._as(Operation, self._request(method, path, body=body, query={"server_id": only, **query}))
 
     def _as(self, kind: type[T], answer: Json) -> T:
         with self._understanding():
             return kind.from_json(answer)
 
-    def _request(self, method: str, path: str, *, body: Json | None = None, query: Mapping[str, str] | None = None) -> Json:
+    def _all(self, kind: type[T], name: str, answer: Json) -> list[T]:
+        with self._understanding():
+            return [kind.from_json(each) for each in answer[name]]
+
+    def _request(self, method: str, path: str, *, body: Json | None = None, query: Mapping[str, str | None] | None = None) -> Json:
         with use_language(self.language):
             try:
                 response = self._attempt(method, path, body, query)
@@ -279,7 +281,7 @@ class Client:
                 raise unavailable(error, address=self.address, method=method, timeout=self.timeout) from error
             return answer_of(response, address=self.address)
 
-    def _attempt(self, method: str, path: str, body: Json | None, query: Mapping[str, str] | None) -> requests.Response:
+    def _attempt(self, method: str, path: str, body: Json | None, query: Mapping[str, str | None] | None) -> requests.Response:
         """One request, signed for itself alone. A kept connection may be closed by the other side in the moment in which it is used: what
         changes nothing is asked once more.
         """

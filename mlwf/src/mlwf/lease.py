@@ -35,7 +35,7 @@ def new_lease_id() -> str:
 
 
 class HeldLease:
-    """A lease that is taken at `with`, renewed by a thread, and ended at the end.
+    """A lease that is taken at `with`, renewed by a thread, and ended at the end. Another server that gets the name meanwhile is not held.
 
     `warn` is told of trouble with a renewal, once for each time of trouble: whatever the lease is for goes on. A lease whose end the
     service does not hear runs out by itself. `open_client` makes the thread's own connection. Raises, at `with`, what the client raises.
@@ -51,11 +51,13 @@ class HeldLease:
         at_end: str,
         note: str = "",
         lease_id: str | None = None,
+        server_id: str | None = None,
         warn: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self.lease_id = lease_id or new_lease_id()
         self._open_client = open_client
         self._place = (group, env)
+        self._server_id = server_id
         self._seconds = seconds
         self._at_end = at_end
         self._note = note
@@ -65,6 +67,7 @@ class HeldLease:
 
     def __enter__(self) -> Self:
         with self._open_client() as client:
+            self._server_id = self._server_id or client.server(*self._place).id
             self._hold(client)
         self._thread.start()
         return self
@@ -80,7 +83,8 @@ class HeldLease:
             self._warn(words.format(error=error, seconds=self._seconds))
 
     def _hold(self, client: Client) -> None:
-        client.hold_lease(*self._place, self.lease_id, seconds=self._seconds, at_end=self._at_end, note=self._note)
+        asked = (*self._place, self.lease_id)
+        client.hold_lease(*asked, seconds=self._seconds, at_end=self._at_end, note=self._note, server_id=self._server_id)
 
     def _renew(self) -> None:
         pause, troubled = self._seconds / 3, False

@@ -63,3 +63,6 @@ const neverAnswered = (method) => new Failure({
 /** What people call a server. */
 export const nameOf = (server) => `${server.group} / ${server.env_name}`;
 export const serverPath = (server) => `/servers/${encodeURIComponent(server.group)}/${encodeURIComponent(server.env_name)}`;
+
+/** Asks for a change of the server that is shown, and of no other that has its name by now. */
+export const change = (method, server, what, body = {}) => call(method, `${serverPath(server)}${what}`, { ...body, server_id: server.id });

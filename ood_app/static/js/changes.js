@@ -1,5 +1,5 @@
 // Dialogs for what changes a server as a whole: another MLflow, the one from before, another size.
-import { call, nameOf, serverPath } from "./api.js";
+import { change, nameOf } from "./api.js";
 import { cancelButton, open, run } from "./dialogs.js";
 import { h } from "./dom.js";
 import { sizeText } from "./fields.js";
@@ -28,7 +28,7 @@ const keptUntil = (days) => (days === null || days === undefined ? t("the day th
 export function upgradeDialog(server, days, onAccepted) {
   const versions = h("select.form-select", { id: "mlflow-version", name: "mlflow_version" }, ...server.upgrades.map((each) => h("option", { value: each }, each)));
   confirm(t("Upgrade MLflow of {name}?", { name: nameOf(server) }), t("Upgrade MLflow"), "primary", onAccepted,
-    (form) => call("POST", `${serverPath(server)}/upgrade`, { mlflow_version: form.elements.mlflow_version.value }),
+    (form) => change("POST", server, "/upgrade", { mlflow_version: form.elements.mlflow_version.value }),
     h("label.form-label", { for: "mlflow-version" }, t("From MLflow {version} to:", { version: server.mlflow_version })), versions,
     h("ol.mt-3.mb-0", {},
       h("li", {}, t("The new version is tried on a copy of the database; the server goes on meanwhile.")),
@@ -41,7 +41,7 @@ export function upgradeDialog(server, days, onAccepted) {
 export function rollbackDialog(server, days, onAccepted) {
   const { mlflow_version: version } = server.previous;
   confirm(t("Roll back {name}?", { name: nameOf(server) }), t("Roll back"), "danger", onAccepted,
-    () => call("POST", `${serverPath(server)}/rollback`, {}),
+    () => change("POST", server, "/rollback", { mlflow_version: version }),
     h("p", {}, t("The server goes back to MLflow {version} and to the database from before the change.", { version })),
     h("ul.mb-0", {},
       h("li", {}, t("What was logged since then is set aside and not served. Another Roll back brings it back, until {date}.", { date: keptUntil(days) })),
@@ -61,7 +61,7 @@ export function sizeDialog(server, sizes, onAccepted) {
     h("input.form-check-input", { type: "radio", name: "size", id: `size-${size.name}`, value: size.name, checked: size.name === server.size }),
     h("label.form-check-label", { for: `size-${size.name}` }, sizeText(size)));
   confirm(t("Change the size of {name}", { name: nameOf(server) }), t("Change the size"), "primary", onAccepted,
-    (form) => call("PUT", `${serverPath(server)}/size`, { size: form.elements.size.value }),
+    (form) => change("PUT", server, "/size", { size: form.elements.size.value }),
     h("fieldset", {}, h("legend.fs-6", {}, t("How much of the service's host the server may take.")), ...sizes.map(choice)),
     h("p.mt-3.mb-0", {}, t("A server that runs is started anew: what is under way ends first, and MLflow's clients try again by themselves.")));
 }

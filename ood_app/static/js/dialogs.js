@@ -1,5 +1,5 @@
 // Dialogs: the browser's own <dialog>, so that Esc closes, the focus stays inside and goes back to where it came from.
-import { call, nameOf, serverPath } from "./api.js";
+import { call, change, nameOf, serverPath } from "./api.js";
 import { copyButton } from "./clipboard.js";
 import { busyWhile, h } from "./dom.js";
 import { adoptKeyFields, loadProfiles, readFields, showErrors } from "./fields.js";
@@ -53,7 +53,7 @@ export function deleteDialog(server, restoreDays, onAccepted) {
   button.setAttribute("form", form.id);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    if (!button.disabled) run(button, opened, async () => onAccepted(await call("DELETE", serverPath(server), { typed: typed.value })));
+    if (!button.disabled) run(button, opened, async () => onAccepted(await change("DELETE", server, "", { typed: typed.value })));
   });
   opened.foot.append(cancelButton(opened.close), button);
   typed.focus();
@@ -137,7 +137,7 @@ export function storageDialog(server, onAccepted) {
     event.preventDefault();
     run(button, opened, async () => {
       try {
-        onAccepted(await call("PUT", `${serverPath(server)}/storage`, readFields(form)));
+        onAccepted(await change("PUT", server, "/storage", readFields(form)));
       } catch (failure) {
         showErrors(form, failure.fields ?? {});
         throw failure;

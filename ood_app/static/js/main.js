@@ -1,5 +1,5 @@
 // The page: asks for the state, draws it, and does what is pressed.
-import { call, nameOf, serverPath } from "./api.js";
+import { call, change, nameOf } from "./api.js";
 import { busyWhile, byId, h, say } from "./dom.js";
 import { rollbackDialog, sizeDialog, stopDialog, upgradeDialog } from "./changes.js";
 import { authFileDialog, deleteDialog, jobDialog, linesDialog, storageDialog } from "./dialogs.js";
@@ -103,18 +103,18 @@ function jobAccepted(job) {
 }
 
 const register = (server) => async () => {
-  const operation = await call("POST", `${serverPath(server)}/auth`, {});
+  const operation = await change("POST", server, "/auth");
   list.tell(server, operation.notice, "warning");
   accepted(operation);
 };
-const change = (name) => async (server) => accepted(await call("POST", `${serverPath(server)}/${name}`, {}));
+const press = (name) => async (server) => accepted(await change("POST", server, `/${name}`));
 
 const titled = (title, server) => `${title} · ${nameOf(server)}`;
 
 const ACTIONS = {
-  start: change("start"),
-  stop: (server) => (server.leases.length ? stopDialog(server, () => change("stop")(server)) : change("stop")(server)),
-  restore: async (server) => accepted(await call("POST", `${serverPath(server)}/restore`, { server_id: server.id })),
+  start: press("start"),
+  stop: (server) => (server.leases.length ? stopDialog(server, () => press("stop")(server)) : press("stop")(server)),
+  restore: press("restore"),
   delete: (server) => deleteDialog(server, me?.restore_days, accepted),
   storage: (server) => storageDialog(server, accepted),
   resize: (server) => sizeDialog(server, me?.sizes ?? [], accepted),

@@ -68,10 +68,11 @@ def upgrade(*, target: Target, mlflow_version: str | None, wait: bool) -> None:
 def rollback(*, target: Target, yes: bool, wait: bool) -> None:
     console = _console()
     with Client.from_environment() as client:
-        previous = client.server(target.group, target.env).previous
-        if previous and not yes:
-            _confirm(target, previous.mlflow_version)
-        follow(client, console, client.rollback(target.group, target.env), wait=wait)
+        found = client.server(target.group, target.env)
+        to = found.previous.mlflow_version if found.previous else None
+        if to and not yes:
+            _confirm(target, to)
+        follow(client, console, client.rollback(target.group, target.env, to=to, server_id=found.id), wait=wait)
 
 
 def _confirm(target: Target, version: str) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from mlwf.cli.output import console as _console
 from mlwf.cli.output import local_time, print_server, print_servers
 from mlwf.cli.support import Target, follow, json_option, key_options, keys, stacktrace_option, target_argument, wait_option
-from mlwf.client import Client, ServiceError
+from mlwf.client import Client
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
 
@@ -162,14 +162,9 @@ def delete(*, target: Target, yes: bool, wait: bool) -> None:
         _say_what_is_kept(console, target, f"s3://{found.storage.bucket}/{found.storage.prefix}", days)
         if not yes:
             _ask_for_name(target)
-        if not follow(client, console, client.delete(target.group, target.env), wait=wait):
+        if not follow(client, console, client.delete(target.group, target.env, server_id=found.id), wait=wait):
             return
-        try:
-            deletion = client.server(target.group, target.env).deletion
-        except ServiceError as error:
-            if error.status != 404:
-                raise
-            deletion = next((each.deletion for each in client.servers(deleted=True) if each.id == found.id), None)
+        deletion = next((each.deletion for each in client.servers(deleted=True) if each.id == found.id), None)
         if deletion and deletion.restorable_until:
             words = _("Can be restored until {date} with: mlwf server restore {target}")
             console.print(words.format(date=local_time(deletion.restorable_until), target=target), markup=False)

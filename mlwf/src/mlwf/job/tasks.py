@@ -51,6 +51,7 @@ def run(request: JobRequest, *, environ: Mapping[str, str], open_client: Open, p
         seconds=_lease_seconds(environ),
         at_end=request.at_end or "keep",
         note=request.note,
+        server_id=server.id,
         warn=warn,
     )
     with held:
