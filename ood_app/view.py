@@ -70,7 +70,7 @@ def token_view(token: Token) -> dict[str, Any]:
 
 def operation_view(operation: Operation) -> dict[str, Any]:
     """One operation with its steps."""
-    names = ("id", "kind", "group", "env_name", "server_id", "state", "message", "created_at", "finished_at", "request_id")
+    names = ("id", "kind", "group", "env_name", "server_id", "state", "requested_by", "message", "created_at", "finished_at", "request_id")
     steps = [
         {name: getattr(step, name) for name in ("name", "label", "state", "started_at", "finished_at", "detail")}
         for step in operation.steps

@@ -2,7 +2,7 @@
 import { copyButton } from "./clipboard.js";
 import { breakable, busyWhile, byId, h, icon, spinner } from "./dom.js";
 import { menu } from "./menu.js";
-import { failureOf, kindOf, lastFailure, operationOf, progress } from "./operations.js";
+import { failureOf, lastFailure, operationOf, progress, whatOf } from "./operations.js";
 import { problemBox } from "./problem.js";
 import { dayOf, momentOf, t, when } from "./texts.js";
 
@@ -225,7 +225,7 @@ function notesOf(server, act) {
 /** What was asked of it and refused, or failed, until something else is asked or the reader has done with it: "Operational status for requests" may be far below. */
 function inVain(server, act) {
   const operation = failureOf(server);
-  const failed = operation && { ...operation.error, detail: `${kindOf(operation)}: ${operation.error.detail}`, request_id: operation.request_id };
+  const failed = operation && { ...operation.error, detail: `${whatOf(operation)}: ${operation.error.detail}`, request_id: operation.request_id };
   const { problem, level } = told.get(server.id) ?? { problem: failed, level: "danger" };
   if (!problem) return null;
   const box = problemBox(problem, t("Last lines of the log"), level);

@@ -59,6 +59,7 @@ function welcome(answer) {
   me = answer;
   askWho = false;
   byId("user").textContent = me.user;
+  operations.readBy(me.user);
   offer(me);
   banner("groups", me.joined.length || me.left.length ? groupNote() : null);
   banner("runtime", me.isolates ? null : h("p.small.text-body-secondary.mb-2", {}, t("Servers here run without isolation between groups: fit for a demo or a host of one group.")));

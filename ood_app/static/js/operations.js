@@ -69,7 +69,18 @@ export function failureOf(server) {
 }
 
 /** What an operation does. */
-export const kindOf = (operation) => (KINDS[operation.kind] ?? (() => operation.kind))();
+const kindOf = (operation) => (KINDS[operation.kind] ?? (() => operation.kind))();
+
+let reader = "";
+
+/** Who reads the page: only of others' operations it says whose they are. */
+export const readBy = (user) => { reader = user; };
+
+/** What an operation does, and who asked for it where that was somebody else. */
+export function whatOf(operation) {
+  const { requested_by: user } = operation;
+  return user && reader && user !== reader ? t("{what} (asked for by {user})", { what: kindOf(operation), user }) : kindOf(operation);
+}
 
 /** The step under way, and how far it is. `named`: of which operation. */
 export function progress(operation, named) {
@@ -107,7 +118,7 @@ function draw(operations) {
 }
 
 function article(operation, open, logOpen) {
-  const title = [kindOf(operation), [operation.group, operation.env_name].filter(Boolean).join(" / ")].filter(Boolean).join(" · ");
+  const title = [whatOf(operation), [operation.group, operation.env_name].filter(Boolean).join(" / ")].filter(Boolean).join(" · ");
   const summary = h("summary", { onclick: () => folds.set(operation.id, !box.open) }, mark(operation.state), " ", title, " ", h("span.asked-at", {}, when(operation.created_at)));
   const box = h("details.operation", { "data-id": operation.id, "data-state": operation.state, open },
     summary,
