@@ -124,6 +124,26 @@ def test_where_the_file_cannot_be_the_groups_nothing_is_made(tmp_path: Path, mon
         assert list(area.iterdir()) == []
 
 
+def test_two_servers_of_a_group_get_their_first_files_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else makes the folder that both need, in the moment in which it is made here."""
+    others = tmp_path / "aihub" / "two" / "yml" / "basic_auth.yml"
+    mkdir = os.mkdir
+
+    def late(path: str, mode: int = 0o777) -> None:
+        if not others.exists():
+            monkeypatch.undo()
+            generate_auth_file(others, "bob")
+        mkdir(path, mode)
+
+    monkeypatch.setattr(os, "mkdir", late)
+    for name in ("one", "three"):
+        generate_auth_file(tmp_path / "aihub" / name / "yml" / "basic_auth.yml", "alice")
+    assert sorted(str(each.relative_to(tmp_path / "aihub")) for each in tmp_path.rglob("*") if each.is_file()) == [
+        f"{name}/yml/basic_auth.yml" for name in ("one", "three", "two")
+    ]
+    assert [each.name for each in tmp_path.rglob(".*")] == []
+
+
 CREDENTIALS = """[default]
 aws_access_key_id = AKDEFAULT
 aws_secret_access_key = s=e%c/ret

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from mlwf.errors import MlwfError
-from mlwf.file_server import link
+from mlwf.file_server import link, rename
 from mlwf.i18n import _
 from mlwf.secret import Secret
 from mlwf.user import User
@@ -161,11 +161,14 @@ def _make_folders(folder: Path, gid: int | None) -> None:
         folder = folder.parent
     for each in reversed(missing):
         above = stat.S_IMODE(each.parent.stat().st_mode)
-        each.mkdir(0o700)
+        fresh = each.with_name(f".{each.name}.{secrets.token_hex(8)}")
+        fresh.mkdir(0o700)
         try:
-            _give(each, gid)
+            _give(fresh, gid)
             inherited = above & ~stat.S_IRWXO & ~stat.S_ISVTX & ~stat.S_ISUID
-            each.chmod(inherited if above & stat.S_ISGID else 0o750)
+            fresh.chmod(inherited if above & stat.S_ISGID else 0o750)
+            rename(fresh, each)  # closed for the group, it would be in the way of who makes another server's file now
         except OSError:
-            each.rmdir()  # closed for the group, it would stay in the way
-            raise
+            fresh.rmdir()
+            if not each.is_dir():  # theirs, who were first
+                raise
