@@ -18,11 +18,11 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse, HeadersDict
 from botocore.stub import Stubber
 from mlwf.errors import MlwfError
 from mlwf.publish import run
-from mlwf.publish.access import allow_by_policy, anyone_can_read, set_acl
+from mlwf.publish.access import allow_by_policy, anyone_can_read, open_by_policy, set_acl
 from mlwf.publish.form_check import problems
 from mlwf.publish.form_file import FormFile
 from mlwf.publish.package import TARBALL
-from mlwf.publish.place import Place, StoreRefusedError, s3_client
+from mlwf.publish.place import Place, StoreRefusedError, parse_place, s3_client
 from mlwf.publish.upload import PART, Local, Store, Upload, abort_unfinished, is_published, unfinished
 from urllib3 import HTTPResponse
 
@@ -83,6 +83,27 @@ def test_a_policy_whose_only_statement_is_in_no_list() -> None:
     statements = json.loads(written[0])["Statement"]
     assert statements[0] == lone
     assert statements[1]["Resource"] == ["arn:aws:s3:::b/m/*"]
+
+
+def test_two_who_open_their_prefixes_of_one_bucket_at_once(sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one writes what it read before ours was there, as soon as ours is: S3 knows no condition for a policy."""
+    for name, value in sh.environ.items():
+        monkeypatch.setenv(name, value)
+    bucket = sh.store.make_bucket()
+    ours, other = (parse_place(f"s3://{bucket}/{name}/", sh.environ) for name in ("ours", "other"))
+    sh.store.client().put_object(Bucket=bucket, Key=ours.key(TARBALL), Body=b"x")
+    allow_by_policy(Store(s3_client(other, sh.environ), other))
+    before = sh.store.client().get_bucket_policy(Bucket=bucket)["Policy"]
+    client, late = s3_client(ours, sh.environ), [before, before]
+
+    def overwritten(**_event: object) -> None:
+        if late:
+            sh.store.client().put_bucket_policy(Bucket=bucket, Policy=late.pop())
+
+    client.meta.events.register("after-call.s3.PutBucketPolicy", overwritten)
+    open_by_policy(Store(client, ours), TARBALL, sh.environ)
+    policy = json.loads(sh.store.client().get_bucket_policy(Bucket=bucket)["Policy"])
+    assert (len(policy["Statement"]), late) == (2, [])
 
 
 @pytest.mark.parametrize(("answers", "readable"), [([503, 429, 403], False), ([503, 200], True), ([401], False), ([404], False)])

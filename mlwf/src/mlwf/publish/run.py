@@ -133,12 +133,11 @@ class _Publication:
         if wanted.access is None and not wanted.by_policy:
             return reading.anyone_can_read(url, self._environ, wanted.profile)
         if wanted.by_policy:
-            reading.allow_by_policy(self._store)
+            reading.open_by_policy(self._store, name, self._environ, wanted.profile)
         elif wanted.access is not None:
             reading.set_acl(self._store, name, wanted.access)
-        access: Access = "public-read" if wanted.by_policy else wanted.access or "private"
-        reading.prove(url, access, self._environ, wanted.profile, by_policy=wanted.by_policy)
-        return access == "public-read"
+            reading.prove(url, wanted.access, self._environ, wanted.profile, by_policy=False)
+        return wanted.by_policy or wanted.access == "public-read"
 
 
 def _fill(package: Package, urls: list[str]) -> None:
