@@ -97,7 +97,8 @@ class Download:
 
     def finish(self) -> None:
         """Waits until every file is there. Raises what broke the download."""
-        self._wait(lambda: all(landing.frontier()[1] for landing in self._landings.values()) or None)
+        for landing in self._landings.values():
+            self._wait(lambda landing=landing: self._end(landing))  # type: ignore[misc]
 
     def size(self, path: str) -> int:
         """The file's size in bytes; waits for its end where the source did not say. Raises what broke the download."""
