@@ -15,7 +15,7 @@ from sqlalchemy.orm.attributes import flag_modified
 from backend.domain import Caller
 from backend.errors import ServiceError
 from backend.ports import Directory
-from backend.registry.database import Registry
+from backend.registry.database import Registry, among
 from backend.registry.keyring import Keyring
 from backend.registry.models import ALONE, Server, Token, Visit, now
 from backend.settings import Settings
@@ -123,7 +123,7 @@ class Leavers:
         tokens = select(Token.server_id, Token.uid, Token.user).where(Token.revoked_at.is_(None), Token.expires_at > now())
         with self._registry.reading() as session:
             inside = {(server_id, uid, user) for query in (visits, tokens) for server_id, uid, user in session.execute(query)}
-            wanted = select(Server).where(Server.id.in_({server_id for server_id, _, _ in inside}), Server.deleted_at.is_(None))
+            wanted = select(Server).where(among(Server.id, {server_id for server_id, _, _ in inside}), Server.deleted_at.is_(None))
             servers = {each.id: each for each in session.scalars(wanted.options(ALONE))}
         return [(servers[server_id], uid, user) for server_id, uid, user in sorted(inside) if server_id in servers]
 

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from backend.domain import Caller, Desired, OperationKind
 from backend.errors import ServiceError
 from backend.ports import Directory
-from backend.registry.database import Registry
+from backend.registry.database import Registry, among
 from backend.registry.models import Lease, Operation, Server, now
 from backend.settings import Settings
 from backend.wishes import audit, policy
@@ -108,7 +108,7 @@ class Leases:
 
 def in_force(session: Session, server_ids: Sequence[str]) -> dict[str, list[Lease]]:
     """The leases that are not over, by server, the longest last: one query for all."""
-    query = select(Lease).where(Lease.server_id.in_(server_ids), Lease.ended.is_(False), Lease.until > now())
+    query = select(Lease).where(among(Lease.server_id, server_ids), Lease.ended.is_(False), Lease.until > now())
     found: dict[str, list[Lease]] = {}
     for lease in session.scalars(query.order_by(Lease.until, Lease.lease_id)):
         found.setdefault(lease.server_id, []).append(lease)

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from backend.domain import UNFINISHED, Caller, OperationKind, OperationState
 from backend.errors import ServiceError
+from backend.registry.database import among
 from backend.registry.models import Operation, Server, now
 from backend.settings import Settings
 from backend.wishes import policy
@@ -81,7 +82,7 @@ def find(
 
 def unfinished(session: Session, server_ids: Sequence[str]) -> dict[str, Operation]:
     """The operation that is under way on each of those servers, where there is one: one query for all."""
-    query = select(Operation).where(Operation.server_id.in_(server_ids), Operation.state.in_(UNFINISHED))
+    query = select(Operation).where(among(Operation.server_id, server_ids), Operation.state.in_(UNFINISHED))
     return {str(operation.server_id): operation for operation in session.scalars(query)}
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.orm.attributes import flag_modified
 from backend.domain import Caller, Group
 from backend.errors import ServiceError
 from backend.ports import Directory
-from backend.registry.database import Registry
+from backend.registry.database import Registry, among
 from backend.registry.models import ALONE, Server
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def saw(registry: Registry, servers: Iterable[Server], caller: Caller) -> None:
         return
     try:
         with registry.session() as session:
-            for row in session.scalars(select(Server).where(Server.id.in_(fresh))):
+            for row in session.scalars(select(Server).where(among(Server.id, fresh)).options(ALONE)):
                 if _may_know(row, caller) and caller.user not in row.known_to:
                     row.known_to = sorted({*row.known_to, caller.user})
                     flag_modified(row, "updated_at")  # nobody changed the server: it keeps its time

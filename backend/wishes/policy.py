@@ -80,7 +80,7 @@ def check_create(caller: Caller, group: str, settings: Settings, directory: Dire
 
 def is_visible(caller: Caller, server: Server) -> bool:
     """Whether the caller may know of it: an admin, or a member of the group with that gid. A name alone may be another group's by now."""
-    return caller.admin or any(group.gid == server.gid for group in caller.groups)
+    return caller.admin or server.gid in caller.gids
 
 
 def unseen(caller: Caller, server: Server) -> ServiceError | None:
