@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 from mlwf.cli.create_image import command as image_command
 from mlwf.cli.export_model import command as export_command
 from mlwf.cli.output import local_time
+from rich.console import Console
 
 from tests.mlwf.fake_service import FakeService
 
@@ -33,6 +35,23 @@ def test_list_is_complete_in_a_pipe_and_as_json(service: FakeService, mlwf: Run,
     assert "http://mlflow01:21000/mlflow/" in text
     assert mlwf("server", "list", "--json") == 0
     assert json.loads(capsys.readouterr().out)["servers"][0]["a_field_of_the_future"] == {"x": 1}
+
+
+@pytest.mark.parametrize("width", [80, 100, 40])
+def test_on_a_terminal_the_users_are_folded_and_no_address(
+    service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    """Four users at a server, and no list on 80 columns had an address whole, to be copied. On 40 nothing is cut off."""
+    server = service.add("gaa50000", "wine")
+    server["inside_url"] = "http://mlflow01.example.org:21001/mlflow/"
+    server["users"]["names"] = ["tanaka", "suzuki", "sato-hiroshi", "yamada"]
+    terminal = Console(width=width, soft_wrap=True)
+    monkeypatch.setattr("mlwf.cli.output.console", lambda: terminal)
+    assert mlwf("server", "list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    assert any(line.split()[:2] == ["gaa50000/wine", "running"] and server["inside_url"] in line for line in lines) == (width > 40)
+    assert not Counter(server["inside_url"]) - Counter("".join(lines))
 
 
 def test_show_says_the_warnings(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:

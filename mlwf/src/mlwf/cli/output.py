@@ -4,6 +4,7 @@ import datetime as dt
 import sys
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,6 +16,8 @@ from mlwf.report import terminal_variables
 
 COLOURS = {"running": "green", "sleeping": "cyan", "failed": "bold red", "creating": "yellow", "deleting": "yellow"}
 UNLIMITED = 10_000
+GAP, NARROWEST = 2, 8
+"""Between two columns of a table, and of one that is folded (cells)."""
 
 
 def console() -> Console:
@@ -33,6 +36,16 @@ def table_of(*titles: str) -> Table:
     for title in titles:
         table.add_column(title, overflow="fold")
     return table
+
+
+def fold_first(table: Table, column: int, width: int) -> None:
+    """On a terminal that is too narrow for the table, that column alone is folded, as long as some of it is left: addresses and names are
+    copied from the others.
+    """
+    others = [each for number, each in enumerate(table.columns) if number != column]
+    taken = sum(max(cell_len(str(cell)) for cell in (each.header, *each.cells)) + GAP for each in others)
+    for each in others:
+        each.no_wrap = taken + NARROWEST <= width
 
 
 def print_table(table: Table, out: Console | None = None) -> None:
@@ -55,7 +68,9 @@ def print_servers(servers: Sequence[Server]) -> None:
             Text(each.inside_url or "-"),
             *([Text(local_time(each.deletion.restorable_until if each.deletion else None)), Text(each.id)] if deleted else []),
         )
-    print_table(table)
+    out = console()
+    fold_first(table, 2, out.width)
+    print_table(table, out)
 
 
 def print_server(server: Server, out: Console, *, brief: bool = False) -> None:
