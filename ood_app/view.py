@@ -91,8 +91,8 @@ def me_view(me: Me, change: GroupChange, settings: Settings) -> dict[str, Any]:
     offered = {each.name for each in me.groups}
     return {
         "user": me.user,
-        "groups": [each.name for each in me.groups if each.may_create],
-        "other_groups": [each.name for each in me.groups if not each.may_create],
+        "groups": sorted(each.name for each in me.groups if each.may_create),  # NSS has them by their numbers
+        "other_groups": sorted(each.name for each in me.groups if not each.may_create),
         "defaults": me.defaults,
         "choices": me.choices,
         "sizes": me.sizes,

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from tests.console.conftest import Opener
 from tests.console.fake_service import NOBODY, FakeService, stamp
-from tests.console.form import row
+from tests.console.form import fill, row
 
 pytestmark = pytest.mark.browser
 
@@ -144,3 +144,52 @@ def test_a_warning_of_the_auth_file_is_told_at_its_server(service: FakeService, 
     expect(page.locator("tr.notes .alert-warning")).to_contain_text("Everybody on the system can read")
     expect(page.get_by_role("button", name="Update Auth Info")).to_be_enabled()
     expect(page.locator("tr.notes .alert-warning")).to_contain_text("Run chmod o= on it")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_one_finds_a_server_among_many(service: FakeService, open_page: Opener, width: int) -> None:
+    """Of 300 servers the page is fifty screens long, and twice as many on a phone."""
+    for number in range(6):
+        service.add("gaa50000", f"wine-{number}")
+    page = open_page(width=width)
+    field, shown = page.get_by_role("searchbox", name="Find a server"), page.locator("tr.server")
+    expect(shown).to_have_count(6)
+    expect(field).to_be_hidden()  # these are seen at once
+    speech = service.add("gaa50001", "speech", "failed", users={"names": ["Bob"], "updated_at": stamp()})
+    service.add("gaa50001", "wine-old", "deleted")
+    look(page)
+    expect(shown).to_have_count(8)
+    for text, names in {
+        "gaa50001": ["speech", "wine-old"],
+        "WINE deleted": ["wine-old"],
+        "bob": ["speech"],
+        f" {speech['inside_url']}#/experiments": ["speech"],
+        "mlflow01": [],  # in every address
+    }.items():
+        field.fill(text)
+        expect(shown.locator("strong")).to_have_text(names)
+        expect(page.get_by_role("status").filter(has_text=f"{len(names)} of 8")).to_be_visible()
+    expect(page.get_by_text("No server matches “mlflow01”.")).to_be_visible()
+    page.get_by_role("button", name="Show all").click()
+    expect(shown).to_have_count(8)
+    expect(field).to_be_focused()
+
+
+def test_what_is_looked_for_stays_and_hides_nothing_new(service: FakeService, open_page: Opener) -> None:
+    for number in range(8):
+        service.add("gaa50000", f"wine-{number}")
+    page = open_page()
+    field, shown = page.get_by_role("searchbox", name="Find a server"), page.locator("tr.server")
+    field.fill("wine-3")
+    page.reload()
+    expect(shown).to_have_count(1)
+    expect(field).to_have_value("wine-3")
+    row(page, "wine-3").get_by_role("button", name="Stop").focus()
+    del service.servers["gaa50000/wine-3"]  # purged
+    page.evaluate("() => document.dispatchEvent(new Event('visibilitychange'))")  # as who comes back to the page, and presses nothing
+    expect(shown).to_have_count(0)
+    expect(field).to_be_focused()
+    fill(page, "new-one")
+    page.get_by_role("button", name="Create Service").click()
+    expect(row(page, "new-one")).to_be_visible()
+    expect(field).to_have_value("")

@@ -320,6 +320,12 @@ def test_the_export_and_image_commands_are_ready(caller: Caller, service: FakeSe
     assert server["image_command"].splitlines()[-1].startswith("mlwf_create_image --model-pkg-url PATH_OR_URL/model.tar.gz ")
 
 
+def test_groups_to_choose_from_stand_in_order(caller: Caller, service: FakeService) -> None:
+    """NSS has them by their numbers: among sixty one looks for the name."""
+    service.groups[:] = ["gbb60000", "gaa50001", "gcc10000"]
+    assert caller.get("/api/me").json["groups"] == ["gaa50001", "gbb60000", "gcc10000"]
+
+
 def test_groups_that_changed_since_the_portal_session_began_are_told(
     caller: Caller, service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:

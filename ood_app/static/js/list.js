@@ -1,6 +1,7 @@
 // The Service List: one row a server, drawn anew only where something changed, so that focus and folds stay.
 import { copyButton } from "./clipboard.js";
 import { breakable, busyWhile, byId, h, icon, spinner } from "./dom.js";
+import { focusField, found } from "./find.js";
 import { menu } from "./menu.js";
 import { failureOf, lastFailure, operationOf, progress, whatOf } from "./operations.js";
 import { problemBox } from "./problem.js";
@@ -25,18 +26,19 @@ export function tell(server, problem, level = "danger") {
 export function draw(servers, act) {
   const place = byId("servers");
   place.setAttribute("aria-busy", "false");
+  const wanted = found(servers);
   if (!servers.length) {
     shown.clear();
     place.replaceChildren(emptyState());
     return;
   }
   const body = place.querySelector("tbody") ?? table(place);
-  const order = [...servers].sort((a, b) => (a.status === "deleted") - (b.status === "deleted") || byName(a, b));
+  const order = wanted.sort((a, b) => (a.status === "deleted") - (b.status === "deleted") || byName(a, b));
   const rows = order.flatMap((server) => rowsOf(server, act));
   const gone = [...body.rows].filter((row) => !rows.includes(row));
   const reader = placeIn(gone);
   gone.forEach((row) => row.remove());
-  for (const known of [shown, told]) for (const id of known.keys()) if (!order.some((each) => each.id === id)) known.delete(id);
+  for (const known of [shown, told]) for (const id of known.keys()) if (!servers.some((each) => each.id === id)) known.delete(id);
   arrange(body, rows);
   reader.restore(body);
 }
@@ -52,7 +54,9 @@ function placeIn(rows) {
       folds.forEach((name) => find(body, name)?.setAttribute("open", ""));
       if (!row) return;
       const first = `tr[data-id="${CSS.escape(row.dataset.id)}"] :is(button:not(:disabled), a[href])`;
-      ((key && find(body, key)) ?? body.querySelector(first))?.focus();
+      const again = (key && find(body, key)) ?? body.querySelector(first);
+      if (again) again.focus();
+      else focusField();
     },
   };
 }

@@ -3,6 +3,7 @@ import { call, change, nameOf } from "./api.js";
 import { busyWhile, byId, h, say } from "./dom.js";
 import { rollbackDialog, sizeDialog, stopDialog, upgradeDialog } from "./changes.js";
 import { authFileDialog, deleteDialog, jobDialog, linesDialog, storageDialog } from "./dialogs.js";
+import { adoptField, findAll } from "./find.js";
 import { adoptForm, offer, operationEnded } from "./form.js";
 import * as list from "./list.js";
 import * as operations from "./operations.js";
@@ -164,7 +165,11 @@ async function act(name, server) {
   list.draw(servers, act);
 }
 
+const redraw = () => servers && list.draw(servers, act);
+
+adoptField(redraw);
 adoptForm((operation) => {
+  findAll(); // else the new one might not be seen
   accepted(operation);
   byId("operations-title").scrollIntoView({ block: "nearest" });
 });
@@ -175,7 +180,7 @@ byId("update").addEventListener("click", (event) => busyWhile(event.currentTarge
 }));
 byId("reset").addEventListener("click", () => {
   operations.forgetFinished();
-  if (servers) list.draw(servers, act);
+  redraw();
 });
 operations.show();
 refresh();

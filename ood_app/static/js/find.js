@@ -1,0 +1,53 @@
+// The field above a long list: servers of which each typed word is a part, or whose address was pasted.
+import { byId } from "./dom.js";
+import { t } from "./texts.js";
+
+/** Servers that one sees without a field. */
+const FEW = 7;
+const STORE = "aihub-find";
+const field = byId("find");
+
+/** `onChange` draws the list anew. What was typed is there again after a reload. */
+export function adoptField(onChange) {
+  field.value = sessionStorage.getItem(STORE) ?? "";
+  field.addEventListener("input", () => {
+    sessionStorage.setItem(STORE, field.value);
+    onChange();
+  });
+  byId("find-all").addEventListener("click", () => {
+    findAll();
+    focusField();
+  });
+}
+
+/** Those that are looked for; the field itself is there only where there are many. */
+export function found(servers) {
+  const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+  const those = servers.filter((server) => words.every((word) => has(server, word)));
+  field.parentElement.hidden = servers.length <= FEW && !words.length;
+  byId("matches").textContent = words.length ? t("{n} of {all}", { n: those.length, all: servers.length }) : "";
+  const nothing = byId("nothing");
+  nothing.hidden = !words.length || those.length > 0;
+  nothing.firstElementChild.textContent = t("No server matches “{words}”.", { words: field.value.trim() });
+  return those;
+}
+
+/** Addresses hold words that all servers have in common: they are looked at only for one that was pasted, which may lead further or less far. */
+function has(server, word) {
+  if (!word.includes("://")) {
+    const texts = [`${server.group}/${server.env_name}`, server.status, server.bucket, server.created_by, ...server.users];
+    return texts.some((text) => text.toLowerCase().includes(word));
+  }
+  const places = [server.inside_url, server.outside_url, `s3://${server.bucket}/${server.prefix}`].filter(Boolean).map((place) => place.toLowerCase());
+  return places.some((place) => place.startsWith(word) || word.startsWith(place));
+}
+
+/** All of them again. */
+export function findAll() {
+  if (!field.value) return;
+  field.value = "";
+  field.dispatchEvent(new Event("input"));
+}
+
+/** Where the focus goes whose row is no longer shown. */
+export const focusField = () => field.focus();
