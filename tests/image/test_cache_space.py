@@ -193,6 +193,10 @@ def test_the_command(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert told["folder"] == str(cache.root)
     assert told["kinds"]["images"]["entries"] == 1
     assert told["bytes"] == told["kinds"]["images"]["bytes"] >= 100_000
+    assert told["files"] == told["kinds"]["images"]["files"] == 3  # as a quota counts: the folder, too
+    os.link(kept, kept.with_name("again"))
+    assert cli.run(["cache", "info"]) == 0
+    assert re.search(r"images +1 +3 +0\.00", capsys.readouterr().out)
     for vague in (["cache", "prune"], ["cache", "prune", "--all", "--max-gb", "1"]):
         assert cli.run(vague) == 2
     assert cli.run(["cache", "prune", "--all"]) == 0

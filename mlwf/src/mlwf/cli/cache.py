@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 
 import click
 from rich.text import Text
@@ -10,7 +11,7 @@ from mlwf.cli.output import console, print_table, table_of
 from mlwf.cli.support import Amount, json_option, stacktrace_option
 from mlwf.i18n import _
 from mlwf.image.cache import Cache
-from mlwf.image.cache_space import entries, fault_of_layer, leases, prune
+from mlwf.image.cache_space import Entry, entries, fault_of_layer, leases, prune
 from mlwf.settings import environment
 
 GB = 1e9
@@ -25,35 +26,41 @@ def cache() -> None:
     pass
 
 
-@cache.command(help=_("How much is in it, by kind."))
+@cache.command(help=_("How much is in it, by kind, and in how many files."))
 @json_option
 @stacktrace_option
 def info(*, as_json: bool) -> None:
     opened = Cache.open(environment())
-    kinds: dict[str, list[int]] = defaultdict(list)
+    kinds: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries(opened):
-        kinds[entry.kind].append(entry.size)
-    total = sum(map(sum, kinds.values()))
+        kinds[entry.kind].append(entry)
+    together = _count([entry for kind in kinds.values() for entry in kind])
     shared = {str(layer): fault_of_layer(layer) for layer in opened.layers}
     if as_json:
-        told = {kind: {"entries": len(sizes), "bytes": sum(sizes)} for kind, sizes in kinds.items()}
+        told = {kind: {"entries": len(found), **_count(found)} for kind, found in kinds.items()}
         closed = {layer: fault for layer, fault in shared.items() if fault}
-        own = {"folder": str(opened.root), "bytes": total, "kinds": told, "jobs": leases(opened)}
+        own = {"folder": str(opened.root), **together, "kinds": told, "jobs": leases(opened)}
         click.echo(json.dumps({**own, "shared": list(shared), "unreadable": closed}))
         return
-    table = table_of(_("kind"), _("entries"), "GB")
+    table = table_of(_("kind"), _("entries"), _("files"), "GB")
     for column in table.columns[1:]:
         column.justify = "right"
-    for kind, sizes in sorted(kinds.items(), key=lambda each: -sum(each[1])):
-        table.add_row(kind, str(len(sizes)), f"{sum(sizes) / GB:.2f}")
+    for kind, found in sorted(kinds.items(), key=lambda each: -_count(each[1])["bytes"]):
+        count = _count(found)
+        table.add_row(kind, str(len(found)), str(count["files"]), f"{count['bytes'] / GB:.2f}")
     out = console()
     out.print(Text(str(opened.root), "bold"))
     print_table(table, out)
-    out.print(_("Together {size:.2f} GB; jobs at work in it: {jobs}").format(size=total / GB, jobs=leases(opened)), markup=False)
+    said = _("Together {size:.2f} GB in {files} files; jobs at work in it: {jobs}")
+    out.print(said.format(size=together["bytes"] / GB, files=together["files"], jobs=leases(opened)), markup=False)
     for layer, fault in shared.items():
         unread = _("Shared, but you cannot read it: {why}. Who keeps it opens bases, images and locks to all with 'chmod -R a+rX'.")
         said = unread.format(why=fault) if fault else _("Shared, only read: {folder}").format(folder=layer)
         out.print(said, markup=False)
+
+
+def _count(found: Sequence[Entry]) -> dict[str, int]:
+    return {"bytes": sum(entry.size for entry in found), "files": sum(entry.files for entry in found)}
 
 
 @cache.command(

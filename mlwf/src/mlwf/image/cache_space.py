@@ -20,11 +20,12 @@ IN_USE_SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class Entry:
-    """`size`: bytes on disk; `used`: seconds since 1970."""
+    """`size`: bytes on disk; `files`: with the folders, as quotas count them; `used`: seconds since 1970."""
 
     path: Path
     kind: str
     size: int
+    files: int
     used: float
 
 
@@ -42,7 +43,7 @@ def entries(cache: Cache) -> list[Entry]:
     """Everything in the user's cache, in the order in which it may go. A file that several entries share counts once."""
     seen: set[tuple[int, int]] = set()
     found = [
-        Entry(path, kind, _size(path, seen), _used(path))
+        Entry(path, kind, *_size(path, seen), _used(path))
         for kind in (*KINDS, WORK)
         for path in _children(cache.root / kind)
         if not path.name.startswith(".")
@@ -117,20 +118,21 @@ def _times(path: Path) -> list[float]:
     return times
 
 
-def _size(path: Path, seen: set[tuple[int, int]]) -> int:
-    total = 0
+def _size(path: Path, seen: set[tuple[int, int]]) -> tuple[int, int]:
+    """Bytes and files that are not in `seen`, where they are from then on."""
+    total, before = 0, len(seen)
     for file in _files(path):
         with contextlib.suppress(FileNotFoundError):
             state = file.lstat()
             if (state.st_dev, state.st_ino) not in seen:
                 seen.add((state.st_dev, state.st_ino))
                 total += state.st_blocks * 512
-    return total
+    return total, len(seen) - before
 
 
 def _files(path: Path) -> Iterator[Path]:
+    yield path
     if not path.is_dir() or path.is_symlink():
-        yield path
         return
     for where, folders, names in os.walk(path):
         for name in (*folders, *names):
