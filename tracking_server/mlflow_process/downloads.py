@@ -10,6 +10,7 @@ import os
 import posixpath
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ def install(spool: Spool) -> None:
     """Into this process's MLflow. One more small request to the object store for each download buys the size beforehand."""
     from boto3.exceptions import RetriesExceededError
     from boto3.s3.transfer import TransferConfig
+    from botocore.exceptions import ClientError
     from mlflow.exceptions import MlflowException  # type: ignore[import-not-found]
     from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository  # type: ignore[import-not-found]
     from s3transfer.exceptions import RetriesExceededError as S3TransferRetriesExceededError
@@ -101,14 +103,24 @@ def install(spool: Spool) -> None:
 
     def download_one(self: Any, artifact_path: str, dst_path: str) -> str:
         """What MLflow's own does with a file, on this thread: what goes wrong comes out as it is, and is explained (`failures`)."""
-        if not artifact_path or self._is_directory(artifact_path):
+        if not artifact_path:
             raise MlflowException.invalid_parameter_value(_FOLDER)
         place: str = self._create_download_destination(artifact_path, dst_path)
-        self._download_file(artifact_path, place)
+        try:
+            self._download_file(artifact_path, place)
+        except ClientError as error:
+            if _is_missing(error) and self._is_directory(artifact_path):
+                raise MlflowException.invalid_parameter_value(_FOLDER) from error
+            raise
         return place
 
     S3ArtifactRepository._download_file = download_bounded  # noqa: SLF001  # MLflow's versions are pinned
     S3ArtifactRepository.download_artifacts = download_one
+
+
+def _is_missing(error: Any) -> bool:
+    """Only then it may be a folder. MLflow would ask first, by a list, which in a bucket of many objects takes longer than all else."""
+    return bool(error.response["ResponseMetadata"]["HTTPStatusCode"] == HTTPStatus.NOT_FOUND)
 
 
 def take_folders() -> None:
