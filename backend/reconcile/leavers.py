@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import flag_modified
 
@@ -20,7 +20,7 @@ from backend.registry.keyring import Keyring
 from backend.registry.models import ALONE, Server, Token, Visit, now
 from backend.settings import Settings
 from backend.wishes import access, audit, policy, tickets
-from backend.wishes.access import REMEMBERED_DAYS
+from backend.wishes.access import MOST_TOKENS, REMEMBERED_DAYS
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +75,10 @@ class Leavers:
         last_session = sure - timedelta(hours=self._settings.session_hours + 1)
         with self._registry.session() as session:
             session.execute(delete(Token).where(or_(Token.expires_at < oldest, Token.revoked_at < oldest)))
+            place = func.row_number().over(partition_by=(Token.server_id, Token.user), order_by=Token.created_at.desc())
+            is_over = or_(Token.expires_at < sure, Token.revoked_at < sure)
+            over = select(Token.id, place.label("place")).where(Token.told, is_over).subquery()
+            session.execute(delete(Token).where(Token.id.in_(select(over.c.id).where(over.c.place > MOST_TOKENS))))
             session.execute(
                 delete(Visit).where(Visit.ticket_at < last_session, or_(Visit.revoked_at.is_(None), Visit.revoked_at < last_session))
             )

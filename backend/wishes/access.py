@@ -33,7 +33,9 @@ log = logging.getLogger(__name__)
 MOST_TOKENS: Final = 100
 """In force, of one user on one server."""
 REMEMBERED_DAYS: Final = 7
-"""For how long a token that is over is still listed."""
+"""For how long a token that is over is still listed. Of one user on one server, hardly more than ``MOST_TOKENS``: jobs that each make one
+would leave thousands, and each look at the server reads them.
+"""
 _UP: Final = (Status.RUNNING, Status.SLEEPING)
 
 
@@ -184,11 +186,11 @@ def is_told(server: Server) -> bool:
 def note_told(registry: Registry, seen: Server) -> None:
     """The box has taken over what that row says. What was asked for since is still to be told."""
     with registry.session() as session:
-        for token in seen.tokens:
+        for token in (each for each in seen.tokens if not each.told):
             row = session.get(Token, token.id)
             if row is not None and row.revoked_at == token.revoked_at:
                 row.told = True
-        for visit in seen.visits:
+        for visit in (each for each in seen.visits if not each.told):
             row_of = session.get(Visit, (visit.server_id, visit.user))
             if row_of is not None and row_of.revoked_at == visit.revoked_at:
                 row_of.told = True
