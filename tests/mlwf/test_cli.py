@@ -229,6 +229,13 @@ def test_help_teaches_by_example(mlwf: Run, capsys: pytest.CaptureFixture[str]) 
         assert f"mlwf {args[0]}" in capsys.readouterr().out.split("Example", 1)[1]
 
 
+def test_the_aws_library_is_only_there_for_who_needs_it() -> None:
+    """It is half of the time and of the files of each press of Tab, and a home may be on a slow file server."""
+    asked = "import sys, mlwf.cli.main as main; print('botocore' in sys.modules, sorted(main.cli.list_commands(None)))"
+    told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout
+    assert told == f"False {['cache', 'completion', 'doctor', 'job', 'lease', 'publish', 'server', 'token', 'verify']}\n"
+
+
 def test_help_lists_what_users_use_alone(mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert mlwf("--help") == 0
     told = capsys.readouterr().out

@@ -2,25 +2,40 @@
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import version
+from typing import cast
 
 import click
 from click.shell_completion import get_completion_class
 
 from mlwf.cli import access, change
 from mlwf.cli.cache import cache
-from mlwf.cli.doctor import doctor
-from mlwf.cli.job import job
 from mlwf.cli.lease import lease
-from mlwf.cli.publish import publish, verify
 from mlwf.cli.server import server
 from mlwf.cli.token import token
 from mlwf.i18n import _
 from mlwf.report import show_failure
 from mlwf.streams import print_anything
 
+LATER = {"publish": "mlwf.cli.publish", "verify": "mlwf.cli.publish", "doctor": "mlwf.cli.doctor", "job": "mlwf.cli.job"}
+"""Commands by their modules, with the AWS library in them, which takes as long as all else: not for each press of Tab."""
+
+
+class Program(click.Group):
+    """Imports those when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *LATER])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in LATER:
+            return super().get_command(ctx, cmd_name)
+        return cast("click.Command", getattr(import_module(LATER[cmd_name]), cmd_name))
+
 
 @click.group(
+    cls=Program,
     help=_(
         """Tools for users of self-service MLflow tracking servers.
 
@@ -66,10 +81,6 @@ cli.add_command(server)
 cli.add_command(cache)
 cli.add_command(lease)
 cli.add_command(token)
-cli.add_command(publish)
-cli.add_command(verify)
-cli.add_command(doctor)
-cli.add_command(job)
 for command in (access.auth, access.env, access.storage, change.upgrade, change.rollback, change.resize):
     server.add_command(command)
 
