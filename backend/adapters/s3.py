@@ -75,8 +75,9 @@ class S3:
         return Probe(other_buckets=others)
 
     def _client(self, storage: Storage, key: StorageKey, deadline: Deadline) -> S3Client:
-        session = botocore.session.Session()
-        for name in ("config_file", "credentials_file"):  # the account's own files have no say
+        # The account's own files have no say, nor the profile of them that a shell names (AWS_PROFILE): it would be missed.
+        session = botocore.session.Session(session_vars={"profile": (None, None, None, None)})
+        for name in ("config_file", "credentials_file"):
             session.set_config_variable(name, "/dev/null")
         client = boto3.session.Session(botocore_session=session).client(
             "s3",

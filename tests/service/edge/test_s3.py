@@ -330,6 +330,7 @@ def test_no_checksum_is_sent_and_the_account_s_own_files_have_no_say(tmp_path: P
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKOFTHESERVICE")
+    monkeypatch.setenv("AWS_PROFILE", "of-who-started-it")
     heard: list[bytes] = []
 
     def talk(connection: socket.socket) -> None:
