@@ -30,7 +30,7 @@ OTHERWISE = {
     "UV_NO_CACHE": "1", "UV_PYTHON": "3.9", "UV_WORKING_DIR": "/usr", "UV_SYSTEM_PYTHON": "1", "UV_VENV_SEED": "1", "UV_PROJECT": "/usr",
     "UV_LOCKED": "1", "UV_NO_VERIFY_HASHES": "1", "UV_CONFIG_FILE": "/nowhere/uv.toml", "UV_PYTHON_PREFERENCE": "only-managed",
     "UV_REQUIRE_HASHES": "1", "UV_COMPILE_BYTECODE": "1", "UV_NO_BINARY": ":all:", "UV_CONSTRAINT": "/nowhere/constraints.txt",
-    "UV_PYTHON_SEARCH_PATH": "/nowhere",
+    "UV_PYTHON_SEARCH_PATH": "/nowhere", "UV_OFFLINE": "1",
 }  # fmt: skip
 # Builds the package, and writes down whatever variables it sees.
 BACKEND = """\
