@@ -369,6 +369,21 @@ def test_a_package_that_is_not_there_leaves_nothing(tmp_path: Path, monkeypatch:
     assert [each for each in sorted(tmp_path.iterdir()) if each.name != "cache"] == before
 
 
+@pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o644), (0o000, 0o644), (0o077, 0o600)])
+def test_nobody_else_may_write_what_is_in_the_cache(umask: int, mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A site's cache that was filled with the umask 002 was used by nobody, without a word: it might hold anything."""
+    fake_tool(tmp_path, "apptainer", "apptainer version 1.4.5")
+    fake_tool(tmp_path, "mksquashfs", "mksquashfs version 4.5.1\n\tzstd")
+    (tmp_path / "base.tar").write_bytes(b"base")
+    before = os.umask(umask)
+    try:
+        run_command(monkeypatch, tmp_path, "--model-pkg-url", str(tmp_path), "--base-container-url", f"docker-archive:{tmp_path}/base.tar")
+    finally:
+        os.umask(before)
+    (known,) = (tmp_path / "cache/digests").iterdir()
+    assert known.stat().st_mode & 0o777 == mode
+
+
 def test_a_temporary_folder_is_named_from_where_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was told to be no folder."""
     (tmp_path / "here").mkdir()

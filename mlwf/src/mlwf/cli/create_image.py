@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -198,6 +199,8 @@ def command(*, package: str, base: str, no_test: bool, no_https: bool, as_json: 
     if options["offline"] and options["fetch_only"]:
         raise click.UsageError(_("Give either --offline or --fetch-only."))
     raise_on_terminate()
+    # A site's cache that its group or everybody may write is believed by nobody, and may not be: RHEL's own users have the umask 002.
+    os.umask(os.umask(0o077) | 0o022)
     console = stderr()
     wanted = Wanted(package_url=package, base_url=base, test=not no_test, http_registry=no_https, **options)  # type: ignore[arg-type]
     try:
