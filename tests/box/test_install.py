@@ -39,6 +39,18 @@ def test_a_finished_one_is_left_alone_and_says_what_it_is(box_environment: Path)
     assert (box_environment / "template.db").exists()
 
 
+def test_the_service_reads_what_an_admin_with_a_strict_umask_installs(tmp_path: Path) -> None:
+    """As root `aihub check` saw the version on offer, and users did not."""
+    uv = tmp_path / "uv"
+    uv.write_text("#!/bin/sh\numask >&2\nexit 1\n")
+    uv.chmod(0o755)
+    argv = [INSTALL, MLFLOW_VERSION, tmp_path / "envs/new"]
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(argv, env={**os.environ, **path}, umask=0o077, capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == "0022"
+    assert (tmp_path / "envs").stat().st_mode & 0o777 == 0o755
+
+
 @pytest.mark.box
 @pytest.mark.heavy
 def test_the_template_is_the_same_file_whenever_it_is_made(box_environment: Path, tmp_path: Path) -> None:
