@@ -5,9 +5,14 @@ import re
 import stat
 import subprocess
 import tarfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from mlwf.errors import MlwfError
+from mlwf.export.api import TrackingApi
+from mlwf.export.server_source import ServerSource
+from mlwf.transfer.session import tracking_session
 
 from tests.mlwf.exporting import arguments, files_of, info_of, members, nothing_left, run, the_package
 from tests.mlwf.tracking import MLMODEL, PlainServer, Tracking
@@ -51,6 +56,22 @@ def test_through_the_server_gives_the_same_tarball(tracking: Tracking, wine: str
         assert done.returncode == 0, done.stderr
         sums.append((the_package(folder) / "model.tar.gz").read_bytes())
     assert sums[0] == sums[1]
+
+
+def test_what_mlflow_lists_and_misreads_is_not_left_out(tracking: Tracking, tmp_path: Path) -> None:
+    """Of the folder its list has nothing; of the others it says that they are not there."""
+    files = {"MLmodel": MLMODEL, "日 %41/deep/x": b"1", "a#b": b"2", "%2e%2e": b"3", "&amp;": b"4"}
+    run_id = tracking.register("misread", files)
+    done = run(tmp_path / "w", tracking.environ, *arguments(tracking.url, "misread"))
+    assert done.returncode == 0, done.stderr
+    assert members(the_package(tmp_path / "w")) == files
+    api = TrackingApi(tracking.box.url, tracking_session(tracking.box.url, tracking.login))
+    for name in files:
+        source = ServerSource(api, f"0/{run_id}/artifacts/model/{name}")
+        with pytest.raises(MlwfError, match="MLflow misreads") if name != "MLmodel" else nullcontext():
+            source.files()
+    with pytest.raises(MlwfError, match="MLflow misreads its name"):
+        ServerSource(api, f"0/{run_id}/artifacts/model").files()
 
 
 def test_the_tarball_is_neutral(tracking: Tracking, wine: str, tmp_path: Path) -> None:

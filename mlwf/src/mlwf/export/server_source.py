@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlparse, urlunparse
 
 import requests
 
@@ -34,22 +34,36 @@ class ServerSource:
     def files(self) -> list[RemoteFile]:
         found: list[RemoteFile] = []
         folders = [""]
+        self._check_reachable("")
         while folders:
             folder = folders.pop()
             if folder.count("/") > MAX_DEPTH or len(found) + len(folders) > MAX_FILES:
                 raise MlwfError(_("The model has too many files or folders"), cure=_("Log the model anew with fewer files."))
             for entry in self._list(folder):
                 path = check_path(f"{folder}/{entry.get('path')}".lstrip("/") if folder else str(entry.get("path") or ""))
+                self._check_reachable(path)
                 if entry.get("is_dir"):
                     folders.append(path)
                 else:
                     found.append(RemoteFile(path, _size(entry.get("file_size"))))
         return found
 
+    def _check_reachable(self, path: str) -> None:
+        """Raises MlwfError for what MLflow lists, and takes for another when it is asked for: in such a folder it finds nothing."""
+        full = self._full(path)
+        if "#" in full or urlunparse(urlparse(unquote(full))) != full:
+            raise MlwfError(
+                _("The tracking server cannot give {path} of the model").format(path=ascii(path or full)),
+                _("MLflow misreads its name, with '#', with '%' and two digits, or with ';' or '?' at the end"),
+                _("Set AWS credentials that can read the bucket: the files then come straight from the object store."),
+            )
+
+    def _full(self, path: str) -> str:
+        return f"{self._root}/{path}" if path else self._root
+
     def _list(self, folder: str) -> list[dict[str, Any]]:
-        path = f"{self._root}/{folder}" if folder else self._root
         try:
-            listed = self._api.get_json("api/2.0/mlflow-artifacts/artifacts", path=path).get("files") or []
+            listed = self._api.get_json("api/2.0/mlflow-artifacts/artifacts", path=self._full(folder)).get("files") or []
         except RegistryError as error:
             if error.code == "RESOURCE_DOES_NOT_EXIST":
                 return []
@@ -60,7 +74,7 @@ class ServerSource:
     def read(self, file: RemoteFile, offset: int, length: int | None) -> Iterator[Iterator[bytes]]:
         if offset or length is not None:
             raise ValueError("the server's route reads whole files only")
-        path = quote(f"{self._root}/{file.path}", safe="/")
+        path = quote(self._full(file.path), safe="/")
         with opened(self._session, Request(f"{self._api.base}/api/2.0/mlflow-artifacts/artifacts/{path}", {})) as response:
             announced = response.headers.get("Content-Length")
             if file.size is not None and announced is not None and int(announced) != file.size:
