@@ -85,7 +85,7 @@ def test_every_base_image_that_a_job_can_find(base: str) -> None:
     assert JobRequest.from_json(asked).base_container_url == base
 
 
-PACKAGES = ["s3://b/model.tar.gz", "https://h/m.tar.gz?a=b@c", "https://h:8/m", "/m.tar.gz", "models:/wine/1", "models:/my%20wine@best"]
+PACKAGES = ["s3://b/model.tar.gz", "https://h/m.tar.gz?a=b@c", "https://h:8/m", "/m.tar.gz", "models:/wine/1", "models:/my wine@ab@best"]
 
 
 @pytest.mark.parametrize("package", PACKAGES)

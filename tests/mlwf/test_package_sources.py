@@ -259,6 +259,9 @@ def test_a_tracking_server_and_a_folder_of_its_export(tmp_path: Path, tracking: 
     environ = {**tracking.login, "MLFLOW_TRACKING_URI": tracking.url, "HOME": str(tmp_path)}
     for number, source in enumerate(["models:/imaged/1", "models:/imaged@champion"]):
         assert fetched(source, tmp_path / str(number), environ).count == sum(map(len, FILES.values()))
+    tracking.register("im%61ged@ab", FILES)
+    for number, source in enumerate(["models:/im%61ged@ab/1", "models:/im%61ged@ab@champion"]):
+        fetched(source, tmp_path / f"as it is {number}", environ)
     assert "no version 7" in refused("models:/imaged/7", tmp_path / "other", environ)
     assert "is no registered model" in refused("models:/imaged", tmp_path / "other", environ)
     assert "MLFLOW_TRACKING_URI" in refused("models:/imaged/1", tmp_path / "other", {"HOME": str(tmp_path)})

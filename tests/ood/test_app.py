@@ -167,6 +167,7 @@ PACKAGES = {
     "http://h/m": False,
     "models:/wine/1": True,
     "models:/wine@best": True,
+    "models:/ワイン 50%@東京/12": True,
     "models:/wine": False,
     "/m.tar.gz": True,
     "/" + "m" * 2048: False,

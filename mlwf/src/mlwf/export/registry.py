@@ -141,7 +141,7 @@ class _Resolver:
             model = _dict(self._api.get(f"logged-models/{name}").get("model"))
             return _join(str(_dict(model.get("info")).get("artifact_uri") or ""), rest)
         number, _slash, path = rest.partition("/")
-        if "@" in name:
+        if "@" in name and not number.isdecimal():
             name, _at, alias = name.rpartition("@")
             number, path = str(_version(self._api, name, None, alias)["version"]), rest
         return _join(str(self._api.get("model-versions/get-download-uri", name=name, version=number).get("artifact_uri") or ""), path)

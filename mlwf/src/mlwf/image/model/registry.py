@@ -4,7 +4,6 @@ import re
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import unquote
 
 from mlwf.errors import WrongUseError
 from mlwf.export.registry import ModelVersion
@@ -13,7 +12,8 @@ from mlwf.i18n import _
 from mlwf.image.cache import remove_tree
 from mlwf.image.model.progress import Progress
 
-MODEL = re.compile(r"models:/+(?P<name>[^/@]+)(?:/(?P<number>[0-9]+)|@(?P<alias>[^/@]+))")
+# As MLflow reads it: the name as it is, which may hold an @ and a %.
+MODEL = re.compile(r"models:/+(?P<name>[^/]+)(?:/(?P<number>[0-9]+)|@(?P<alias>[^/@]+))")
 
 
 class _Report:
@@ -44,7 +44,7 @@ def fetch_registered(source: str, into: Path, environ: Mapping[str, str], progre
         raise WrongUseError(
             _("For models:/… the tracking server must be known"), cure=_("Set MLFLOW_TRACKING_URI to the URL that Service List shows.")
         )
-    wanted = Wanted(url, unquote(match["name"]), match["number"], match["alias"], into.parent)
+    wanted = Wanted(url, match["name"], match["number"], match["alias"], into.parent)
     fetch_artifacts(wanted, environ, _Report(progress), into)
 
 
