@@ -13,6 +13,7 @@ from mlwf.errors import MlwfError
 from mlwf.export.api import TrackingApi
 from mlwf.export.server_source import ServerSource
 from mlwf.transfer.session import tracking_session
+from requests.auth import HTTPBasicAuth
 
 from tests.mlwf.exporting import arguments, files_of, info_of, members, nothing_left, run, the_package
 from tests.mlwf.tracking import MLMODEL, PlainServer, Tracking
@@ -132,6 +133,15 @@ def test_who_cannot_read_the_bucket_goes_through_the_server(
     assert only.returncode == 1
     assert why in only.stderr
     assert nothing_left(tmp_path / "s")
+
+
+@pytest.mark.parametrize(("written", "meant"), [("50%%", "50%"), ("50%", "50%"), ("%%%%(x)s", "%%(x)s"), ("%(x)s", "%(x)s")])
+def test_the_credentials_file_is_read_as_mlflow_reads_it(tmp_path: Path, written: str, meant: str) -> None:
+    """To MLflow two % are one, and a single one is a fault of the file."""
+    (tmp_path / ".mlflow").mkdir()
+    (tmp_path / ".mlflow/credentials").write_text(f"[mlflow]\nmlflow_tracking_username = a%%b\nmlflow_tracking_password = {written}\n")
+    auth = tracking_session("http://x", {"HOME": str(tmp_path)}).auth
+    assert auth == HTTPBasicAuth(b"a%b", meant.encode())
 
 
 def test_credentials_file_of_mlflow(tracking: Tracking, wine: str, tmp_path: Path) -> None:

@@ -63,6 +63,16 @@ def test_publish_verify_and_again(package: Path, sh: Shell) -> None:
     assert (told["files"], told["problems"], told["unpacked"]) == (2, [], 1012)
 
 
+def test_a_prefix_with_spaces_is_no_fault_of_the_form(package: Path, sh: Shell) -> None:
+    place = f"s3://{sh.store.make_bucket()}/赤 ワイン\u30001/"
+    assert sh("publish", str(package), place) == 0
+    assert sh("publish", str(package), place) == 0, sh.err
+    assert sh("verify", place) == 0, sh.err
+    (package / "info.yaml").write_text((package / "info.yaml").read_text("utf-8").replace("s3://", "https://"), "utf-8")
+    assert sh("verify", str(package)) == 1
+    assert "ContentURL is not a URL" in sh.err
+
+
 def test_another_package_is_not_overwritten_unasked(package: Path, tmp_path: Path, sh: Shell) -> None:
     bucket, other = sh.store.make_bucket(), make_package(tmp_path / "other", weights=b"other")
     assert sh("publish", str(package), f"s3://{bucket}/m/") == 0

@@ -107,4 +107,6 @@ def _is_url(text: str) -> bool:
         parts = urlsplit(text)
     except ValueError:
         return False
-    return parts.scheme in {"http", "https", "s3"} and bool(parts.netloc) and not any(mark.isspace() for mark in text)
+    # An object's address is not encoded: its name may have spaces.
+    spaced = parts.scheme != "s3" and any(mark.isspace() for mark in text)
+    return parts.scheme in {"http", "https", "s3"} and bool(parts.netloc) and not spaced

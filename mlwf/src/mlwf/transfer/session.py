@@ -175,7 +175,7 @@ def _credentials_file(environ: Mapping[str, str]) -> Path:
 
 
 def _stored(path: Path) -> tuple[str, str]:
-    parser = configparser.ConfigParser(interpolation=None)
+    parser = configparser.ConfigParser()
     try:
         parser.read(path, "utf-8")
     except (configparser.Error, UnicodeDecodeError):
@@ -183,5 +183,12 @@ def _stored(path: Path) -> tuple[str, str]:
         raise MlwfError(_("{where} cannot be read").format(where=path), cure=_("Correct the file, or remove it.")) from None
     except OSError as error:
         raise MlwfError(_("{where} cannot be read").format(where=path), error.strerror or "", _("Correct its permissions.")) from error
-    name = parser.get("mlflow", "mlflow_tracking_username", fallback="")
-    return name, parser.get("mlflow", "mlflow_tracking_password", fallback="")
+    return _value(parser, "mlflow_tracking_username"), _value(parser, "mlflow_tracking_password")
+
+
+def _value(parser: configparser.ConfigParser, name: str) -> str:
+    """As MLflow reads it, to which %% is one %; a single one, over which MLflow stumbles, is one, too."""
+    try:
+        return parser.get("mlflow", name, fallback="")
+    except configparser.InterpolationError:
+        return parser.get("mlflow", name, raw=True)
