@@ -40,6 +40,15 @@ def test_an_artifact_lands_under_the_servers_own_prefix(box: Box, s3_store: S3St
     assert [file["path"] for file in listed["files"]] == ["a dir/ü?.txt"]
 
 
+@pytest.mark.parametrize("name", ["語" * 86, "/".join(["語" * 60] * 6)], ids=["for a file system", "for the store"])
+def test_a_name_that_is_too_long_is_said_and_not_tried_again(box: Box, name: str) -> None:
+    """On a Mac or Windows a name may have 255 Japanese letters; MLflow's clients repeat what is answered by 500 or 503 for minutes."""
+    _run_id, uri = new_run(box)
+    answer = box.request("PUT", f"{artifact_path(uri)}/{name}", data=b"x")
+    assert (answer.status_code, answer.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE"), answer.text
+    assert "choose shorter names" in answer.json()["message"]
+
+
 def test_an_artifact_is_deleted_through_the_server_and_nothing_beside_it(box: Box, s3_store: S3Store) -> None:
     """Clients remove artifacts by the same address; one that leaves the server's own prefix removes nothing."""
     run_id, uri = new_run(box)

@@ -17,9 +17,14 @@ _GONE = ("404", "NoSuchKey", "NotFound")
 _DENIED = ("403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "401", "NoSuchBucket")
 # These and the clock's as backend.adapters.s3_errors has them, which is not here.
 _NO_ROOM = ("QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "507")
+_TOO_LONG = "KeyTooLongError"
 _CLOCK = ("RequestTimeTooSkewed", "RequestExpired")
 # 424: MLflow's clients ask again for minutes after a 502 or 503, and then say neither why nor the cure.
 _NOT_BY_WAITING = 424
+_SHORTER = (
+    "A name in this artifact's path is too long: a file or folder has 255 bytes at most, the whole path what the object store allows, "
+    "often 1024 bytes with what stands before it (a Japanese letter is 3): choose shorter names."
+)
 Answer = tuple[int, dict[str, str]]
 _UNFORESEEN = "MLflow failed at this: its log on the server says why, at this answer's X-Request-Id. Ask the server's administrator."
 _LAST: Answer = (500, {"error_code": "INTERNAL_ERROR", "message": _UNFORESEEN})
@@ -30,6 +35,8 @@ def explain(error: BaseException) -> Answer | None:
     if isinstance(error, NoRoomError) or (isinstance(error, OSError) and error.errno in _FULL):
         message = str(error) if isinstance(error, NoRoomError) else NO_ROOM
         return 507, {"error_code": "RESOURCE_EXHAUSTED", "message": message}
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return 400, {"error_code": "INVALID_PARAMETER_VALUE", "message": _SHORTER}
     if isinstance(error, UnpackError):
         return error.status, {"error_code": "INVALID_PARAMETER_VALUE", "message": str(error)}
     refused = next((each for each in _with_causes(error) if isinstance(each, AddressError)), None)
@@ -47,6 +54,8 @@ def _store_failure(error: BaseException) -> Answer | None:
             "error_code": "RESOURCE_DOES_NOT_EXIST",
             "message": "The artifact does not exist: look at the run's list of artifacts.",
         }
+    if code == _TOO_LONG:
+        return 400, {"error_code": "INVALID_PARAMETER_VALUE", "message": _SHORTER}
     if code in _DENIED:
         message = f"The object store refuses the server's key or bucket ({code}): the server's owner should register working keys."
         return _NOT_BY_WAITING, {"error_code": "INVALID_STATE", "message": message}
