@@ -7,17 +7,19 @@ from importlib.metadata import version
 from typing import cast
 
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import add_completion_class, get_completion_class
 
 from mlwf.cli import access, change
 from mlwf.cli.cache import cache
 from mlwf.cli.lease import lease
 from mlwf.cli.server import server
+from mlwf.cli.tab_key import Bash
 from mlwf.cli.token import token
 from mlwf.i18n import _
 from mlwf.report import show_failure
 from mlwf.streams import print_anything
 
+add_completion_class(Bash)
 LATER = {"publish": "mlwf.cli.publish", "verify": "mlwf.cli.publish", "doctor": "mlwf.cli.doctor", "job": "mlwf.cli.job"}
 """Commands by their modules, with the AWS library in them, which takes as long as all else: not for each press of Tab."""
 
