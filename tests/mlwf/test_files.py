@@ -26,6 +26,7 @@ def _write(path: Path, text: str | bytes) -> Path:
         ("user_name: 'alice'\npass: 'päß'\n", [("alice", "päß")]),
         ("- {user_name: a, pass: b}\n- {'user_name': 'c', 'pass': '123'}\n", [("a", "b"), ("c", "123")]),
         ("\ufeff{user_name: a, pass: b}", [("a", "b")]),
+        ("{user_name: '山田\u3000太郎👨\u200d👩', pass: 'パ\u3000ス'}", [("山田\u3000太郎👨\u200d👩", "パ\u3000ス")]),
     ],
 )
 def test_the_forms_of_the_file(tmp_path: Path, text: str, users: list[tuple[str, str]]) -> None:

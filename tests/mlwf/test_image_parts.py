@@ -101,7 +101,8 @@ def test_what_is_no_base_is_wrong_use(text: str) -> None:
 
 
 def test_bases_that_lie_here(tmp_path: Path) -> None:
-    archive = tmp_path / "a:b.tar"
+    (tmp_path / "研究\u3000データ").mkdir()
+    archive = tmp_path / "研究\u3000データ" / "a:b.tar"
     archive.write_bytes(b"content")
     for text in (f"docker-archive:{archive}", str(archive)):
         base = parse_base(text)

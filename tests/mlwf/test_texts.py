@@ -18,11 +18,12 @@ from mlwf.wire import connection
 ROOT = Path(__file__).resolve().parent.parent.parent
 SOURCE = ROOT / "mlwf" / "src" / "mlwf"
 PLACEHOLDER = re.compile(r"\{[^}]*\}")
-# Words of MLflow's API and of ours, what is composed to a variable of Apptainer's, and what is set or unset for another program.
+# Words of MLflow's API and of ours, what is composed to a variable of Apptainer's, what is set or unset for another program, and what our
+# own script for the shell sets.
 NO_VARIABLES = {
     "ENDPOINT_NOT_FOUND", "INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "NOT_MLFLOW", "NO_MODEL", "NO_VERSION",
     "DISABLE_CACHE", "TMP_SANDBOX", "HF_HUB_OFFLINE", "MLFLOW_DISABLE_TELEMETRY", "SOURCE_DATE_EPOCH",
-    "SINGULARITY_OCI", "SINGULARITY_NO_OCI",
+    "SINGULARITY_OCI", "SINGULARITY_NO_OCI", "COMP_WORDS",
 }  # fmt: skip
 # By the container tools and by botocore.
 COMPOSED = {"APPTAINER_DOCKER_USERNAME", "APPTAINER_DOCKER_PASSWORD", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"}
@@ -153,7 +154,7 @@ def test_every_variable_that_is_read_is_documented_and_no_other() -> None:
     page = (ROOT / "docs" / "reference" / "mlwf.md").read_text("utf-8")
     section = page.split("## Environment\n")[1].split("\n## ")[0]
     words = _words(*_nodes()) | {f"MLWF_{name.upper()}" for name in connection.NAMES} | COMPOSED
-    read = _asked() | {word for word in words if "_" in word} - NO_VARIABLES
+    read = (_asked() | {word for word in words if "_" in word}) - NO_VARIABLES
     assert {"MLWF_SERVICE", "LANGUAGE", "SLURM_JOB_ID", "HOME", "UV_INDEX"} <= read
     assert sorted(read - set(re.findall("`([A-Z0-9_]+)`", section))) == []
     assert sorted(set(re.findall(r"^\| `([A-Z0-9_]+)` \|", section, flags=re.MULTILINE)) - words) == []

@@ -11,6 +11,7 @@ import yaml
 from mlwf.errors import MlwfError
 from mlwf.file_server import link, rename
 from mlwf.i18n import _
+from mlwf.line import is_one_line
 from mlwf.secret import Secret
 from mlwf.user import User
 
@@ -73,7 +74,7 @@ def _user(path: Path, node: yaml.Node) -> User:
     for name in _KEYS:
         if name not in found:
             raise _wrong(path, node.start_mark, _("{key} is missing").format(key=name))
-    if ":" in found["user_name"] or not found["user_name"].isprintable():
+    if ":" in found["user_name"] or not is_one_line(found["user_name"]):
         raise _wrong(path, node.start_mark, _("user_name may hold neither a colon nor control characters"))
     return User(found["user_name"], Secret(found["pass"]))
 

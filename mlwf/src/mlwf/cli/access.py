@@ -16,6 +16,7 @@ from mlwf.cli.token import lifetime, lifetime_options
 from mlwf.client import Client
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
+from mlwf.line import is_one_line
 from mlwf.new_token import make_token
 from mlwf.report import stderr
 from mlwf.settings import environment
@@ -50,7 +51,7 @@ from mlwf.transfer.session import file_before_token
 @stacktrace_option
 def auth(*, target: Target, user: str | None, wait: bool) -> None:
     console = _console()
-    if user and ("/" in user or ":" in user or not user.isprintable()):
+    if user and ("/" in user or ":" in user or not is_one_line(user)):
         raise WrongUseError(_("{user} is no user name").format(user=user), cure=_("Write GROUP/ENV before --generate."))
     with Client.from_environment() as client:
         server = client.server(target.group, target.env)

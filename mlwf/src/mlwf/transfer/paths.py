@@ -1,10 +1,10 @@
 """Names that a server or a bucket supplies are hostile until checked."""
 
-import unicodedata
 from collections.abc import Iterable
 
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
+from mlwf.line import is_one_line
 
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 3000
@@ -48,7 +48,7 @@ def _fault(path: str) -> str:
         return _("it is empty or absolute")
     if any(part in {"", ".", ".."} for part in path.split("/")):
         return _("it has an empty part, '.' or '..'")
-    if any(unicodedata.category(letter) in {"Cc", "Cs", "Zl", "Zp"} for letter in path):
+    if not is_one_line(path):
         return _("it has control characters")
     if len(path.encode()) > MAX_PATH_BYTES or any(len(part.encode()) > MAX_NAME_BYTES for part in path.split("/")):
         return _("it is too long for a file system")

@@ -12,6 +12,7 @@ from pathlib import Path
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
 from mlwf.image.base.docker_reference import DIGEST, DockerReference
+from mlwf.line import is_one_line
 
 FORMS = "docker://…, docker-archive:FILE.tar, oci:FOLDER:TAG, oci-archive:FILE.tar, docker-daemon:NAME:TAG, library://…, oras://…, FILE.sif"
 PULLED = ("library", "oras", "shub")
@@ -49,7 +50,7 @@ class Pinned:
 
 def parse_base(text: str) -> BaseSource:
     """Raises WrongUseError for what is no base image's address."""
-    if not text or not text.isprintable() or text.startswith("-"):
+    if not text or not is_one_line(text) or text.startswith("-"):
         raise _unknown(text)
     if text.startswith("docker://"):
         return BaseSource(text, "docker", reference=DockerReference.parse(text))
@@ -116,7 +117,7 @@ def _existing(name: str, text: str) -> Path:
             _("A base image is one of: {forms}.").format(forms=FORMS),
         )
     found = path.resolve()
-    if not str(found).isprintable():
+    if not is_one_line(str(found)):
         raise _unknown(str(found))  # where a link leads to stands in the recipes, on one line
     return found
 

@@ -3,11 +3,11 @@
 Folders and regular files are all that is made. No link, owner, time or mode of the archive is taken over.
 """
 
+import contextlib
 import os
 import shutil
 import stat
 import tarfile
-import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +131,21 @@ def _write_all(descriptor: int, chunk: bytes) -> None:
         left = left[os.write(descriptor, left) :]
 
 
+@contextlib.contextmanager
+def _alone(path: str) -> Iterator[None]:
+    """Around what makes it. Raises BadPackageError where the file system takes another of the package's names for the same, as one without
+    case does.
+    """
+    try:
+        yield
+    except FileExistsError as error:
+        raise _twice(path) from error
+
+
+def _twice(path: str) -> BadPackageError:
+    return BadPackageError(_("it has {path} twice, or beside a name that is the same on this file system").format(path=ascii(path)))
+
+
 class _Target:
     """Makes folders and files below `root`, which is new. `packed`: tells how many packed bytes have been read, if any were."""
 
@@ -141,8 +156,7 @@ class _Target:
         self._limits = limits
         self._packed = packed
         self._size = 0
-        # Names as a file system without case would see them, and what they are.
-        self._known: dict[str, tuple[str, bool]] = {}
+        self._known: dict[str, bool] = {}  # each name, and whether it is a folder's
 
     def folder(self, path: str) -> None:
         check_path(path)
@@ -155,7 +169,8 @@ class _Target:
     def _folder(self, path: str) -> None:
         if self._claim(path, is_folder=True):
             made = self._root / path
-            made.mkdir(DIRECTORY_MODE)
+            with _alone(path):
+                made.mkdir(DIRECTORY_MODE)
             made.chmod(DIRECTORY_MODE)
 
     def file(self, path: str, size: int, chunks: Iterator[bytes]) -> None:
@@ -165,7 +180,8 @@ class _Target:
         self._claim(path, is_folder=False)
         self._size += size
         self._check_size(size)
-        descriptor = os.open(self._root / path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with _alone(path):
+            descriptor = os.open(self._root / path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb", buffering=0) as file:
             os.fchmod(descriptor, FILE_MODE)
             for chunk in chunks:
@@ -174,16 +190,14 @@ class _Target:
 
     def _claim(self, path: str, *, is_folder: bool) -> bool:
         """Whether the name is new. Raises BadPackageError when it is there as something else."""
-        plain = unicodedata.normalize("NFC", path).casefold()
-        known = self._known.get(plain)
-        if known is None:
-            if len(self._known) >= self._limits.entries:
-                raise BadPackageError(_("it has more than {count} files").format(count=self._limits.entries))
-            self._known[plain] = (path, is_folder)
-            return True
-        if known != (path, True) or not is_folder:
-            raise BadPackageError(_("it has {path} twice, or {other} beside it").format(path=ascii(path), other=ascii(known[0])))
-        return False
+        if path in self._known:
+            if not (is_folder and self._known[path]):
+                raise _twice(path)
+            return False
+        if len(self._known) >= self._limits.entries:
+            raise BadPackageError(_("it has more than {count} files").format(count=self._limits.entries))
+        self._known[path] = is_folder
+        return True
 
     def _check_size(self, coming: int) -> None:
         if self._size > self._limits.size:

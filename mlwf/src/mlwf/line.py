@@ -1,0 +1,10 @@
+"""Names and paths that people write, as far as they stand on one line."""
+
+import unicodedata
+
+
+def is_one_line(text: str) -> bool:
+    """Whether it has neither control characters nor line breaks, and all of it is text. Unlike `str.isprintable`, it lets the spaces of
+    all scripts be (in Japanese the full-width one), and the letters that a site or a person has of its own.
+    """
+    return not any(unicodedata.category(letter) in {"Cc", "Cs", "Zl", "Zp"} for letter in text)
