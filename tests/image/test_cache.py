@@ -68,6 +68,7 @@ def test_what_was_put_is_got_and_only_mine(cache: Cache, tmp_path: Path) -> None
 
 def test_a_key_is_of_all_its_parts() -> None:
     assert Cache.key("a", "b") == Cache.key("a", "b") != Cache.key("ab") != Cache.key("a", "b", "")
+    assert Cache.key(Path("/\udc83\udc81")) != Cache.key(Path("/\udc83\udc82")), "of folders whose names are no text"
 
 
 @pytest.mark.parametrize("folder", ["writable", "another's", "a file"])

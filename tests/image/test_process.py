@@ -1,5 +1,6 @@
 """The programs that are started: their last words, their end, and what they say without end."""
 
+import io
 import os
 import subprocess
 import sys
@@ -59,6 +60,14 @@ def test_a_program_that_had_no_room_has_its_own_cure() -> None:
     for others in ("echo 'No space left on device' >&2; seq 100 >&2", "echo 'cannot open /home/No space left on device/x' >&2"):
         with pytest.raises(ProgramError):
             runner.run(["sh", "-c", f"{others}; exit 1"], "It fails")
+
+
+def test_a_path_that_is_no_text_is_written_as_it_is(tmp_path: Path) -> None:
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/\x83\x8f")
+    Path(folder).mkdir()
+    log = io.BytesIO()
+    Runner({"PATH": os.environ["PATH"]}, log).run(["ls", "-d", folder], "It fails")
+    assert log.getvalue() == b"$ ls -d " + os.fsencode(folder) + b"\n" + os.fsencode(folder) + b"\n"
 
 
 LIMITED = """

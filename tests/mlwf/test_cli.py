@@ -197,6 +197,18 @@ def test_env_prints_what_a_shell_can_read(service: FakeService, mlwf: Run, capsy
     assert "al ice, bob" in capsys.readouterr().err
 
 
+def test_env_prints_no_other_password_where_the_locale_has_not_its_letters(service: FakeService, tmp_path: Path) -> None:
+    file = Path(service.add("g", "wine")["auth_file"])
+    file.parent.mkdir(parents=True)
+    file.write_text("{user_name: 'a', pass: 'パス'}", "utf-8")
+    environ = {"MLWF_SERVICE": service.address, "PYTHONIOENCODING": "latin-1", "HOME": str(tmp_path)}
+    argv = [Path(sys.executable).parent / "mlwf", "server", "env", "g/wine"]
+    done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the character set in use here (latin-1) has not" in done.stderr
+    assert "LC_ALL=C.UTF-8" in done.stderr
+
+
 def _completions(service: FakeService, words: str) -> list[str]:
     env = {
         "MLWF_SERVICE": service.address,

@@ -4,6 +4,8 @@ import io
 import itertools
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,16 @@ def test_what_a_model_said_does_not_steer_the_terminal(capsys: pytest.CaptureFix
     assert "said ]0;title and [2J1m and" in told
     assert not [each for each in told if each < " " and each != "\n"]
     assert "\x9b" not in told
+
+
+@pytest.mark.parametrize(
+    ("charset", "shown"), [("utf-8", b"\x83\xe3\x83\xaf\xe2\x9c\x93"), ("latin-1", b"\x83?+"), ("euc_jp", b"\x83\xa5\xef+")]
+)
+def test_a_path_that_is_no_text_is_printed_as_it_is(charset: str, shown: bytes) -> None:
+    """As folders are named that came out of a Windows zip: what is printed must be the folder's name."""
+    script = "from mlwf.streams import print_anything; print_anything(); print('\\udc83ワ✓', end='')"
+    environ = {"PYTHONIOENCODING": charset, "PYTHONUTF8": "1"}
+    assert subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, check=True).stdout == shown
 
 
 def test_a_failure_for_machines_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:

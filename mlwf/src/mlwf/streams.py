@@ -15,7 +15,7 @@ SIGNS = {"✓": "+", "✗": "x", "·": "-", "→": ">", "↶": "<", "…": "..."
 
 def print_anything() -> None:
     """From now on nothing that is printed ends in a traceback, a help page neither: where a stream was closed (`>&-`, a daemon's) it is
-    read by nobody, and a narrow locale shows other signs for what it has none for.
+    read by nobody, a narrow locale shows other signs for what it has none for, and a path that is no text is printed as it is.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
@@ -37,9 +37,12 @@ def _open_to_nowhere(number: int, name: str) -> None:
     setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8"))
 
 
-def _other_signs(error: UnicodeError) -> tuple[str, int]:
+def _other_signs(error: UnicodeError) -> tuple[str | bytes, int]:
     assert isinstance(error, UnicodeEncodeError)  # noqa: S101  # nothing is read with it
-    return "".join(SIGNS.get(each, "?") for each in error.object[error.start : error.end]), error.end
+    letter = error.object[error.start]
+    if "\udc80" <= letter <= "\udcff":  # what Python makes of a byte in a path of another character set
+        return os.fsencode(letter), error.start + 1
+    return SIGNS.get(letter, "?"), error.start + 1
 
 
 def no_room(error: BaseException) -> str | None:

@@ -115,8 +115,10 @@ def env(*, target: Target, user: str | None, token: bool, hours: float | None, d
     values = {"MLFLOW_TRACKING_URI": found.inside_url or "", **login}
     if found.storage.artifact_access == "direct" and found.storage.endpoint_url:
         values["MLFLOW_S3_ENDPOINT_URL"] = found.storage.endpoint_url
-    for name, value in values.items():
-        click.echo(f"export {name}={shlex.quote(value)}")
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
+    "".join(lines).encode(sys.stdout.encoding)  # said where it cannot be printed: with another sign in it, it is another password
+    for line in lines:
+        click.echo(line)
     # What the shell still has of the other kind would be sent instead: a pair by MLflow's client, a token by who takes it before a file.
     other = "MLFLOW_TRACKING_USERNAME MLFLOW_TRACKING_PASSWORD" if token else "MLFLOW_TRACKING_TOKEN"
     # With the last one models would be registered elsewhere, where this server's export does not find them.

@@ -57,7 +57,7 @@ class Cache:
     def key(*parts: object) -> str:
         """One name for all of these, which are what the content depends on."""
         text = json.dumps([str(part) for part in parts], ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
     def get(self, kind: str, key: str) -> Path | None:
         """The entry's content, if it is there and as it was put. One of the user's that was changed since is thrown away."""

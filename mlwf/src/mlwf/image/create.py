@@ -251,7 +251,7 @@ def _write_beside(folder: Path, plan: Plan, recipe: Recipe, package: ModelPackag
         "provenance.json": json.dumps(provenance, indent=1, ensure_ascii=False) + "\n",
     }
     for name, text in files.items():
-        (folder / name).write_text(text)
+        (folder / name).write_text(text, "utf-8", "surrogateescape")
 
 
 def _open_modes(folder: Path) -> None:

@@ -94,7 +94,7 @@ class Runner:
 
     def note(self, text: str) -> None:
         """A line of our own in the log."""
-        self._write(text.encode())
+        self._write(text.encode("utf-8", "surrogateescape"))  # paths may be of another character set
 
     def stop(self) -> None:
         """Ends what runs, at once, and starts nothing more: whoever waits for it gets a ProgramError. For another thread to call."""
