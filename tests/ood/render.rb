@@ -2,6 +2,7 @@
 # Written from Open OnDemand's documented contract: ERB with trim_mode "-", YAML.safe_load, an OpenStruct for submit, session and context
 # for templates, the connection for the view, the session for info.
 require "erb"
+require "etc"
 require "json"
 require "ostruct"
 require "yaml"
@@ -21,6 +22,25 @@ module OodAppkit
     { "one" => Cluster.new({ adapter: "slurm" }), "grid" => Cluster.new({ adapter: "sge" }) }
   end
 end
+
+# The caller's groups where a job names them: bytes, as Etc gives what is not ASCII where the portal's locale is C.
+module Named
+  Group = Struct.new(:name)
+
+  class << self
+    attr_accessor :groups
+  end
+
+  def groups
+    Named.groups ? (0...Named.groups.size).to_a : super
+  end
+
+  def getgrgid(gid)
+    Named.groups ? Group.new(Named.groups.fetch(gid).b) : super
+  end
+end
+Process.singleton_class.prepend(Named)
+Etc.singleton_class.prepend(Named)
 
 Attribute = Struct.new(:id, :value)
 
@@ -58,6 +78,7 @@ def merged(one, other)
 end
 
 def answer(job)
+  Named.groups = job["groups"]
   values = job["values"] || {}
   case job["what"]
   when "form" then job["files"].map { |path| yaml(path) }.reduce { |one, other| merged(one, other) }

@@ -1,6 +1,7 @@
 """The batch-connect app: its form, its submission and the service agree, and whatever is typed reaches nothing but a JSON file."""
 
 import base64
+import fnmatch
 import json
 import os
 import re
@@ -120,6 +121,16 @@ def test_choices_come_from_the_sites_file(tmp_path: Path) -> None:
         "select",
         ["docker://x", "docker://y"],
     )
+
+
+def test_groups_are_matched_as_the_service_matches_them(tmp_path: Path) -> None:
+    groups = ["DOMAIN\\研究", "domain users", "研究室", "staff@ad", "other"]
+    for patterns in (["DOMAIN\\*"], ["研究*", "staff@*"], ["*users"], ["*\\*"], ["[do]*"]):
+        site = tmp_path / "site.yml"
+        site.write_text(yaml.safe_dump({"service": {"allowed_groups": patterns}}, allow_unicode=True), "utf-8")
+        (found,) = render([{**form("server.yml"), "groups": groups}], site=site)
+        offered = [group for group in sorted(groups) if any(fnmatch.fnmatchcase(group, pattern) for pattern in patterns)]
+        assert found["result"]["attributes"]["group_name"]["options"] == ["", *offered]
 
 
 def test_the_form_is_japanese_where_the_portal_is() -> None:

@@ -35,7 +35,7 @@ def explain(error: BaseException) -> Answer | None:
     if isinstance(error, NoRoomError) or (isinstance(error, OSError) and error.errno in _FULL):
         message = str(error) if isinstance(error, NoRoomError) else NO_ROOM
         return 507, {"error_code": "RESOURCE_EXHAUSTED", "message": message}
-    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+    if (isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG) or _store_code(error) == _TOO_LONG:
         return 400, {"error_code": "INVALID_PARAMETER_VALUE", "message": _SHORTER}
     if isinstance(error, UnpackError):
         return error.status, {"error_code": "INVALID_PARAMETER_VALUE", "message": str(error)}
@@ -54,8 +54,6 @@ def _store_failure(error: BaseException) -> Answer | None:
             "error_code": "RESOURCE_DOES_NOT_EXIST",
             "message": "The artifact does not exist: look at the run's list of artifacts.",
         }
-    if code == _TOO_LONG:
-        return 400, {"error_code": "INVALID_PARAMETER_VALUE", "message": _SHORTER}
     if code in _DENIED:
         message = f"The object store refuses the server's key or bucket ({code}): the server's owner should register working keys."
         return _NOT_BY_WAITING, {"error_code": "INVALID_STATE", "message": message}
