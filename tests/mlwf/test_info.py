@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mlwf.export import card
 from mlwf.export.registry import Location, ModelVersion
+from mlwf.publish.form_file import FormFile
 from mlwf.publish.package import parse_form
 
 from mlwf import info
@@ -64,6 +65,14 @@ def test_any_text_comes_back(description: str, contact: str, keywords: list[str]
     form["Creator"]["ContactPoint"]["Email"] = contact
     text = info.dump(form)
     assert yaml.safe_load(text.encode("utf-8")) == info.clean(form)
+
+
+@pytest.mark.parametrize("text", ["1e5", "12e4567", "-1E-3", "08", "0o17", "1.0e3", "+.5", "12:30", "yes", "0x1f", "1_000"])
+def test_a_text_that_looks_like_a_number_is_one_to_every_reader(text: str) -> None:
+    """A commit or a parameter as a keyword, say: the form that an export wrote must pass the check of a publication."""
+    form = info.empty() | {"Name": text, "Keywords": [text, f"{text}x"]}
+    read = FormFile(info.dump(form)).info
+    assert (read["Name"], list(read["Keywords"])) == (text, [text, f"{text}x"])
 
 
 def _found(**changes: Any) -> ModelVersion:

@@ -3,6 +3,7 @@
 `FIELDS` is the one table: the writer takes order and comments from it, and whoever checks a form takes the rules from it.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from mlwf.i18n import _
 
 Info = dict[str, Any]
 MIN_DESCRIPTION = 50
+NUMBER = re.compile(r"0o[0-7]+|[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+"""To readers of YAML 1.2, as the check of a form is one. To PyYAML, whose YAML is older, some of these are texts that need no quotes."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
     # Line ends that YAML would turn into newlines in a block; in double quotes they are escaped.
     # A block that keeps several newlines at its end would be followed by a document's end (`...`), in the middle of the form.
     odd = any(mark in text for mark in "\x85\u2028\u2029\r\ufeff") or text == "\n" or text.endswith("\n\n")
-    style = '"' if odd else "|" if "\n" in text else None
+    style = '"' if odd else "|" if "\n" in text else "'" if NUMBER.fullmatch(text) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
