@@ -32,7 +32,7 @@ FILES = {
 
 @pytest.fixture(scope="session")
 def wine(tracking: Tracking) -> str:
-    tags = {"task": "regression", "evil": "x: [y\n- z: {a", "keywords": "wine, quality", "mlflow.internal": "no"}
+    tags = {"task": "regression", "evil": "x: [y\n- z: {a", "keywords": "wine, 赤、品質\uff0cquality", "mlflow.internal": "no"}
     return tracking.register("wine", FILES, tags=tags, description="Predicts the quality of red wine: from\n# eleven measurements")
 
 
@@ -93,7 +93,7 @@ def test_info_yaml_is_filled(tracking: Tracking, wine: str, tmp_path: Path) -> N
     tarball = (package / "model.tar.gz").read_bytes()
     assert (info["Name"], info["Version"]) == ("wine", "1")
     assert info["Description"] == "Predicts the quality of red wine: from\n# eleven measurements"
-    assert info["Keywords"] == ["evil: x: [y - z: {a", "wine", "quality", "task: regression"]
+    assert info["Keywords"] == ["evil: x: [y - z: {a", "wine", "赤", "品質", "quality", "task: regression"]
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", info["DateCreated"])
     assert info["Distribution"]["EncodingFormat"] == "application/gzip"
     more = info["AdditionalInfo"]

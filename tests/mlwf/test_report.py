@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlwf.cli import output
 from mlwf.cli.create_image import TerminalReporter
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.image.tool import Bind
-from mlwf.report import show_failure
+from mlwf.report import show_failure, stderr
 from rich.console import Console
 
 from tests.support.box import until
@@ -25,6 +26,15 @@ def test_what_a_model_said_does_not_steer_the_terminal(capsys: pytest.CaptureFix
     assert "said ]0;title and [2J1m and" in told
     assert not [each for each in told if each < " " and each != "\n"]
     assert "\x9b" not in told
+
+
+def test_a_name_with_colons_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    show_failure(MlwfError("exp:a:100:1/[b]x[/b] is none"), stacktrace=False)
+    stderr().print("exp:a:100:1", markup=False)
+    output.console().print("exp:a:100:1", markup=False)
+    told = capsys.readouterr()
+    assert told.err == "Error: exp:a:100:1/[b]x[/b] is none.\nexp:a:100:1\n"
+    assert told.out == "exp:a:100:1\n"
 
 
 @pytest.mark.parametrize(

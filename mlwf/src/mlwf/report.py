@@ -18,7 +18,8 @@ translate_click()
 
 
 def stderr() -> Console:
-    return Console(stderr=True, highlight=False, soft_wrap=True, _environ=terminal_variables())
+    """Nothing in a name means a colour to it, or a picture (`:a:`)."""
+    return Console(stderr=True, highlight=False, emoji=False, soft_wrap=True, _environ=terminal_variables())
 
 
 def terminal_variables() -> Mapping[str, str]:

@@ -22,7 +22,8 @@ GAP, NARROWEST = 2, 8
 
 def console() -> Console:
     """As wide as the terminal; elsewhere a table's row is one line, whatever its length."""
-    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else UNLIMITED, _environ=terminal_variables())
+    width = None if sys.stdout.isatty() else UNLIMITED
+    return Console(highlight=False, emoji=False, soft_wrap=True, width=width, _environ=terminal_variables())
 
 
 def local_time(moment: str | None) -> str:

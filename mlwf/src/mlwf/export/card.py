@@ -18,6 +18,7 @@ MAX_CELL = 500
 MAX_TABLE = 128 << 10
 """Bytes. With two of them the form stays well below what publish takes."""
 INTERNAL = "mlflow."
+COMMA = re.compile("[,、\uff0c]")
 PYTHON = re.compile(r"[0-9.]{1,20}")
 
 
@@ -97,7 +98,7 @@ def _keywords(tags: Mapping[str, str]) -> list[str]:
         if key == "license":
             continue
         if key in {"keywords", "tags"}:
-            words.extend(part.strip() for part in value.split(",") if part.strip())
+            words.extend(part.strip() for part in COMMA.split(value) if part.strip())
         else:
             words.append(key if value.lower() in {"", "true", "yes"} else f"{key}: {value}")
     return list(dict.fromkeys(" ".join(word.split()) for word in words))
