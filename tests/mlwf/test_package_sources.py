@@ -78,13 +78,18 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "PART", 100_000)
 
 
-def test_a_file_and_a_folder(tmp_path: Path) -> None:
+def test_a_file_and_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "model.tar.gz"
     file.write_bytes(ARCHIVE)
     told = fetched(file, tmp_path / "one", checksum=SHA256.upper())
     assert told.total == told.count == len(ARCHIVE)
     fetched(f"file://{file}", tmp_path / "two", checksum=f"sha256:{SHA256}")
     fetched(tmp_path / "one", tmp_path / "three")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lr:0.1").mkdir()
+    (tmp_path / "lr:0.1/model.tar.gz").symlink_to(file)
+    fetched("lr:0.1/model.tar.gz", tmp_path / "of a path with a colon")
+    assert "is no model package" in refused("lr:0.2/model.tar.gz", tmp_path / "of none")
     (tmp_path / "wrapped.tar.gz").write_bytes(packed(FILES, prefix="model/"))
     fetched(tmp_path / "wrapped.tar.gz", tmp_path / "four")
     assert f"its SHA-256 is {SHA256}, not {OTHER}" in refused(file, tmp_path / "five", checksum=OTHER)

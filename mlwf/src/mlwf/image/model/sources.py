@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import secrets
 import shutil
@@ -87,7 +88,9 @@ def fetch_archive(source: str, archive: Path, *, environ: Mapping[str, str], pro
 
 
 def _scheme(source: str) -> str:
-    return source.partition(":")[0].lower() if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", source) else ""
+    """Empty for a path, which may have a colon, too: of what is there."""
+    named = re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", source) and not os.path.lexists(source)
+    return source.partition(":")[0].lower() if named else ""
 
 
 def _no_package(source: str) -> WrongUseError:
