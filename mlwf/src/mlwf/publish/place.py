@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
 # What another try with the same key and bucket would meet again.
 LASTING = frozenset(
-    {"AccessDenied", "NoSuchBucket", "NoSuchKey", "InvalidAccessKeyId", "SignatureDoesNotMatch", "QuotaExceeded", "EntityTooLarge"}
+    {
+        "AccessDenied",
+        "NoSuchBucket",
+        "NoSuchKey",
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+        "QuotaExceeded",
+        "EntityTooLarge",
+        "PreconditionFailed",
+    }
 )
 
 _PARTS = ("s3:ListBucketMultipartUploads", "s3:ListMultipartUploadParts", "s3:AbortMultipartUpload")
@@ -146,6 +155,10 @@ def _refused(what: str, error: ClientError) -> StoreRefusedError:
         "AccessControlListNotSupported": (_("the bucket takes no ACLs"), _("Try --by-policy, or leave out --acl.")),
         "NoSuchBucket": (_("there is no such bucket"), _("Make the bucket first, or correct its name.")),
         "NoSuchKey": (_("there is nothing of that name"), _("Check the address, and that it was published.")),
+        "PreconditionFailed": (
+            _("another package was published there meanwhile"),
+            _("Publish under another prefix, such as one that ends with the version, or add --replace."),
+        ),
         "NoSuchUpload": (_("its parts were removed meanwhile"), _("Run it again; if it stays, ask the store's admins.")),
         "QuotaExceeded": (_("the bucket is full"), _("Remove something, or ask for more room; what was uploaded is removed.")),
     }

@@ -118,13 +118,14 @@ class _Publication:
         if up.is_published(self._store, name, local):
             self.result.unchanged.append(name)
             return
-        if not checked and not self._wanted.replace and up.published(self._store, name) is not None:
+        new = not checked and not self._wanted.replace
+        if new and up.published(self._store, name) is not None:
             raise MlwfError(
                 _("Another package lies at {url} already").format(url=self._wanted.place.s3_url(name)),
                 cure=_("Publish under another prefix, such as one that ends with the version, or add --replace."),
             )
         self._report.begins(_("Uploading {name}").format(name=name), local.size)
-        up.Upload(self._store, name, local, self._report.moved).run()
+        up.Upload(self._store, name, local, self._report.moved, new=new).run()
         self.result.uploaded.append(name)
 
     def open_up(self, name: str) -> bool:

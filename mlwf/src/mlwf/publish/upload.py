@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ PART = 16 * MB
 MAX_PARTS = 9000
 THREADS = 4
 DIGEST = "sha256"
-GONE = "NoSuchUpload"
+GONE, TAKEN = "NoSuchUpload", "PreconditionFailed"
 
 
 @dataclass(frozen=True)
@@ -132,13 +133,14 @@ def _is_part(etag: str, content: bytes) -> bool:
 
 
 class Upload:
-    """One upload, told to `on_bytes` as it goes."""
+    """One upload, told to `on_bytes` as it goes. `new`: only where nothing lies yet, if another one comes first, too."""
 
-    def __init__(self, store: Store, name: str, local: Local, on_bytes: Callable[[int], None]) -> None:
+    def __init__(self, store: Store, name: str, local: Local, on_bytes: Callable[[int], None], *, new: bool = False) -> None:
         self._store = store
         self._name = name
         self._local = local
         self._on_bytes = on_bytes
+        self._new = new
         self._object: dict[str, Any] = {"Bucket": store.place.bucket, "Key": store.place.key(name)}
         self._facts: dict[str, Any] = {"ContentType": local.media_type, "Metadata": {DIGEST: local.sha256}}
         self._upload_id = ""
@@ -150,13 +152,11 @@ class Upload:
         """
         with store_errors(_("{name} cannot be uploaded to {url}").format(name=self._name, url=self._store.place.s3_url())):
             if self._local.size <= PART:
-                content = self._local.path.read_bytes()
-                self._store.client.put_object(**self._object, **self._facts, Body=content, ContentMD5=_md5(content))
-                self._on_bytes(self._local.size)
+                self._at_once()
             else:
                 self._in_parts()
             arrived = published(self._store, self._name)
-            if arrived and arrived[1] not in {"", self._local.sha256}:
+            if self._there and arrived and arrived[1] not in {"", self._local.sha256}:
                 # Taken up from a file that is the same as far as it was sent: the object carries the digest of that one.
                 self._in_parts(anew=True)
                 arrived = published(self._store, self._name)
@@ -164,26 +164,46 @@ class Upload:
             cure = _("Run it again; if it stays, ask the store's admins.")
             raise StoreRefusedError(_("{name} did not arrive whole").format(name=self._name), "", cure, lasting=False)
 
+    def _at_once(self) -> None:
+        content = self._local.path.read_bytes()
+        whole = {**self._object, **self._facts, "Body": content, "ContentMD5": _md5(content)}
+        try:
+            self._ending(partial(self._store.client.put_object, **whole), new=self._new)
+        except ClientError as error:
+            self._unless_it_is_there(error)
+        self._on_bytes(self._local.size)
+
     def _in_parts(self, *, anew: bool = False) -> None:
         self._upload_id, self._there = ("", {}) if anew else _taken_up(self._store, self._name, self._local)
         if not self._upload_id:
             self._upload_id = self._store.client.create_multipart_upload(**self._object, **self._facts)["UploadId"]
         try:
             etags = self._send_parts()
-            self._store.client.complete_multipart_upload(
-                **self._object,
-                UploadId=self._upload_id,
-                MultipartUpload={"Parts": [{"PartNumber": number, "ETag": etags[number]} for number in sorted(etags)]},
-            )
+            parts = [{"PartNumber": number, "ETag": etags[number]} for number in sorted(etags)]
+            whole = {**self._object, "UploadId": self._upload_id, "MultipartUpload": {"Parts": parts}}
+            self._ending(partial(self._store.client.complete_multipart_upload, **whole), new=self._new and not anew)
         except ClientError as error:
             if lasting(error):
                 with contextlib.suppress(ClientError):  # a key without that right: what broke the upload is to be told
                     abort(self._store, self._name, self._upload_id)
-            # Completed meanwhile: by a try of this run whose answer was lost, or by another run of the same.
-            if error_code(error) != GONE or not is_published(self._store, self._name, self._local):
-                raise
+            self._unless_it_is_there(error)
         for other in unfinished(self._store, self._name):
             abort(self._store, self._name, other)
+
+    @staticmethod
+    def _ending(write: Callable[..., object], *, new: bool) -> None:
+        """What makes the object appear. A store that knows no condition is asked without."""
+        try:
+            write(**({"IfNoneMatch": "*"} if new else {}))
+        except ClientError as error:
+            if not new or error_code(error) != "NotImplemented":
+                raise
+            write()
+
+    def _unless_it_is_there(self, error: ClientError) -> None:
+        """Raises the error, unless just this is there: by a try of this run whose answer was lost, or by another run of the same."""
+        if error_code(error) not in {GONE, TAKEN} or not is_published(self._store, self._name, self._local):
+            raise error
 
     def _send_parts(self) -> dict[int, str]:
         """Send every part that is not there yet with just this content; answers the ETags by number."""
