@@ -104,7 +104,9 @@ FAILURES: Final[dict[str, Failure]] = {
         "Create it anew; its bucket was not touched.",
     ),
     "server_busy": Failure(409, "Another operation ({kind}) is under way on this server", "Wait until it has ended."),
-    "server_deleting": Failure(409, "This server is being deleted", "Wait until it is deleted, then restore it."),
+    "server_deleting": Failure(
+        409, "This server is being deleted", "Wait until it is deleted: then its name is free, and it can be restored."
+    ),
     "too_many_servers": Failure(
         409, "Group {group} has {count} tracking servers, which is the site's limit", "Delete one that is not used, or ask the admins."
     ),

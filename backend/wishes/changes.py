@@ -24,7 +24,7 @@ from backend.registry.models import Operation, Server
 from backend.settings import Settings
 from backend.wishes import audit, bounds, policy, portpool, tickets, uidpool
 from backend.wishes.kick import Kick
-from backend.wishes.lookup import Ask, done_already, find, permitted
+from backend.wishes.lookup import Ask, done_already, find, permitted, taken
 from backend.wishes.passwords import Hasher
 from backend.wishes.trial_words import new_trial
 from backend.wishes.values import CreateWish, StorageWish, new_box_keys
@@ -50,7 +50,7 @@ class Requests:
         self._hasher = hasher
 
     def create(self, caller: Caller, wish: CreateWish, *, request_id: str | None) -> Operation:
-        """Errors: ``not_a_member``, ``group_not_offered``, ``not_allowed``, ``server_exists``, ``too_many_servers``, ``too_many_kept``,
+        """Errors: ``not_a_member``, ``group_not_offered``, ``not_allowed``, as ``taken``, ``too_many_servers``, ``too_many_kept``,
         ``endpoint_fixed``, ``endpoint_closed``, ``version_missing``, ``size_unknown``, ``ports_exhausted``, ``uids_exhausted``,
         ``host_short_of_disk``, ``directory_failed``.
         """
@@ -60,12 +60,11 @@ class Requests:
         version, revision = versions.schema_revision(self._settings, wish.mlflow_version)
         server = self._new_server(caller, group, wish, version, revision)
         operation = Operation.asked(server, OperationKind.CREATE, by=caller.user, request_id=request_id)
-        exists = ServiceError("server_exists", group=group.name, env_name=wish.env_name)
         try:
             with self._registry.session() as session:
                 namesake = find(session, group.name, wish.env_name)
                 if namesake is not None:
-                    raise policy.unseen(caller, namesake) or exists
+                    raise policy.unseen(caller, namesake) or taken(namesake)
                 bounds.check_create(session, self._settings, group)
                 server.port = portpool.allocate(session, self._settings, server.id)
                 server.uid = uidpool.allocate(session, self._settings)
@@ -75,7 +74,7 @@ class Requests:
                 audit.record(session, caller=caller, action=OperationKind.CREATE, server=server, operation=operation)
         except IntegrityError as error:  # where two writers are possible at once, the index decides
             if "one_name_per_group" in str(error.orig) or "env_name" in str(error.orig):
-                raise exists from error
+                raise taken(server) from error
             raise
         self._kick.send()
         return operation
@@ -117,7 +116,7 @@ class Requests:
         return operation
 
     def restore(self, caller: Caller, group: str, env: str, *, server_id: str | None = None, request_id: str | None) -> Operation:
-        """Undo the delete of that server, or the latest of that name. Errors: as ``start``, ``nothing_to_restore``, ``server_exists``,
+        """Undo the delete of that server, or the latest of that name. Errors: as ``start``, ``nothing_to_restore``, as ``taken``,
         ``too_many_servers``, ``host_short_of_disk``.
         """
 
@@ -245,8 +244,9 @@ class Requests:
     ) -> tuple[Server, Operation | None]:
         server, under_way = permitted(session, ask, kind, group_now=group_now, settings=self._settings, lock=lock)
         if kind == OperationKind.RESTORE and under_way is None:
-            if find(session, ask.group, ask.env) is not None:
-                raise ServiceError("server_exists", group=ask.group, env_name=ask.env)
+            namesake = find(session, ask.group, ask.env)
+            if namesake is not None:
+                raise taken(namesake)
             bounds.check_restore(session, self._settings, Group(name=server.group_name, gid=server.gid))
         return server, under_way
 

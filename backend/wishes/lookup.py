@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from backend.domain import UNFINISHED, Caller, OperationKind, OperationState
+from backend.domain import UNFINISHED, Caller, Desired, OperationKind, OperationState
 from backend.errors import ServiceError
 from backend.registry.database import among
 from backend.registry.models import Operation, Server, now
@@ -78,6 +78,13 @@ def find(
     else:
         query = query.where(Server.deleted_at.is_(None))
     return session.scalars(query.with_for_update() if lock else query).first()
+
+
+def taken(namesake: Server) -> ServiceError:
+    """Why no other server can have its name: it is there, or not yet gone."""
+    if namesake.desired == Desired.ABSENT:
+        return ServiceError("server_deleting")
+    return ServiceError("server_exists", group=namesake.group_name, env_name=namesake.env_name)
 
 
 def unfinished(session: Session, server_ids: Sequence[str]) -> dict[str, Operation]:

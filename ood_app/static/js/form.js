@@ -20,6 +20,7 @@ const BLAME = {
   storage_unreachable: "endpoint_url",
   storage_not_s3: "endpoint_url",
   server_exists: "env_name",
+  server_deleting: "env_name",
 };
 
 /** Sets up the form once; `onAccepted` gets the operation. */

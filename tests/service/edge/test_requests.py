@@ -182,6 +182,9 @@ def test_delete_and_restore(world: World) -> None:
     assert (world.row(server_id).desired, world.row(server_id).status) == ("absent", "deleting")
     assert world.client.delete(WINE).json["id"] == deleting["id"]
     assert code(world.client.post(f"{WINE}/start")) == (409, "server_deleting")
+    another = world.client.post("/api/v1/servers", json=BODY)
+    assert code(another) == (409, "server_deleting"), "its name is not free yet, and nobody can use it instead"
+    assert another.json["cure"] == "Wait until it is deleted: then its name is free, and it can be restored."
     world.finish(deleting["id"], status=Status.DELETED, deleted_at=now(), restorable_until=now())
     assert code(world.client.get(WINE)) == (404, "no_such_server")
     assert world.get("/servers")["servers"] == []
