@@ -221,6 +221,15 @@ def test_a_service_that_is_started_anew_does_not_end_the_wait_for_the_server(ser
             leases.ensure_up(client, "g", "wine")
 
 
+def test_a_server_that_another_could_not_make_is_none(service: FakeService) -> None:
+    """Its operation is seen no more by those who did not ask for it, once the server is gone."""
+    making = {**service.add("g", "wine"), "status": "creating", "operation": "op_1"}
+    service.servers.clear()
+    service.refuse_next = [(200, making), (404, {"code": "no_such_operation", "detail": "There is no operation op_1.", "cure": "Look."})]
+    with Client(service.address) as client, pytest.raises(ServiceError, match="There is no g/wine"):
+        leases.ensure_up(client, "g", "wine")
+
+
 def test_a_service_that_never_answered_is_not_waited_for(service: FakeService) -> None:
     service.add("g", "wine")
     service.refuse = (502, "<html>bad gateway")

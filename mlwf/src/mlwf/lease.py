@@ -1,6 +1,5 @@
 """Holding a lease: a server that must be there while something runs, and what becomes of it afterwards (docs/reference/api.md)."""
 
-import contextlib
 import os
 import re
 import secrets
@@ -141,5 +140,10 @@ def _does_not_stay_up(server: Server) -> MlwfError:
 def _wait_for_other(client: Client, operation_id: str, deadline: float) -> None:
     """Let what somebody else asked for come to its end, good or bad."""
     left = max(deadline - time.monotonic(), 1.0)
-    with contextlib.suppress(OperationFailedError):
+    try:
         client.wait(client.operation(operation_id), timeout=left)
+    except OperationFailedError:
+        pass
+    except ServiceError as error:
+        if error.code != "no_such_operation":  # of a create that failed: with the server goes who may see it
+            raise
