@@ -162,6 +162,7 @@ def test_one_finds_a_server_among_many(service: FakeService, open_page: Opener, 
     for text, names in {
         "gaa50001": ["speech", "wine-old"],
         "WINE deleted": ["wine-old"],
+        "ｗｉｎｅ－ｏｌｄ　gaa": ["wine-old"],  # noqa: RUF001
         "bob": ["speech"],
         f" {speech['inside_url']}#/experiments": ["speech"],
         "mlflow01": [],  # in every address

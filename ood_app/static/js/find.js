@@ -22,7 +22,7 @@ export function adoptField(onChange) {
 
 /** Those that are looked for; the field itself is there only where there are many. */
 export function found(servers) {
-  const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+  const words = plain(field.value).split(/\s+/).filter(Boolean);
   const those = servers.filter((server) => words.every((word) => has(server, word)));
   field.parentElement.hidden = servers.length <= FEW && !words.length;
   byId("matches").textContent = words.length ? t("{n} of {all}", { n: those.length, all: servers.length }) : "";
@@ -32,13 +32,16 @@ export function found(servers) {
   return those;
 }
 
+/** Without the case, and without the width that a Japanese keyboard gives to letters. */
+const plain = (text) => text.normalize("NFKC").toLowerCase();
+
 /** Addresses hold words that all servers have in common: they are looked at only for one that was pasted, which may lead further or less far. */
 function has(server, word) {
   if (!word.includes("://")) {
     const texts = [`${server.group}/${server.env_name}`, server.status, server.bucket, server.created_by, ...server.users];
-    return texts.some((text) => text.toLowerCase().includes(word));
+    return texts.some((text) => plain(text).includes(word));
   }
-  const places = [server.inside_url, server.outside_url, `s3://${server.bucket}/${server.prefix}`].filter(Boolean).map((place) => place.toLowerCase());
+  const places = [server.inside_url, server.outside_url, `s3://${server.bucket}/${server.prefix}`].filter(Boolean).map(plain);
   return places.some((place) => place.startsWith(word) || word.startsWith(place));
 }
 
