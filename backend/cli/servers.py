@@ -58,10 +58,13 @@ def servers() -> None:
 
 @servers.command("list", help=_("All servers with their last seen status."))
 @click.option("--deleted", is_flag=True, help=_("With those that were deleted and can be restored."))
+@click.option("--troubled", is_flag=True, help=_("Only those with something wrong: each says what."))
 @json_option
 @click.pass_context
-def list_(context: click.Context, *, deleted: bool, as_json: bool) -> None:
+def list_(context: click.Context, *, deleted: bool, troubled: bool, as_json: bool) -> None:
     found = _views(_service(context), deleted=deleted)
+    if troubled:
+        found = [view for view in found if view["reason"] is not None]
     rows: list[Row] = [
         {**view, "bucket": view["storage"]["bucket"], "reason": (view["reason"] or {}).get("detail")} if not as_json else view
         for view in found

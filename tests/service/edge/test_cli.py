@@ -22,7 +22,7 @@ from backend.domain import Status
 from backend.errors import ServiceError
 from backend.plans.world import read_payload
 from backend.registry.keyring import Keyring
-from backend.registry.models import AuditEntry, Operation, now
+from backend.registry.models import AuditEntry, Operation, Server, now
 from backend.wishes.tickets import read_keys
 from tests.service.edge.admin import Admin
 from tests.service.edge.live import AIHUB
@@ -206,6 +206,19 @@ def test_an_old_sqlite_takes_a_long_listing(world: World) -> None:
     found = list(records._in_parts(world.registry, AuditEntry, select(AuditEntry).order_by(AuditEntry.id.desc())))
     assert [row.id for row in found] == sorted((row.id for row in found), reverse=True)
     assert len(found) == 1200
+
+
+def test_one_finds_the_servers_in_trouble_among_all(admin: Admin, world: World) -> None:
+    """An alert says that there is one, and the list may have a thousand lines."""
+    for name in ("well", "ill", "stopped"):
+        server_id = world.made(env_name=name)
+        with world.registry.session() as session:
+            row = session.get_one(Server, server_id)
+            row.status = Status.STOPPED if name == "stopped" else Status.RUNNING
+            row.reason = {"code": "disk_low", "params": {"free": "1"}, "log": None} if name == "ill" else None
+    assert [each["env_name"] for each in admin.json("servers", "list", "--troubled")] == ["ill"]
+    told = admin.run("servers", "list", "--troubled").output.splitlines()
+    assert (len(told), admin.json("servers", "list")[0]["reason"]["detail"] in told[1]) == (2, True)
 
 
 def test_delete_and_purge_ask_first(admin: Admin, world: World) -> None:
