@@ -28,6 +28,8 @@ APPTAINER, OLD, CE, PRO, SINGULARITY = (
         ("singularity", "3.8.7"),
     )
 )  # fmt: skip
+# Options of a tool's `build` and `pull` as variables; with these each of them fails, or puts the base elsewhere.
+WISHES = ("OCI", "FAKEROOT", "UPDATE", "SANDBOX", "PULLFOLDER", "PULLDIR", "PULL_NAME", "PULL_ARCH", "DOCKER_LOGIN", "NVCCLI", "BINDPATH")
 OURS = {"os": "linux", "architecture": ARCHITECTURES.get(platform.machine(), platform.machine())}
 
 
@@ -159,8 +161,9 @@ def test_whichever_tool_fetches_gets_the_login_and_keeps_nothing(tmp_path: Path,
     (tmp_path / ".docker").mkdir()
     auth = base64.b64encode(b"alice:right").decode()
     (tmp_path / ".docker/config.json").write_text(json.dumps({"auths": {"registry.example:5000": {"auth": auth}}}))
-    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "MLWF_CONTAINER_TOOL": str(program), "SINGULARITY_OCI": "1"}
-    environ |= {f"{name}_{rest}": "/theirs" for name in ("APPTAINER", "SINGULARITY") for rest in ("CACHEDIR", "DISABLE_CACHE")}
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "MLWF_CONTAINER_TOOL": str(program), "no_proxy": "registry.example"}
+    kept = ("CACHEDIR", "DISABLE_CACHE", "LIBRARY", "CONFIGDIR")
+    environ |= {f"{name}_{rest}": "/theirs" for name in ("APPTAINER", "SINGULARITY") for rest in (*kept, *WISHES)}
     tool, place = find_tool(environ), tmp_path / "place"
     for source in ("docker://registry.example:5000/base:1", "oras://registry.example:5000/base:1"):
         login = login_for(parse_base(source), environ)
@@ -174,6 +177,8 @@ def test_whichever_tool_fetches_gets_the_login_and_keeps_nothing(tmp_path: Path,
         caches = {each for each in variables if "CACHE" in each}
         assert "--disable-cache" in options.split() or caches == {f"{prefix}_CACHEDIR={tmp_path}/once"}
         assert "right" not in options
+        assert {"no_proxy=registry.example", f"{prefix}_LIBRARY=/theirs", f"{prefix}_CONFIGDIR=/theirs"} < set(variables)
+        assert not [each for each in variables if each.partition("=")[0].partition("_")[2] in WISHES], "another option of the tool's"
         variables = [each for each in variables if "_DOCKER_" in each or "OCI" in each]
         native = ["SINGULARITY_NO_OCI=1"] if prefix == "SINGULARITY" else []
         assert sorted(variables) == sorted([f"{prefix}_DOCKER_USERNAME=alice", f"{prefix}_DOCKER_PASSWORD=right", *native])

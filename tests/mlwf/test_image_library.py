@@ -23,7 +23,8 @@ def sylabs(ground: Ground, plain_sif: Path) -> Iterator[Library]:
 
 
 def test_made_once_and_then_only_asked_for(ground: Ground, models: Models, sylabs: Library, plain_sif: Path) -> None:
-    made = answer_of(create(ground, models.tiny(), "--no-test", "--json", base=BASE))
+    elsewhere = {f"{tool}_PULLFOLDER": str(ground.home) for tool in ("APPTAINER", "SINGULARITY")}
+    made = answer_of(create(ground, models.tiny(), "--no-test", "--json", base=BASE, **elsewhere))
     assert imports_six(ground, made)
     inspected = json.loads(ground.run([ground.tool, "inspect", "--json", str(made["image"])]).stdout)
     labels = inspected["data"]["attributes"]["labels"]

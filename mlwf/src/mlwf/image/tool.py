@@ -15,11 +15,14 @@ NAMES = ("apptainer", "singularity")
 # How an image is packed: as the tool reads it best, or as who will run it elsewhere needs it.
 AUTO, GZIP, ZSTD = COMPRESSIONS = ("auto", "gzip", "zstd")
 BUILD_PREFIXES = ("APPTAINER", "SINGULARITY")
-OCI_MODE, NO_OCI_MODE = "SINGULARITY_OCI", "SINGULARITY_NO_OCI"
+NO_OCI_MODE = "SINGULARITY_NO_OCI"
 Login = tuple[str, Secret]
 # Of the tools' own variables a program in a container is started with these alone: where they work, and how they mount an image at all.
 # The others reach into it whatever the options say: *_BIND, *_BINDPATH and *_MOUNT add to --bind, *ENV_* goes past --cleanenv.
 KEPT_VARIABLES = ("TMPDIR", "CACHEDIR", "DISABLE_CACHE", "CONFIGDIR", "USERNS", "UNSQUASH", "TMP_SANDBOX")
+# What fetches and unpacks a base has these besides: where bases are, and who asks. Of the others each is an option of `build` or `pull`:
+# *_PULLFOLDER puts the file elsewhere, *_FAKEROOT makes it another user's.
+FETCH_VARIABLES = ("DOCKER_USERNAME", "DOCKER_PASSWORD", "DOCKER_HOST", "AUTHFILE", "LIBRARY", "NOHTTPS", "NO_HTTPS")
 # These, too, go past --cleanenv, perhaps with a password; a container without network has no use for them.
 PROXY = re.compile(r".*_proxy", re.IGNORECASE)
 
@@ -78,11 +81,11 @@ class ContainerTool:
     ) -> None:  # fmt: skip
         # We keep what comes of it: the tool shall not keep it too, in the user's home and for ever.
         options = [*([] if cache else ["--disable-cache"]), *(["--no-https"] if http else [])]
-        caches = {f"{prefix}_{name}" for prefix in BUILD_PREFIXES for name in ("CACHEDIR", "DISABLE_CACHE")} if cache else set()
         # The tools read each their own files and variables of a login, and no other's: what the look-up used is what they are given.
         known = {f"{self._prefix}_DOCKER_USERNAME": login[0], f"{self._prefix}_DOCKER_PASSWORD": login[1].reveal()} if login else {}
         own = {f"{self._prefix}_CACHEDIR": str(cache)} if cache else {}
-        environ = {name: value for name, value in runner.environ.items() if name != OCI_MODE and name not in caches}
+        caches = ("CACHEDIR", "DISABLE_CACHE") if cache else ()
+        environ = without_wishes(runner.environ, kept=[each for each in (*KEPT_VARIABLES, *FETCH_VARIABLES) if each not in caches])
         runner.run([self.path, *verb, *options, *names], what, environ=environ, extra={**(extra or {}), **known, **own, **self._native()})
 
     def run(
@@ -107,9 +110,8 @@ class ContainerTool:
         for bind in binds:
             options += ["--bind", bind.text()]
         argv: list[str | Path] = [self.path, "--silent", "exec", *options, image, *command]
-        return runner.run(
-            argv, what, environ=without_wishes(runner.environ), extra=self._native() | self.inside(variables or {}), timeout=timeout
-        )
+        environ = {name: value for name, value in without_wishes(runner.environ).items() if not PROXY.fullmatch(name)}
+        return runner.run(argv, what, environ=environ, extra=self._native() | self.inside(variables or {}), timeout=timeout)
 
     def inside(self, variables: Mapping[str, str]) -> dict[str, str]:
         """The variables as the container gets them, whichever tool it is."""
@@ -124,12 +126,10 @@ class ContainerTool:
         return {} if self.kind == "apptainer" else {NO_OCI_MODE: "1"}
 
 
-def without_wishes(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables without proxies, and those by which a user or a site's module asks the container tools for more in every container."""
-    kept = {f"{prefix}_{name}" for prefix in BUILD_PREFIXES for name in KEPT_VARIABLES}
-    return {
-        name: value for name, value in environ.items() if name in kept or not (name.startswith(BUILD_PREFIXES) or PROXY.fullmatch(name))
-    }
+def without_wishes(environ: Mapping[str, str], kept: Sequence[str] = KEPT_VARIABLES) -> dict[str, str]:
+    """The variables without those by which a user or a site's module asks the container tools for more each time."""
+    names = {f"{prefix}_{name}" for prefix in BUILD_PREFIXES for name in kept}
+    return {name: value for name, value in environ.items() if name in names or not name.startswith(BUILD_PREFIXES)}
 
 
 def find_tool(environ: Mapping[str, str]) -> ContainerTool:
@@ -138,17 +138,20 @@ def find_tool(environ: Mapping[str, str]) -> ContainerTool:
     for name in [wanted] if wanted else NAMES:
         found = shutil.which(name, path=environ.get("PATH"))
         if found:
-            try:
-                said = Runner(environ).run([found, "--version"], _("{command} does not run").format(command=found), timeout=60)
-            except ProgramError as error:
-                cure = _("Load a module that is for this node, or name another command in MLWF_CONTAINER_TOOL.")
-                raise MlwfError(error.what, error.why, cure) from error
-            kind, version = parse_version(said)
-            return ContainerTool(Path(found), kind, version)
+            return _known(found, environ)
     raise MlwfError(
         _("There is no {name} on this machine").format(name=wanted or _("Apptainer or Singularity")),
         cure=_("Load its module ('module load apptainer' or 'singularity'), or run this on a node that has it."),
     )
+
+
+def _known(command: str, environ: Mapping[str, str]) -> ContainerTool:
+    try:
+        said = Runner(environ).run([command, "--version"], _("{command} does not run").format(command=command), timeout=60)
+    except ProgramError as error:
+        cure = _("Load a module that is for this node, or name another command in MLWF_CONTAINER_TOOL.")
+        raise MlwfError(error.what, error.why, cure) from error
+    return ContainerTool(Path(command), *parse_version(said))
 
 
 def parse_version(said: str) -> tuple[str, str]:
@@ -199,7 +202,8 @@ def find_mksquashfs(environ: Mapping[str, str], tool: ContainerTool, wanted: str
         helped = runner.ask([found, "-help-section", "compression"], what)
     version = re.search(r"mksquashfs version (\S+)", said)
     can_zstd = re.search(rf"^\s+{ZSTD}\b", helped, re.MULTILINE) is not None
-    compression = _compression(tool, can_zstd=can_zstd, wanted=wanted or environ.get("MLWF_COMPRESSION") or AUTO)
+    wanted = wanted or environ.get("MLWF_COMPRESSION") or AUTO
+    compression = _compression(tool, can_zstd=can_zstd, wanted=wanted)
     return Squasher(Path(found), version[1] if version else "", compression)
 
 
