@@ -206,6 +206,25 @@ def test_how_an_image_is_packed(tmp_path: Path, tool: ContainerTool, wanted: str
     assert find_mksquashfs(environ, tool, wanted).compression == packed
 
 
+@pytest.mark.parametrize(
+    ("said", "named", "packed"),
+    [
+        ("singularity-ce version 4.1.1", "", "gzip"),
+        ("singularity-ce version 4.1.1", "apptainer", "zstd"),
+        ("apptainer version 1.4.5", "", "zstd"),
+        ("use apptainer now", "", "zstd"),
+    ],
+)
+def test_an_image_opens_with_each_tool_that_is_here(said: str, named: str, packed: str, tmp_path: Path) -> None:
+    """The system's Apptainer made it, and to the Singularity of a module, by whose name it was run, it was corrupted."""
+    fake_tool(tmp_path, "mksquashfs", "mksquashfs version 4.5.1\n\tzstd")
+    fake_tool(tmp_path, "apptainer", "apptainer version 1.4.5")
+    fake_tool(tmp_path, "singularity", said)
+    environ = {"PATH": str(tmp_path), "MLWF_CONTAINER_TOOL": named}
+    assert find_mksquashfs(environ, find_tool(environ)).compression == packed
+    assert find_mksquashfs(environ, find_tool(environ), "zstd").compression == "zstd"
+
+
 # What squashfs-tools 4.7.5 (Debian sid) say to -help, which no more tells the compressors, and to -help-section compression.
 NEWER = """#!/bin/sh
 case "$*" in

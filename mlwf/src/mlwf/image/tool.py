@@ -1,5 +1,7 @@
 """Apptainer, SingularityCE or SingularityPRO, whichever the machine has, and mksquashfs: all that we ask of them."""
 
+import contextlib
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -203,8 +205,20 @@ def find_mksquashfs(environ: Mapping[str, str], tool: ContainerTool, wanted: str
     version = re.search(r"mksquashfs version (\S+)", said)
     can_zstd = re.search(rf"^\s+{ZSTD}\b", helped, re.MULTILINE) is not None
     wanted = wanted or environ.get("MLWF_COMPRESSION") or AUTO
+    if wanted == AUTO and tool.opens_zstd and not _others_open_zstd(environ, tool):
+        wanted = GZIP
     compression = _compression(tool, can_zstd=can_zstd, wanted=wanted)
     return Squasher(Path(found), version[1] if version else "", compression)
+
+
+def _others_open_zstd(environ: Mapping[str, str], tool: ContainerTool) -> bool:
+    """Whether each other tool that is here opens it, too: people run an image by the name that they know, whichever tool has made it."""
+    found = (shutil.which(name, path=environ.get("PATH")) for name in NAMES if not environ.get("MLWF_CONTAINER_TOOL"))
+    for command in {os.path.realpath(each) for each in found if each} - {os.path.realpath(tool.path)}:
+        with contextlib.suppress(MlwfError):  # what does not run opens none at all
+            if not _known(command, environ).opens_zstd:
+                return False
+    return True
 
 
 def _compression(tool: ContainerTool, *, can_zstd: bool, wanted: str) -> str:
