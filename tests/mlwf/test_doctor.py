@@ -174,6 +174,19 @@ def test_a_token_that_mlflow_itself_would_not_send(tmp_path: Path) -> None:
     assert login_of("basic:g", tmp_path) == "known to the server as basic:g"
 
 
+def test_a_netrc_that_mlflow_itself_would_send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever login its variables say: its library for HTTP goes by that file first."""
+    netrc = tmp_path / "netrc"
+    monkeypatch.setenv("NETRC", str(netrc))
+    netrc.write_text("machine mlflow01 login bob password x\n")
+    assert login_of("basic:alice", tmp_path) == "known to the server as basic:alice"
+    netrc.write_text("machine 127.0.0.1 login bob password x\n")
+    assert login_of("basic:bob", tmp_path) == "known to the server as basic:bob"
+    for principal in ("basic:alice", "token:k3v9:bob"):
+        with pytest.raises(Noted, match=r"MLflow itself sends what ~/\.netrc has for 127\.0\.0\.1 instead"):
+            login_of(principal, tmp_path)
+
+
 def test_a_clock_that_is_wrong(doctor: Examine) -> None:
     with serving(_Late) as port:
         found = doctor(f"http://127.0.0.1:{port}/mlflow/")

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_netrc_auth
 
 from mlwf.doctor.findings import Check, Failed, Noted, Once
 from mlwf.i18n import _
@@ -149,8 +149,12 @@ class Server:
         raise Failed(_("there is no MLflow at this address"), f"HTTP {answer.status_code}", cure)
 
     def _login(self) -> str:
-        words = _("known to the server as {principal}").format(principal=self.info.get("principal", "?"))
-        if str(self.info.get("principal", "")).startswith("token:"):
+        principal = str(self.info.get("principal", "?"))
+        words = _("known to the server as {principal}").format(principal=principal)
+        netrc = get_netrc_auth(self.url)
+        if netrc and principal != f"basic:{netrc[0]}":
+            raise Noted(words + _("; MLflow itself sends what ~/.netrc has for {host} instead").format(host=self.host))
+        if principal.startswith("token:"):
             path = file_before_token(self._environ)
             if path:
                 raise Noted(words + _("; MLflow itself sends the user and password in {path} instead of the token").format(path=path))
