@@ -135,6 +135,23 @@ def test_markdown_in_a_value_stays_in_its_cell() -> None:
     assert text.count("### Metrics\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("recorded", "shown"),
+    [
+        (r'[{"name": "\u30a2\ud83c\udf77 \ud800", "type": "double"}]', '[{"name": "ア🍷 ?", "type": "double"}]'),
+        ('[{"name": "品質"}]', '[{"name": "品質"}]'),
+        (r"{not JSON: \u30a2", r"{not JSON: \u30a2"),
+        ("[" * 5000, "[" * 5000),
+    ],
+)
+def test_a_columns_name_is_shown_in_its_letters(recorded: str, shown: str) -> None:
+    """MLflow escapes in the file what is not ASCII."""
+    mlmodel = f"mlflow_version: 3.17.2\nsignature: {{inputs: '{recorded}'}}\n".encode()
+    text = info.clean(card.fill(_found(), PACKAGE, mlmodel)["AdditionalInfo"])
+    assert f"```json\n{shown}\n```" in text
+    assert "3.17.2" in text
+
+
 def test_times() -> None:
     assert card.iso_time("1764000000000") == "2025-11-24T16:00:00+00:00"
     assert [card.iso_time(value) for value in (None, "x", 10**30)] == ["", "", ""]

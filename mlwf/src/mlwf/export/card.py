@@ -174,9 +174,17 @@ def _signature(signature: Any) -> str:
         value = signature.get(name)
         if not value:
             continue
-        text = value if isinstance(value, str) else json.dumps(value, default=str, skipkeys=True)
-        parts.append(f"{name}:\n\n{_fenced(text[:20000])}")
+        parts.append(f"{name}:\n\n{_fenced(_as_json(value)[:20000])}")
     return "\n\n".join(parts) if len(parts) > 1 else ""
+
+
+def _as_json(value: Any) -> str:
+    """Of what MLflow keeps as JSON with every letter escaped that is not ASCII, such as a column's Japanese name: with the letter."""
+    try:
+        plain = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        return str(value)
+    return json.dumps(plain, default=str, skipkeys=True, ensure_ascii=False)
 
 
 def _fenced(text: str) -> str:
