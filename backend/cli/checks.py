@@ -33,6 +33,7 @@ NAMES: Final = {
     "port to give": _("port to give"),
     "ports taken": _("ports taken"),
     "other hosts": _("other hosts"),
+    "gateway": _("gateway"),
     "orphans": _("orphans"),
     "service": _("service"),
 }
