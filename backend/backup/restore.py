@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,8 @@ def restore_backup(directory: Path, settings: Settings) -> dict[str, Any]:
     with closing(Registry(settings.database_url)) as registry:
         _check_empty(settings, registry)
         manifest = _checked(directory)
-        with full_disk_is_ours("putting the backup back"):
-            make_private(state)
+        with full_disk_is_ours("putting the backup back"), _alone(state):
+            _check_empty(settings, registry)  # once more: another one may have been at it
             ensure_space(state, sum(facts["size"] for facts in manifest["files"].values()), why="putting the backup back")
             places = list(_places(manifest, settings))
             for _source, target in places:
@@ -43,6 +45,18 @@ def restore_backup(directory: Path, settings: Settings) -> dict[str, Any]:
                 place_file(directory / source, target)
             _place_registry(directory / REGISTRY, registry, state)
     return manifest
+
+
+@contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    """Two who put a backup back at once do it one after the other: the second finds a registry, whose service may be started by then."""
+    make_private(state)
+    folder = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _check_empty(settings: Settings, registry: Registry) -> None:

@@ -277,6 +277,25 @@ def test_it_is_put_back_on_an_empty_machine_only(two: Site, tmp_path: Path):
     assert caught.value.code == "state_not_empty"
 
 
+def test_of_two_who_put_it_back_at_once_the_second_is_refused(two: Site, tmp_path: Path):
+    backup(two.registry, two.settings, tmp_path / "backup")
+    ends: list[str] = []
+
+    def put_back() -> None:
+        try:
+            restored(tmp_path, two, tmp_path / "backup").registry.close()
+            ends.append("done")
+        except ServiceError as error:
+            ends.append(error.code)
+
+    threads = [threading.Thread(target=put_back) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(ends) == ["done", "state_not_empty"]
+
+
 @pytest.mark.parametrize("damage", ["changed", "missing", "format", "outside", "no manifest"])
 def test_a_damaged_backup_changes_nothing(two: Site, tmp_path: Path, damage: str):
     directory = tmp_path / "backup"
