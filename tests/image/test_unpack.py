@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlwf.errors import MlwfError
 from mlwf.image.model.unpack import BadPackageError, Limits, copy_folder, unpack
+from mlwf.transfer.paths import UnsafePathError, check_path
 
 from tests.image.conftest import package_files, packed
 
@@ -94,6 +95,13 @@ def test_what_is_refused(tmp_path: Path, bad: tarfile.TarInfo, words: str) -> No
 @pytest.mark.parametrize("names", [("a", "a"), ("a", "a/b"), ("a/b", "a"), ("d/a", "d/a")], ids=ascii)
 def test_no_name_twice(tmp_path: Path, names: tuple[str, str]) -> None:
     assert "twice" in refused(tar(*map(entry, names)), tmp_path / "there")
+
+
+def test_a_name_is_told_in_its_letters_and_steers_no_terminal(tmp_path: Path) -> None:
+    told = refused(tar(entry("日本\u202e"), entry("日本\u202e")), tmp_path / "there")
+    assert "'日本\\u202e' twice" in told
+    with pytest.raises(UnsafePathError, match=r"unsafe name, '赤\\n\\x1b\\udcff'"):
+        check_path("赤\n\x1b\udcff")
 
 
 @pytest.mark.parametrize("names", [("a", "A"), ("é", "e\u0301"), ("D/x", "d/y"), ("D/x", "d/x")], ids=ascii)

@@ -53,7 +53,7 @@ class ServerSource:
         full = self._full(path)
         if "#" in full or urlunparse(urlparse(unquote(full))) != full:
             raise MlwfError(
-                _("The tracking server cannot give {path} of the model").format(path=ascii(path or full)),
+                _("The tracking server cannot give {path} of the model").format(path=repr(path or full)),
                 _("MLflow misreads its name, with '#', with '%' and two digits, or with ';' or '?' at the end"),
                 _("Set AWS credentials that can read the bucket: the files then come straight from the object store."),
             )

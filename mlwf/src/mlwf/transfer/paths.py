@@ -19,7 +19,7 @@ def check_path(path: str) -> str:
     why = _fault(path)
     if why:
         raise UnsafePathError(
-            _("The model holds a file with an unsafe name, {path}").format(path=ascii(path[:200])),
+            _("The model holds a file with an unsafe name, {path}").format(path=repr(path[:200])),
             why,
             _("Nothing was written. Ask who made the model version, and log the model anew."),
         )
@@ -35,11 +35,11 @@ def check_tree(paths: Iterable[str]) -> None:
         parts = path.split("/")
         folders.update("/".join(parts[:depth]) for depth in range(1, len(parts)))
         if path in files:
-            raise UnsafePathError(_("The model lists the file {path} twice").format(path=ascii(path)))
+            raise UnsafePathError(_("The model lists the file {path} twice").format(path=repr(path)))
         files.add(path)
     for path in files & folders:
         raise UnsafePathError(
-            _("The model has {path} both as a file and as a folder").format(path=ascii(path)), cure=_("Remove one of them in the bucket.")
+            _("The model has {path} both as a file and as a folder").format(path=repr(path)), cure=_("Remove one of them in the bucket.")
         )
 
 

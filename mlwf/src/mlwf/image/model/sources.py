@@ -94,7 +94,7 @@ def _scheme(source: str) -> str:
 
 
 def _no_package(source: str) -> WrongUseError:
-    return WrongUseError(_("{source} is no model package").format(source=ascii(source)), cure=_forms())
+    return WrongUseError(_("{source} is no model package").format(source=repr(source)), cure=_forms())
 
 
 def _existing(source: str) -> Path:

@@ -94,7 +94,7 @@ def _copy_entry(name: str, path: str, folder: int, target: "_Target", on_bytes: 
         target.folder(path)
         return
     if not stat.S_ISREG(kind.st_mode):
-        raise BadPackageError(_("{path} is a link, a device or another special file").format(path=ascii(path)))
+        raise BadPackageError(_("{path} is a link, a device or another special file").format(path=repr(path)))
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
     with os.fdopen(descriptor, "rb", buffering=0) as content:
         size = os.fstat(descriptor).st_size
@@ -116,9 +116,9 @@ def _take(member: tarfile.TarInfo, stream: TarStream, target: "_Target") -> None
             target.folder(name)
         return
     if not is_file(member):
-        raise BadPackageError(_("{path} is a link, a device or another special file").format(path=ascii(member.name)))
+        raise BadPackageError(_("{path} is a link, a device or another special file").format(path=repr(member.name)))
     if member.mode & (stat.S_ISUID | stat.S_ISGID):
-        raise BadPackageError(_("{path} is to run with another's rights (setuid)").format(path=ascii(member.name)))
+        raise BadPackageError(_("{path} is to run with another's rights (setuid)").format(path=repr(member.name)))
     if member.size < 0:
         raise tarfile.ReadError("an entry has a negative size")
     target.file(name, member.size, exactly(stream.content, member.size))
@@ -143,7 +143,7 @@ def _alone(path: str) -> Iterator[None]:
 
 
 def _twice(path: str) -> BadPackageError:
-    return BadPackageError(_("it has {path} twice, or beside a name that is the same on this file system").format(path=ascii(path)))
+    return BadPackageError(_("it has {path} twice, or beside a name that is the same on this file system").format(path=repr(path)))
 
 
 class _Target:
