@@ -40,6 +40,14 @@ def test_a_tool_whose_debugging_is_on_has_its_reason_told() -> None:
     assert told.value.why == "FATAL: While pulling image from oci registry: no"
 
 
+def test_what_cannot_be_preloaded_is_no_reason() -> None:
+    """It was told alone, since it begins as the container tools' own words do."""
+    environ = {"PATH": os.environ["PATH"], "LD_PRELOAD": "/nowhere/site.so"}
+    with pytest.raises(ProgramError) as told:
+        Runner(environ).run(["sh", "-c", "echo 'FATAL ERROR: Data queue size is too large' >&2; exit 1"], "It fails")
+    assert told.value.why == "FATAL ERROR: Data queue size is too large"
+
+
 def test_a_program_that_cannot_be_started(tmp_path: Path) -> None:
     """As one for another kind of processor, which a site's module may name."""
     program = tmp_path / "program"

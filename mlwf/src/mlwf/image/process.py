@@ -37,6 +37,8 @@ UV_MARK = re.compile(r"^\s*(?:cause:|Caused by:|[├╰]─▶) ", re.MULTILINE)
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # How they begin such a line where a user or a site has switched their debugging on.
 DEBUGGED = re.compile(r"^(FATAL|ERROR) +\[U=\d+,P=\d+\] +\S+ +", re.MULTILINE)
+# What glibc says before each program, the good ones too, where LD_PRELOAD names what this node does not have.
+PRELOAD = re.compile(r"^ERROR: ld\.so: object .* cannot be preloaded .*\n?", re.MULTILINE)
 LOUD = re.compile(r"(?:FATAL|ERROR|error) *:")
 # How many of a program's last lines may say it.
 LAST_LINES = 20
@@ -221,7 +223,7 @@ def end_group(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _failure(what: str, status: int, said: str) -> MlwfError:
-    said = DEBUGGED.sub(r"\1: ", COLOURS.sub("", said))
+    said = PRELOAD.sub("", DEBUGGED.sub(r"\1: ", COLOURS.sub("", said)))
     lines = [line.strip(" \t│") for line in said.splitlines()]  # and uv draws a line beside all but the last reason
     last = lines[-LAST_LINES:]
     # uv before 0.12 breaks a line after 80 letters, wherever that is.
