@@ -19,6 +19,7 @@ WISHES = {
     "MOUNT": "type=bind,source={home},destination=/of-the-user", "CONTAINLIBS": "{home}/lib.so", "ENV_FILE": "{home}/env", "UPDATE": "1",
     "PULLFOLDER": "{home}", "SANDBOX": "0", "JSON": "1", "NOTEST": "1", "SECTION": "none", "MESSAGELEVEL": "5", "DOCKER_LOGIN": "1",
     "BIND": "{home}:/of-the-user", "BINDPATH": "{home}:/of-the-user", "ENCRYPTION_PASSPHRASE": SECRET, "SILENT": "1", "OCI": "1",
+    "DEBUG": "1", "DOCKER_USERNAME": "me", "DOCKER_PASSWORD": SECRET,
 }  # fmt: skip
 INSIDE = {
     "PATH": "{home}",

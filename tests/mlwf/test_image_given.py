@@ -28,8 +28,21 @@ APPTAINER, OLD, CE, PRO, SINGULARITY = (
         ("singularity", "3.8.7"),
     )
 )  # fmt: skip
-# Options of a tool's `build` and `pull` as variables; with these each of them fails, or puts the base elsewhere.
-WISHES = ("OCI", "FAKEROOT", "UPDATE", "SANDBOX", "PULLFOLDER", "PULLDIR", "PULL_NAME", "PULL_ARCH", "DOCKER_LOGIN", "NVCCLI", "BINDPATH")
+# Options of a tool's `build` and `pull` as variables, with which it fails, puts the base elsewhere or prints the password.
+WISHES = (
+    "OCI",
+    "FAKEROOT",
+    "UPDATE",
+    "SANDBOX",
+    "PULLFOLDER",
+    "PULLDIR",
+    "PULL_NAME",
+    "PULL_ARCH",
+    "DOCKER_LOGIN",
+    "NVCCLI",
+    "BINDPATH",
+    "MESSAGELEVEL",
+)
 OURS = {"os": "linux", "architecture": ARCHITECTURES.get(platform.machine(), platform.machine())}
 
 
@@ -162,7 +175,7 @@ def test_whichever_tool_fetches_gets_the_login_and_keeps_nothing(tmp_path: Path,
     auth = base64.b64encode(b"alice:right").decode()
     (tmp_path / ".docker/config.json").write_text(json.dumps({"auths": {"registry.example:5000": {"auth": auth}}}))
     environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "MLWF_CONTAINER_TOOL": str(program), "no_proxy": "registry.example"}
-    kept = ("CACHEDIR", "DISABLE_CACHE", "LIBRARY", "CONFIGDIR")
+    kept = ("CACHEDIR", "DISABLE_CACHE", "LIBRARY", "CONFIGDIR", "DEBUG")
     environ |= {f"{name}_{rest}": "/theirs" for name in ("APPTAINER", "SINGULARITY") for rest in (*kept, *WISHES)}
     tool, place = find_tool(environ), tmp_path / "place"
     for source in ("docker://registry.example:5000/base:1", "oras://registry.example:5000/base:1"):
