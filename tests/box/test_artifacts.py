@@ -234,21 +234,22 @@ def test_a_folder_that_a_job_fetches_is_bounded(
     assert done.stdout.splitlines() == ["small 400", "large True"], done.stderr
 
 
-# Likewise, with an object that breaks off each time that it is fetched.
+# Likewise, with an object that breaks off each time that it is fetched, and one that a store with another clock refuses.
 _BROKEN = """
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository
-from tracking_server.mlflow_process import downloads
-from tracking_server.mlflow_process.failures import explain
+from tracking_server.mlflow_process import downloads, failures
 from tracking_server.mlflow_process.spool import Spool
 
+failures._tell_of_the_store()
 downloads.install(Spool(Path(sys.argv[2]), 1000))
-try:
-    S3ArtifactRepository(sys.argv[1]).download_artifacts("a", sys.argv[2])
-except Exception as error:
-    print(explain(error))
+for name in ("a", "late"):
+    try:
+        S3ArtifactRepository(sys.argv[1]).download_artifacts(name, sys.argv[2])
+    except Exception as error:
+        print(failures.explain(error))
 print(sorted(each.name for each in Path(sys.argv[2]).iterdir()))
 """
 
@@ -257,17 +258,23 @@ class _Breaking(BaseHTTPRequestHandler):
     asked: ClassVar[set[str]] = set()
 
     def do_HEAD(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", "100")
-        self.end_headers()
+        self._answer(403 if self.path.endswith("/late") else 200, 100)
 
     def do_GET(self) -> None:
         self.asked.add(self.path)
-        self.send_response(200)
-        self.send_header("Content-Length", "100")
-        self.end_headers()
-        self.wfile.write(b"half")
+        if "late" in self.path:
+            content = b"<Error><Code>RequestTimeTooSkewed</Code></Error>"
+            self._answer(403, len(content))
+            self.wfile.write(content)
+        else:
+            self._answer(200, 100)
+            self.wfile.write(b"half")
         self.close_connection = True
+
+    def _answer(self, status: int, length: int) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
 
     def log_message(self, *_args: object) -> None:
         pass
@@ -289,10 +296,12 @@ def test_an_object_that_breaks_off_each_time_is_the_stores_fault(box_environment
         store.shutdown()
         store.server_close()
         thread.join()
-    told, left = done.stdout.splitlines()
+    told, refused, left = done.stdout.splitlines()
     assert told.startswith("(503,"), done.stderr
+    assert "clock and the server's differ (RequestTimeTooSkewed)" in refused, "which the answer to a HEAD has no words for"
     assert left == "[]"
-    assert _Breaking.asked == {"/bucket/job/a"}  # and no list of what begins so, which takes long in a bucket of many objects
+    # and no list of what begins so, which takes long in a bucket of many objects
+    assert [path for path in _Breaking.asked if "late" not in path] == ["/bucket/job/a"]
 
 
 def test_an_object_store_that_is_gone_is_said(own_box: Callable[..., Box], own_s3_store: S3Store) -> None:

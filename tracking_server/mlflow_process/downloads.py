@@ -109,7 +109,7 @@ def install(spool: Spool) -> None:
         try:
             self._download_file(artifact_path, place)
         except ClientError as error:
-            if _is_missing(error) and self._is_directory(artifact_path):
+            if _is_unsaid(error) and self._is_directory(artifact_path):
                 raise MlflowException.invalid_parameter_value(_FOLDER) from error
             raise
         return place
@@ -118,9 +118,12 @@ def install(spool: Spool) -> None:
     S3ArtifactRepository.download_artifacts = download_one
 
 
-def _is_missing(error: Any) -> bool:
-    """Only then it may be a folder. MLflow would ask first, by a list, which in a bucket of many objects takes longer than all else."""
-    return bool(error.response["ResponseMetadata"]["HTTPStatusCode"] == HTTPStatus.NOT_FOUND)
+def _is_unsaid(error: Any) -> bool:
+    """Whether the store has not said why: its answer to a HEAD has no words. Then a list tells whether it is a folder, or has them (a clock
+    that is wrong is no wrong key). MLflow would list first, which in a bucket of many objects takes longer than all else.
+    """
+    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+    return bool(error.operation_name == "HeadObject" and status < HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def take_folders() -> None:
