@@ -38,7 +38,8 @@ def permitted(
     session: Session, ask: Ask, action: policy.Action, *, group_now: int | None, settings: Settings, lock: bool = True
 ) -> tuple[Server, Operation | None]:
     """The server, on which the caller may do that now, and the operation under way on it. ``group_now``: ``policy.group_now``; ``lock``: as
-    for ``find``. Errors: ``not_a_member``, ``no_such_server``, ``server_replaced``, ``nothing_to_restore``, and as ``policy.refusal``.
+    for ``find``. Errors: ``not_a_member``, ``no_such_server``, ``server_replaced``, ``nothing_to_restore``, as ``taken``, and as
+    ``policy.refusal``.
     """
     deleted = action in policy.OF_DELETED
     server = find(session, ask.group, ask.env, deleted=deleted, server_id=ask.server_id, lock=lock)
@@ -48,7 +49,7 @@ def permitted(
         begun = unfinished(session, [live.id]).get(live.id) if live else None
         server, under_way = (live, begun) if begun is not None and begun.kind == action else (server, None)
     if server is None:
-        raise _replaced(session, ask) or not_there(ask.caller, ask.group, ask.env, deleted=deleted)
+        raise _namesake(session, ask, deleted=deleted) or not_there(ask.caller, ask.group, ask.env, deleted=deleted)
     situation = policy.Situation(group_now=group_now, under_way=under_way)
     refused = policy.refusal(ask.caller, server, action, settings=settings, situation=situation)
     if refused is not None:
@@ -56,12 +57,14 @@ def permitted(
     return server, under_way
 
 
-def _replaced(session: Session, ask: Ask) -> ServiceError | None:
-    """The failure ``server_replaced`` where the caller means a server that was deleted, and sees another one of its name."""
+def _namesake(session: Session, ask: Ask, *, deleted: bool) -> ServiceError | None:
+    """The failure where the caller means a server by its id, and sees one of its name: another one, in place of one that is there no more;
+    or, where a deleted one is meant, perhaps the same, which somebody restored.
+    """
     namesake = find(session, ask.group, ask.env) if ask.server_id is not None else None
     if namesake is None or not policy.is_visible(ask.caller, namesake):
         return None
-    return ServiceError("server_replaced", group=ask.group, env_name=ask.env)
+    return taken(namesake) if deleted else ServiceError("server_replaced", group=ask.group, env_name=ask.env)
 
 
 def find(

@@ -59,6 +59,14 @@ def test_one_that_was_deleted_is_none(world: World) -> None:
     assert code(world.client.post(f"{WINE}/stop?server_id=../..")) == (422, "invalid_request")
 
 
+def test_one_that_another_member_restored_already_is_not_told_as_replaced(world: World) -> None:
+    server_id = world.made()
+    delete_for_good(world)
+    restored = world.client.post(f"{WINE}/restore?server_id={server_id}").json
+    world.finish(restored["id"], status="running", desired="running", deleted_at=None, restorable_until=None)
+    assert code(world.client.post(f"{WINE}/restore?server_id={server_id}")) == (409, "server_exists")
+
+
 def test_who_may_not_see_the_new_one_learns_nothing_of_it(world: World) -> None:
     world.made()
     first = delete_for_good(world)
