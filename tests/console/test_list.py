@@ -146,6 +146,12 @@ def test_a_warning_of_the_auth_file_is_told_at_its_server(service: FakeService, 
     expect(page.locator("tr.notes .alert-warning")).to_contain_text("Run chmod o= on it")
 
 
+_COUNT_READ_OUT = """() => {
+  window.readOut = 0;
+  new MutationObserver(() => { window.readOut += 1; }).observe(document.getElementById("matches"), { childList: true, subtree: true, characterData: true });
+}"""
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_one_finds_a_server_among_many(service: FakeService, open_page: Opener, width: int) -> None:
     """Of 300 servers the page is fifty screens long, and twice as many on a phone."""
@@ -171,6 +177,10 @@ def test_one_finds_a_server_among_many(service: FakeService, open_page: Opener, 
         expect(shown.locator("strong")).to_have_text(names)
         expect(page.get_by_role("status").filter(has_text=f"{len(names)} of 8")).to_be_visible()
     expect(page.get_by_text("No server matches “mlflow01”.")).to_be_visible()
+    page.evaluate(_COUNT_READ_OUT)
+    look(page)
+    expect(page.locator("#spoken").get_by_text("The list was updated.")).to_have_count(2)
+    assert page.evaluate("readOut") == 0, "it says the same"
     page.get_by_role("button", name="Show all").click()
     expect(shown).to_have_count(8)
     expect(field).to_be_focused()

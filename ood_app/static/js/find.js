@@ -25,7 +25,8 @@ export function found(servers) {
   const words = plain(field.value).split(/\s+/).filter(Boolean);
   const those = servers.filter((server) => words.every((word) => has(server, word)));
   field.parentElement.hidden = servers.length <= FEW && !words.length;
-  byId("matches").textContent = words.length ? t("{n} of {all}", { n: those.length, all: servers.length }) : "";
+  const count = words.length ? t("{n} of {all}", { n: those.length, all: servers.length }) : "";
+  if (byId("matches").textContent !== count) byId("matches").textContent = count; // else each look would have it read out again
   const nothing = byId("nothing");
   nothing.hidden = !words.length || those.length > 0;
   nothing.firstElementChild.textContent = t("No server matches “{words}”.", { words: field.value.trim() });
