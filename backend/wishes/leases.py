@@ -213,9 +213,11 @@ def is_over(lease: Lease, renewable_for: float) -> bool:
 
 
 def _was_asked_for(session: Session, server: Server, since: datetime) -> bool:
-    """Whether somebody asked for a start since then, who saw nothing any more of a lease that is over: theirs is the newer wish."""
-    starts = Operation.server_id == server.id, Operation.kind == OperationKind.START, Operation.created_at > since
-    return session.scalars(select(Operation.id).where(*starts).limit(1)).first() is not None
+    """Whether somebody asked for a start since then, who saw nothing any more of a lease that is over: theirs is the newer wish. One of a
+    time to come was asked for before, by a clock that was ahead.
+    """
+    starts = select(Operation.id).where(Operation.server_id == server.id, Operation.kind == OperationKind.START)
+    return session.scalars(starts.where(Operation.created_at > since, Operation.created_at <= now()).limit(1)).first() is not None
 
 
 def _ask_for_stop(session: Session, server: Server, lease: Lease) -> None:

@@ -220,6 +220,16 @@ def test_who_starts_it_after_a_lease_ended_keeps_it(leased: Leased) -> None:
     assert leased.site.one().desired == Desired.STOPPED, "a lease that was taken since decides as always"
 
 
+def test_a_start_by_a_clock_that_was_ahead_keeps_no_server(leased: Leased) -> None:
+    """Else no lease's end would stop it until that time."""
+    started = leased.site.ask("start")
+    with leased.site.registry.session() as session:
+        session.get_one(Operation, started.id).created_at = now() + timedelta(days=365)
+    leased.hold("a")
+    leased.end("a")
+    assert leased.sweeper.sweep()
+
+
 def test_a_server_that_was_stopped_or_deleted_meanwhile_is_left_alone(leased: Leased) -> None:
     leased.hold("a")
     leased.site.ask("delete")
