@@ -147,8 +147,8 @@ class BoxFiles(Protocol):
 
     def retract(self, box: Box) -> bool:
         """Take from a box that is there the tokens that ``box`` does not name, and end the sessions that it says are over, or under a
-        ticket key that it has no more; nothing is given to anybody. Safe beside ``install`` and ``remove``. True if something changed.
-        Error: ``disk_full``.
+        ticket key that it has no more; a box that takes tickets takes them by its newer key, too. Nothing is given to anybody. Safe beside
+        ``install`` and ``remove``. True if something changed. Error: ``disk_full``.
         """
 
     def config(self, server_id: str) -> Mapping[str, int | None]:

@@ -63,7 +63,8 @@ class BoxDirectories:
 
     def retract(self, box: Box) -> bool:
         """Take from a box that is there the tokens that ``box`` does not name, and end the sessions that it says are over, or under a
-        ticket key that it has no more. Nothing is given to anybody, so that it is right whoever else writes the box's files, and what for.
+        ticket key that it has no more; a box that takes tickets takes them by its newer key, too. Nothing is given to anybody, so that it
+        is right whoever else writes the box's files, and what for.
 
         True if something changed. Error: ``disk_full``.
         """
@@ -76,10 +77,10 @@ class BoxDirectories:
                 left = self._write(config / _REVOKED, _json({"revoked": [*revoked, *(each for each in over if each not in revoked)]}))
                 taken = self._write(config / _TOKENS, _json({"tokens": [each for each in tokens if each["id"] in named]}))
                 before, keys = json.loads((config / _TICKET_KEYS).read_bytes())["keys"], _ticket_keys(box)
-                ended = any(each not in keys for each in before) and self._write(config / _TICKET_KEYS, _json({"keys": keys}))
+                keyed = bool(before) and self._write(config / _TICKET_KEYS, _json({"keys": keys}))
             except FileNotFoundError:
                 return False  # no box, or none any more
-        return left or taken or ended
+        return left or taken or keyed
 
     def _writing(self, server_id: str) -> threading.Lock:
         """One at a time: two would write to one unfinished file."""
