@@ -62,6 +62,7 @@ def test_a_completed_name_is_one_word_of_the_shell_and_the_groups_own(press: Pre
         ("dom", "domain users"),
         ("domain\\ u", "domain users"),
         ('"domain u', "domain users"),
+        ('"domain users"/w', "domain users"),
         ("DOM", "DOMAIN\\group"),
         ("st", "staff@ad.example.org"),
         ("staff@", "staff@ad.example.org"),

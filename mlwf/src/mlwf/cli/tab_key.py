@@ -15,7 +15,7 @@ SCRIPT = """\
         elif [[ $type == file ]]; then
             compopt -o default
         elif [[ $type == plain ]]; then
-            if [[ $word != [\\"\\']* ]]; then
+            if [[ $word != [\\"\\']* || ${word:1} == *"${word:0:1}"* ]]; then
                 printf -v value %%q "$value"
                 local before=${typed##*[[:space:]]} at=
                 while [[ $COMP_WORDBREAKS == *@* && $before == *@* ]]; do
