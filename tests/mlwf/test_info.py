@@ -67,7 +67,9 @@ def test_any_text_comes_back(description: str, contact: str, keywords: list[str]
     assert yaml.safe_load(text.encode("utf-8")) == info.clean(form)
 
 
-@pytest.mark.parametrize("text", ["1e5", "12e4567", "-1E-3", "08", "0o17", "1.0e3", "+.5", "12:30", "yes", "0x1f", "1_000"])
+@pytest.mark.parametrize(
+    "text", ["1e5", "12e4567", "-1E-3", "08", "0o17", "1.0e3", "+.5", "12:30", "yes", "0x1f", "1_000", "08_15", "1_0e3", "._1"]
+)
 def test_a_text_that_looks_like_a_number_is_one_to_every_reader(text: str) -> None:
     """A commit or a parameter as a keyword, say: the form that an export wrote must pass the check of a publication."""
     form = info.empty() | {"Name": text, "Keywords": [text, f"{text}x"]}

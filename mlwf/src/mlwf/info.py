@@ -14,7 +14,7 @@ from mlwf.i18n import _
 
 Info = dict[str, Any]
 MIN_DESCRIPTION = 50
-NUMBER = re.compile(r"0o[0-7]+|[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+NUMBER = re.compile(r"0o[0-7_]+|[-+]?(\.[0-9_]+|[0-9_]+(\.[0-9_]*)?)([eE][-+]?[0-9]+)?")
 """To readers of YAML 1.2, as the check of a form is one. To PyYAML, whose YAML is older, some of these are texts that need no quotes."""
 
 
