@@ -145,6 +145,10 @@ def test_two_servers_of_a_group_get_their_first_files_at_once(tmp_path: Path, mo
     assert [each.name for each in tmp_path.rglob(".*")] == []
 
 
+def test_the_name_of_a_server_may_be_as_long_as_a_folders(tmp_path: Path) -> None:
+    generate_auth_file(tmp_path / ("e" * 255) / "yml" / "basic_auth.yml", "alice")
+
+
 CREDENTIALS = """[default]
 aws_access_key_id = AKDEFAULT
 aws_secret_access_key = s=e%c/ret

@@ -162,7 +162,7 @@ def _make_folders(folder: Path, gid: int | None) -> None:
         folder = folder.parent
     for each in reversed(missing):
         above = stat.S_IMODE(each.parent.stat().st_mode)
-        fresh = each.with_name(f".{each.name}.{secrets.token_hex(8)}")
+        fresh = each.with_name(f".{secrets.token_hex(8)}")
         fresh.mkdir(0o700)
         try:
             _give(fresh, gid)
