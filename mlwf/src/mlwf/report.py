@@ -56,9 +56,6 @@ def fault_of(error: BaseException) -> str:
         return with_cure(_("There is too little memory here, or too many threads run"), cure)
     if (unwritten := no_room(error)) is not None:
         return unwritten
-    if isinstance(error, UnicodeEncodeError):
-        words = _("A name or text has letters that the character set in use here ({charset}) has not")
-        return with_cure(words.format(charset=error.encoding), _("Write names in UTF-8, and run it again with LC_ALL=C.UTF-8."))
     return _("This is a fault of the tool ({kind}). Run it again with --stacktrace and send the output to the admins.").format(
         kind=type(error).__name__
     )

@@ -46,7 +46,12 @@ def _other_signs(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def no_room(error: BaseException) -> str | None:
-    """The sentence for what was printed into a full place; None for any other error. Nothing is printed there any more."""
+    """The sentence for what finds no room where it is written, or in the character set there; None for any other error. Into a full place
+    nothing is printed any more.
+    """
+    if isinstance(error, UnicodeEncodeError):
+        words = _("A name or text has letters that the character set in use here ({charset}) has not")
+        return with_cure(words.format(charset=error.encoding), _("Write names in UTF-8, and run it again with LC_ALL=C.UTF-8."))
     if not isinstance(error, OSError) or error.errno not in {errno.ENOSPC, errno.EDQUOT}:
         return None
     _print_no_more()

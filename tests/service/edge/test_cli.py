@@ -84,6 +84,7 @@ def test_wrong_use_is_2_and_a_failure_is_1(admin: Admin, tmp_path: Path) -> None
     assert "No such command" in told("nonsense", file=admin.file, code=2)
     assert "write GROUP/ENV" in told("servers", "start", "wine", file=admin.file, code=2)
     assert "There is no tracking server wine in group g" in told("servers", "start", "g/wine", file=admin.file, code=1)
+    assert "the character set in use here (utf-8) has not" in told("servers", "start", "g\udc83/wine", file=admin.file, code=1)
     assert "did you mean state_dir?" in told("check", file=_written(tmp_path, "state_dri: /x\n"), code=1)
     assert "run `aihub init` first" in told("servers", "list", file=_written(tmp_path, f"state_dir: {tmp_path}/none\n"), code=1)
     assert "there is no such file" in told("settings", file=tmp_path / "nothing.yml", code=1)
