@@ -152,7 +152,7 @@ def test_a_shared_layer_for_another_user(tmp_path: Path, monkeypatch: pytest.Mon
         Path(name).chmod(0o755)
         site, home = Cache.open({"MLWF_CACHE": f"{name}/site"}), Path(name, "home")
         image = file_of(tmp_path, "image")
-        image.chmod(0o750)
+        image.chmod(0o770)  # as the umask 002 left it
         kept = site.put("images", "k", image)
         site.put("locks", "k", file_of(tmp_path, "lock"))
         home.mkdir()

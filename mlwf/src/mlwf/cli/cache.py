@@ -54,7 +54,7 @@ def info(*, as_json: bool) -> None:
     said = _("Together {size:.2f} GB in {files} files; jobs at work in it: {jobs}")
     out.print(said.format(size=together["bytes"] / GB, files=together["files"], jobs=leases(opened)), markup=False)
     for layer, fault in shared.items():
-        unread = _("Shared, but you cannot read it: {why}. Who keeps it opens bases, images and locks to all with 'chmod -R a+rX'.")
+        unread = _("Shared, but you cannot read it: {why}. Who keeps it opens bases, images and locks to all with 'chmod -R go-w,a+rX'.")
         said = unread.format(why=fault) if fault else _("Shared, only read: {folder}").format(folder=layer)
         out.print(said, markup=False)
 
