@@ -17,7 +17,7 @@ CHANGES = [
     ("POST", "/servers"),
     ("POST", "/jobs"),
     ("POST", "/servers/gaa50000/wine/start"),
-    ("POST", "/servers/gaa50000/wine/restore"),
+    ("POST", "/servers/gaa50000/wine/rollback"),
     ("DELETE", "/servers/gaa50000/wine"),
     ("PUT", "/servers/gaa50000/wine/storage"),
     ("PUT", "/servers/gaa50000/wine/size"),
