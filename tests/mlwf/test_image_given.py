@@ -39,6 +39,7 @@ WISHES = (
     "PULL_NAME",
     "PULL_ARCH",
     "DOCKER_LOGIN",
+    "DOCKER_HOST",
     "NVCCLI",
     "BINDPATH",
     "MESSAGELEVEL",

@@ -22,9 +22,9 @@ Login = tuple[str, Secret]
 # Of the tools' own variables a program in a container is started with these alone: where they work, and how they mount an image at all.
 # The others reach into it whatever the options say: *_BIND, *_BINDPATH and *_MOUNT add to --bind, *ENV_* goes past --cleanenv.
 KEPT_VARIABLES = ("TMPDIR", "CACHEDIR", "DISABLE_CACHE", "CONFIGDIR", "USERNS", "UNSQUASH", "TMP_SANDBOX")
-# What fetches and unpacks a base has these besides: where bases are, and who asks. Of the others each is an option of `build` or `pull`:
+# What fetches and unpacks a base has these besides: where bases are. Of the others most are options of `build` or `pull`:
 # *_PULLFOLDER puts the file elsewhere, *_FAKEROOT makes it another user's, *_MESSAGELEVEL tells the password (*_DEBUG does not).
-FETCH_VARIABLES = ("DOCKER_USERNAME", "DOCKER_PASSWORD", "DOCKER_HOST", "AUTHFILE", "LIBRARY", "NOHTTPS", "NO_HTTPS", "DEBUG")
+FETCH_VARIABLES = ("LIBRARY", "NOHTTPS", "NO_HTTPS", "DEBUG")
 # These, too, go past --cleanenv, perhaps with a password; a container without network has no use for them.
 PROXY = re.compile(r".*_proxy", re.IGNORECASE)
 
