@@ -148,7 +148,8 @@ def test_a_warning_of_the_auth_file_is_told_at_its_server(service: FakeService, 
 
 _COUNT_READ_OUT = """() => {
   window.readOut = 0;
-  new MutationObserver(() => { window.readOut += 1; }).observe(document.getElementById("matches"), { childList: true, subtree: true, characterData: true });
+  const told = new MutationObserver(() => { window.readOut += 1; });
+  told.observe(document.getElementById("matches"), { childList: true, subtree: true, characterData: true });
 }"""
 
 
