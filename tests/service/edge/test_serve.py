@@ -126,7 +126,9 @@ def test_an_api_that_hangs_is_none_that_answers(live: Live) -> None:
 
     assert answers()
     api = live.part("api")
-    for part in (api, *api.children()):
+    api.suspend()
+    until(lambda: api.status() == psutil.STATUS_STOPPED, what="a parent that starts no other worker")
+    for part in api.children():
         part.suspend()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(renewable, "SECONDS", 0.5)
