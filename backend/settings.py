@@ -47,13 +47,16 @@ def _row(
     choices: tuple[str, ...] | None = None,
     url: bool = False,
     absolute: bool = False,
+    in_urls: bool = False,
     address: bool = False,
     shown: str | None = None,
 ) -> Any:
     """One row of the table: default, meaning, and what a value must be: a number in bounds, one of some words, a plain http(s) address, a
-    path from / on, ``ADDRESS:PORT``. ``shown``: the default as the documentation writes it, where it is found out when the service runs.
+    path from / on, one that databases' addresses hold, ``ADDRESS:PORT``. ``shown``: the default as the documentation writes it, where it is
+    found out when the service runs.
     """
-    rules = {"least": least, "most": most, "choices": choices, "url": url, "absolute": absolute, "address": address, "shown": shown}
+    rules: dict[str, object] = {"least": least, "most": most, "choices": choices, "url": url, "absolute": absolute}
+    rules |= {"in_urls": in_urls, "address": address, "shown": shown}
     return field(
         default=default, metadata={"help": text} | {name: rule for name, rule in rules.items() if rule is not None and rule is not False}
     )
@@ -67,7 +70,7 @@ class Settings:
 
     # where the service lives
     state_dir: Path = _row(
-        Path("/var/lib/aihub"), "Folder of all that the service keeps: registry, keys, servers, kept copies.", absolute=True
+        Path("/var/lib/aihub"), "Folder of all that the service keeps: registry, keys, servers, kept copies.", absolute=True, in_urls=True
     )
     socket: Path = _row(
         None,

@@ -24,6 +24,8 @@ SITE_PART: Final = "service"
 SITE_PARTS: Final = (SITE_PART, "console", "batch_connect")
 """The parts of a site's file (deploy/site.yml.example)."""
 _PREFIX: Final = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
+_NOT_IN_URLS: Final = "#?%"
+"""SQLAlchemy and MLflow read them in `sqlite:///PATH` as the end of the path or as a letter's code."""
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
 
 
@@ -139,6 +141,8 @@ def _follow_rules(rules: Mapping[str, Any], value: Any) -> None:
         raise _WrongError(_("is {value}, which is too large; the most is {most}", value=value, most=rules["most"]))
     if rules.get("absolute") and not value.is_absolute():
         raise _WrongError(_("is the relative path {value}; write it from / on", value=value))
+    if rules.get("in_urls") and (wrong := next((each for each in _NOT_IN_URLS if each in str(value)), None)):
+        raise _WrongError(_("is {value}; choose one without {letter}, which databases' addresses cannot hold", value=value, letter=wrong))
     if rules.get("address") and not _is_address(value):
         raise _WrongError(_("is {value!r}; write ADDRESS:PORT, such as 127.0.0.1:8441", value=value))
     if rules.get("url") and not _is_url(value):

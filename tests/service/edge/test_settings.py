@@ -82,6 +82,7 @@ def test_the_environment_names_the_file(tmp_path: Path, monkeypatch: pytest.Monk
         ("session_hours: .inf\n", "line 1: session_hours is inf, which is too large; the most is 8760"),
         ("observe_seconds: .nan\n", "line 1: observe_seconds is nan; write a number"),
         ("create_by: all\n", "line 1: create_by is 'all'; choose one of members, admins"),
+        ("state_dir: /a%20b\n", "line 1: state_dir is /a%20b; choose one without %, which databases' addresses cannot hold"),
         ("state_dir: here\n", "line 1: state_dir is the relative path here; write it from / on"),
         ("region: 7\n", "line 1: region is 7; write a text (in quotes where it looks like a number)"),
         ("allowed_groups: g*\n", "line 1: allowed_groups is 'g*'; write a list, e.g. [one, two]"),
