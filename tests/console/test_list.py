@@ -177,7 +177,8 @@ def test_one_finds_a_server_among_many(service: FakeService, open_page: Opener, 
         field.fill(text)
         expect(shown.locator("strong")).to_have_text(names)
         expect(page.get_by_role("status").filter(has_text=f"{len(names)} of 8")).to_be_visible()
-    expect(page.get_by_text("No server matches “mlflow01”.")).to_be_visible()
+    nothing = page.get_by_text("No server matches “mlflow01”.")
+    expect(nothing).to_be_visible()
     page.evaluate(_COUNT_READ_OUT)
     look(page)
     expect(page.locator("#spoken").get_by_text("The list was updated.")).to_have_count(2)
@@ -185,6 +186,11 @@ def test_one_finds_a_server_among_many(service: FakeService, open_page: Opener, 
     page.get_by_role("button", name="Show all").click()
     expect(shown).to_have_count(8)
     expect(field).to_be_focused()
+    field.fill("mlflow01")
+    service.servers.clear()
+    look(page)
+    expect(page.locator("#servers .empty")).to_be_visible()
+    expect(nothing).to_be_hidden()  # there is none to be found, as the list says
 
 
 def test_what_is_looked_for_stays_and_hides_nothing_new(service: FakeService, open_page: Opener) -> None:

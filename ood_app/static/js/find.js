@@ -28,7 +28,7 @@ export function found(servers) {
   const count = words.length ? t("{n} of {all}", { n: those.length, all: servers.length }) : "";
   if (byId("matches").textContent !== count) byId("matches").textContent = count; // else each look would have it read out again
   const nothing = byId("nothing");
-  nothing.hidden = !words.length || those.length > 0;
+  nothing.hidden = !words.length || !servers.length || those.length > 0; // without any server the list says so itself
   nothing.firstElementChild.textContent = t("No server matches “{words}”.", { words: field.value.trim() });
   return those;
 }
