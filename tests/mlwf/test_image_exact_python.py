@@ -113,6 +113,7 @@ def test_the_exact_python_of_a_site_is_the_images_in_a_job_without_network(
     (modules / "six.py").write_text("")
     ground.give(modules)
     seen = ["--bind", modules, "--pwd", "/"]
-    said = ground.run([ground.tool, "exec", *seen, image, "python", "-c", ask], PYTHONPATH=str(modules), PYTHONHOME=str(modules))
+    own = dict.fromkeys(("PYTHONPATH", "PYTHONHOME", "PYTHONEXECUTABLE", "PYTHONPLATLIBDIR"), str(modules))
+    said = ground.run([ground.tool, "exec", *seen, image, "python", "-c", ask], **own)
     place = f"/mlwf/env/lib/python{movable.MINOR}/site-packages/six.py"
     assert said.stdout == f"{movable.VERSION} /mlwf/python {place}\n", said.stderr

@@ -8,7 +8,7 @@ from mlwf.image.base.source import BaseSource, Pinned
 ENVIRONMENT = (
     'export PATH="/mlwf/env/bin:$PATH" VIRTUAL_ENV=/mlwf/env PYTHONNOUSERSITE=1',
     # Empty counts as unset for Python; the tools give a variable of the host back to the program that is only unset here.
-    "export PYTHONPATH= PYTHONHOME=",
+    "export PYTHONPATH= PYTHONHOME= PYTHONEXECUTABLE= PYTHONPLATLIBDIR=",
 )
 ENV_SH = "# What the model recorded, and nothing of the machine's or the user's own Python.\n" + "\n".join(ENVIRONMENT) + "\n"
 README = """\
