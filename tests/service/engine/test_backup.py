@@ -280,8 +280,10 @@ def test_it_is_put_back_on_an_empty_machine_only(two: Site, tmp_path: Path):
 def test_of_two_who_put_it_back_at_once_the_second_is_refused(two: Site, tmp_path: Path):
     backup(two.registry, two.settings, tmp_path / "backup")
     ends: list[str] = []
+    both = threading.Barrier(2)
 
     def put_back() -> None:
+        both.wait()
         try:
             restored(tmp_path, two, tmp_path / "backup").registry.close()
             ends.append("done")
