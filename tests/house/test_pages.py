@@ -1,16 +1,24 @@
 """The pages are found from README, their links lead somewhere, and what several of them name is one thing."""
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from babel.messages.pofile import read_po
 
 from ood_app.settings import BASE_CONTAINER_URL
 from tests.house.tree import ROOT, files
 
 PAGES = [ROOT / path for path in files("*.md")]
 INDEX = ROOT / "docs" / "README.md"
+# Quoted by the page of failures, but in no text of ours: the kernel's words, and a sentence around the name of a tool.
+NOT_WHOLE = {
+    "Permission denied",
+    "There is no Apptainer or Singularity",
+    "このマシンで Apptainer または Singularity が見つかりません",
+}
 
 
 def text_of(page: Path) -> str:
@@ -51,11 +59,32 @@ def test_a_translation_has_the_rows_and_commands_of_its_page(page: Path) -> None
     def rows(path: Path) -> list[list[str]]:
         """What is written alike in both languages."""
         found = re.findall(r"^\|.*\|$", path.read_text("utf-8"), flags=re.MULTILINE)
-        return [sorted(code for code in re.findall(r"`([^`]+)`", row) if code.isascii()) for row in found]
+        return [sorted(code for code in re.findall(r"`[^`]+`|\*\*[^*]+\*\*", row) if code.isascii()) for row in found]
 
     other = page.with_suffix("").with_suffix(".md")
     assert rows(page) == rows(other)
     assert {page, other} <= {file for each in (page, other) for file, _anchor in links(each)}, "each leads to the other"
+
+
+def texts_for_people() -> Iterator[str]:
+    """What our programs may say, in both languages."""
+    for path in files("backend/*.py", "mlwf/src/*.py", "tracking_server/*.py"):
+        for node in ast.walk(ast.parse((ROOT / path).read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+    for path in files("*.po"):
+        with (ROOT / path).open("rb") as file:
+            for message in read_po(file):
+                yield from (str(message.id), str(message.string))
+
+
+@pytest.mark.parametrize("name", ["when-something-fails.md", "when-something-fails.ja.md"])
+def test_what_the_page_of_failures_quotes_is_what_is_said(name: str) -> None:
+    said = "\0".join(texts_for_people())
+    quoted = re.findall(r"(?<!\*)\*([^*|]+)\*(?!\*)", (ROOT / "docs/howto" / name).read_text("utf-8"))
+    assert len(quoted) > 10
+    patterns = {text: "[^\0]*".join(re.escape(part.strip(" ,")) for part in text.split("…")) for text in quoted}
+    assert [text for text, pattern in patterns.items() if text not in NOT_WHOLE and not re.search(pattern, said)] == []
 
 
 def test_anchors_are_as_github_makes_them() -> None:
