@@ -87,6 +87,19 @@ def test_what_the_page_of_failures_quotes_is_what_is_said(name: str) -> None:
     assert [text for text, pattern in patterns.items() if text not in NOT_WHOLE and not re.search(pattern, said)] == []
 
 
+@pytest.mark.parametrize(
+    ("other", "places"),
+    [
+        ("エクスポート", ("*.po", "*.erb", "*.ja.md")),  # 抽出: what mlwf_export_model does
+        ("要求", ("ood_app/*.po",)),  # リクエスト: as in the id that the console shows
+    ],
+)
+def test_one_thing_has_one_name_in_japanese(other: str, places: tuple[str, ...]) -> None:
+    found = files(*places)
+    assert found
+    assert [str(path) for path in found if other in (ROOT / path).read_text("utf-8")] == []
+
+
 def test_anchors_are_as_github_makes_them() -> None:
     assert {"8-back-up", "6-callers-on-other-hosts-tls-munge-tokens"} <= anchors(ROOT / "docs/install/service.md")
     assert "mlwf_export_model" in anchors(ROOT / "docs/reference/mlwf.md")
