@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -152,7 +153,8 @@ def environments(settings: Settings) -> Iterator[Finding]:
         )
     else:
         lack = _("no version on offer is installed in {path}", path=settings.envs_dir)
-        cure = _("run tracking_server/install VERSION {path}/mlflow-VERSION", path=settings.envs_dir)
+        uv = Path(sys.executable).parent  # where a site has the uv that it needs, and which is not in PATH
+        cure = _("run PATH={uv}:$PATH tracking_server/install VERSION {path}/mlflow-VERSION", uv=uv, path=settings.envs_dir)
     if offered:
         yield Finding(name="MLflow", state="ok", detail=_("on offer: {versions}", versions=", ".join(offered)))
     elif settings.runtime == "docker" and not versions.is_published(settings):

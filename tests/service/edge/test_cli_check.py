@@ -41,6 +41,7 @@ def test_check_finds_what_is_wrong(admin: Admin, world: World) -> None:
     assert found["state"]["cure"] == "chmod 0700 it"
     assert "open to others" in found["keys"]["detail"]
     assert "servers have 3.17.2" in found["MLflow in use"]["detail"]
+    assert f"run PATH={Path(sys.executable).parent}:$PATH tracking_server/install VERSION" in found["MLflow in use"]["cure"], "uv is found"
     assert "zzzzzzzzzzzz" in found["orphans"]["detail"]
     settings.state_dir.chmod(0o700)
     settings.keys_file.chmod(0o600)
