@@ -1,6 +1,7 @@
 """`bin/demo`: up, status, env, down, and what happens when something of it dies."""
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -57,6 +58,13 @@ def test_the_keys_of_env_open_the_bucket(demo: Demo) -> None:
     client = session.client("s3", endpoint_url=variables["S3_ENDPOINT_URL"], config=config)
     client.put_object(Bucket=variables["DEMO_BUCKET"], Key="kept", Body=b"content")
     assert [bucket["Name"] for bucket in client.list_buckets()["Buckets"]] == [variables["DEMO_BUCKET"]]
+
+
+def test_the_page_names_what_env_sets(demo: Demo) -> None:
+    _, _, after = (ROOT / "docs/howto/demo.md").read_text("utf-8").partition("\n## What `env` gives\n")
+    rows = re.findall(r"^\|([^|]*`[^|]*)\|", after.partition("\n## ")[0], flags=re.MULTILINE)
+    exported = re.findall(r"^export (\w+)=", demo.run("env").stdout, flags=re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(exported)
 
 
 @pytest.mark.parametrize("part", ["store", "service", "console"])

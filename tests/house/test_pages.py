@@ -1,6 +1,7 @@
 """The pages are found from README, their links lead somewhere, and what several of them name is one thing."""
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +86,17 @@ def test_what_the_page_of_failures_quotes_is_what_is_said(name: str) -> None:
     assert len(quoted) > 10
     patterns = {text: "[^\0]*".join(re.escape(part.strip(" ,")) for part in text.split("…")) for text in quoted}
     assert [text for text, pattern in patterns.items() if text not in NOT_WHOLE and not re.search(pattern, said)] == []
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_the_walk_through_names_the_notebooks_sections_as_the_notebook_does(language: str) -> None:
+    notebook = json.loads((ROOT / "samples/llm_finetune/Cerebras-GPT-590M.ipynb").read_text("utf-8"))
+    source = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    sections = re.findall(r"^## \d\. (.+)\uff08(.+)\uff09$", source, flags=re.MULTILINE)
+    text = (ROOT / f"docs/walkthrough/llm.{language}.md").read_text("utf-8")
+    named = re.findall(r"^\d\. \*([^*]+)\*:", text, flags=re.MULTILINE)
+    assert named == [section[language == "ja"] for section in sections]
+    assert "4. Record it" in text
 
 
 @pytest.mark.parametrize(
