@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
+from tracking_server import nginx_parts as parts
 from tracking_server import replies
-from tracking_server.nginx_parts import AUTH, BODILESS, BOUNDED, LOG, MAPS, OPEN_GATEWAY, ORIGINS, SANDBOX, SIGN_IN, TO_GUARD, TO_MLFLOW
 from tracking_server.settings import Settings
 
 CONNECTIONS = 4096  # a waiting client takes two, and a third while its login is checked
@@ -141,6 +141,7 @@ http {{
 {auth}
 {bodiless}
 {to_mlflow}
+{attention}
         }}
         location ^~ /mlflow/static-files/ {{
 {auth}
@@ -250,11 +251,11 @@ http {{
 
 def nginx_text(settings: Settings, *, user: str | None) -> str:
     """The whole configuration. `user`: the account of the workers, said only where the master is root."""
-    bounded = BOUNDED.format(batches=BATCHES, large=LARGE_BODIES)
+    bounded = parts.BOUNDED.format(batches=BATCHES, large=LARGE_BODIES)
     rules = [
         _refusing(_ASSISTANT),
         *([] if settings.genai_jobs else [_refusing(_JOBS)]),
-        OPEN_GATEWAY.format(bounded=bounded) if settings.allow_gateway else _refusing(_GATEWAY),
+        parts.OPEN_GATEWAY.format(bounded=bounded) if settings.allow_gateway else _refusing(_GATEWAY),
     ]
     return _TEMPLATE.format(
         keep=KEEP_SECONDS,
@@ -263,19 +264,20 @@ def nginx_text(settings: Settings, *, user: str | None) -> str:
         connections=CONNECTIONS,
         body=BODY_MEGABYTES,
         listen=settings.listen,
-        auth=AUTH,
-        log=LOG,
-        maps=MAPS,
-        origins=ORIGINS.format(
+        auth=parts.AUTH,
+        log=parts.LOG,
+        maps=parts.MAPS,
+        origins=parts.ORIGINS.format(
             hosts="\n        ".join(f'"{host}" {host};' for host in settings.public_hosts),
             pages="\n        ".join(f'"{page}" $http_origin;' for page in settings.pages),
         ),
-        sign_in=SIGN_IN,
-        bodiless=BODILESS,
+        sign_in=parts.SIGN_IN,
+        bodiless=parts.BODILESS,
+        attention=parts.attention(settings.idle_seconds),
         bounded=bounded,
-        to_guard=TO_GUARD,
-        to_mlflow=TO_MLFLOW,
-        sandbox=SANDBOX,
+        to_guard=parts.TO_GUARD,
+        to_mlflow=parts.TO_MLFLOW,
+        sandbox=parts.SANDBOX,
         rules="\n".join(rules),
         artifact=_quoted(_ARTIFACT),
         artifact_map=_quoted(f"~{_ARTIFACT}"),

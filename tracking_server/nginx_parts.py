@@ -1,5 +1,9 @@
 """Pieces of nginx's configuration that several of its locations have: text as `tracking_server.nginx` puts it in."""
 
+from pathlib import Path
+
+AWAY_SECONDS = 900  # where the server never sleeps
+
 AUTH = """\
             auth_request /auth;
             auth_request_set $aihub_principal $upstream_http_x_aihub_principal;
@@ -136,3 +140,18 @@ MAPS = """\
         "~^[A-Za-z0-9._-]{1,64}$" $http_x_request_id;
     }"""
 """What the locations ask of a request. `aihub_batch` and `aihub_large`: what is counted for `BOUNDED`."""
+
+
+# What is put into the page is not in a copy that the browser kept, and no text can be put into what is compressed.
+_ATTENTION = """\
+            proxy_set_header If-None-Match "";
+            proxy_set_header If-Modified-Since "";
+            proxy_set_header Accept-Encoding "";
+            sub_filter '<head>' '<head><script>%s</script>';"""
+
+
+def attention(idle_seconds: float) -> str:
+    """Puts `attention.js` into MLflow's page, on one line. The page is taken for left after the time in which the server falls asleep."""
+    script = (Path(__file__).parent / "attention.js").read_text(encoding="utf-8")
+    lines = [line.strip() for line in script.splitlines() if not line.startswith("//")]
+    return _ATTENTION % " ".join(lines).replace("AWAY_MS", str(round((idle_seconds or AWAY_SECONDS) * 1000)))
