@@ -67,8 +67,13 @@ def may_create(caller: Caller, settings: Settings) -> bool:
 
 
 def check_create(caller: Caller, group: str, settings: Settings, directory: Directory) -> Group:
-    """The group in which the caller may create a server. Errors: ``not_a_member``, ``group_not_offered``, ``not_allowed``."""
-    found = caller.group(group) or (directory.group(name=group) if caller.admin else None)
+    """The group in which the caller may create a server. Errors: ``not_a_member``, ``group_not_offered``, ``not_allowed``, and
+    ``directory_failed``: a caller's groups are a list that hides what the directory could not say.
+    """
+    found = caller.group(group)
+    named = found or directory.group(name=group)
+    if found is None and caller.admin:
+        found = named
     if found is None:
         raise ServiceError("not_a_member", user=caller.user, group=group)
     if not is_offered(settings, group):
