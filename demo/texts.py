@@ -10,7 +10,7 @@ from demo.store import REGION
 
 
 def exports(home: Home, settings: Settings) -> str:
-    """`export` lines for a shell. They hold the demo user's keys, for the embedded store alone."""
+    """Lines for a shell. They hold the demo user's keys, for the embedded store alone, and put away what would go before or with them."""
     store = home.store()
     user = store.users[PROFILE]
     values = {
@@ -31,7 +31,8 @@ def exports(home: Home, settings: Settings) -> str:
         "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
         "PATH": f"{settings.box_programs}:{settings.programs}:{settings.path}",
     }
-    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in values.items())
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
+    return "\n".join([*lines, "unset AWS_SESSION_TOKEN AWS_PROFILE"])
 
 
 def next_steps(home: Home, settings: Settings) -> str:

@@ -60,6 +60,13 @@ def test_the_keys_of_env_open_the_bucket(demo: Demo) -> None:
     assert [bucket["Name"] for bucket in client.list_buckets()["Buckets"]] == [variables["DEMO_BUCKET"]]
 
 
+def test_a_shell_with_keys_for_another_store_uses_the_demos(demo: Demo) -> None:
+    script = f'eval "$({ROOT}/bin/demo env)" && env | grep -E "^AWS_(SESSION_TOKEN|PROFILE)=" || echo none'
+    theirs = {**demo.environment, "AWS_SESSION_TOKEN": "x", "AWS_PROFILE": "work"}
+    said = subprocess.run(["bash", "-c", script], env=theirs, cwd=demo.home, capture_output=True, text=True, check=True)
+    assert said.stdout == "none\n"
+
+
 def test_the_page_names_what_env_sets(demo: Demo) -> None:
     _, _, after = (ROOT / "docs/howto/demo.md").read_text("utf-8").partition("\n## What `env` gives\n")
     rows = re.findall(r"^\|([^|]*`[^|]*)\|", after.partition("\n## ")[0], flags=re.MULTILINE)
