@@ -24,7 +24,6 @@ from backend.plans import upgrade_steps as upgrade
 from backend.plans.forget import forget_server, was_never_made
 from backend.plans.replaced import recover, remove_copies
 from backend.plans.shape import Plan, Step
-from backend.plans.wanted import wanted_box
 from backend.plans.world import Work
 from backend.registry.models import Server, now
 from backend.wishes import membership, tickets
@@ -109,12 +108,6 @@ def stop_for_delete(work: Work) -> None:
         if error.code != "snapshot_damaged" or not work.payload["damaged"]:
             raise
         log.warning("server %s is deleted with half a database: %s", work.server_id, error)
-
-
-def write_old_storage(work: Work) -> None:
-    """The old keys are in force."""
-    server = work.server()
-    work.world.boxes.install(wanted_box(server, work.world.settings, work.world.keyring))
 
 
 def _is_up(work: Work, _session: Session, server: Server) -> None:
@@ -257,7 +250,7 @@ PLANS: Final[dict[OperationKind, Plan]] = {
     OperationKind.STORAGE: Plan(
         steps=(
             Step("check_storage", check_storage),
-            Step("write_box", box.write_new_storage, write_old_storage),
+            Step("write_box", box.write_new_storage, box.write_box),
             Step("wait_ready", box.wait_restarted),
         ),
         succeed=_has_storage,
