@@ -239,6 +239,24 @@ def test_a_length_that_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert "does not say how large" in of_store
 
 
+def test_no_room_for_it_is_told_of_the_folder_that_the_user_knows(tmp_path: Path) -> None:
+    class Huge(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65536)
+            said = b"Connection: close\r\nContent-Length: 1\r\nContent-Range: bytes 0-0/%d\r\n" % (1 << 50)
+            self.wfile.write(b"HTTP/1.1 206 Partial Content\r\n%b\r\nx" % said)
+
+    (workspace := tmp_path / ".MLWFCreateImage_1.partial").mkdir()
+    with socketserver.TCPServer(("127.0.0.1", 0), Huge) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        said = refused(f"http://127.0.0.1:{server.server_address[1]}/model.tar.gz", workspace / "model")
+        server.shutdown()
+        thread.join()
+    assert said.startswith(f"There is not enough space in {tmp_path}: ")
+    assert said.endswith(" MB are free. Free some, or choose another place with --output-dir.")
+
+
 @pytest.mark.usefixtures("small_parts")
 def test_an_object_that_changes_on_the_way_or_is_empty(tmp_path: Path, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_store.owner.access_key)

@@ -171,12 +171,7 @@ def _stream(source: Source, file: RemoteFile, into: Path, progress: Progress, *,
     folder.mkdir(0o700)
     archive = folder / "model.tar.gz"
     try:
-        if file.size is not None and file.size > shutil.disk_usage(folder).free:
-            raise MlwfError(
-                _("There is not enough space in {folder}").format(folder=into.parent),
-                _("{needed} MB are needed, {free} MB are free").format(needed=file.size >> 20, free=shutil.disk_usage(folder).free >> 20),
-                _("Free some, or choose another place with --output-dir."),
-            )
+        check_space(into.parent, file.size or 0, _("Free some, or choose another place with --output-dir."))
         progress.begins(file.size)
         with download_into(archive, source, file, progress.arrived) as download:
             _unpack_checked(lambda: coming(download, archive.name, shown), into, checksum)

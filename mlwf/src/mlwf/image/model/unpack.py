@@ -5,7 +5,6 @@ Folders and regular files are all that is made. No link, owner, time or mode of 
 
 import contextlib
 import os
-import shutil
 import stat
 import tarfile
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.transfer.paths import UnsafePathError, check_path
 from mlwf.transfer.tar_stream import CHUNK, DAMAGE, Counted, Joined, TarStream, entries, exactly, is_file
-from mlwf.transfer.workspace import DIRECTORY_MODE, FILE_MODE, visible
+from mlwf.transfer.workspace import DIRECTORY_MODE, FILE_MODE, check_space
 
 GZIP = b"\x1f\x8b"
 KEPT_FREE = 64 << 20
@@ -202,13 +201,7 @@ class _Target:
     def _check_size(self, coming: int) -> None:
         if self._size > self._limits.size:
             raise BadPackageError(_("it would become larger than {size} GB").format(size=self._limits.size >> 30))
-        free = shutil.disk_usage(self._root).free
-        if coming + KEPT_FREE > free:
-            raise MlwfError(
-                _("There is not enough space in {folder}").format(folder=visible(self._root)),
-                _("{needed} MB are needed, {free} MB are free").format(needed=(coming + KEPT_FREE) >> 20, free=free >> 20),
-                _("Free some, or choose another place with --output-dir."),
-            )
+        check_space(self._root, coming + KEPT_FREE, _("Free some, or choose another place with --output-dir."))
 
     def _check_ratio(self, behind: int) -> None:
         """`behind`: how much (negative) of what is counted already has not been written yet."""
