@@ -22,8 +22,4 @@ WARNINGS: Final[dict[str, Notice]] = {
     "key_opens_more": Notice(
         "The key of this server opens {count} other buckets too", "Use a key that may do nothing outside bucket {bucket}."
     ),
-    "group_changed": Notice(
-        "Group {group} has another id now ({now}) than when the server was made ({then}), so the server is frozen",
-        "Ask the admins to check who the group is.",
-    ),
 }
