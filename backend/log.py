@@ -77,9 +77,9 @@ def handler(form: str, stream: TextIO) -> logging.Handler:
     return made
 
 
-def configure(form: str = "text", level: int = logging.INFO) -> None:
+def configure(form: str = "text") -> None:
     """Send all logs of this process there, Python's warnings and what nobody caught included."""
-    logging.basicConfig(level=level, handlers=[handler(form, sys.stderr)], force=True)
+    logging.basicConfig(level=logging.INFO, handlers=[handler(form, sys.stderr)], force=True)
     logging.captureWarnings(capture=True)
     sys.excepthook = _uncaught
     threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value, args.exc_traceback)

@@ -70,9 +70,9 @@ class Client:
         self.post(path, document)
         return time.perf_counter() - started
 
-    def first_answer(self, *, seconds: float = 180) -> None:
+    def first_answer(self) -> None:
         """Ask until the first 200; a refused connection is tried again."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + 180
         while True:
             try:
                 self.post(*SEARCH)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -17,18 +16,17 @@ from ood_app.compression import compress
 from ood_app.opening import opening
 from ood_app.tokens import tokens
 
-ServiceFactory = Callable[[str], Client]
 STATIC: Final = Path(__file__).parent / "static"
 LARGEST_REQUEST: Final = 64 * 1024
 
 
-def create_app(chosen: settings.Settings | None = None, *, service: ServiceFactory | None = None) -> Flask:
-    """The WSGI application. `service` makes a client for a language; Raises SettingsError."""
+def create_app(chosen: settings.Settings | None = None) -> Flask:
+    """The WSGI application. Raises SettingsError."""
     found = chosen or settings.load()
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_REQUEST
     app.extensions["aihub_settings"] = found
-    app.extensions["aihub_service"] = service or (lambda language: Client.to(found.connection, language=language, timeout=found.timeout))
+    app.extensions["aihub_service"] = lambda language: Client.to(found.connection, language=language, timeout=found.timeout)
 
     request_id.follow(app)
 

@@ -128,10 +128,10 @@ def _make_containers(settings: Settings) -> ContainerRuntime:
     return ContainerRuntime(engine=make_engine(settings), site=site)
 
 
-def make_service(settings: Settings, *, directory: Directory | None = None, registry: Registry | None = None) -> Service:
+def make_service(settings: Settings) -> Service:
     """The parts that answer requests. The runtime is only asked what it is."""
     runtime = make_runtime(settings)
-    directory, registry, keyring = directory or make_directory(settings), registry or open_registry(settings), Keyring(settings.keys_file)
+    directory, registry, keyring = make_directory(settings), open_registry(settings), Keyring(settings.keys_file)
     requests = Requests(
         registry=registry,
         directory=directory,

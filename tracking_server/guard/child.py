@@ -33,10 +33,10 @@ def spawn(argv: Sequence[str], *, environment: Mapping[str, str], files: Mapping
             os.close(descriptor)
 
 
-def kill_group(group: int, number: int = signal.SIGKILL) -> None:
-    """Signal every process of a group; gone already is fine."""
+def kill_group(group: int) -> None:
+    """Kill every process of a group; gone already is fine."""
     with suppress(ProcessLookupError):
-        os.killpg(group, number)
+        os.killpg(group, signal.SIGKILL)
 
 
 def send(pid: int, number: int) -> None:

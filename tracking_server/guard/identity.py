@@ -70,8 +70,7 @@ class SessionScheme:
 class BearerScheme:
     """`Authorization: Bearer`, against the tokens that were given for this server."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._tokens: dict[str, Token] = {}
 
     def set_tokens(self, tokens: Mapping[str, Token]) -> None:
@@ -85,7 +84,7 @@ class BearerScheme:
         token = self._tokens.get(hashlib.sha256(text.strip().encode("latin-1")).hexdigest())
         if token is None:
             tell(Refused())
-        elif self._clock() >= token.expires:
+        elif time.time() >= token.expires:
             tell(Refused(why=EXPIRED))
         else:
             tell(Principal("token", f"{token.id}:{token.user}"))

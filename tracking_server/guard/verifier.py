@@ -88,10 +88,9 @@ class _Lane:
 class Verifier:
     """`verify` and `set_users` are for the loop's thread; answers come on it too."""
 
-    def __init__(self, loop: Loop, *, check: Check | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, loop: Loop, *, check: Check | None = None) -> None:
         self._loop = loop
         self._check = check
-        self._clock = clock
         self._key = os.urandom(32)
         self._users: dict[str, bytes] = {}
         self._nobody = _NOBODY % 12
@@ -155,7 +154,7 @@ class Verifier:
         return lane
 
     def _dispatch(self) -> None:
-        now = self._clock()
+        now = time.monotonic()
         while len(self._busy_users) < THREADS:
             free = (lanes for user, lanes in self._lanes.items() if user not in self._busy_users)
             ready = [lane for lanes in free for lane in lanes.values() if lane.waiting]
@@ -222,7 +221,7 @@ class Verifier:
         else:
             verdict = Verdict.WRONG
             self._remember_wrong(job.digest)
-            lane.failed(self._clock())
+            lane.failed(time.monotonic())
         self._answer(job, verdict)
         self._dispatch()
 

@@ -1,7 +1,6 @@
 """The profiles of the caller's AWS credentials file, read as the caller: names for a choice, and one profile's key pair."""
 
 import configparser
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +20,9 @@ class KeyPair:
     secret_access_key: Secret
 
 
-def credentials_path(environ: Mapping[str, str] | None = None) -> Path:
+def credentials_path() -> Path:
     """`AWS_SHARED_CREDENTIALS_FILE`, else `~/.aws/credentials`."""
-    found = environment() if environ is None else environ
-    return Path(found.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials").expanduser()
+    return Path(environment().get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials").expanduser()
 
 
 def profile_names(path: Path | None = None) -> list[str]:

@@ -49,11 +49,10 @@ class HeldLease:
         seconds: int,
         at_end: str,
         note: str = "",
-        lease_id: str | None = None,
         server_id: str | None = None,
         warn: Callable[[str], None] = lambda _text: None,
     ) -> None:
-        self.lease_id = lease_id or new_lease_id()
+        self.lease_id = new_lease_id()
         self._open_client = open_client
         self._place = (group, env)
         self._server_id = server_id

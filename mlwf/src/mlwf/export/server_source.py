@@ -1,8 +1,7 @@
 """A model's files by the tracking server's own artifact API."""
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, unquote, urlparse, urlunparse
 
@@ -25,11 +24,10 @@ class ServerSource:
     ranges = False
     workers = 8
 
-    def __init__(self, api: TrackingApi, root: str, *, wait: Callable[[float], object] = time.sleep) -> None:
+    def __init__(self, api: TrackingApi, root: str) -> None:
         self._api = api
         self._session: requests.Session = api.session
         self._root = root
-        self._wait = wait
 
     def files(self) -> list[RemoteFile]:
         found: list[RemoteFile] = []

@@ -78,7 +78,7 @@ class Cache:
                 return shared / CONTENT
         return None
 
-    def put(self, kind: str, key: str, made: Path, *, sha256: str = "") -> Path:
+    def put(self, kind: str, key: str, made: Path) -> Path:
         """Takes the finished file over (moved where that is possible), in the place of another content that was there. Raises OSError."""
         entry = self.root / kind / key
         entry.parent.mkdir(0o700, parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ class Cache:
             fresh = work / "entry"
             fresh.mkdir(0o700)
             _move(made, fresh / CONTENT)
-            note = {"sha256": sha256 or _sha256(fresh / CONTENT), "stamp": _stamp(fresh / CONTENT)}
+            note = {"sha256": _sha256(fresh / CONTENT), "stamp": _stamp(fresh / CONTENT)}
             (fresh / NOTE).write_text(json.dumps(note))
             # Whoever has got the same content already goes on using it by its path.
             while not _holds(entry, str(note["sha256"])) and not _rename_into(fresh, entry):

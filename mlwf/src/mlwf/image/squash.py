@@ -23,14 +23,12 @@ class Squash:
         """Writes `folder` as a squashfs at `offset` of the new file, times of files as they are. The size in bytes. Raises MlwfError."""
         return self._run(runner, [folder, target], target, offset, ["-noappend", "-no-xattrs", *self.squasher.compressor])
 
-    def append(self, runner: Runner, folder: Path, target: Path, *, offset: int, left_out: tuple[str, ...] = ()) -> int:
+    def append(self, runner: Runner, folder: Path, target: Path, *, offset: int) -> int:
         """Adds `folder` as a folder of the root to the squashfs at `offset`, whose own bytes stay. The new size. Raises MlwfError."""
-        options: list[str | Path] = ["-keep-as-directory", "-all-time", str(sif.EPOCH), "-no-xattrs"]
-        if left_out:
-            options += ["-wildcards", "-e", *(f"{folder.name}/{each}" for each in left_out)]
+        options = ["-keep-as-directory", "-all-time", str(sif.EPOCH), "-no-xattrs"]
         return self._run(runner, [folder, target], target, offset, options)
 
-    def _run(self, runner: Runner, paths: list[Path], target: Path, offset: int, options: list[str | Path] | list[str]) -> int:
+    def _run(self, runner: Runner, paths: list[Path], target: Path, offset: int, options: list[str]) -> int:
         common = ["-offset", str(offset), "-no-recovery", "-no-progress", "-all-root", "-mkfs-time", str(sif.EPOCH), "-quiet"]
         resources = ["-processors", str(self.processors), "-mem", f"{self.memory}M"]
         # With SOURCE_DATE_EPOCH beside times of ours, mksquashfs ends at once.

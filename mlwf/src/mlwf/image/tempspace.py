@@ -33,9 +33,9 @@ class Place:
 
 
 @contextlib.contextmanager
-def temporary_folder(environ: Mapping[str, str], asked: Path | None, needed: int, *, mounts: Path = MOUNTS) -> Iterator[Path]:
+def temporary_folder(environ: Mapping[str, str], asked: Path | None, needed: int) -> Iterator[Path]:
     """A new folder (0700) with `needed` bytes of room, gone at the end. `asked`: the user's own choice, which must do. Raises MlwfError."""
-    folder = find_tempspace(environ, asked, needed, mounts=mounts) / f"{_PREFIX}{secrets.token_hex(8)}"
+    folder = find_tempspace(environ, asked, needed) / f"{_PREFIX}{secrets.token_hex(8)}"
     folder.mkdir(0o700)
     try:
         with hold(folder / _LEASE):

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -110,7 +110,6 @@ class StoreSource:
         bucket: str,
         prefix: str,
         environ: Mapping[str, str],
-        wait: Callable[[float], object] = time.sleep,
     ) -> None:
         if split_url(endpoint_url).scheme not in {"http", "https"}:
             raise StoreError(_("The object store's endpoint is not an http or https URL"), cure=_("Correct MLFLOW_S3_ENDPOINT_URL."))
@@ -119,7 +118,6 @@ class StoreSource:
         self._bucket_url = f"{endpoint_url.rstrip('/')}/{quote(bucket, safe='')}"
         self._place = f"s3://{bucket}/{prefix}"
         self._prefix = f"{prefix}/" if prefix else ""
-        self._wait = wait
 
     def files(self) -> list[RemoteFile]:
         """Every object under the prefix, and proof that one of them can be read. Raises StoreError."""
@@ -144,7 +142,7 @@ class StoreSource:
                 return RemoteFile(path, size, response.headers.get("ETag", ""))
 
         try:
-            return retried(ask, self._wait, attempts=3)
+            return retried(ask, time.sleep, attempts=3)
         except (TransientError, RefusedError) as error:
             raise self._error(error) from error
 
@@ -168,14 +166,14 @@ class StoreSource:
                 for _chunk in chunks:
                     break
 
-        retried(read, self._wait, attempts=3)
+        retried(read, time.sleep, attempts=3)
 
     def _pages(self) -> Iterator[list[RemoteFile]]:
         token, count = "", 0
         while True:
             query = {"list-type": "2", "prefix": self._prefix} | ({"continuation-token": token} if token else {})
             url = f"{self._bucket_url}?{urlencode(sorted(query.items()), quote_via=quote)}"
-            page = retried(lambda url=url: self._xml(url), self._wait, attempts=3)  # type: ignore[misc]
+            page = retried(lambda url=url: self._xml(url), time.sleep, attempts=3)  # type: ignore[misc]
             files = [file for entry in page.iterfind("{*}Contents") if (file := self._file(entry))]
             count += len(files)
             if count > MAX_FILES:

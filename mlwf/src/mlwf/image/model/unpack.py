@@ -68,11 +68,9 @@ def unpack(archive: BinaryIO, into: Path, *, limits: Limits = DEFAULT_LIMITS) ->
         ) from error
 
 
-def copy_folder(
-    source: Path, into: Path, *, limits: Limits = DEFAULT_LIMITS, on_bytes: Callable[[int], object] = lambda _count: None
-) -> None:
+def copy_folder(source: Path, into: Path, *, on_bytes: Callable[[int], object] = lambda _count: None) -> None:
     """Copies a package's folder into the new folder `into`, by the same rules. Raises BadPackageError, MlwfError (disk) or OSError."""
-    target = _Target(into, limits, None)
+    target = _Target(into, DEFAULT_LIMITS, None)
     top = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for where, folders, names, descriptor in os.fwalk(".", dir_fd=top, follow_symlinks=False):

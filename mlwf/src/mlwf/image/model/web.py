@@ -3,7 +3,7 @@
 import contextlib
 import ipaddress
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from urllib.parse import urljoin
 
 import requests
@@ -24,11 +24,10 @@ class WebSource:
     name = "web"
     workers = 4
 
-    def __init__(self, url: str, environ: Mapping[str, str], *, checked: bool, wait: Callable[[float], object] = time.sleep) -> None:
+    def __init__(self, url: str, environ: Mapping[str, str], *, checked: bool) -> None:
         self._url = url
         self._environ = environ
         self._checked = checked
-        self._wait = wait
         self._check(url)
         self._session: requests.Session = plain_session(url, environ)
         self.ranges = False
@@ -52,7 +51,7 @@ class WebSource:
     def _look(self) -> RemoteFile:
         for _hop in range(MAX_HOPS):
             try:
-                return retried(self._first, self._wait, attempts=4)
+                return retried(self._first, time.sleep, attempts=4)
             except RefusedError as error:
                 if not (300 <= error.status < 400 and error.location):
                     raise
