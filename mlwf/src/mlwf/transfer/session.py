@@ -13,21 +13,13 @@ from requests.utils import get_environ_proxies, select_proxy
 from mlwf.address import split_url
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
-from mlwf.secret import Secret, one_token
+from mlwf.secret import one_token
+from mlwf.wire.token_auth import TokenAuth
 from mlwf.wire.transport import OneAnswer
 
 POOL = 32
 SWITCH = {"": False, "0": False, "false": False, "1": True, "true": True}
 """As MLflow reads its switches, but that an empty one is one that is not set."""
-
-
-class BearerAuth(AuthBase):
-    def __init__(self, token: Secret) -> None:
-        self._token = token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token.reveal()}"
-        return request
 
 
 class _NoAuth(AuthBase):
@@ -143,7 +135,7 @@ def not_let_in(reason: str, session: requests.Session | None = None) -> tuple[st
         )
     if reason == "expired":
         return _("the token in MLFLOW_TRACKING_TOKEN has expired"), _("Make a new one with: mlwf token create GROUP/ENV.")
-    if session and isinstance(session.auth, BearerAuth):
+    if session and isinstance(session.auth, TokenAuth):
         return (
             _("it does not know the token in MLFLOW_TRACKING_TOKEN"),
             _("Make one for it with: mlwf token create GROUP/ENV; or unset it, and log in with user and password."),
@@ -162,7 +154,7 @@ def _auth(environ: Mapping[str, str]) -> AuthBase | None:
         if token is None:
             what = _("{variable} cannot be used").format(variable="MLFLOW_TRACKING_TOKEN")
             raise WrongUseError(what, _("it does not hold one token"), _("Correct or unset it."))
-        return BearerAuth(token)
+        return TokenAuth(token)
     if not (name and password):
         stored_name, stored_password = _stored(_credentials_file(environ))
         name, password = name or stored_name, password or stored_password

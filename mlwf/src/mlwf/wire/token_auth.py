@@ -1,4 +1,4 @@
-"""An API token that an admin issued, as a request carries it."""
+"""A token, of the service or of a tracking server, as a request carries it."""
 
 import requests
 from requests.auth import AuthBase
