@@ -16,6 +16,8 @@ from mlwf.wire.service_errors import OperationFailedError, ServiceError, Service
 
 UP = frozenset({"running", "sleeping"})
 DOWN = frozenset({"creating", "stopped", "failed", "deleting", "deleted"})
+SECONDS, LEAST_SECONDS, MOST_SECONDS = 900, 5, 2_678_400
+"""For how long a lease is taken, and what the service takes."""
 RETRY_SECONDS = 10.0
 START_SECONDS = 600.0
 AGAIN_SECONDS = 1.0

@@ -2,6 +2,8 @@
 
 import unicodedata
 
+ENV_NAME = r"[a-z0-9][a-z0-9_-]{1,254}"
+
 
 def is_one_line(text: str) -> bool:
     """Whether it has neither control characters nor line breaks, and all of it is text. Unlike `str.isprintable`, it lets the spaces of

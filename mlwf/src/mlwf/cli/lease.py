@@ -18,10 +18,8 @@ from mlwf.client import Client
 from mlwf.ending import WARNINGS, Terminated, catch
 from mlwf.errors import WrongUseError
 from mlwf.i18n import _
-from mlwf.lease import HeldLease, ensure_up
+from mlwf.lease import LEAST_SECONDS, MOST_SECONDS, SECONDS, HeldLease, ensure_up
 from mlwf.report import stderr
-
-SECONDS = 900
 
 
 @click.group(
@@ -66,7 +64,7 @@ def lease() -> None:
 )
 @click.option(
     "--seconds",
-    type=click.IntRange(5, 2_678_400),
+    type=click.IntRange(LEAST_SECONDS, MOST_SECONDS),
     default=SECONDS,
     show_default=True,
     help=_("How long the lease lasts without renewal; it is renewed every third of that."),

@@ -19,11 +19,11 @@ from mlwf.aws_profiles import KeyPair, key_pair
 from mlwf.client import Client
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
+from mlwf.line import ENV_NAME
 from mlwf.secret import Secret
 from mlwf.settings import environment
 
 COMPLETION_SECONDS = 2.0
-ENV_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{1,254}")
 MARKS = {"succeeded": "[green]✓[/]", "failed": "[red]✗[/]", "undone": "[yellow]↶[/]"}
 Command = Callable[..., Any]
 
@@ -64,7 +64,7 @@ class TargetType(click.ParamType[Target]):
         group, slash, env = str(value).partition("/")
         if not (group and slash and env) or "/" in env:
             self.fail(_("{value} is not GROUP/ENV, such as gaa50000/wine.").format(value=value), param, ctx)
-        if self._new and not ENV_NAME.fullmatch(env):
+        if self._new and not re.fullmatch(ENV_NAME, env):
             self.fail(_("ENV has 2 to 255 of a-z, 0-9, '-' and '_', a letter or digit first."), param, ctx)
         return Target(group, env)
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 from mlwf.errors import WrongUseError
 from mlwf.i18n import _
 from mlwf.image.base.source import parse_base
+from mlwf.line import ENV_NAME
 
 LARGEST = 64 * 1024
 TASKS = ("server", "export", "image")
@@ -21,7 +22,7 @@ _WEB = rf"https://[^/?#@{_CONTROL}]+([/?]{_PLAIN}*)?"
 RULES = {
     "task": "|".join(TASKS),
     "group_name": r"[^/:.\x00-\x1f\x7f][^/:\x00-\x1f\x7f]{0,254}",
-    "env_name": r"[a-z0-9][a-z0-9_-]{1,254}",
+    "env_name": ENV_NAME,
     "cloud_storage_bucket_name": r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
     "profile": rf"{_PLAIN}{{1,128}}",
     "at_end": "keep|stop",

@@ -19,12 +19,10 @@ from mlwf.i18n import _
 from mlwf.job.follow import follow
 from mlwf.job.progress import Progress
 from mlwf.job.request import JobRequest
-from mlwf.lease import HeldLease, ensure_up
+from mlwf.lease import LEAST_SECONDS, MOST_SECONDS, SECONDS, HeldLease, ensure_up
 from mlwf.new_token import make_token
 from mlwf.wire.service_errors import ServiceError
 
-LEASE_SECONDS = 900
-LEAST_SECONDS, MOST_SECONDS = 5, 2_678_400
 TOKEN_SECONDS = 86400
 """Of an export where no user is registered; it is revoked at the end."""
 LAST_SECONDS = 60
@@ -69,7 +67,7 @@ def run(request: JobRequest, *, environ: Mapping[str, str], open_client: Open, p
 
 
 def _lease_seconds(environ: Mapping[str, str]) -> int:
-    text = environ.get("MLWF_LEASE_SECONDS") or str(LEASE_SECONDS)
+    text = environ.get("MLWF_LEASE_SECONDS") or str(SECONDS)
     if not text.isdecimal() or not LEAST_SECONDS <= int(text) <= MOST_SECONDS:
         cure = _("Set it to a number of seconds from {least} to {most}.").format(least=LEAST_SECONDS, most=MOST_SECONDS)
         raise WrongUseError(_("{name} cannot be used").format(name="MLWF_LEASE_SECONDS"), cure=cure)
