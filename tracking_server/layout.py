@@ -1,4 +1,4 @@
-"""Names inside a box's directory. The guard and nginx run in `run/` and use `IN_RUN` names, since socket paths are short."""
+"""Names inside a box's directory. The guard and nginx run in `run/`, where these five are: a socket's path may not be long."""
 
 from __future__ import annotations
 
