@@ -28,8 +28,6 @@ import requests
 from mlwf.client import User
 from mlwf.secret import Secret
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from benchmarks.servers import BCRYPT_COST, SEARCH, Client, alone, default_server, new_box, pss_megabytes, scratch
 from demo.containers import BRIDGE, address_of
 from tests.support.box import MLFLOW_VERSION, environment, until

@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from benchmarks.servers import scratch
 from tests.support.box import environment
 from tracking_server.mlflow_process.database import tell_sizes, turn_on_wal

@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from base64 import b64encode
@@ -16,8 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from demo.ports import LOOPBACK, free_ports
 from tests.support.box import Box, make_box

@@ -6,7 +6,6 @@ What is asked for is a row; the reconciler writes it into the box and notes when
 from __future__ import annotations
 
 import hashlib
-import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,8 +26,6 @@ from backend.settings import Settings
 from backend.wishes import audit, policy, tickets
 from backend.wishes.kick import Kick
 from backend.wishes.lookup import Ask, find, not_there, permitted
-
-log = logging.getLogger(__name__)
 
 MOST_TOKENS: Final = 100
 """In force, of one user on one server."""

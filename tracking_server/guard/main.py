@@ -45,9 +45,8 @@ class CannotRunError(Exception):
 
 
 class Guard:
-    def __init__(self, box: layout.Box, lock: int, spawner: str | None) -> None:
+    def __init__(self, box: layout.Box, spawner: str | None) -> None:
         self._box = box
-        self._lock = lock
         self.log = Log(box.log / "guard.log")
         self._loop = Loop()
         self._access = Access(self._loop, box, settings=lambda: self._settings, log=self.log)
@@ -240,13 +239,12 @@ def main(directory: str, spawner: str | None = None) -> int:
     for folder in (box.run, box.log):
         folder.mkdir(mode=0o700, exist_ok=True)
     os.chdir(box.run)
-    lock = _take_lock()
-    if lock is None:
+    if not _take_lock():
         sys.stderr.write(f"another guard runs in {box.home}: stop that one first\n")
         return 1
     _prepare_process()
     try:
-        return Guard(box, lock, spawner).run()
+        return Guard(box, spawner).run()
     except (CannotRunError, OSError) as error:
         Log(box.log / "guard.log").last_words(str(error))
         return 1
@@ -263,17 +261,18 @@ def _bind_error(address: str, port: int) -> OSError | None:
     return None
 
 
-def _take_lock() -> int | None:
+def _take_lock() -> bool:
+    """Whether it is ours, until this process ends."""
     lock = os.open(layout.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
-        return None
+        return False
     with suppress(OSError):  # on a full disk: that it is held says enough
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    return lock
+    return True
 
 
 def _prepare_process() -> None:

@@ -11,7 +11,7 @@ from typing import Self
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from mlwf.ending import Terminated, end, raise_on_terminate
 from mlwf.i18n import _
@@ -48,7 +48,6 @@ class TerminalReporter:
         self._console = console
         self._json = as_json
         self._progress: Progress | _Growing | None = None
-        self._task = TaskID(0)
         self._shown = ""
 
     def __enter__(self) -> Self:
@@ -72,7 +71,7 @@ class TerminalReporter:
         if size:
             columns += [BarColumn(), DownloadColumn(), TimeRemainingColumn()]
         self._progress = _Watching(*columns, console=self._console, transient=True, size=size)
-        self._task = self._progress.add_task(words(name), total=total)
+        self._progress.add_task(words(name), total=total)
         self._progress.start()
 
     def ends(self, name: str, seconds: float) -> None:
