@@ -1,4 +1,4 @@
-"""The name of an image in a container registry, as Docker reads it."""
+"""The name of an image in a container registry, as Docker reads it, and what helps where the registry does not give the image."""
 
 import re
 from dataclasses import dataclass
@@ -44,3 +44,16 @@ class DockerReference:
 
     def pinned(self, digest: str) -> str:
         return f"docker://{self.host}/{self.name}@{digest}"
+
+
+def registry_cure(status: int | None) -> str:
+    """What helps where a registry answers with that; None: it does not answer."""
+    if status is None:
+        return _("Check the name and the network; on a node without internet name a file (docker-archive:, SIF) or use --offline.")
+    if status in {401, 403}:
+        return _("Log in with 'docker login' or set APPTAINER_DOCKER_USERNAME and APPTAINER_DOCKER_PASSWORD, and check the name.")
+    if status == 429:
+        return _("It counts what each user and each address fetches: log in with 'docker login', or wait and try again.")
+    if status >= 500:
+        return _("Try again; if it comes back, tell those who run the registry, or name a file (docker-archive:, SIF).")
+    return _("Check the name and the tag.")

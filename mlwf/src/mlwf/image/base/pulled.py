@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlwf.i18n import _
+from mlwf.image.base.docker_reference import registry_cure
 from mlwf.image.base.given import check_opens, login_for
 from mlwf.image.base.source import BaseSource, file_digest
 from mlwf.image.cache import remove_tree
@@ -56,7 +57,7 @@ def pull(kit: Kit, source: BaseSource, folder: Path, known: Pulled | None, *, ht
             remove_tree(cache)
             file.unlink(missing_ok=True)
             return pull(kit, source, folder, None, http=http)
-        error.cure = cure or _("Try again; if it comes back, tell those who run the registry, or name a file (docker-archive:, SIF).")
+        error.cure = cure or registry_cure(500)
         raise
     size = file.stat().st_size
     if known and size == len(known.digest) and file.read_text(errors="replace") == known.digest:
@@ -70,22 +71,19 @@ def pull(kit: Kit, source: BaseSource, folder: Path, known: Pulled | None, *, ht
 def _cure(source: BaseSource, said: str, tool: str) -> str:
     """What helps where the server said something that we know; else empty."""
     of_library, said = source.kind == "library", said.lower()
-    network = _("Check the name and the network; on a node without internet name a file (docker-archive:, SIF) or use --offline.")
     if of_library and NO_LIBRARY.search(said):
         return _("Name the library with '{tool} remote add' and '{tool} remote use'.").format(tool=tool)
     if BY_PROXY.search(said):
-        return network
+        return registry_cure(None)
     meant = _meant(said, source.text.lower())
     if meant is NOT_LET_IN:
-        by_tool = _("Log in with '{tool} remote login' and check the name.").format(tool=tool)
-        docker = _("Log in with 'docker login' or set APPTAINER_DOCKER_USERNAME and APPTAINER_DOCKER_PASSWORD, and check the name.")
-        return by_tool if of_library else docker
+        return _("Log in with '{tool} remote login' and check the name.").format(tool=tool) if of_library else registry_cure(401)
     if meant is NOT_THERE:
         which = _("Check the name and the tag, and with '{tool} remote list' which library is asked.").format(tool=tool)
-        return which if of_library else _("Check the name and the tag.")
+        return which if of_library else registry_cure(404)
     if meant is TOO_MANY and not of_library:
-        return _("It counts what each user and each address fetches: log in with 'docker login', or wait and try again.")
-    return network if meant is NO_ANSWER else ""
+        return registry_cure(429)
+    return registry_cure(None) if meant is NO_ANSWER else ""
 
 
 def _meant(said: str, source: str) -> re.Pattern[str] | None:

@@ -14,7 +14,7 @@ from requests.auth import HTTPBasicAuth
 
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
-from mlwf.image.base.docker_reference import DOCKER_HUB, DockerReference
+from mlwf.image.base.docker_reference import DOCKER_HUB, DockerReference, registry_cure
 from mlwf.secret import Secret
 from mlwf.transfer.session import plain_session
 from mlwf.wire.system_error import system_error
@@ -78,7 +78,8 @@ def _what(reference: DockerReference) -> str:
 
 
 def _refused(reference: DockerReference, answer: requests.Response) -> MlwfError:
-    return MlwfError(_what(reference), _("the registry answers {status}").format(status=answer.status_code), _cure(answer.status_code))
+    why = _("the registry answers {status}").format(status=answer.status_code)
+    return MlwfError(_what(reference), why, registry_cure(answer.status_code))
 
 
 def _ask(method: str, reference: DockerReference, named: str, environ: Mapping[str, str], *, http: bool) -> requests.Response:
@@ -97,19 +98,9 @@ def _ask(method: str, reference: DockerReference, named: str, environ: Mapping[s
         raise MlwfError(
             _what(reference),
             _("the registry does not answer ({reason})").format(reason=(why.strerror if why else None) or type(error).__name__),
-            _("Check the name and the network; on a node without internet name a file (docker-archive:, SIF) or use --offline."),
+            registry_cure(None),
         ) from error
     return answer
-
-
-def _cure(status: int) -> str:
-    if status in {401, 403}:
-        return _("Log in with 'docker login' or set APPTAINER_DOCKER_USERNAME and APPTAINER_DOCKER_PASSWORD, and check the name.")
-    if status == 429:
-        return _("It counts what each user and each address fetches: log in with 'docker login', or wait and try again.")
-    if status >= 500:
-        return _("Try again; if it comes back, tell those who run the registry, or name a file (docker-archive:, SIF).")
-    return _("Check the name and the tag.")
 
 
 def _with_credentials(
@@ -158,7 +149,7 @@ def _bearer(answer: requests.Response, reference: DockerReference) -> str:
         raise MlwfError(
             _what(reference),
             _("{host}, where the registry signs users in, sends no token").format(host=urlsplit(answer.url).netloc),
-            _("Try again; if it comes back, tell those who run the registry, or name a file (docker-archive:, SIF)."),
+            registry_cure(500),
         )
     return bearer
 
