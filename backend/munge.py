@@ -7,6 +7,7 @@ kept up with it, and cannot take a worker down. It costs about 3 ms.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,5 +87,5 @@ def _ended(program: str, status: int) -> str:
 
 
 def _last_line(text: str) -> str:
-    lines = [line.removeprefix("unmunge: Error: ").strip() for line in text.splitlines() if line.strip()]
+    lines = [re.sub("^(un)?munge: Error: ", "", line).strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:200] if lines else ""

@@ -239,6 +239,14 @@ def test_munged_of_the_service_is_down(remote: Remote) -> None:
     assert "/nonexistent/s" in str(failed.value.params["why"])
 
 
+def test_of_what_munge_says_only_the_reason_is_told(remote: Remote) -> None:
+    unmunge = Unmunge(Path("/nonexistent/s"))
+    for fails in (unmunge.try_it, lambda: unmunge.decode(remote.signed())):
+        with pytest.raises(ServiceFailure) as failed:
+            fails()
+        assert "munge:" not in str(failed.value.params["why"])
+
+
 def test_the_command_over_munge_and_tls(remote: Remote, tmp_path: Path) -> None:
     """By the settings file of a user, as it is documented."""
     (tmp_path / ".config" / "mlwf").mkdir(parents=True)
