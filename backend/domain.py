@@ -195,15 +195,6 @@ class BoxToken:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BoxKeys:
-    """The keys that a server's MLflow needs for life (docs/reference/box.md, ``config/keys.json``)."""
-
-    webhook_secret_encryption_key: Secret
-    crypto_kek_passphrase: Secret
-    flask_secret_key: Secret
-
-
-@dataclass(frozen=True, kw_only=True)
 class Box:
     """All that a box's ``config/`` holds, as one value: what the service wants to be in force. ``uids``: of its two containers (gate,
     mlflow); None where a box runs as the service's own account.
@@ -212,7 +203,8 @@ class Box:
     server_id: str
     settings: dict[str, object]
     key: StorageKey
-    keys: BoxKeys
+    keys: Secret
+    """Those that its MLflow needs for life, as JSON (docs/reference/box.md, ``config/keys.json``)."""
     users: tuple[User, ...] = ()
     ticket_keys: tuple[TicketKey, ...] = ()
     """The newest first."""

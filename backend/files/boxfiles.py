@@ -129,14 +129,7 @@ def _documents(box: Box) -> Iterator[tuple[str, bytes | dict[str, object]]]:
     """Settings before those who may in: a box that finds its settings finds all that they need, and nobody gets in before all is there.
     Who left goes before the tokens, so that nothing is open for a moment.
     """
-    yield (
-        _KEYS,
-        {
-            "webhook_secret_encryption_key": box.keys.webhook_secret_encryption_key.reveal(),
-            "crypto_kek_passphrase": box.keys.crypto_kek_passphrase.reveal(),
-            "flask_secret_key": box.keys.flask_secret_key.reveal(),
-        },
-    )
+    yield _KEYS, json.loads(box.keys.reveal())
     yield _CREDENTIALS, _credentials(box.key)
     yield _SETTINGS, box.settings
     yield _TICKET_KEYS, {"keys": _ticket_keys(box)}

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from mlwf.address import origin_of
-from mlwf.secret import Secret
 
 from backend import sizes
-from backend.domain import Box, BoxKeys, BoxToken, Storage, StorageKey, User
+from backend.domain import Box, BoxToken, Storage, StorageKey, User
 from backend.registry.keyring import Keyring
 from backend.registry.models import Server
 from backend.settings import Settings
@@ -50,7 +48,7 @@ def wanted_box(
         server_id=server.id,
         settings=_settings(server, settings, storage or storage_of(server)),
         key=key or key_of(server, keyring),
-        keys=_box_keys(keyring.decrypt(server.box_keys)),
+        keys=keyring.decrypt(server.box_keys),
         users=users_of(server.users) if users is None else users,
         ticket_keys=tickets.read_keys(keyring.decrypt(server.ticket_keys)) if server.ticket_keys else (),
         tokens=_tokens(server),
@@ -95,12 +93,3 @@ def _tokens(server: Server) -> tuple[BoxToken, ...]:
     found = (token for token in server.tokens if token.revoked_at is None)
     ordered = sorted(found, key=lambda token: token.id)
     return tuple(BoxToken(id=each.id, sha256=each.sha256, user=each.user, expires=each.expires_at.timestamp()) for each in ordered)
-
-
-def _box_keys(stored: Secret) -> BoxKeys:
-    keys = json.loads(stored.reveal())
-    return BoxKeys(
-        webhook_secret_encryption_key=Secret(keys["webhook_secret_encryption_key"]),
-        crypto_kek_passphrase=Secret(keys["crypto_kek_passphrase"]),
-        flask_secret_key=Secret(keys["flask_secret_key"]),
-    )

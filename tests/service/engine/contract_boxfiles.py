@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from mlwf.secret import Secret
 
-from backend.domain import Box, BoxKeys, BoxToken, StorageKey, TicketKey, User, new_server_id
+from backend.domain import Box, BoxToken, StorageKey, TicketKey, User, new_server_id
 from backend.ports import BoxFiles
 
 UIDS = (1_900_019_000, 1_900_019_001)
@@ -15,7 +15,7 @@ UIDS = (1_900_019_000, 1_900_019_001)
 
 
 def box_of(server_id: str, *, secret: Secret = Secret("s3cr3t"), users: tuple[User, ...] = (), uids: tuple[int, int] | None = UIDS) -> Box:  # noqa: B008 (never changes)
-    keys = BoxKeys(webhook_secret_encryption_key=Secret("w"), crypto_kek_passphrase=Secret("k"), flask_secret_key=Secret("f"))
+    keys = Secret('{"webhook_secret_encryption_key": "w", "crypto_kek_passphrase": "k", "flask_secret_key": "f"}')
     key = StorageKey(access_key_id="AKIA", secret_access_key=secret)
     return Box(server_id=server_id, settings={"server_id": server_id, "listen": "127.0.0.1:1"}, key=key, keys=keys, users=users, uids=uids)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mlwf.secret import Secret
 
-from backend.domain import Box, BoxKeys, BoxState, Observation, StorageKey, new_server_id
+from backend.domain import Box, BoxState, Observation, StorageKey, new_server_id
 from backend.errors import ServiceError
 from backend.files.boxfiles import BoxDirectories
 from backend.ports import Runtime
@@ -47,7 +47,7 @@ class Bench:
             "prefix": f"mlflow/{server_id}",
             "endpoint_url": "http://s3.example.org",
         }
-        keys = BoxKeys(webhook_secret_encryption_key=Secret("w"), crypto_kek_passphrase=Secret("k"), flask_secret_key=Secret("f"))
+        keys = Secret('{"webhook_secret_encryption_key": "w", "crypto_kek_passphrase": "k", "flask_secret_key": "f"}')
         key = StorageKey(access_key_id="AKIA", secret_access_key=Secret("a secret of the box"))
         self.boxes.install(Box(server_id=server_id, settings=settings, key=key, keys=keys, uids=self._own_uids()))
         return server_id, self.boxes.directory(server_id), address
