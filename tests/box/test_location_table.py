@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tracking_server.mlflow_process.locations import CHECKED_FIELDS, HARMLESS_FIELDS
+from tracking_server.mlflow_process.locations import CHECKED_FIELDS
 
 pytestmark = pytest.mark.box
 # Run with MLflow's interpreter: every text in every request message of every service whose name could be a location.
@@ -43,6 +43,42 @@ for path, handler, methods in handlers.get_endpoints():
         own_parsers.add(handler.__name__)
 print(json.dumps({"fields": sorted(fields), "own_parsers": sorted(own_parsers)}))
 """
+# What looks like a location and is none for the server: `source` of a dataset is text that is shown; paths are inside a run's own location
+# and MLflow refuses `..` in them; workspaces are off; a webhook's URL is https only and checked by MLflow against private addresses.
+HARMLESS_FIELDS = frozenset(
+    {
+        "LogInputs.datasets.dataset.source",
+        "LogInputs.datasets.dataset.source_type",
+        "LogInputs.datasets.dataset.schema",
+        "LogInputs.datasets.dataset.profile",
+        "CreateDataset.source",
+        "CreateDataset.schema",
+        "CreateDataset.profile",
+        "CreateWorkspace.default_artifact_root",
+        "CreateWorkspace.trace_archival_config.location",
+        "UpdateWorkspace.default_artifact_root",
+        "UpdateWorkspace.trace_archival_config.location",
+        "ListArtifacts.path",
+        "CreatePresignedUploadUrl.path",
+        "CreatePresignedDownloadUrl.path",
+        "CreateMultipartUpload.path",
+        "CompleteMultipartUpload.path",
+        "CompleteMultipartUpload.parts.url",
+        "AbortMultipartUpload.path",
+        "ListLoggedModelArtifacts.artifact_directory_path",
+        "CreatePromptOptimizationJob.source_prompt_uri",
+        "CreateWebhook.url",
+        "UpdateWebhook.url",
+        "UpdateAssessment.update_mask.paths",
+        "UpdateAssessment.assessment.source.source_id",
+        "CreateAssessment.assessment.source.source_id",
+        "StartTraceV3.trace.trace_info.assessments.source.source_id",
+        "StartTraceV3.trace.trace_info.trace_location.inference_table.full_table_name",
+        "SearchTracesV3.locations.inference_table.full_table_name",
+        "GetOnlineTraceDetails.source_inference_table",
+        "GetOnlineTraceDetails.source_databricks_request_id",
+    }
+)
 # Handlers that read a request otherwise than by the parser that is checked: none of them takes a location.
 # Workspaces are switched off, and so are the jobs that scorers, evaluation and issue detection would start; GraphQL has queries only, and
 # those use locations that the second check sees.

@@ -14,42 +14,6 @@ from dataclasses import dataclass
 CHECKED_FIELDS = frozenset({("CreateExperiment", "artifact_location"), ("CreateModelVersion", "source")})
 # Tags by which a trace says where its data is.
 CHECKED_TAGS = frozenset({"mlflow.artifactLocation", "mlflow.trace.archiveLocation"})
-# What looks like a location and is none for the server: `source` of a dataset is text that is shown; paths are inside a run's own location
-# and MLflow refuses `..` in them; workspaces are off; a webhook's URL is https only and checked by MLflow against private addresses.
-HARMLESS_FIELDS = frozenset(
-    {
-        "LogInputs.datasets.dataset.source",
-        "LogInputs.datasets.dataset.source_type",
-        "LogInputs.datasets.dataset.schema",
-        "LogInputs.datasets.dataset.profile",
-        "CreateDataset.source",
-        "CreateDataset.schema",
-        "CreateDataset.profile",
-        "CreateWorkspace.default_artifact_root",
-        "CreateWorkspace.trace_archival_config.location",
-        "UpdateWorkspace.default_artifact_root",
-        "UpdateWorkspace.trace_archival_config.location",
-        "ListArtifacts.path",
-        "CreatePresignedUploadUrl.path",
-        "CreatePresignedDownloadUrl.path",
-        "CreateMultipartUpload.path",
-        "CompleteMultipartUpload.path",
-        "CompleteMultipartUpload.parts.url",
-        "AbortMultipartUpload.path",
-        "ListLoggedModelArtifacts.artifact_directory_path",
-        "CreatePromptOptimizationJob.source_prompt_uri",
-        "CreateWebhook.url",
-        "UpdateWebhook.url",
-        "UpdateAssessment.update_mask.paths",
-        "UpdateAssessment.assessment.source.source_id",
-        "CreateAssessment.assessment.source.source_id",
-        "StartTraceV3.trace.trace_info.assessments.source.source_id",
-        "StartTraceV3.trace.trace_info.trace_location.inference_table.full_table_name",
-        "SearchTracesV3.locations.inference_table.full_table_name",
-        "GetOnlineTraceDetails.source_inference_table",
-        "GetOnlineTraceDetails.source_databricks_request_id",
-    }
-)
 # MLflow's own placeholders for registered prompts, which have no files.
 PROMPT_SOURCES = frozenset({"prompt-template", "dummy-source"})
 _CONTROL = re.compile(r"[\x00-\x20\x7f\\]")
