@@ -19,7 +19,7 @@ from backend.files.untrusted_files import refuse_links
 from backend.i18n import Told
 from backend.runtimes.docker import Engine, EngineConflictError, MissingError
 from backend.runtimes.docker_seen import Container
-from backend.runtimes.docker_spec import GATE, LABEL, MLFLOW, ROLES, Pod, bind, create_arguments, one_shot
+from backend.runtimes.docker_spec import GATE, LABEL, MLFLOW, PYTHON, ROLES, Pod, bind, create_arguments, one_shot
 from backend.runtimes.health import ask
 
 MLFLOW_STOP_SECONDS: Final = 10.0
@@ -77,7 +77,7 @@ class ContainerRuntime:
         arguments = {
             **one_shot(memory=MIGRATE_MEMORY, pids=MIGRATE_PIDS),
             "image": self._image_id(mlflow_version),
-            "entrypoint": ["/opt/aihub/env/bin/python", "-P", "-m", "tracking_server.migrate"],
+            "entrypoint": [PYTHON, "-P", "-m", "tracking_server.migrate"],
             "command": ["/box/data/mlflow.db"],
             "user": f"{owner}:{owner}",
             "environment": {"TMPDIR": "/box/data", "HOME": "/box/data"},

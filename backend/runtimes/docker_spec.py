@@ -19,6 +19,8 @@ LABEL: Final = "org.aihub"
 GATE, MLFLOW = "gate", "mlflow"
 ROLES: Final = (MLFLOW, GATE)
 """In the order in which they are started: the gate finds the other's socket."""
+PYTHON: Final = "/opt/aihub/env/bin/python"
+"""The image's."""
 
 MIB: Final = 1024**2
 GATE_MEMORY: Final = 256 * MIB

@@ -20,9 +20,8 @@ from backend.files.snapshots import DATABASE, copied_files, files_of, replace_da
 from backend.files.untrusted_files import ensure_room, refuse_links
 from backend.i18n import Told
 from backend.runtimes.docker import UNREADY, Engine, EngineConflictError, MissingError
-from backend.runtimes.docker_spec import MIB, bind, one_shot
+from backend.runtimes.docker_spec import MIB, PYTHON, bind, one_shot
 
-PYTHON: Final = "/opt/aihub/env/bin/python"
 SECONDS: Final = 300.0
 BYTES_A_SECOND: Final = 4 * MIB
 """What the slowest disk takes and proves: a large database gets the time that it needs."""
