@@ -50,7 +50,7 @@ from backend.errors import ServiceError
 from backend.messages import TITLES
 from backend.registry.models import ALONE, Lease, Operation, Server
 from backend.wishes import leases, membership, policy
-from backend.wishes.lookup import find, not_there, unfinished
+from backend.wishes.lookup import Ask, find, not_there, unfinished
 
 PREFIX: Final = "/api/v1"
 EXTENSION: Final = "aihub"
@@ -101,7 +101,8 @@ def _accepted(operation: Operation) -> Response:
 
 def _changed(path: ServerPath, query: OnlyQuery, change: Callable[..., Operation], *given: object, **more: object) -> Response:
     """What was asked of one server, of whichever has that name or of the one that is meant."""
-    return _accepted(change(_caller(), path.group, path.env, *given, **more, server_id=query.server_id, request_id=g.request_id))
+    ask = Ask(caller=_caller(), group=path.group, env=path.env, server_id=query.server_id, request_id=g.request_id)
+    return _accepted(change(ask, *given, **more))
 
 
 @api.get("/health", responses=_answers(200, Health))

@@ -209,9 +209,13 @@ def _must_be_there(service: Service, name: tuple[str, str], *, deleted: bool = F
     return found
 
 
-def _ask(context: click.Context, kind: str, name: tuple[str, str], *values: str, wait: bool, **more: object) -> None:
-    service = _service(context)
-    operation: Operation = getattr(service.requests, kind)(acting_admin(), *name, *values, **more, request_id=None)
+def _ask(
+    context: click.Context, kind: str, name: tuple[str, str], *values: str, wait: bool, server_id: str | None = None, **more: object
+) -> None:
+    from backend.wishes.lookup import Ask
+
+    service, ask = _service(context), Ask(caller=acting_admin(), group=name[0], env=name[1], server_id=server_id)
+    operation: Operation = getattr(service.requests, kind)(ask, *values, **more)
     if operation.finished_at is not None:
         click.echo(_("It is so already."))
         return

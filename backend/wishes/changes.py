@@ -35,9 +35,7 @@ Change = Callable[[Server], str | None]
 
 
 class Requests:
-    """The changes that can be asked for. Each returns the operation, or raises ``ServiceError`` and has written nothing. ``server_id``: of
-    the server that is meant, which another one of that name is not.
-    """
+    """The changes that can be asked for. Each returns the operation, or raises ``ServiceError`` and has written nothing."""
 
     def __init__(
         self, *, registry: Registry, directory: Directory, settings: Settings, keyring: Keyring, kick: Kick, hasher: Hasher
@@ -79,27 +77,23 @@ class Requests:
         self._kick.send()
         return operation
 
-    def start(self, caller: Caller, group: str, env: str, *, server_id: str | None = None, request_id: str | None) -> Operation:
+    def start(self, ask: Ask) -> Operation:
         """Errors: as ``policy.refusal``, ``no_such_server``, ``server_replaced``."""
 
         def change(server: Server) -> None:
             server.desired = Desired.RUNNING
 
-        ask = Ask(caller=caller, group=group, env=env, server_id=server_id, request_id=request_id)
         return self._change(ask, OperationKind.START, change)
 
-    def stop(self, caller: Caller, group: str, env: str, *, server_id: str | None = None, request_id: str | None) -> Operation:
+    def stop(self, ask: Ask) -> Operation:
         """Errors: as ``start``."""
 
         def change(server: Server) -> None:
             server.desired = Desired.STOPPED
 
-        ask = Ask(caller=caller, group=group, env=env, server_id=server_id, request_id=request_id)
         return self._change(ask, OperationKind.STOP, change)
 
-    def delete(
-        self, caller: Caller, group: str, env: str, *, server_id: str | None = None, damaged: bool = False, request_id: str | None
-    ) -> Operation:
+    def delete(self, ask: Ask, *, damaged: bool = False) -> Operation:
         """``damaged``: a database that cannot be copied is kept as it is; a delete under way that does not keep it so is another one
         (``server_busy``). Errors: as ``start``.
         """
@@ -109,13 +103,12 @@ class Requests:
             server.desired, server.status = Desired.ABSENT, Status.DELETING
             return payload
 
-        ask = Ask(caller=caller, group=group, env=env, server_id=server_id, request_id=request_id)
         operation = self._change(ask, OperationKind.DELETE, change)
         if damaged and not self._decrypted(operation.payload)["damaged"]:
             raise ServiceError("server_busy", kind=OperationKind.DELETE)
         return operation
 
-    def restore(self, caller: Caller, group: str, env: str, *, server_id: str | None = None, request_id: str | None) -> Operation:
+    def restore(self, ask: Ask) -> Operation:
         """Undo the delete of that server, or the latest of that name. Errors: as ``start``, ``nothing_to_restore``, as ``taken``,
         ``too_many_servers``, ``host_short_of_disk``.
         """
@@ -123,36 +116,22 @@ class Requests:
         def change(server: Server) -> str:
             return self._encrypted({"deleted_at": str(server.deleted_at)})  # what it is again where the restore fails
 
-        ask = Ask(caller=caller, group=group, env=env, server_id=server_id, request_id=request_id)
         return self._change(ask, OperationKind.RESTORE, change)
 
-    def purge(self, caller: Caller, group: str, env: str, *, server_id: str | None = None, request_id: str | None) -> Operation:
+    def purge(self, ask: Ask) -> Operation:
         """Forget a deleted server before its time: that one, or the latest of that name. Admins only. Error too: ``nothing_to_restore``."""
-        ask = Ask(caller=caller, group=group, env=env, server_id=server_id, request_id=request_id)
         return self._change(ask, OperationKind.PURGE, lambda _server: None)
 
-    def set_users(
-        self,
-        caller: Caller,
-        group: str,
-        env: str,
-        users: Sequence[tuple[str, Secret]],
-        *,
-        server_id: str | None = None,
-        request_id: str | None,
-    ) -> Operation:
+    def set_users(self, ask: Ask, users: Sequence[tuple[str, Secret]]) -> Operation:
         """The whole list of BASIC-auth users. Errors: as ``start``, ``too_many_requests``."""
-        ask = Ask(caller=caller, group=group, env=env, server_id=server_id, request_id=request_id)
         server = self._check(ask, OperationKind.USERS)  # before the hashes, which cost
         # whatever was pressed, and also before anybody left: NSS does not list everybody who is already noted
         still_known = self._hasher.keeps_one(users, server.users)
         hashed = [asdict(user) for user in self._hasher.hash(users)]
-        payload = {"users": hashed, "by": caller.user, "still_known": still_known}
+        payload = {"users": hashed, "by": ask.caller.user, "still_known": still_known}
         return self._change(ask, OperationKind.USERS, lambda _server: self._encrypted(payload))
 
-    def set_storage(
-        self, caller: Caller, group: str, env: str, wish: StorageWish, *, server_id: str | None = None, request_id: str | None
-    ) -> Operation:
+    def set_storage(self, ask: Ask, wish: StorageWish) -> Operation:
         """Other keys or another endpoint for the same bucket. Errors: as ``start``, ``endpoint_fixed``, ``endpoint_closed``."""
         endpoint = self._endpoint(wish.endpoint_url)
         if endpoint is not None:
@@ -168,10 +147,9 @@ class Requests:
                 }
             )
 
-        ask = Ask(caller=caller, group=group, env=env, server_id=server_id, request_id=request_id)
         return self._change(ask, OperationKind.STORAGE, change)
 
-    def resize(self, caller: Caller, group: str, env: str, size: str, *, server_id: str | None = None, request_id: str | None) -> Operation:
+    def resize(self, ask: Ask, size: str) -> Operation:
         """Another size; a server that runs is restarted. Errors: as ``start``, ``size_unknown``."""
         name = sizes.chosen(self._settings, size).name
 
@@ -179,15 +157,11 @@ class Requests:
             so = sizes.in_force(self._settings, server.size).name == name
             return None if so else self._encrypted({"becomes": {"size": name}})
 
-        ask = Ask(caller=caller, group=group, env=env, server_id=server_id, request_id=request_id)
         return self._change(ask, OperationKind.RESIZE, change)
 
-    def upgrade(
-        self, caller: Caller, group: str, env: str, version: str, *, server_id: str | None = None, request_id: str | None
-    ) -> Operation:
+    def upgrade(self, ask: Ask, version: str) -> Operation:
         """A newer MLflow. Errors: as ``start``, ``version_missing``, ``version_older``, ``too_many_requests``."""
         version, revision = versions.schema_revision(self._settings, version)
-        ask = Ask(caller=caller, group=group, env=env, server_id=server_id, request_id=request_id)
         self._check(ask, OperationKind.UPGRADE)  # before the hash, which costs
         trial = new_trial(self._hasher)
 
@@ -199,19 +173,16 @@ class Requests:
 
         return self._change(ask, OperationKind.UPGRADE, change)
 
-    def rollback(
-        self, caller: Caller, group: str, env: str, *, to: str | None = None, server_id: str | None = None, request_id: str | None
-    ) -> Operation:
+    def rollback(self, ask: Ask, *, to: str | None = None) -> Operation:
         """The version and database from before the last upgrade; what was written since is kept. ``to``: that version alone. Errors too:
         ``nothing_to_roll_back``, ``rollback_differs``.
         """
-        ask = Ask(caller=caller, group=group, env=env, server_id=server_id, request_id=request_id)
         self._check(ask, OperationKind.ROLLBACK)  # before the hash, which costs
         trial = new_trial(self._hasher)
 
         def change(server: Server) -> str:
             if to not in {None, server.previous_version}:
-                raise ServiceError("rollback_differs", env_name=env, now=server.previous_version, asked=to)
+                raise ServiceError("rollback_differs", env_name=ask.env, now=server.previous_version, asked=to)
             becomes = {"mlflow_version": server.previous_version, "schema_revision": server.previous_revision}
             return self._encrypted({**trial, "becomes": becomes})
 

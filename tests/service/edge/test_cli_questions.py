@@ -8,6 +8,7 @@ import pytest
 
 from backend.domain import Status
 from backend.registry.models import now
+from backend.wishes.lookup import Ask
 from tests.service.edge.admin import Admin
 from tests.service.edge.asking import delete_for_good
 from tests.service.edge.world import ALICE, World
@@ -16,7 +17,7 @@ from tests.service.edge.world import ALICE, World
 def deleted(world: World) -> str:
     """The id of a server that was made and deleted."""
     server_id = world.made()
-    operation = world.service.requests.delete(ALICE, "gaa50000", "wine", request_id=None)
+    operation = world.service.requests.delete(Ask(caller=ALICE, group="gaa50000", env="wine"))
     world.finish(operation.id, status=Status.DELETED, deleted_at=now(), restorable_until=now(), desired="absent")
     return server_id
 

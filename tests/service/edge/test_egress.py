@@ -16,7 +16,7 @@ from backend.registry.models import Operation
 from backend.settings import Settings
 from backend.wishes.values import StorageWish
 from tests.service.edge.world import BODY, make_world
-from tests.service.engine.support import ALICE, GROUP, Site
+from tests.service.engine.support import Site, asking
 
 STORE = "https://s3.example.org"
 ADDRESSES = {"s3.example.org": ["10.9.1.5"], "round.example.org": ["10.9.1.5", "10.8.1.5"]}
@@ -96,7 +96,7 @@ def test_a_name_that_leads_elsewhere_fails_the_operation(tmp_path: Path) -> None
     site.settings = site.requests._settings = replace(site.settings, runtime="docker")
     key = StorageKey(access_key_id="AKNEW", secret_access_key=Secret("new-secret"))
     wish = StorageWish(key=key, endpoint_url="http://localhost:9000")
-    asked = site.requests.set_storage(ALICE, GROUP.name, "wine", wish, request_id=None)
+    asked = site.requests.set_storage(asking(), wish)
     site.reconciler().reconcile_all()
     with site.registry.reading() as session:
         ended = session.get_one(Operation, asked.id)

@@ -17,6 +17,7 @@ from backend.domain import Caller, OperationKind, Status
 from backend.errors import ServiceError
 from backend.registry.models import AuditEntry, Operation, Port, Server, now
 from backend.wishes.kick import Kick
+from backend.wishes.lookup import Ask
 from backend.wishes.passwords import Hasher
 from backend.wishes.policy import OFFERED
 from tests.service.edge.asking import WINE, code, count, delete_for_good
@@ -318,8 +319,8 @@ def test_purge_is_the_admins_alone(world: World) -> None:
     world.made()
     server_id = delete_for_good(world)
     with pytest.raises(ServiceError, match="not_allowed"):
-        world.service.requests.purge(ALICE, GROUP.name, "wine", request_id=None)
-    assert world.service.requests.purge(ADMIN, GROUP.name, "wine", request_id=None).server_id == server_id
+        world.service.requests.purge(Ask(caller=ALICE, group=GROUP.name, env="wine"))
+    assert world.service.requests.purge(Ask(caller=ADMIN, group=GROUP.name, env="wine")).server_id == server_id
     assert "purge" not in OFFERED
 
 

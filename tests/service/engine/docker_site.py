@@ -29,7 +29,7 @@ from backend.wishes.values import CreateWish
 from demo.ports import free_range
 from tests.service.engine.crash_child import Crash, run_once
 from tests.service.engine.real_site import PASSWORD, RealSite
-from tests.service.engine.support import ALICE, GROUP, FakeStore
+from tests.service.engine.support import ALICE, FakeStore, asking
 from tests.support.account import ACCOUNT, service_account
 from tests.support.box import MLFLOW_VERSION
 from tests.support.docker import DOCKERD, ROOT, Docker, DockerError, with_programs
@@ -109,7 +109,7 @@ class DockerSite(RealSite):
         """The server, with alice as its user."""
         self.ask_and_wait(self.create() if wish is None else self.requests.create(ALICE, wish, request_id=None))
         users = [("alice", Secret(PASSWORD))]
-        self.ask_and_wait(self.requests.set_users(ALICE, GROUP.name, "wine", users, request_id=None))
+        self.ask_and_wait(self.requests.set_users(asking(), users))
 
 
 def run_as_root(*argv: str | Path, text: str | None = None, **environment: str) -> None:

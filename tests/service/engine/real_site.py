@@ -18,7 +18,7 @@ from backend.domain import BoxState, StorageKey
 from backend.registry.models import Operation, Server
 from backend.runtimes.process import ProcessRuntime
 from backend.wishes.values import CreateWish
-from tests.service.engine.support import ALICE, GROUP, Site, until
+from tests.service.engine.support import ALICE, GROUP, Site, asking, until
 from tests.support.s3 import S3Store
 
 PASSWORD = "a right password"
@@ -89,7 +89,7 @@ def running_site(home: Path, s3_store: S3Store, *, envs: Path, version: str) -> 
         )
         site.ask_and_wait(site.requests.create(ALICE, wish, request_id=None))
         users = [("alice", Secret(PASSWORD))]
-        site.ask_and_wait(site.requests.set_users(ALICE, GROUP.name, "wine", users, request_id=None))
+        site.ask_and_wait(site.requests.set_users(asking(), users))
         yield site
     finally:
         stop.set()

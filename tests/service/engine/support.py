@@ -29,6 +29,7 @@ from backend.settings import Settings
 from backend.sure_time import SureTime
 from backend.wishes.changes import Requests
 from backend.wishes.kick import Kick
+from backend.wishes.lookup import Ask
 from backend.wishes.passwords import Hasher
 from backend.wishes.values import CreateWish, StorageWish
 from demo.ports import free_range
@@ -253,6 +254,10 @@ def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     return found
 
 
+def asking(caller: Caller = ALICE, env: str = "wine", *, server_id: str | None = None) -> Ask:
+    return Ask(caller=caller, group=GROUP.name, env=env, server_id=server_id)
+
+
 class Site:
     """One installation of the service below ``home``; ``reopen`` gives the same one as a process that starts anew sees it."""
 
@@ -308,19 +313,19 @@ class Site:
         return self.requests.create(caller, wish, request_id=None)
 
     def ask(self, what: str, env: str = "wine", caller: Caller = ALICE) -> Operation:
-        asked: Operation = getattr(self.requests, what)(caller, GROUP.name, env, request_id=None)
+        asked: Operation = getattr(self.requests, what)(asking(caller, env))
         return asked
 
     def set_users(self, *names: str, env: str = "wine", password: str | None = None) -> Operation:
         secret = Secret(password or "a password")
-        return self.requests.set_users(ALICE, GROUP.name, env, [(name, secret) for name in names], request_id=None)
+        return self.requests.set_users(asking(ALICE, env), [(name, secret) for name in names])
 
     def set_storage(self, secret: str, *, env: str = "wine") -> Operation:
         wish = StorageWish(key=StorageKey(access_key_id="AKIANEW", secret_access_key=Secret(secret)))
-        return self.requests.set_storage(ALICE, GROUP.name, env, wish, request_id=None)
+        return self.requests.set_storage(asking(ALICE, env), wish)
 
     def upgrade(self, env: str = "wine", version: str = NEWER) -> Operation:
-        return self.requests.upgrade(ALICE, GROUP.name, env, version, request_id=None)
+        return self.requests.upgrade(asking(ALICE, env), version)
 
     def server(self, env: str = "wine") -> Server | None:
         with self.registry.reading() as session:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backend.errors import ServiceError
-from tests.service.engine.support import ADMIN, ALICE, GROUP, Site
+from tests.service.engine.support import ADMIN, ALICE, Site, asking
 
 STRANGER = replace(ALICE, user="mallory", uid=666, groups=())
 
@@ -35,7 +35,7 @@ def test_a_restore_asked_again_is_the_one_under_way(site: Site, step: str, older
 
     def at(point: str) -> None:
         if point == f"restore.{step}.done":
-            again = site.requests.restore(ALICE, GROUP.name, "wine", server_id=server.id, request_id=None)
+            again = site.requests.restore(asking(server_id=server.id))
             seen.extend([site.ask("restore").id, again.id, refused(lambda: site.ask("restore", caller=STRANGER))])
 
     site.reconciler(at=at).reconcile_all()
@@ -48,7 +48,7 @@ def test_a_delete_that_is_to_keep_what_is_damaged_is_not_the_plain_one_under_way
     site.made()
 
     def ask(*, damaged: bool) -> str:
-        return site.requests.delete(ADMIN, GROUP.name, "wine", damaged=damaged, request_id=None).id
+        return site.requests.delete(asking(ADMIN), damaged=damaged).id
 
     plain = ask(damaged=False)
     assert ask(damaged=False) == plain

@@ -18,7 +18,7 @@ from backend.backup.servers import ServerCopies
 from backend.errors import ServiceError
 from backend.registry.database import Registry
 from backend.registry.models import Server
-from tests.service.engine.support import ADMIN, GROUP, NEWER, SECRET, VERSION, Site, make_database, rows_of, runs_in, schema_of
+from tests.service.engine.support import ADMIN, NEWER, SECRET, VERSION, Site, asking, make_database, rows_of, runs_in, schema_of
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ def test_of_two_at_once_the_second_is_refused_and_harms_nothing(two: Site, tmp_p
 
 def test_a_deleted_server_that_had_lost_its_database_is_in_it(site: Site, tmp_path: Path):
     site.database(site.made("one")).unlink()
-    site.requests.delete(ADMIN, GROUP.name, "one", damaged=True, request_id=None)
+    site.requests.delete(asking(ADMIN, "one"), damaged=True)
     site.reconciler().reconcile_all()
     manifest = backup(site.registry, site.settings, tmp_path / "backup")
     assert [(server["env_name"], server["deleted"], server["database"]) for server in manifest["servers"]] == [("one", True, False)]

@@ -16,7 +16,7 @@ from backend.backup.restore import restore_backup
 from backend.errors import ServiceError
 from backend.registry.models import Server
 from backend.runtimes import keeper_script
-from tests.service.engine.support import ADMIN, GROUP, Site, make_database, runs_in
+from tests.service.engine.support import ADMIN, GROUP, Site, asking, make_database, runs_in
 from tests.support.account import ACCOUNT, service_account
 
 PAGE = 4096
@@ -42,7 +42,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 def delete(site: Site, env: str, *, damaged: bool) -> str | None:
     """The error's code; None where it was deleted."""
-    operation = site.requests.delete(ADMIN, GROUP.name, env, damaged=damaged, request_id=None)
+    operation = site.requests.delete(asking(ADMIN, env), damaged=damaged)
     site.reconciler().reconcile_all()
     error = site.operation(operation).error
     return None if error is None else error["code"]

@@ -15,7 +15,7 @@ from backend.files.boxfiles import BoxDirectories
 from backend.files.snapshots import DatabaseCopies, PlainKeeper
 from backend.registry.models import Operation, Server, now
 from backend.wishes import policy
-from tests.service.engine.support import ADMIN, ALICE, GROUP, NEWER, Site, make_database, runs_in
+from tests.service.engine.support import ADMIN, ALICE, GROUP, NEWER, Site, asking, make_database, runs_in
 
 HANGS = ServiceError("box_failed_to_stop", why="it hangs")
 UNFIT = ServiceError("version_unfit", version=NEWER, why="GET / is answered by 500")
@@ -64,7 +64,7 @@ def test_a_delete_that_failed_half_way_lets_nothing_begin_but_itself(site: Site)
         lambda: site.ask("stop"),
         lambda: site.set_users("alice"),
         lambda: site.set_storage("another secret"),
-        lambda: site.requests.resize(ALICE, GROUP.name, "wine", "large", request_id=None),
+        lambda: site.requests.resize(asking(), "large"),
         site.upgrade,
     ]
     for ask in asks:

@@ -11,7 +11,7 @@ from backend.backup.make import backup
 from backend.domain import BoxState
 from backend.errors import ServiceError
 from backend.registry.models import Operation, Server
-from tests.service.engine.support import ADMIN, ALICE, GROUP, Site, make_database, runs_in
+from tests.service.engine.support import ADMIN, Site, asking, make_database, runs_in
 
 
 @pytest.fixture
@@ -71,8 +71,8 @@ def test_a_delete_keeps_no_empty_copy_in_its_place(site: Site, server: Server):
 def test_an_admin_can_delete_a_server_whose_database_is_lost_for_good(site: Site, server: Server):
     site.database(server).unlink()
     assert run(site, site.ask("delete")) == "snapshot_failed"
-    assert run(site, site.requests.delete(ADMIN, GROUP.name, "wine", damaged=True, request_id=None)) is None
-    assert run(site, site.requests.restore(ALICE, GROUP.name, "wine", request_id=None)) == "database_lost"
+    assert run(site, site.requests.delete(asking(ADMIN), damaged=True)) is None
+    assert run(site, site.requests.restore(asking())) == "database_lost"
     assert (site.one().status, site.runtime.running()) == ("deleted", [])
 
 

@@ -15,7 +15,7 @@ from backend.domain import StorageKey
 from backend.runtimes.proctable import guard_pid, processes_of
 from backend.wishes.values import StorageWish
 from tests.service.engine.real_site import RealSite, running_site
-from tests.service.engine.support import ALICE, GROUP, until
+from tests.service.engine.support import asking, until
 from tests.support.box import MLFLOW_VERSION, environment
 from tests.support.half_written import mode_of
 from tests.support.s3 import S3Store
@@ -59,14 +59,14 @@ def test_everything_of_a_box_killed_at_once_comes_back(real: RealSite):
 
 def test_new_keys_are_in_force_after_a_restart_of_mlflow(real: RealSite, s3_store: S3Store):
     limited = StorageKey(access_key_id=s3_store.reader.access_key, secret_access_key=Secret(s3_store.reader.secret_key))
-    asked = real.requests.set_storage(ALICE, GROUP.name, "wine", StorageWish(key=limited), request_id=None)
+    asked = real.requests.set_storage(asking(), StorageWish(key=limited))
     failed = real.ask_and_wait(asked, "failed")
     assert failed.error is not None
     assert failed.error["code"] == "storage_forbidden"
     credentials = directory_of(real) / "config" / "s3" / "credentials"
     assert s3_store.owner.access_key in credentials.read_text(), "the old stay in force"
     owner = StorageKey(access_key_id=s3_store.owner.access_key, secret_access_key=Secret(s3_store.owner.secret_key))
-    real.ask_and_wait(real.requests.set_storage(ALICE, GROUP.name, "wine", StorageWish(key=owner), request_id=None))
+    real.ask_and_wait(real.requests.set_storage(asking(), StorageWish(key=owner)))
     assert real.experiments() == ["Default", "first"]
 
 

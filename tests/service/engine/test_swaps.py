@@ -18,7 +18,7 @@ from backend.messages import describe_stored
 from backend.plans.world import StoppingError
 from backend.registry.models import Operation, Server
 from backend.settings import Settings
-from tests.service.engine.support import ADMIN, GROUP, NEWER, VERSION, Site, make_database, migrate_database, runs_in, schema_of
+from tests.service.engine.support import ADMIN, NEWER, VERSION, Site, asking, make_database, migrate_database, runs_in, schema_of
 
 AWAY = ServiceError("runtime_unavailable", runtime="docker", why="it does not answer")
 FULL = OSError(28, "No space left on device")
@@ -161,7 +161,7 @@ def test_a_server_with_half_a_database_and_a_damaged_copy_can_be_deleted_all_the
     half_replaced(site, server)
     (site.settings.replaced_dir / server.id / "mlflow.db").write_bytes(b"no database")
     assert code_of(run(site, site.ask("delete", caller=ADMIN))) == "snapshot_damaged"
-    assert run(site, site.requests.delete(ADMIN, GROUP.name, "wine", damaged=True, request_id=None)).state == "succeeded"
+    assert run(site, site.requests.delete(asking(ADMIN), damaged=True)).state == "succeeded"
     told = describe_stored(run(site, site.ask("restore")).error, "en") or {}
     assert told["detail"] == "The kept copy of the database is damaged: mlflow.db is missing or was changed"
     assert run(site, site.ask("purge", caller=ADMIN)).state == "succeeded"

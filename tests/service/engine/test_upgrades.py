@@ -14,7 +14,7 @@ from backend.errors import ServiceError
 from backend.files.snapshots import DatabaseCopies
 from backend.registry.models import Operation, Server, now
 from tests.service.engine.running import running
-from tests.service.engine.support import ADMIN, ALICE, GROUP, NEWER, SIZE, VERSION, Site, make_database, runs_in, schema_of, until
+from tests.service.engine.support import ADMIN, NEWER, SIZE, VERSION, Site, asking, make_database, runs_in, schema_of, until
 
 UNFIT = ServiceError("version_unfit", version=NEWER, why="GET / is answered by 500")
 BROKEN = ServiceError("migration_failed", version=NEWER, why="no such table", log="the last lines")
@@ -228,19 +228,19 @@ def test_what_was_before_goes_at_its_time_and_not_in_a_transaction(site: Site, m
 
 def test_another_size(site: Site):
     server = site.made()
-    operation = site.requests.resize(ALICE, GROUP.name, "wine", "large", request_id=None)
+    operation = site.requests.resize(asking(), "large")
     site.reconciler().reconcile_all()
     assert site.operation(operation).state == "succeeded", site.operation(operation).error
     assert site.one().size == "large"
     assert site.runtime.sizes[server.id].name == "large"
     assert site.settings_of(server)["workers"] == 4
-    assert site.requests.resize(ALICE, GROUP.name, "wine", "large", request_id=None).state == "succeeded"
+    assert site.requests.resize(asking(), "large").state == "succeeded"
 
 
 def test_a_size_with_which_it_does_not_start_is_taken_back(site: Site):
     server = site.made()
     site.runtime.born = BoxState.FAILED
-    operation = site.requests.resize(ALICE, GROUP.name, "wine", "large", request_id=None)
+    operation = site.requests.resize(asking(), "large")
     site.trial.during = None
     site.reconciler(at=lambda point: setattr(site.runtime, "born", BoxState.AWAKE) if point.endswith("undoing") else None).reconcile_all()
     assert site.operation(operation).state == "failed"

@@ -10,13 +10,13 @@ import pytest
 from backend.domain import BoxState, Observation
 from backend.errors import ServiceError
 from backend.registry.models import Operation
-from tests.service.engine.support import ALICE, GROUP, Site
+from tests.service.engine.support import Site, asking
 
 AWAY = ServiceError("runtime_unavailable", runtime="docker", why="it does not answer")
 ASKED: dict[str, Callable[[Site], Operation]] = {
     "delete": lambda site: site.ask("delete"),
     "upgrade": lambda site: site.upgrade(),
-    "resize": lambda site: site.requests.resize(ALICE, GROUP.name, "wine", "large", request_id=None),
+    "resize": lambda site: site.requests.resize(asking(), "large"),
 }
 
 
