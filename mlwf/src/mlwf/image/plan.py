@@ -27,8 +27,9 @@ from mlwf.image.remembered import known_digest, of_address, recall, remember
 from mlwf.image.steps import Meter
 from mlwf.image.tempspace import find_tempspace, sweep_tempspace, temporary_folder
 
-# The layout of what we write: a change of it makes every cached image a stranger.
-FORMAT = "7"
+# Of what we write into an image, of what we make of a base, and of how packages are resolved. Raised with each change there: what an
+# older mlwf has made is in the caches, and would be taken for it.
+FORMAT, BASE_FORMAT, LOCK_FORMAT = "8", "7", "7"
 LEAST_SPACE = 1 << 30
 LAYERED = frozenset({"docker", "oci"})
 # What else is remembered of an address: how the container tool itself calls what it fetched.
@@ -170,11 +171,11 @@ def _base_name(source: BaseSource, pinned: Pinned) -> str:
 
 def _base_key(kit: Kit, source: BaseSource, pinned: Pinned) -> str:
     """One digest may stand for an image of each kind of processor: what is taken of it is for this machine's."""
-    return kit.cache.key("base", FORMAT, *_tools(kit), _base_name(source, pinned), pinned.digest, platform.machine())
+    return kit.cache.key("base", BASE_FORMAT, *_tools(kit), _base_name(source, pinned), pinned.digest, platform.machine())
 
 
 def _image_key(kit: Kit, base: BaseFacts, python_wanted: str, python: Python, lock: Lock) -> str:
-    made_of = (base.source, base.digest, base.architecture, python_wanted, python.version, python.origin, lock.digest)
+    made_of = (base.source, base.digest, base.architecture, python_wanted, python.version, python.origin, python.form, lock.digest)
     return kit.cache.key("image", FORMAT, *_tools(kit), *made_of)
 
 
@@ -249,7 +250,7 @@ def _lock(kit: Kit, base: ComingBase, python: Python, package: ModelPackage, *, 
     indexes = [without_passwords(kit.runner.environ.get(name, "")) for name in INDEXES]
     own = file_digest(package.uv_lock) if package.uv_lock else ""
     asked = (wanted.allow_source_builds, wanted.policy, own, *indexes, *package.requirements, "constraints", *package.wanted.constraints)
-    key = kit.cache.key("lock", FORMAT, target.as_uv(), python.version, *asked)
+    key = kit.cache.key("lock", LOCK_FORMAT, target.as_uv(), python.version, *asked)
     kept = None if wanted.relock else kit.cache.get("locks", key)
     if kept:
         lock = Lock(kept.read_text(), python.version)

@@ -46,6 +46,11 @@ class Python:
         """As folders are called: "3.11"."""
         return self.version.rpartition(".")[0]
 
+    @property
+    def form(self) -> str:
+        """Of what was made of it for the image; empty where that has the base's own."""
+        return FORM if self.folder else ""
+
     def binds(self) -> list[Bind]:
         return [Bind(self.folder, INSIDE)] if self.folder else []
 
