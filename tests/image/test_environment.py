@@ -18,6 +18,7 @@ from mlwf.image.environment.compiled import COMPILE, COMPILED, SOURCES
 from mlwf.image.environment.install import Environments, make_or_fetch
 from mlwf.image.environment.lock import Lock
 from mlwf.image.environment.pythons import Python
+from mlwf.image.environment.uv_program import uv_version
 from mlwf.image.kit import Kit
 from mlwf.image.process import ProgramError, Runner
 from mlwf.image.tool import Bind
@@ -150,6 +151,7 @@ def test_an_environment_is_that_of_the_bases_python_whatever_runs_uv(ground: Gro
     settings = (env / "pyvenv.cfg").read_text()
     assert f"home = {ground.folder}\n" in settings
     assert "version_info = 3.99.7\n" in settings
+    assert f"uv = {uv_version()}\n" in settings, "what the image is told to be made with"
     texts = [path.read_text() for path in env.rglob("*") if path.is_file()]
     assert not [text for text in texts if f"python{HERE}" in text or sys.prefix in text]
     assert (env / "include/site/python3.99/top/top.h").is_file()

@@ -1,18 +1,29 @@
 """What an older mlwf has made is in the caches: the number that is in its name changes with what is made."""
 
 import hashlib
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from mlwf.image.base.converted import ENVIRONMENT_HOOK, RUNSCRIPT, BaseFacts
+from mlwf.image.base.converted import ENVIRONMENT_HOOK, RUNSCRIPT, BaseFacts, ComingBase
+from mlwf.image.base.source import Pinned, parse_base
 from mlwf.image.cache import Cache
+from mlwf.image.create import _provenance
 from mlwf.image.environment import compiled, pythons
 from mlwf.image.environment.lock import Lock
 from mlwf.image.environment.pythons import Python
-from mlwf.image.plan import BASE_FORMAT, FORMAT, _image_key
-from mlwf.image.recipe import ENV_SH, README
+from mlwf.image.plan import BASE_FORMAT, FORMAT, Plan, _image_key
+from mlwf.image.recipe import ENV_SH, README, Recipe
+
+DIGEST = "sha256:" + "ab" * 32
+BASE = "docker-daemon:base:1"
+OWN = Python("3.11.7", "/python", None, "base")
+
+
+def recipe_of(base: str, *, only_wheels: bool = True) -> Recipe:
+    return Recipe(parse_base(base), Pinned(base, DIGEST, base), "3.11.7", only_wheels)
 
 
 @pytest.mark.parametrize(
@@ -29,15 +40,48 @@ def test_who_changes_our_texts_in_an_image_raises_the_number(raised: str, texts:
     assert (raised, digest) == noted, "raise the number, then note it here with what the texts are now"
 
 
-def test_an_image_with_a_python_that_was_made_ready_otherwise_is_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def kit(tmp_path: Path) -> Any:
     squasher = SimpleNamespace(version="4.6", compression="zstd", compressor=())
-    kit: Any = SimpleNamespace(
-        cache=Cache(tmp_path), tool=SimpleNamespace(kind="apptainer", version="1.4"), squash=SimpleNamespace(squasher=squasher)
-    )
-    facts, lock = BaseFacts("base", "sha256:one", "amd64", "2.36", {}), Lock("", "3.11.7")
-    own, fetched = Python("3.11.7", "/python", None, "base"), Python("3.11.7", "/python", tmp_path, "uv")
-    before = [_image_key(kit, facts, "3.11.7", python, lock) for python in (own, fetched)]
+    tool = SimpleNamespace(kind="apptainer", version="1.4")
+    return SimpleNamespace(cache=Cache(tmp_path), tool=tool, squash=SimpleNamespace(squasher=squasher))
+
+
+def plan(kit: Any, python: Python, recipe: Recipe) -> Plan:
+    facts, lock = BaseFacts("base", DIGEST, "amd64", "2.36", {}), Lock("", "3.11.7")
+    key = _image_key(kit, facts, "3.11.7", python, lock, recipe)
+    return Plan(recipe, ComingBase(facts, pytest.fail), python, "3.11.7", lock, key)
+
+
+def test_an_image_with_a_python_that_was_made_ready_otherwise_is_another_one(
+    kit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = Python("3.11.7", "/python", tmp_path, "uv")
+    before = [plan(kit, python, recipe_of(BASE)).key for python in (OWN, fetched)]
     monkeypatch.setattr(pythons, "FORM", "next")
-    after = [_image_key(kit, facts, "3.11.7", python, lock) for python in (own, fetched)]
+    after = [plan(kit, python, recipe_of(BASE)).key for python in (OWN, fetched)]
     assert after[0] == before[0], "the base's own is not made ready"
     assert after[1] != before[1]
+
+
+def test_an_image_by_another_uv_is_another_one_and_says_so(kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """uv writes its version into pyvenv.cfg, and from some versions to the next other scripts into bin."""
+    told = {}
+    for version in ("0.9.30", "0.13.9"):
+        monkeypatch.setattr(metadata, "version", {"uv": version}.__getitem__)
+        made = plan(kit, OWN, recipe_of(BASE))
+        assert f"pip install uv=={version} " in made.recipe.singularity(portable=True)
+        told[made.key] = _provenance(kit, made)["uv"]
+    assert list(told.values()) == ["0.9.30", "0.13.9"]
+
+
+def test_an_image_whose_recipe_says_something_else_is_another_one(kit: Any) -> None:
+    one, other = (plan(kit, OWN, recipe_of(BASE, only_wheels=only_wheels)).key for only_wheels in (True, False))
+    assert one != other
+
+
+def test_the_same_content_by_another_name_is_the_same_image(kit: Any) -> None:
+    one, other = (plan(kit, OWN, recipe_of(base)) for base in (BASE, "docker-daemon:site/other:latest"))
+    assert one.recipe.singularity() != other.recipe.singularity(), "beside the image it is the name that the user knows"
+    assert one.key == other.key
+    assert one.recipe.singularity(portable=True) == other.recipe.singularity(portable=True)

@@ -48,6 +48,8 @@ def test_from_the_package_to_an_image_that_has_answered(ground: Ground, models: 
     assert ground.run(["sh", "-c", with_gpu, image]).stdout.splitlines() == [f"Python {base_python()}"] * 2
     labels = json.loads(ground.run([ground.tool, "inspect", "--json", image]).stdout)["data"]["attributes"]["labels"]
     assert labels["mlwf.python"] == base_python()
+    settings = ground.run([ground.tool, "exec", image, "cat", "/mlwf/env/pyvenv.cfg"]).stdout
+    assert f"uv = {labels['mlwf.uv']}\n" in settings
     assert "uv pip sync" in ground.run([ground.tool, "inspect", "--deffile", image]).stdout
     assert "FS (Squashfs/*System/" in ground.run([ground.tool, "sif", "list", image]).stdout
     software = json.loads((folder / "software.cdx.json").read_text())

@@ -28,6 +28,7 @@ from mlwf.image.environment.lock import Lock
 from mlwf.image.environment.pythons import Python
 from mlwf.image.plan import Found, Wanted, _base, _base_key, _image_key, _pinned, look_up
 from mlwf.image.process import ProgramError, Runner
+from mlwf.image.recipe import Recipe
 from mlwf.image.remembered import known_digest, of_address
 from mlwf.transfer.workspace import Workspace
 
@@ -218,12 +219,14 @@ def test_nothing_that_was_made_for_other_processors_is_taken(tmp_path: Path, mon
     )
     source, pinned = parse_base("docker://python:3"), Pinned("docker://python", digest_of(b""), "docker://python")
     python, lock = Python("3.11.7", "/python", None, "base"), Lock("", "3.11.7")
+    recipe = Recipe(source, pinned, python.version, only_wheels=True)
     names = set()
     for machine, architecture in ARCHITECTURES.items():
         monkeypatch.setattr(platform, "machine", lambda name=machine: name)
         facts = BaseFacts("docker://python", digest_of(b""), architecture, "2.36", {})
         compiler = Compiler(kit, ComingBase(facts, pytest.fail), python)
-        names |= {_base_key(kit, source, pinned), of_address(kit, source), _image_key(kit, facts, "3.11.7", python, lock), compiler.kept}
+        image_key = _image_key(kit, facts, "3.11.7", python, lock, recipe)
+        names |= {_base_key(kit, source, pinned), of_address(kit, source), image_key, compiler.kept}
     assert len(names) == 4 * len(ARCHITECTURES)
 
 

@@ -20,7 +20,7 @@ from mlwf.image.aside import Aside
 from mlwf.image.base.converted import INSPECT_OBJECT, canonical
 from mlwf.image.cache import Cache, remove_tree
 from mlwf.image.environment.install import Environments, make_or_fetch
-from mlwf.image.environment.lock import torch_backend
+from mlwf.image.environment.uv_program import uv_version
 from mlwf.image.kit import Kit
 from mlwf.image.model.kept import keep_package, kept_package
 from mlwf.image.model.package import ModelPackage, fetch_package
@@ -29,7 +29,7 @@ from mlwf.image.pack import open_to_readers, pack
 from mlwf.image.plan import FORMAT, Plan, Wanted, look_up, make_plan
 from mlwf.image.process import Runner, free_some_space
 from mlwf.image.proof import NEEDS_GPU, Verdict, prove
-from mlwf.image.recipe import ENV_SH, README, Recipe
+from mlwf.image.recipe import ENV_SH, README
 from mlwf.image.software_list import software_list
 from mlwf.image.squash import Squash
 from mlwf.image.steps import Meter, Reporter, Steps
@@ -80,17 +80,16 @@ def create(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Crea
             kit.warns(package.warning)
         with cache.work() as work, Aside(kit.runner, "base") as aside:
             plan = make_plan(kit, wanted, found, package, work, aside)
-            recipe = Recipe(plan.source, plan.pinned, plan.python.version, not wanted.allow_source_builds, torch_backend(package.wanted))
             if wanted.fetch_only:
                 with kit.steps.step("environment") as meter:
                     _environments(kit, plan, wanted).fetch(plan.lock, work / "layer", offline=wanted.offline, meter=meter)
                 plan.base.made()
                 return Created(None, plan.key, 0, False, None, kit.steps.seconds, plan.python.version)
-            image, cached = _image(kit, plan, wanted, recipe, work, workspace)
+            image, cached = _image(kit, plan, wanted, work, workspace)
             target = workspace.path / IMAGE
             hand_out(image, target, copy=wanted.copy)
             verdict = _proof(kit, plan, package, target, work) if wanted.test else None
-        _write_beside(workspace.path, plan, recipe, package, verdict)
+        _write_beside(workspace.path, plan, package, verdict)
         size = target.stat().st_size
         _open_modes(workspace.path)
         folder = workspace.publish()
@@ -109,7 +108,7 @@ def _environments(kit: Kit, plan: Plan, wanted: Wanted) -> Environments:
     return Environments(kit, plan.base, plan.python, only_wheels=not wanted.allow_source_builds)
 
 
-def _image(kit: Kit, plan: Plan, wanted: Wanted, recipe: Recipe, work: Path, output: Workspace) -> tuple[Path, bool]:  # noqa: PLR0917
+def _image(kit: Kit, plan: Plan, wanted: Wanted, work: Path, output: Workspace) -> tuple[Path, bool]:
     """The image in the cache, made if need be, and whether it was there."""
     with kit.cache.lock(f"image-{plan.key}", waits=kit.steps.waits):
         kept = kit.cache.get("images", plan.key)
@@ -121,7 +120,7 @@ def _image(kit: Kit, plan: Plan, wanted: Wanted, recipe: Recipe, work: Path, out
         _check_room(kit, output, plan.base.size, copy=wanted.copy)
         with kit.steps.step("environment") as meter:
             make_or_fetch(_environments(kit, plan, wanted), plan.lock, layer, offline=wanted.offline, meter=meter)
-            objects = _describe(kit, plan, recipe, layer)
+            objects = _describe(kit, plan, layer)
             unpacked = open_to_readers(layer)
         made = work / IMAGE
         base = plan.base.made()
@@ -144,7 +143,7 @@ def _check_room(kit: Kit, output: Workspace, size: int, *, copy: bool) -> None:
         output.check_space(size)
 
 
-def _describe(kit: Kit, plan: Plan, recipe: Recipe, layer: Path) -> list[sif.Described]:
+def _describe(kit: Kit, plan: Plan, layer: Path) -> list[sif.Described]:
     """Puts what explains the image into its /mlwf, and answers the objects before its squashfs."""
     if plan.python.folder:
         shutil.copytree(plan.python.folder, layer / "python", symlinks=True, copy_function=link_or_copy)
@@ -153,7 +152,7 @@ def _describe(kit: Kit, plan: Plan, recipe: Recipe, layer: Path) -> list[sif.Des
     (layer / "env.sh").write_text(ENV_SH)
     (layer / "README").write_text(README)
     (layer / "software.cdx.json").write_bytes(software)
-    definition = recipe.singularity(portable=True)
+    definition = plan.recipe.singularity(portable=True)
     provenance = _provenance(kit, plan)
     labels = {f"mlwf.{name}": str(value) for name, value in provenance.items()}
     inspected = plan.base.made().inspected["data"]
@@ -180,6 +179,7 @@ def _provenance(kit: Kit, plan: Plan) -> dict[str, str]:
         "lock-sha256": plan.lock.digest,
         "uv-lock": plan.lock.uv_lock or "none",
         "builder-format": FORMAT,
+        "uv": uv_version(),
         "container-tool": f"{kit.tool.kind} {kit.tool.version}",
         "mksquashfs": f"{kit.squash.squasher.version} {' '.join(kit.squash.squasher.compressor)}",
     }
@@ -238,14 +238,14 @@ def _link(image: Path | str, target: Path | str) -> bool:
     return True
 
 
-def _write_beside(folder: Path, plan: Plan, recipe: Recipe, package: ModelPackage, verdict: Verdict | None) -> None:
+def _write_beside(folder: Path, plan: Plan, package: ModelPackage, verdict: Verdict | None) -> None:
     objects = sif.read_objects(folder / IMAGE)
     provenance = json.loads(objects[PROVENANCE_OBJECT]) | {"model-sha256": package.sha256, "model": package.name, "image-key": plan.key}
     provenance["conda-left-out"] = list(package.left_out)
     provenance["proof"] = verdict.as_json() if verdict else None
     files = {
-        "Singularity": recipe.singularity(),
-        "Dockerfile": recipe.dockerfile(),
+        "Singularity": plan.recipe.singularity(),
+        "Dockerfile": plan.recipe.dockerfile(),
         "requirements.lock": plan.lock.text,
         "software.cdx.json": objects[SOFTWARE_OBJECT].decode(),
         "provenance.json": json.dumps(provenance, indent=1, ensure_ascii=False) + "\n",

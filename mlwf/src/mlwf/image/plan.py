@@ -23,6 +23,7 @@ from mlwf.image.growth import Growth
 from mlwf.image.kit import Kit
 from mlwf.image.model.package import ModelPackage
 from mlwf.image.model.requirements import Policy, without_passwords
+from mlwf.image.recipe import Recipe
 from mlwf.image.remembered import known_digest, of_address, recall, remember
 from mlwf.image.steps import Meter
 from mlwf.image.tempspace import find_tempspace, sweep_tempspace, temporary_folder
@@ -82,8 +83,7 @@ class Found:
 class Plan:
     """All that decides the image's bytes; `key` names them. `python_wanted`: the version that the model recorded."""
 
-    source: BaseSource
-    pinned: Pinned
+    recipe: Recipe
     base: ComingBase
     python: Python
     python_wanted: str
@@ -119,8 +119,9 @@ def make_plan(kit: Kit, wanted: Wanted, found: Found, package: ModelPackage, fol
         python = find_python(package.python, base, kit, wishes=wishes)
     with kit.steps.step("lock"):
         lock = _lock(kit, base, python, package, folder=folder, wanted=wanted)
-    key = _image_key(kit, base.facts, package.python, python, lock)
-    return Plan(source, pinned, base, python, package.python, lock, key)
+    recipe = Recipe(source, pinned, python.version, not wanted.allow_source_builds, torch_backend(package.wanted))
+    key = _image_key(kit, base.facts, package.python, python, lock, recipe)
+    return Plan(recipe, base, python, package.python, lock, key)
 
 
 def _pin(kit: Kit, source: BaseSource, wanted: Wanted) -> Pinned:
@@ -174,9 +175,10 @@ def _base_key(kit: Kit, source: BaseSource, pinned: Pinned) -> str:
     return kit.cache.key("base", BASE_FORMAT, *_tools(kit), _base_name(source, pinned), pinned.digest, platform.machine())
 
 
-def _image_key(kit: Kit, base: BaseFacts, python_wanted: str, python: Python, lock: Lock) -> str:
+def _image_key(kit: Kit, base: BaseFacts, python_wanted: str, python: Python, lock: Lock, recipe: Recipe) -> str:  # noqa: PLR0917
+    """The recipe is in the image, and names the version of uv, whose scripts are in it, too."""
     made_of = (base.source, base.digest, base.architecture, python_wanted, python.version, python.origin, python.form, lock.digest)
-    return kit.cache.key("image", FORMAT, *_tools(kit), *made_of)
+    return kit.cache.key("image", FORMAT, *_tools(kit), *made_of, recipe.singularity(portable=True))
 
 
 def _tools(kit: Kit) -> tuple[str, ...]:

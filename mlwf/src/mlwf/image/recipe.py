@@ -1,9 +1,9 @@
 """The recipes beside an image: `Singularity` and `Dockerfile`, which build an equivalent one by hand."""
 
 from dataclasses import dataclass
-from importlib import metadata
 
 from mlwf.image.base.source import BaseSource, Pinned
+from mlwf.image.environment.uv_program import uv_version
 
 ENVIRONMENT = (
     'export PATH="/mlwf/env/bin:$PATH" VIRTUAL_ENV=/mlwf/env PYTHONNOUSERSITE=1',
@@ -75,9 +75,9 @@ class Recipe:
     torch_backend: str = ""
 
     def singularity(self, *, portable: bool = False) -> str:
-        """`portable`: a base image that is a file is named by its content, so that the text is the same in every folder."""
+        """`portable`: a base image is named by its content, so that the text is the same wherever it lies and whatever it is called."""
         bootstrap, source = self._bootstrap()
-        if portable and self.base.path:
+        if portable and not self.base.reference:
             source = self.pinned.digest
         return SINGULARITY.format(bootstrap=bootstrap, source=source, environment="\n    ".join(ENVIRONMENT), **self._shared())
 
@@ -99,4 +99,4 @@ class Recipe:
         wheels = "--only-binary :all: " if self.only_wheels else ""
         # Without it, uv looks for torch==…+cu128 in an index that has no such version.
         backend = f" UV_TORCH_BACKEND={self.torch_backend}" if self.torch_backend else ""
-        return {"uv": metadata.version("uv"), "digest": self.pinned.digest, "python": self.python, "wheels": wheels, "backend": backend}
+        return {"uv": uv_version(), "digest": self.pinned.digest, "python": self.python, "wheels": wheels, "backend": backend}

@@ -4,6 +4,7 @@ import re
 import sysconfig
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 
 from mlwf.errors import MlwfError
@@ -65,6 +66,11 @@ def unwrapped(output: str) -> str:
 def named(environ: Mapping[str, str]) -> dict[str, str]:
     """The variables that uv gets."""
     return {name: value for name, value in environ.items() if NAMED.fullmatch(name)}
+
+
+def uv_version() -> str:
+    """Of the uv that makes environments: it is told in them, and from some versions to the next their scripts are others."""
+    return metadata.version("uv")
 
 
 def _program() -> Path:
