@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,34 @@ def test_an_oci_layout_names_one_image(tmp_path: Path) -> None:
         assert pin(parse_base(text), {}, http=False, digest_of=str).digest == DIGEST
     with pytest.raises(MlwfError, match="two"):
         pin(parse_base(f"oci:{tmp_path}:two"), {}, http=False, digest_of=str)
+
+
+@pytest.mark.parametrize("kind", ["oci", "oci-archive"])
+def test_the_recipe_names_the_one_image_of_several(tmp_path: Path, kind: str) -> None:
+    """By its digest: of Apptainer 1.4 and SingularityCE 4.1 none takes a tag, nor a digest in an archive."""
+    other = DIGEST.replace("ab", "cd")
+    entries = [
+        {"mediaType": "m", "size": 1, "digest": digest, "annotations": {"org.opencontainers.image.ref.name": name}}
+        for digest, name in ((other, "one"), (DIGEST, "two"))
+    ]
+    for manifests, names_it in ((entries[1:], False), (entries, True)):
+        place = tmp_path / f"a folder {names_it}"
+        place.mkdir()
+        (place / "index.json").write_text(json.dumps({"manifests": manifests}))
+        if kind == "oci-archive":
+            with tarfile.open(place / "image.tar", "w") as archive:
+                archive.add(place / "index.json", "index.json")
+            place /= "image.tar"
+        base = parse_base(f"{kind}:{place}:two")
+        recipe = Recipe(base, pin(base, {}, http=False, digest_of=str), "3.11.7", only_wheels=True)
+        text = recipe.singularity()
+        assert f"# The base image's content: {DIGEST}\n" in text
+        if kind == "oci-archive" and names_it:
+            assert f"\n#         mkdir base-image && tar -xf '{place}' -C base-image\n" in text
+            assert f"Bootstrap: oci\nFrom: base-image@{DIGEST}\n" in text
+        else:
+            assert f"Bootstrap: {kind}\nFrom: {place}{f'@{DIGEST}' if names_it else ''}\n" in text
+        assert f"Bootstrap: {kind}\nFrom: {DIGEST}\n" in recipe.singularity(portable=True)
 
 
 def test_a_docker_daemon_that_is_not_there(tmp_path: Path) -> None:

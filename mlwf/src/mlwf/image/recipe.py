@@ -1,5 +1,6 @@
 """The recipes beside an image: `Singularity` and `Dockerfile`, which build an equivalent one by hand."""
 
+import shlex
 from dataclasses import dataclass
 
 from mlwf.image.base.source import BaseSource, Pinned
@@ -24,7 +25,7 @@ The Python environment that a model recorded, at /mlwf/env. The model itself lie
 """
 SINGULARITY = """\
 # Builds by hand what mlwf_create_image made: the same base, the same Python, the same packages.
-# Before: pip install uv=={uv} && cp "$(command -v uv)" .
+# Before: pip install uv=={uv} && cp "$(command -v uv)" .{unpack}
 # Then:   singularity build container.simg Singularity
 #         (SingularityCE and PRO, as a user: with --fakeroot, or with proot in PATH)
 # The base image's content: {digest}
@@ -62,6 +63,8 @@ ENV PATH=/mlwf/env/bin:$PATH VIRTUAL_ENV=/mlwf/env PYTHONNOUSERSITE=1
 COPY model /model
 CMD ["mlflow", "models", "serve", "-m", "/model", "-h", "0.0.0.0", "-p", "1234", "--env-manager", "local"]
 """
+# The tools' words for kinds of bases, where they are not ours.
+BOOTSTRAPS = {"sif": "localimage"}
 
 
 @dataclass(frozen=True)
@@ -76,10 +79,11 @@ class Recipe:
 
     def singularity(self, *, portable: bool = False) -> str:
         """`portable`: a base image is named by its content, so that the text is the same wherever it lies and whatever it is called."""
-        bootstrap, source = self._bootstrap()
+        bootstrap, source, unpack = self._bootstrap()
         if portable and not self.base.reference:
-            source = self.pinned.digest
-        return SINGULARITY.format(bootstrap=bootstrap, source=source, environment="\n    ".join(ENVIRONMENT), **self._shared())
+            bootstrap, source, unpack = BOOTSTRAPS.get(self.base.kind, self.base.kind), self.pinned.digest, ""
+        told = self._shared() | {"bootstrap": bootstrap, "source": source, "unpack": unpack}
+        return SINGULARITY.format(environment="\n    ".join(ENVIRONMENT), **told)
 
     def dockerfile(self) -> str:
         load, source = "", self.pinned.exact.removeprefix("docker://")
@@ -88,12 +92,16 @@ class Recipe:
             source = f"base:{self.pinned.digest[7:19]}"
         return DOCKERFILE.format(load=load, source=source, **self._shared())
 
-    def _bootstrap(self) -> tuple[str, str]:
-        """Apptainer's name of the kind of base, and what follows `From:`."""
-        scheme, _colon, rest = self.pinned.exact.partition(":")
+    def _bootstrap(self) -> tuple[str, str, str]:
+        """The tools' name of the kind of base, what follows `From:`, and what is to be done before."""
+        bootstrap, exact = BOOTSTRAPS.get(self.base.kind, self.base.kind), self.pinned.exact
         if self.base.kind == "sif":
-            return "localimage", str(self.base.path)
-        return scheme, rest.removeprefix("//")
+            return bootstrap, str(self.base.path), ""
+        if self.base.kind == "oci-archive" and exact.endswith(f"@{self.pinned.digest}"):
+            # Of an archive no tool takes a digest, of a folder both do.
+            unpack = f"\n#         mkdir base-image && tar -xf {shlex.quote(str(self.base.path))} -C base-image"
+            return "oci", f"base-image@{self.pinned.digest}", unpack
+        return bootstrap, exact.removeprefix(f"{self.base.kind}:").removeprefix("//"), ""
 
     def _shared(self) -> dict[str, str]:
         wheels = "--only-binary :all: " if self.only_wheels else ""

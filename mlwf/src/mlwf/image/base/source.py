@@ -91,9 +91,11 @@ def pin(base: BaseSource, environ: Mapping[str, str], *, http: bool, digest_of: 
     assert base.path is not None  # noqa: S101  # the other kinds have a path
     if base.kind == "sif":
         return Pinned(str(base.path), digest_of(base.path), base.text)
-    exact = f"{base.kind}:{base.path}"  # without a tag, which not every tool takes
+    exact = f"{base.kind}:{base.path}"
     if base.kind in {"oci", "oci-archive"}:
-        return Pinned(exact, _oci_digest(base), exact)
+        digest, alone = _oci_image(base)
+        # Where there are several, the tools ask for the digest, and take no tag.
+        return Pinned(exact, digest, exact if alone else f"{exact}@{digest}")
     if base.tag:
         _check_alone(base)
     return Pinned(exact, digest_of(base.path), exact)
@@ -128,8 +130,8 @@ def _unknown(text: str) -> WrongUseError:
     )
 
 
-def _oci_digest(base: BaseSource) -> str:
-    """The manifest's digest in a folder or an archive of the OCI image layout."""
+def _oci_image(base: BaseSource) -> tuple[str, bool]:
+    """The manifest's digest in a folder or an archive of the OCI image layout, and whether that holds no other image."""
     assert base.path is not None  # noqa: S101
     try:
         index = document(base.path / "index.json") if base.kind == "oci" else _member(base.path, "index.json")
@@ -138,7 +140,7 @@ def _oci_digest(base: BaseSource) -> str:
         names = [{each.get("org.opencontainers.image.ref.name"), each.get("io.containerd.image.name")} for each in annotations]
         chosen = [each for each, known in zip(manifests, names, strict=True) if not base.tag or base.tag in known]
         if len(chosen) == 1 and DIGEST.fullmatch(chosen[0]["digest"]):
-            return str(chosen[0]["digest"])
+            return str(chosen[0]["digest"]), len(manifests) == 1
     except (OSError, ValueError, KeyError, TypeError, AttributeError, tarfile.TarError, EOFError, zlib.error):
         pass  # what is told below holds for all of them
     raise no_one_image(base.path, base.tag)
