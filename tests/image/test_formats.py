@@ -22,8 +22,8 @@ BASE = "docker-daemon:base:1"
 OWN = Python("3.11.7", "/python", None, "base")
 
 
-def recipe_of(base: str, *, only_wheels: bool = True) -> Recipe:
-    return Recipe(parse_base(base), Pinned(base, DIGEST, base), "3.11.7", only_wheels)
+def recipe_of(base: str, *, only_wheels: bool = True, mirror: str = "") -> Recipe:
+    return Recipe(parse_base(base), Pinned(base, DIGEST, base), OWN, only_wheels, mirror=mirror)
 
 
 @pytest.mark.parametrize(

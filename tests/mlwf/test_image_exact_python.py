@@ -77,6 +77,10 @@ def test_the_exact_python_of_a_mirror_is_the_images(ground: Ground, models: Mode
     provenance = json.loads((Path(str(made["folder"])) / "provenance.json").read_text())
     assert (provenance["python"], provenance["python-wanted"], provenance["python-origin"]) == (movable.VERSION, movable.VERSION, "uv")
 
+    for name in ("Singularity", "Dockerfile"):
+        assert f" UV_PYTHON_INSTALL_MIRROR={web.url} uv venv " in (Path(str(made["folder"])) / name).read_text()
+    assert web.url not in ground.run([ground.tool, "inspect", "--deffile", image]).stdout
+
     again = created("--no-test", MLWF_CACHE=str(ground.home / "another-cache"), SLURM_CPUS_PER_TASK="1")
     assert not again["cached"]
     assert len(web.asked) == 2, "it was fetched once more"
@@ -105,6 +109,7 @@ def test_the_exact_python_of_a_site_is_the_images_in_a_job_without_network(
     done = ground.run(ground.create(*given, "--offline", "--no-test", "--json"), seconds=500, **job)
     assert done.returncode == 0, done.stderr
     image = str(answer_of(done.stdout)["image"])
+    assert "which is the site's own" in Path(image).with_name("Dockerfile").read_text()
     labels = json.loads(ground.run([ground.tool, "inspect", "--json", image]).stdout)["data"]["attributes"]["labels"]
     assert (labels["mlwf.python"], labels["mlwf.python-origin"]) == (movable.VERSION, "site")
     ask = "import six, sys; print(sys.version.split()[0], sys.base_prefix, six.__file__)"

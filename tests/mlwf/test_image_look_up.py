@@ -219,7 +219,7 @@ def test_nothing_that_was_made_for_other_processors_is_taken(tmp_path: Path, mon
     )
     source, pinned = parse_base("docker://python:3"), Pinned("docker://python", digest_of(b""), "docker://python")
     python, lock = Python("3.11.7", "/python", None, "base"), Lock("", "3.11.7")
-    recipe = Recipe(source, pinned, python.version, only_wheels=True)
+    recipe = Recipe(source, pinned, python, only_wheels=True)
     names = set()
     for machine, architecture in ARCHITECTURES.items():
         monkeypatch.setattr(platform, "machine", lambda name=machine: name)

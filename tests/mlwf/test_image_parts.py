@@ -1,12 +1,10 @@
 """The parts of mlwf_create_image that need no container tool: addresses, programs, recipes, verdicts."""
 
-import dataclasses
 import errno
 import json
 import os
 import re
 import shutil
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -22,7 +20,6 @@ from mlwf.image.pack import open_to_readers
 from mlwf.image.plan import Wanted
 from mlwf.image.process import Runner
 from mlwf.image.proof import judge, same
-from mlwf.image.recipe import Recipe
 from mlwf.image.software_list import software_list
 from mlwf.image.tool import Bind, find_mksquashfs, find_tool, parse_version
 
@@ -82,34 +79,6 @@ def test_an_oci_layout_names_one_image(tmp_path: Path) -> None:
         assert pin(parse_base(text), {}, http=False, digest_of=str).digest == DIGEST
     with pytest.raises(MlwfError, match="two"):
         pin(parse_base(f"oci:{tmp_path}:two"), {}, http=False, digest_of=str)
-
-
-@pytest.mark.parametrize("kind", ["oci", "oci-archive"])
-def test_the_recipe_names_the_one_image_of_several(tmp_path: Path, kind: str) -> None:
-    """By its digest: of Apptainer 1.4 and SingularityCE 4.1 none takes a tag, nor a digest in an archive."""
-    other = DIGEST.replace("ab", "cd")
-    entries = [
-        {"mediaType": "m", "size": 1, "digest": digest, "annotations": {"org.opencontainers.image.ref.name": name}}
-        for digest, name in ((other, "one"), (DIGEST, "two"))
-    ]
-    for manifests, names_it in ((entries[1:], False), (entries, True)):
-        place = tmp_path / f"a folder {names_it}"
-        place.mkdir()
-        (place / "index.json").write_text(json.dumps({"manifests": manifests}))
-        if kind == "oci-archive":
-            with tarfile.open(place / "image.tar", "w") as archive:
-                archive.add(place / "index.json", "index.json")
-            place /= "image.tar"
-        base = parse_base(f"{kind}:{place}:two")
-        recipe = Recipe(base, pin(base, {}, http=False, digest_of=str), "3.11.7", only_wheels=True)
-        text = recipe.singularity()
-        assert f"# The base image's content: {DIGEST}\n" in text
-        if kind == "oci-archive" and names_it:
-            assert f"\n#         mkdir base-image && tar -xf '{place}' -C base-image\n" in text
-            assert f"Bootstrap: oci\nFrom: base-image@{DIGEST}\n" in text
-        else:
-            assert f"Bootstrap: {kind}\nFrom: {place}{f'@{DIGEST}' if names_it else ''}\n" in text
-        assert f"Bootstrap: {kind}\nFrom: {DIGEST}\n" in recipe.singularity(portable=True)
 
 
 def test_a_docker_daemon_that_is_not_there(tmp_path: Path) -> None:
@@ -186,29 +155,6 @@ def test_what_a_site_wishes_for_every_container_reaches_no_strangers_program(tmp
     native = {} if name == "apptainer" else {"SINGULARITY_NO_OCI": "1"}
     shells_own = {"PWD", "OLDPWD", "SHLVL", "_"}
     assert {each: given[each] for each in given.keys() - shells_own} == {**others, **native, f"{name.upper()}ENV_A": "1"}
-
-
-def test_recipes_name_the_content(tmp_path: Path) -> None:
-    base = parse_base("docker://python:3.11.7-slim")
-    recipe = Recipe(base, pin(parse_base(f"docker://python@{DIGEST}"), {}, http=False, digest_of=str), "3.11.7", only_wheels=True)
-    assert f"Bootstrap: docker\nFrom: docker.io/library/python@{DIGEST}\n" in recipe.singularity()
-    assert f"FROM docker.io/library/python@{DIGEST}\n" in recipe.dockerfile()
-    for text in (recipe.singularity(), recipe.dockerfile()):
-        assert "uv pip sync --no-config --require-hashes --only-binary :all:" in text
-        assert "--python 3.11.7 /mlwf/env" in text
-        assert "UV_TORCH_BACKEND" not in text
-    with_torch = dataclasses.replace(recipe, torch_backend="cu128")
-    assert "export UV_PYTHON_INSTALL_DIR=/mlwf/python UV_CACHE_DIR=/tmp/uv-cache UV_LINK_MODE=copy UV_TORCH_BACKEND=cu128\n" in (
-        with_torch.singularity()
-    )
-    assert "UV_LINK_MODE=copy UV_TORCH_BACKEND=cu128\n" in with_torch.dockerfile()
-    archive = tmp_path / "base.tar"
-    archive.write_bytes(b"x")
-    local = parse_base(f"docker-archive:{archive}")
-    of_file = Recipe(local, pin(local, {}, http=False, digest_of=lambda _file: DIGEST), "3.11.7", only_wheels=False)
-    assert f"Bootstrap: docker-archive\nFrom: {archive}\n" in of_file.singularity()
-    assert str(tmp_path) not in of_file.singularity(portable=True)
-    assert "--only-binary" not in of_file.singularity()
 
 
 def test_the_software_list(tmp_path: Path) -> None:

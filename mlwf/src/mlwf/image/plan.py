@@ -119,7 +119,8 @@ def make_plan(kit: Kit, wanted: Wanted, found: Found, package: ModelPackage, fol
         python = find_python(package.python, base, kit, wishes=wishes)
     with kit.steps.step("lock"):
         lock = _lock(kit, base, python, package, folder=folder, wanted=wanted)
-    recipe = Recipe(source, pinned, python.version, not wanted.allow_source_builds, torch_backend(package.wanted))
+    mirror = without_passwords(wanted.python_mirror or kit.runner.environ.get("UV_PYTHON_INSTALL_MIRROR", ""))
+    recipe = Recipe(source, pinned, python, not wanted.allow_source_builds, torch_backend(package.wanted), mirror)
     key = _image_key(kit, base.facts, package.python, python, lock, recipe)
     return Plan(recipe, base, python, package.python, lock, key)
 

@@ -1,9 +1,12 @@
 """The recipes beside an image: `Singularity` and `Dockerfile`, which build an equivalent one by hand."""
 
 import shlex
+import string
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from mlwf.image.base.source import BaseSource, Pinned
+from mlwf.image.environment.pythons import Python
 from mlwf.image.environment.uv_program import uv_version
 
 ENVIRONMENT = (
@@ -24,7 +27,8 @@ The Python environment that a model recorded, at /mlwf/env. The model itself lie
 'singularity inspect container.simg' says what the image was made from.
 """
 SINGULARITY = """\
-# Builds by hand what mlwf_create_image made: the same base, the same Python, the same packages.
+# Builds by hand an image like the one that mlwf_create_image made: the same base, the same packages,
+# {python_told}.
 # Before: pip install uv=={uv} && cp "$(command -v uv)" .{unpack}
 # Then:   singularity build container.simg Singularity
 #         (SingularityCE and PRO, as a user: with --fakeroot, or with proot in PATH)
@@ -38,7 +42,7 @@ From: {source}
 
 %post
     export UV_PYTHON_INSTALL_DIR=/mlwf/python UV_CACHE_DIR=/tmp/uv-cache UV_LINK_MODE=copy{backend}
-    uv venv --no-config --relocatable --python {python} /mlwf/env
+    {mirror}uv venv --no-config --relocatable {python} /mlwf/env
     uv pip sync --no-config --require-hashes {wheels}--compile-bytecode --python /mlwf/env /mlwf/requirements.lock
     rm -rf /usr/local/bin/uv /tmp/uv-cache
 
@@ -49,14 +53,15 @@ From: {source}
     exec "$@"
 """
 DOCKERFILE = """\
-# Builds by hand a Docker image with what mlwf_create_image put into container.simg.
+# Builds by hand a Docker image with what mlwf_create_image put into container.simg: the same base, the same packages,
+# {python_told}.
 # Before: pip install uv=={uv} && cp "$(command -v uv)" .
 # The base image's content: {digest}
 {load}FROM {source}
 COPY uv /usr/local/bin/uv
 COPY requirements.lock /mlwf/requirements.lock
 ENV UV_PYTHON_INSTALL_DIR=/mlwf/python UV_CACHE_DIR=/tmp/uv-cache UV_LINK_MODE=copy{backend}
-RUN uv venv --no-config --relocatable --python {python} /mlwf/env \\
+RUN {mirror}uv venv --no-config --relocatable {python} /mlwf/env \\
  && uv pip sync --no-config --require-hashes {wheels}--compile-bytecode --python /mlwf/env /mlwf/requirements.lock \\
  && rm -rf /usr/local/bin/uv /tmp/uv-cache
 ENV PATH=/mlwf/env/bin:$PATH VIRTUAL_ENV=/mlwf/env PYTHONNOUSERSITE=1
@@ -69,20 +74,23 @@ BOOTSTRAPS = {"sif": "localimage"}
 
 @dataclass(frozen=True)
 class Recipe:
-    """What both recipes say. `python`: the exact version; `torch_backend`: as uv calls the lock's builds of PyTorch, or empty."""
+    """What both recipes say. `torch_backend`: as uv calls the lock's builds of PyTorch, or empty; `mirror`: where uv fetches Python,
+    where that was said, without a password.
+    """
 
     base: BaseSource
     pinned: Pinned
-    python: str
+    python: Python
     only_wheels: bool
     torch_backend: str = ""
+    mirror: str = ""
 
     def singularity(self, *, portable: bool = False) -> str:
-        """`portable`: a base image is named by its content, so that the text is the same wherever it lies and whatever it is called."""
+        """`portable`: a base image is named by its content and no mirror, so that the text is the same wherever they lie."""
         bootstrap, source, unpack = self._bootstrap()
         if portable and not self.base.reference:
             bootstrap, source, unpack = BOOTSTRAPS.get(self.base.kind, self.base.kind), self.pinned.digest, ""
-        told = self._shared() | {"bootstrap": bootstrap, "source": source, "unpack": unpack}
+        told = self._shared("" if portable else self.mirror) | {"bootstrap": bootstrap, "source": source, "unpack": unpack}
         return SINGULARITY.format(environment="\n    ".join(ENVIRONMENT), **told)
 
     def dockerfile(self) -> str:
@@ -90,7 +98,7 @@ class Recipe:
         if not self.base.reference:
             load = f"# Docker cannot start from {self.base.text}: load or import it first, with this name.\n"
             source = f"base:{self.pinned.digest[7:19]}"
-        return DOCKERFILE.format(load=load, source=source, **self._shared())
+        return DOCKERFILE.format(load=load, source=source, **self._shared(self.mirror))
 
     def _bootstrap(self) -> tuple[str, str, str]:
         """The tools' name of the kind of base, what follows `From:`, and what is to be done before."""
@@ -103,8 +111,21 @@ class Recipe:
             return "oci", f"base-image@{self.pinned.digest}", unpack
         return bootstrap, exact.removeprefix(f"{self.base.kind}:").removeprefix("//"), ""
 
-    def _shared(self) -> dict[str, str]:
+    def _shared(self, mirror: str) -> dict[str, str]:
         wheels = "--only-binary :all: " if self.only_wheels else ""
         # Without it, uv looks for torch==…+cu128 in an index that has no such version.
         backend = f" UV_TORCH_BACKEND={self.torch_backend}" if self.torch_backend else ""
-        return {"uv": uv_version(), "digest": self.pinned.digest, "python": self.python, "wheels": wheels, "backend": backend}
+        return {"uv": uv_version(), "digest": self.pinned.digest, "wheels": wheels, "backend": backend, **self._python(mirror)}
+
+    def _python(self, mirror: str) -> dict[str, str]:
+        """Which Python, how uv is asked for it, and from where."""
+        version, origin = self.python.version, self.python.origin
+        if origin == "base":
+            return {"python": f"--python {self.python.inside}", "python_told": f"the base's own Python {version}", "mirror": ""}
+        told = f"Python {version} as uv fetches it"
+        if mirror:
+            told += ", from the mirror that was named for the image (a password in its address is left out)"
+        if origin == "site":
+            told += f".\n# Another build of it than the image's, which is the site's own: a folder {version} in MLWF_PYTHONS"
+        variable = f"UV_PYTHON_INSTALL_MIRROR={shlex.quote(quote(mirror, safe=string.punctuation))} " if mirror else ""
+        return {"python": f"--managed-python --python {version}", "python_told": told, "mirror": variable}

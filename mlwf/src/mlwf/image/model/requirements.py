@@ -250,7 +250,7 @@ def shown(line: str) -> str:
 
 def without_passwords(text: str) -> str:
     """The addresses in `text` without user names and passwords."""
-    return re.sub(r"://[^/@\s]*@", "://", text)
+    return re.sub(r"://[^/\s]*@", "://", text)
 
 
 def _log_again() -> str:
