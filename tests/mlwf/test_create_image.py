@@ -165,8 +165,8 @@ def test_a_base_that_writes_wherever_it_can_reaches_nothing_of_the_user(ground: 
     assert ground.run([ground.tool, "exec", str(made["image"]), "ls", compiled]).stdout == f"{compiled}\n", "it did run"
 
 
-def _with_program(base: Path, changed: Path, name: str, text: str) -> None:
-    """A docker-archive like the base, with another program at `name`."""
+def _with_program(base: Path, changed: Path, name: str, text: str, *env: str) -> None:
+    """A docker-archive like the base, with another program at `name`, and more variables."""
     layer = changed.with_suffix(".layer")
     with tarfile.open(base) as archive:
         member = next(each for each in archive if each.name.endswith("/layer.tar"))
@@ -178,23 +178,30 @@ def _with_program(base: Path, changed: Path, name: str, text: str) -> None:
         entry = tarfile.TarInfo(f"./{name}")
         entry.size, entry.mode = len(text.encode()), 0o755
         tar.addfile(entry, io.BytesIO(text.encode()))
-    as_docker_archive(layer, changed)
+    as_docker_archive(layer, changed, *env)
     layer.unlink()
 
 
 def test_the_recipe_builds_an_equivalent_image_by_hand(ground: Ground, models: Models) -> None:
-    made = answer_of(create(ground, models.tiny(), "--no-test", "--json"))
+    """Of one of two images in a layout, which sets a PYTHONPATH as images do, and once more as their recipes' %post may."""
+    archive, layout = ground.home / "sets.tar", ground.home / "two"
+    _with_program(ground.base, archive, ".singularity.d/env/91-environment.sh", "export PYTHONPATH=/modules\n", "PYTHONPATH=/modules")
+    for source, name in ((ground.base, "plain"), (archive, "sets")):
+        copy = ["skopeo", "copy", "-q", "--insecure-policy", "--dest-oci-accept-uncompressed-layers"]
+        subprocess.run([*copy, f"docker-archive:{source}", f"oci:{layout}:{name}"], check=True)
+    ground.give(layout)
+    made = answer_of(create(ground, models.tiny(), "--no-test", "--json", base=f"oci:{layout}:sets"))
     folder = Path(str(made["folder"]))
     script = 'cp "$("$1" -c "import uv; print(uv.find_uv_bin())")" uv; shift; exec "$@" --bind "$SSL_CERT_FILE" by-hand.sif Singularity'
     build = [ground.python, ground.tool, "build", *QUICKLY[ground.tool], *AS_A_USER[ground.tool]]
     inside = {f"{ground.tool.upper()}ENV_SSL_CERT_FILE": CERTIFICATES}
     built = ground.run(["/bin/sh", "-ec", f"cd '{folder}'; {script}", "sh", *build], seconds=400, SSL_CERT_FILE=CERTIFICATES, **inside)
     assert built.returncode == 0, built.stderr
-    ask = "import six, sys; print(six.__version__, sys.version.split()[0], sys.prefix)"
+    ask = "import six, sys; print(six.__version__, sys.version.split()[0], sys.prefix, '/modules' in sys.path)"
     answers = [
         ground.run([ground.tool, "exec", folder / name, "python", "-c", ask]).stdout for name in ("by-hand.sif", "container.simg")
     ]  # fmt: skip
-    assert answers[0] == answers[1] == f"1.17.0 {base_python()} /mlwf/env\n"
+    assert answers[0] == answers[1] == f"1.17.0 {base_python()} /mlwf/env False\n"
 
 
 def test_an_interrupt_leaves_nothing(ground: Ground, models: Models) -> None:

@@ -16,7 +16,15 @@ from tests.support.docker import Docker
 from tests.support.docker_proxy import docker_proxy
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
-WITH_CERTIFICATES = f"FROM base:1\nCOPY ca-certificates.crt {CERTIFICATES}\nENV SSL_CERT_FILE={CERTIFICATES}\n"
+# As bases for other programs are: with a user, an entry point, and modules of their own.
+OF_A_SITE = f"""\
+FROM base:1
+COPY ca-certificates.crt {CERTIFICATES}
+RUN mkdir /modules && touch /modules/six.py
+ENV SSL_CERT_FILE={CERTIFICATES} PYTHONPATH=/modules
+ENTRYPOINT ["/usr/bin/python3"]
+USER {NOBODY}
+"""
 # All packages with their versions, and which Python runs. With -I: where the checkout lies in /tmp, a container sees the tests' PYTHONPATH.
 LIST = (
     "import sys; from importlib.metadata import distributions as all; "
@@ -29,7 +37,7 @@ def base(docker: Docker, ground: Ground, tmp_path_factory: pytest.TempPathFactor
     """The base image in the daemon, with this machine's certificates, as a site would have it."""
     name = f"mlwf-test-{secrets.token_hex(4)}:1"
     context = tmp_path_factory.mktemp("context")
-    (context / "Dockerfile").write_text(WITH_CERTIFICATES.replace("base:1", f"from-{name}"))
+    (context / "Dockerfile").write_text(OF_A_SITE.replace("base:1", f"from-{name}"))
     shutil.copyfile(CERTIFICATES, context / "ca-certificates.crt")
     identity = docker.run("load", "--quiet", "--input", str(ground.base)).rpartition(" ")[2]
     docker.run("tag", identity, f"from-{name}")
@@ -66,6 +74,7 @@ def test_the_dockerfile_builds_an_equivalent_image_of_a_base_in_the_daemon(
     try:
         docker.run("build", "--quiet", "--network", "host", "--tag", named, str(folder), seconds=600)
         assert docker.run("run", "--rm", "--network", "none", named, "python", "-I", "-c", LIST) == inside.stdout.strip()
+        assert docker.run("run", "--rm", "--network", "none", named, "python", "-c", "import six; print(six.__version__)") == "1.17.0"
         assert (
             docker.run("run", "--rm", "--network", "none", named, "cat", "/model/MLmodel") == (folder / "model/MLmodel").read_text().strip()
         )

@@ -11,7 +11,7 @@ import pytest
 from mlwf.image.base.source import parse_base, pin
 from mlwf.image.environment.pythons import Python
 from mlwf.image.model.requirements import without_passwords
-from mlwf.image.recipe import Recipe
+from mlwf.image.recipe import ENV_SH, Recipe
 
 DIGEST = "sha256:" + "ab" * 32
 PYTHON = Python("3.11.7", "/usr/bin/python3", None, "base")
@@ -92,3 +92,17 @@ def test_recipes_say_where_the_python_came_from(tmp_path: Path, origin: str) -> 
         said = subprocess.run(["sh", "-c", f"{variable} printenv UV_PYTHON_INSTALL_MIRROR"], check=True, capture_output=True, text=True)
         assert said.stdout == "https://mirror.example/python's%0A%setup\n"
     assert named.singularity(portable=True) == plain.singularity(portable=True), "the image is the same from wherever it was fetched"
+
+
+def test_what_the_base_sets_for_its_own_python_is_out_before_the_first_program_runs() -> None:
+    base = parse_base(f"docker://python@{DIGEST}")
+    recipe = Recipe(base, pin(base, {}, http=False, digest_of=str), PYTHON, only_wheels=True)
+    nothing = "PYTHONPATH= PYTHONHOME= PYTHONEXECUTABLE= PYTHONPLATLIBDIR=\n"
+    before, _run, _after = recipe.singularity().partition("uv venv")
+    assert f"\n    export {nothing}" in before.partition("%post\n")[2]
+    before, _run, _after = recipe.dockerfile().partition("\nRUN ")
+    for line in ("USER 0\n", "ENTRYPOINT []\n", f"ENV {nothing}"):
+        assert f"\n{line}" in before.partition("\nFROM ")[2]
+    (loop,) = re.findall(r"^    (for line .*; done) >/\.singularity\.d/env/92-mlwf\.sh$", recipe.singularity(), re.MULTILINE)
+    said = subprocess.run(["sh", "-c", loop], check=True, capture_output=True, text=True)
+    assert said.stdout == "".join(ENV_SH.splitlines(keepends=True)[1:]), "as in the image itself"

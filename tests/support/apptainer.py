@@ -154,15 +154,15 @@ def base_python() -> str:
     return (CACHED / "base-python.version").read_text()
 
 
-def as_docker_archive(layer: Path, archive: Path) -> None:
-    """A root file system as what `docker save` writes."""
+def as_docker_archive(layer: Path, archive: Path, *env: str) -> None:
+    """A root file system as what `docker save` writes. `env`: variables that it sets."""
     with layer.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     config = json.dumps({
         "architecture": "amd64" if os.uname().machine == "x86_64" else "arm64",
         "os": "linux",
         "created": "2026-01-01T00:00:00Z",
-        "config": {"Env": ["PATH=/usr/local/bin:/usr/bin:/bin", "OF_THE_BASE=kept"], "Cmd": ["/bin/sh"]},
+        "config": {"Env": ["PATH=/usr/local/bin:/usr/bin:/bin", "OF_THE_BASE=kept", *env], "Cmd": ["/bin/sh"]},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
         "history": [{"created": "2026-01-01T00:00:00Z"}],
     }).encode()  # fmt: skip

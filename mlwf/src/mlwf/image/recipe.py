@@ -9,11 +9,9 @@ from mlwf.image.base.source import BaseSource, Pinned
 from mlwf.image.environment.pythons import Python
 from mlwf.image.environment.uv_program import uv_version
 
-ENVIRONMENT = (
-    'export PATH="/mlwf/env/bin:$PATH" VIRTUAL_ENV=/mlwf/env PYTHONNOUSERSITE=1',
-    # Empty counts as unset for Python; the tools give a variable of the host back to the program that is only unset here.
-    "export PYTHONPATH= PYTHONHOME= PYTHONEXECUTABLE= PYTHONPLATLIBDIR=",
-)
+# Empty counts as unset for Python; the tools give a variable of the host back to the program that is only unset here.
+NOTHING = "PYTHONPATH= PYTHONHOME= PYTHONEXECUTABLE= PYTHONPLATLIBDIR="
+ENVIRONMENT = ('export PATH="/mlwf/env/bin:$PATH" VIRTUAL_ENV=/mlwf/env PYTHONNOUSERSITE=1', f"export {NOTHING}")
 ENV_SH = "# What the model recorded, and nothing of the machine's or the user's own Python.\n" + "\n".join(ENVIRONMENT) + "\n"
 README = """\
 The Python environment that a model recorded, at /mlwf/env. The model itself lies beside the image.
@@ -41,13 +39,15 @@ From: {source}
     requirements.lock /mlwf/requirements.lock
 
 %post
+    # The base's own are in force here, too.
+    export {nothing}
     export UV_PYTHON_INSTALL_DIR=/mlwf/python UV_CACHE_DIR=/tmp/uv-cache UV_LINK_MODE=copy{backend}
     {mirror}uv venv --no-config --relocatable {python} /mlwf/env
     uv pip sync --no-config --require-hashes {wheels}--compile-bytecode --python /mlwf/env /mlwf/requirements.lock
     rm -rf /usr/local/bin/uv /tmp/uv-cache
-
-%environment
-    {environment}
+    # Read after all that the base has; %environment is not, where the base was made by such a recipe itself.
+    for line in {environment}; do echo "$line"; done >/.singularity.d/env/92-mlwf.sh
+    chmod 755 /.singularity.d/env/92-mlwf.sh
 
 %runscript
     exec "$@"
@@ -58,6 +58,10 @@ DOCKERFILE = """\
 # Before: pip install uv=={uv} && cp "$(command -v uv)" .
 # The base image's content: {digest}
 {load}FROM {source}
+# Another user could not write here; and what the base starts and sets is for its own Python.
+USER 0
+ENTRYPOINT []
+ENV {nothing}
 COPY uv /usr/local/bin/uv
 COPY requirements.lock /mlwf/requirements.lock
 ENV UV_PYTHON_INSTALL_DIR=/mlwf/python UV_CACHE_DIR=/tmp/uv-cache UV_LINK_MODE=copy{backend}
@@ -91,7 +95,7 @@ class Recipe:
         if portable and not self.base.reference:
             bootstrap, source, unpack = BOOTSTRAPS.get(self.base.kind, self.base.kind), self.pinned.digest, ""
         told = self._shared("" if portable else self.mirror) | {"bootstrap": bootstrap, "source": source, "unpack": unpack}
-        return SINGULARITY.format(environment="\n    ".join(ENVIRONMENT), **told)
+        return SINGULARITY.format(environment=shlex.join(ENVIRONMENT), **told)
 
     def dockerfile(self) -> str:
         load, source = "", self.pinned.exact.removeprefix("docker://")
@@ -115,7 +119,8 @@ class Recipe:
         wheels = "--only-binary :all: " if self.only_wheels else ""
         # Without it, uv looks for torch==…+cu128 in an index that has no such version.
         backend = f" UV_TORCH_BACKEND={self.torch_backend}" if self.torch_backend else ""
-        return {"uv": uv_version(), "digest": self.pinned.digest, "wheels": wheels, "backend": backend, **self._python(mirror)}
+        told = {"uv": uv_version(), "digest": self.pinned.digest, "wheels": wheels, "backend": backend, "nothing": NOTHING}
+        return told | self._python(mirror)
 
     def _python(self, mirror: str) -> dict[str, str]:
         """Which Python, how uv is asked for it, and from where."""
