@@ -60,6 +60,9 @@ class Index:
         self.files[f"{name}-{version}.tar.gz"] = out.getvalue()
         return self
 
+    def sha256(self, file: str) -> str:
+        return hashlib.sha256(self.files[file]).hexdigest()
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/simple"

@@ -1,15 +1,14 @@
 """Locks made by the real uv against an index on loopback."""
 
 import base64
-import hashlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from mlwf.errors import MlwfError
-from mlwf.image.environment.lock import BasePlatform, Lock, _packages, torch_backend
-from mlwf.image.model.requirements import Policy, Requirements
+from mlwf.image.environment.lock import BasePlatform, Lock, _packages
+from mlwf.image.model.requirements import Policy
 
 from tests.image.conftest import Locking
 from tests.image.index import Index
@@ -18,17 +17,13 @@ Serve = Callable[[Index], Index]
 MakeFolder = Callable[..., Path]
 
 
-def digest(index: Index, file: str) -> str:
-    return hashlib.sha256(index.files[file]).hexdigest()
-
-
 def test_every_package_with_its_version_and_hashes(serve_index: Serve, make_folder: MakeFolder, locking: Callable[..., Locking]) -> None:
     index = serve_index(Index().add("top", "1.0", requires=["below>=1"]).add("below", "1.5").add("below", "2.0").add("below", "3.0"))
     folder = make_folder({"requirements.txt": "-c constraints.txt\ntop==1.0", "constraints.txt": "below<3"})
     lock = locking(index).lock(folder)
     assert [(each.name, each.version, each.hashes) for each in lock.packages] == [
-        ("below", "2.0", (digest(index, "below-2.0-py3-none-any.whl"),)),
-        ("top", "1.0", (digest(index, "top-1.0-py3-none-any.whl"),)),
+        ("below", "2.0", (index.sha256("below-2.0-py3-none-any.whl"),)),
+        ("top", "1.0", (index.sha256("top-1.0-py3-none-any.whl"),)),
     ]
     assert lock.python == "3.11.7"
 
@@ -125,10 +120,3 @@ def test_nothing_of_the_folder_where_the_user_is(
     lock = locking(serve_index(index)).lock(make_folder({"requirements.txt": "top==1.0"}))
     assert [each.name for each in lock.packages] == ["top"]
     assert not (tmp_path / "ran").exists()
-
-
-def test_builds_of_pytorch_as_recorded() -> None:
-    assert torch_backend(Requirements(("torch==2.8.0+cu128", "torchvision==0.23.0+cu128", "numpy==2.4.0"))) == "cu128"
-    assert torch_backend(Requirements(("torch==2.8.0", "other==1+cu128"))) == ""
-    with pytest.raises(MlwfError, match="cpu, cu128"):
-        torch_backend(Requirements(("torch==2.8.0+cu128", "torchvision==0.23.0+cpu")))

@@ -27,7 +27,7 @@ def test_recipes_name_the_content(tmp_path: Path) -> None:
         assert "uv venv --no-config --relocatable --python /usr/bin/python3 /mlwf/env" in text
         assert "the base's own Python 3.11.7.\n" in text
         assert "UV_TORCH_BACKEND" not in text
-    with_torch = dataclasses.replace(recipe, torch_backend="cu128")
+    with_torch = dataclasses.replace(recipe, variables={"UV_TORCH_BACKEND": "cu128"})
     assert "export UV_PYTHON_INSTALL_DIR=/mlwf/python UV_CACHE_DIR=/tmp/uv-cache UV_LINK_MODE=copy UV_TORCH_BACKEND=cu128\n" in (
         with_torch.singularity()
     )

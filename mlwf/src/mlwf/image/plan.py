@@ -17,7 +17,7 @@ from mlwf.image.base.pulled import Pulled, pull
 from mlwf.image.base.size import OF_FILE, OF_KIND, OF_LAYERS, layers_size, layout_manifest
 from mlwf.image.base.source import PULLED, BaseSource, Pinned, file_digest, parse_base, pin
 from mlwf.image.environment.install import INDEXES
-from mlwf.image.environment.lock import BasePlatform, Lock, make_lock, torch_backend
+from mlwf.image.environment.lock import BasePlatform, Lock, make_lock
 from mlwf.image.environment.pythons import Python, PythonWishes, find_python
 from mlwf.image.growth import Growth
 from mlwf.image.kit import Kit
@@ -30,7 +30,7 @@ from mlwf.image.tempspace import find_tempspace, sweep_tempspace, temporary_fold
 
 # Of what we write into an image, of what we make of a base, and of how packages are resolved. Raised with each change there: what an
 # older mlwf has made is in the caches, and would be taken for it.
-FORMAT, BASE_FORMAT, LOCK_FORMAT = "8", "7", "7"
+FORMAT, BASE_FORMAT, LOCK_FORMAT = "8", "7", "8"
 LEAST_SPACE = 1 << 30
 LAYERED = frozenset({"docker", "oci"})
 # What else is remembered of an address: how the container tool itself calls what it fetched.
@@ -119,8 +119,9 @@ def make_plan(kit: Kit, wanted: Wanted, found: Found, package: ModelPackage, fol
         python = find_python(package.python, base, kit, wishes=wishes)
     with kit.steps.step("lock"):
         lock = _lock(kit, base, python, package, folder=folder, wanted=wanted)
+        kit.runner.environ.update(lock.variables)
     mirror = without_passwords(wanted.python_mirror or kit.runner.environ.get("UV_PYTHON_INSTALL_MIRROR", ""))
-    recipe = Recipe(source, pinned, python, not wanted.allow_source_builds, torch_backend(package.wanted), mirror)
+    recipe = Recipe(source, pinned, python, not wanted.allow_source_builds, lock.variables, mirror)
     key = _image_key(kit, base.facts, package.python, python, lock, recipe)
     return Plan(recipe, base, python, package.python, lock, key)
 
@@ -247,9 +248,6 @@ def _size(kit: Kit, source: BaseSource, pinned: Pinned, wanted: Wanted) -> int:
 
 def _lock(kit: Kit, base: ComingBase, python: Python, package: ModelPackage, *, folder: Path, wanted: Wanted) -> Lock:
     target = BasePlatform(base.facts.glibc, base.facts.architecture)
-    backend = torch_backend(package.wanted)
-    if backend:
-        kit.runner.environ.setdefault("UV_TORCH_BACKEND", backend)  # the site's or the user's own choice goes first
     indexes = [without_passwords(kit.runner.environ.get(name, "")) for name in INDEXES]
     own = file_digest(package.uv_lock) if package.uv_lock else ""
     asked = (wanted.allow_source_builds, wanted.policy, own, *indexes, *package.requirements, "constraints", *package.wanted.constraints)

@@ -2,7 +2,8 @@
 
 import shlex
 import string
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from mlwf.image.base.source import BaseSource, Pinned
@@ -41,7 +42,7 @@ From: {source}
 %post
     # The base's own are in force here, too.
     export {nothing}
-    export UV_PYTHON_INSTALL_DIR=/mlwf/python UV_CACHE_DIR=/tmp/uv-cache UV_LINK_MODE=copy{backend}
+    export UV_PYTHON_INSTALL_DIR=/mlwf/python UV_CACHE_DIR=/tmp/uv-cache UV_LINK_MODE=copy{variables}
     {mirror}uv venv --no-config --relocatable {python} /mlwf/env
     uv pip sync --no-config --require-hashes {wheels}--compile-bytecode --python /mlwf/env /mlwf/requirements.lock
     rm -rf /usr/local/bin/uv /tmp/uv-cache
@@ -64,7 +65,7 @@ ENTRYPOINT []
 ENV {nothing}
 COPY uv /usr/local/bin/uv
 COPY requirements.lock /mlwf/requirements.lock
-ENV UV_PYTHON_INSTALL_DIR=/mlwf/python UV_CACHE_DIR=/tmp/uv-cache UV_LINK_MODE=copy{backend}
+ENV UV_PYTHON_INSTALL_DIR=/mlwf/python UV_CACHE_DIR=/tmp/uv-cache UV_LINK_MODE=copy{variables}
 RUN {mirror}uv venv --no-config --relocatable {python} /mlwf/env \\
  && uv pip sync --no-config --require-hashes {wheels}--compile-bytecode --python /mlwf/env /mlwf/requirements.lock \\
  && rm -rf /usr/local/bin/uv /tmp/uv-cache
@@ -78,15 +79,15 @@ BOOTSTRAPS = {"sif": "localimage"}
 
 @dataclass(frozen=True)
 class Recipe:
-    """What both recipes say. `torch_backend`: as uv calls the lock's builds of PyTorch, or empty; `mirror`: where uv fetches Python,
-    where that was said, without a password.
+    """What both recipes say. `variables`: what else uv is told, to find what is in the lock; `mirror`: where uv fetches Python, where that
+    was said, without a password.
     """
 
     base: BaseSource
     pinned: Pinned
     python: Python
     only_wheels: bool
-    torch_backend: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
     mirror: str = ""
 
     def singularity(self, *, portable: bool = False) -> str:
@@ -117,9 +118,8 @@ class Recipe:
 
     def _shared(self, mirror: str) -> dict[str, str]:
         wheels = "--only-binary :all: " if self.only_wheels else ""
-        # Without it, uv looks for torch==…+cu128 in an index that has no such version.
-        backend = f" UV_TORCH_BACKEND={self.torch_backend}" if self.torch_backend else ""
-        told = {"uv": uv_version(), "digest": self.pinned.digest, "wheels": wheels, "backend": backend, "nothing": NOTHING}
+        variables = "".join(f" {name}={value}" for name, value in self.variables.items())
+        told = {"uv": uv_version(), "digest": self.pinned.digest, "wheels": wheels, "variables": variables, "nothing": NOTHING}
         return told | self._python(mirror)
 
     def _python(self, mirror: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from mlwf.image.environment.lock import Lock
-from mlwf.image.environment.uv_lock import plain
+from mlwf.image.model.requirements import plain
 
 MAX_HEADERS = 1 << 20
 

@@ -6,12 +6,13 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
+from mlwf.image.environment.pytorch import BACKEND, recorded_backend, tell_backend, told_backend
 from mlwf.image.environment.uv_lock import UvLock, read_uv_lock, stands_alone, unmet
 from mlwf.image.environment.uv_program import run_uv, unwrapped
 from mlwf.image.model.package import ModelPackage
@@ -21,10 +22,6 @@ from mlwf.image.process import ProgramError, Runner
 NAMED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?(?:==(?P<version>[^\s;\\]+)| @ (?P<address>https://\S+))")
 # What uv has names for: wheels for a version run on every later one.
 MANYLINUX = (17, 28, *range(31, 41))
-# The PyTorch family is built once for each kind of GPU; the builds' versions end with it, and each kind has an index of its own.
-TORCH = re.compile(
-    r"(?:torch|torchvision|torchaudio|torchtext|torchcodec|triton|xformers)\b[^;]*==\s*[^+;\s]+\+(cpu|xpu|cu[0-9]{2,3}|rocm[0-9.]+)"
-)
 # One package of what uv writes, which is made of texts of the model's lock or of an index: nothing in it may be a line of its own.
 PACKAGE = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[A-Za-z0-9,._-]*\])? ?(?:==(?P<version>[A-Za-z0-9.+!_-]+)|@ (?P<address>https://[^\s'\"\\]+))"
@@ -39,6 +36,12 @@ OLD_INDEX = re.compile(r"network was disabled|connectivity is disabled|in the ca
 BUILD = re.compile(r"^(?:error:|\xd7) Failed to build `")
 # How a lock says what became of the model's uv.lock: in a comment, so that it is kept with the lock.
 OF_UV_LOCK = "# The model's uv.lock: "
+# And what uv has to be told to find its packages, as variables: whoever installs it by hand needs that, too.
+TOLD = "# Installed with "
+STRATEGY = "UV_INDEX_STRATEGY"
+# What a uv.lock fixes by hashes may come from any of the indexes. uv by itself stays at the first one that knows the name.
+ANY_INDEX = "unsafe-first-match"
+VARIABLE = re.compile(rf"({BACKEND}|{STRATEGY})=([A-Za-z0-9.-]+)")
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,12 @@ class Lock:
         return first.removeprefix(OF_UV_LOCK) if first.startswith(OF_UV_LOCK) else ""
 
     @property
+    def variables(self) -> dict[str, str]:
+        """What uv is told when it installs this."""
+        line = next((each for each in self.text.splitlines()[:2] if each.startswith(TOLD)), "")
+        return dict(VARIABLE.findall(line))
+
+    @property
     def packages(self) -> tuple[Locked, ...]:
         found: list[Locked] = []
         for block in re.split(r"\n(?=[A-Za-z0-9])", self.text):
@@ -76,6 +85,22 @@ class Lock:
             if match:
                 found.append(Locked(match["name"], match["version"] or "", tuple(HASH.findall(block)), match["address"] or ""))
         return tuple(found)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a model's own uv.lock is good for: a lock's `text`, or `why` it is none; option lines of `indexes`; and builds of PyTorch."""
+
+    text: str = ""
+    why: str = ""
+    indexes: tuple[str, ...] = ()
+    backend: str = ""
+
+    @property
+    def told(self) -> str:
+        """The line on it in the lock; empty where there is no uv.lock."""
+        what = "taken as it is" if self.text else f"only its versions were preferred: {self.why}"
+        return OF_UV_LOCK + what if self.text or self.why else ""
 
 
 @dataclass(frozen=True)
@@ -104,16 +129,6 @@ class BasePlatform:
         return f"{machine}-manylinux_2_{known[-1]}"
 
 
-def torch_backend(requirements: Requirements) -> str:
-    """What uv calls the builds of PyTorch that the model recorded, such as cu128; empty where it recorded none. Raises MlwfError."""
-    tags = {match[1] for line in (*requirements.packages, *requirements.constraints) if (match := TORCH.match(line))}
-    if len(tags) > 1:
-        raise MlwfError(
-            _("The model's packages are built for different GPUs"), ", ".join(sorted(tags)), _("Log it from an environment of one kind.")
-        )
-    return tags.pop() if tags else ""
-
-
 def make_lock(
     package: ModelPackage,
     python: str,
@@ -130,15 +145,15 @@ def make_lock(
 
     `python`: the exact version that the image gets; `cache`: uv's cache; `folder`: for the files between.
     """
-    own = read_uv_lock(package.uv_lock) if package.uv_lock else None
-    told = ""
+    own, taken = read_uv_lock(package.uv_lock) if package.uv_lock else None, Taken()
     if own:
-        text, why = _of_uv_lock(own, package.wanted, policy, functools.partial(_exported, own, python, runner, cache, folder))
-        told = OF_UV_LOCK + (f"only its versions were preferred: {why}" if why else "taken as it is")
-        runner.note(told)
-        if not why:
-            return Lock(_with_indexes(package.wanted.indexes, text, told), python)
-    wanted, bounds, locked = _written(package, own, folder)
+        taken = _of_uv_lock(own, package.wanted, policy, functools.partial(_exported, own, python, runner, cache, folder))
+        runner.note(taken.told)
+    indexes = tuple(dict.fromkeys((*package.wanted.indexes, *taken.indexes)))
+    tell_backend(runner.environ, recorded_backend(package.wanted) or taken.backend)
+    if taken.text:
+        return Lock(_with_head(runner.environ, indexes, taken.text, taken.told, strategy=ANY_INDEX), python)
+    wanted, bounds, locked = _written((*indexes, *package.wanted.packages), package.wanted.constraints, own, folder)
     options = [*(["--only-binary", ":all:"] if only_wheels else []), *(["--offline"] if offline else [])]
     try:
         run_uv(
@@ -153,25 +168,28 @@ def make_lock(
         )  # fmt: skip
     except ProgramError as error:
         raise _explained(error, offline=offline, only_wheels=only_wheels) from error
-    return Lock(_with_indexes(package.wanted.indexes, locked.read_bytes().decode(), told), python)
+    return Lock(_with_head(runner.environ, indexes, locked.read_bytes().decode(), taken.told), python)
 
 
-def _written(package: ModelPackage, own: UvLock | None, folder: Path) -> tuple[Path, Path, Path]:
+def _written(lines: Sequence[str], constraints: Sequence[str], own: UvLock | None, folder: Path) -> tuple[Path, Path, Path]:
     """The requirements, the constraints, and where the lock is to be written; uv keeps to versions that stand there, as far as it may."""
     files = folder / "requirements.in", folder / "constraints.in", folder / "resolved.txt"
     preferred = [f"{name}=={version}" for name, version in sorted(own.pins.items())] if own else []
-    for file, lines in zip(files, (package.requirements, package.wanted.constraints, preferred), strict=True):
-        file.write_text("\n".join(lines) + "\n")
+    for file, each in zip(files, (lines, constraints, preferred), strict=True):
+        file.write_text("\n".join(each) + "\n")
     return files
 
 
-def _with_indexes(indexes: Sequence[str], text: str, told: str) -> str:
+def _with_head(environ: Mapping[str, str], indexes: Sequence[str], text: str, told: str, *, strategy: str = "") -> str:
     """The lock tells where its packages come from, so that whoever installs it (our offline install too) asks the same places.
 
-    `told`: the line on the model's uv.lock, if it has one. Raises RefusedRequirementError for a text that holds more than packages.
+    `told`: the line on the model's uv.lock, if it has one; `strategy`: where the user has none. Raises RefusedRequirementError for a text
+    that holds more than packages.
     """
-    _packages(text)
-    return "".join(f"{line}\n" for line in (told, *indexes) if line) + text
+    packages = [(each["name"], each["version"] or "") for each in _packages(text)]
+    variables = {BACKEND: told_backend(environ, packages), STRATEGY: (environ.get(STRATEGY) or strategy) if indexes else ""}
+    named = " ".join(f"{name}={value}" for name, value in variables.items() if value)
+    return "".join(f"{line}\n" for line in (told, named and TOLD + named, *indexes) if line) + text
 
 
 def _explained(error: ProgramError, *, offline: bool, only_wheels: bool) -> MlwfError:
@@ -190,14 +208,15 @@ def _explained(error: ProgramError, *, offline: bool, only_wheels: bool) -> Mlwf
     return MlwfError(error.what, error.why, cure)
 
 
-def _of_uv_lock(own: UvLock, wanted: Requirements, policy: Policy, export: Callable[[Sequence[str]], str]) -> tuple[str, str]:
-    """The model's own uv.lock as a lock of ours, held to the same policy, and why it cannot be that; empty where it can."""
+def _of_uv_lock(own: UvLock, wanted: Requirements, policy: Policy, export: Callable[[Sequence[str]], str]) -> Taken:
+    """The model's own uv.lock as a lock of ours, held to the same policy."""
     foreign = own.lacks(wanted.packages)
     if foreign:
-        return "", f"it does not have {foreign}"
+        return Taken(why=f"it does not have {foreign}")
     own.check_required(wanted.packages, policy)
+    known = Taken(indexes=own.indexes(wanted.packages), backend=own.backend)
     if not stands_alone(own.file.with_name("pyproject.toml")):
-        return "", "it is of a workspace, whose other projects are not here"
+        return replace(known, why="it is of a workspace, whose other projects are not here")
     why = ""
     for options in own.exports(wanted.packages):
         try:
@@ -211,8 +230,8 @@ def _of_uv_lock(own: UvLock, wanted: Requirements, policy: Policy, export: Calla
             for package in exported:
                 own.check(package["name"], policy)
                 check_variables(package[0])
-            return text, ""
-    return "", why
+            return replace(known, text=text, indexes=own.indexes([each["name"] for each in exported]))
+    return replace(known, why=why)
 
 
 def _unusable(said: str) -> str:

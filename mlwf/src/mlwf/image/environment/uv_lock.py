@@ -1,5 +1,6 @@
 """A uv.lock that came with a model: MLflow copies it from the project in which the model was logged, whether or not the model is of it."""
 
+import functools
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -9,10 +10,11 @@ from pathlib import Path
 from mlwf.address import split_url
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
-from mlwf.image.model.requirements import STRICT, Policy, RefusedRequirementError, Requirements, shown
+from mlwf.image.environment.pytorch import index_backend
+from mlwf.image.model.requirements import STRICT, Policy, RefusedRequirementError, Requirements, check_index, plain, shown
 
 MAX_BYTES = 32 << 20
-# Whatever index it was locked against: the hashes hold for every mirror, and packages are asked of the machine's own index.
+# What was locked against it is asked of the machine's own index: the hashes hold for every mirror.
 PYPI = ("pypi.org", "files.pythonhosted.org")
 REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*(?:==\s*(?P<version>[A-Za-z0-9.+!_-]+)\s*(?:;.*)?$)?")
 # A requirement of which can be seen whether an export gives it.
@@ -27,12 +29,14 @@ VERSION = re.compile(r"[A-Za-z0-9.+!_-]+")
 class UvLock:
     """`sources`: where each package comes from, by its plain name; `pins`: its version, where the lock has one for all machines.
 
-    `extras` and `groups`: what its project has besides its main dependencies, with the plain names of their packages.
+    `registries`: the indexes that it comes from, which for each kind of machine may be another one; `extras` and `groups`: what its project
+    has besides its main dependencies, with the plain names of their packages.
     """
 
     file: Path
     sources: dict[str, dict[str, object]]
     pins: dict[str, str]
+    registries: dict[str, tuple[str, ...]] = field(default_factory=dict)
     extras: dict[str, frozenset[str]] = field(default_factory=dict)
     groups: dict[str, frozenset[str]] = field(default_factory=dict)
 
@@ -41,7 +45,7 @@ class UvLock:
         for line in requirements:
             match = REQUIREMENT.match(line)
             name = plain(match["name"]) if match else ""
-            if not match or name not in self.sources or (match["version"] and match["version"] != self.pins.get(name, match["version"])):
+            if not match or name not in self.sources or (match["version"] and not gives(self.pins.get(name), match["version"])):
                 return shown(line)
         return ""
 
@@ -68,10 +72,8 @@ class UvLock:
         kinds = self.sources.get(plain(name), {})
         line = f"{name} ({', '.join(f'{kind} = {value}' for kind, value in kinds.items())})"
         if set(kinds) == {"registry"}:
-            if split_url(str(kinds["registry"])).hostname not in PYPI and not policy.indexes:
-                raise RefusedRequirementError(
-                    line, _("packages would come from an index of the model's choice"), _("If you trust it, allow it with --allow-indexes.")
-                )
+            for address in self._other_indexes(name):
+                check_index(address, f"{name} (registry = {address})", policy)
             return
         if set(kinds) == {"url"} and str(kinds["url"]).startswith("https://"):
             if not policy.urls:
@@ -82,6 +84,23 @@ class UvLock:
         raise RefusedRequirementError(
             line, _("it is a path or an address, not the name of a package"), _("Log the model with plain requirements (NAME==VERSION).")
         )
+
+    def indexes(self, requirements: Sequence[str]) -> tuple[str, ...]:
+        """Option lines for where these packages, all of which were checked, come from besides the machine's own index."""
+        names = sorted({plain(match["name"]) for line in requirements if (match := REQUIREMENT.match(line))})
+        found = dict.fromkeys(address for name in names for address in self._other_indexes(name))
+        return tuple(f"{'--find-links' if address.endswith('.html') else '--extra-index-url'} {address}" for address in found)
+
+    @functools.cached_property
+    def backend(self) -> str:
+        """Which builds of PyTorch it has; empty for none, and for several among which the model may choose by an extra."""
+        found = {index_backend(name, address) for name, addresses in self.registries.items() for address in addresses} - {""}
+        return found.pop() if len(found) == 1 else ""
+
+    def _other_indexes(self, name: str) -> list[str]:
+        """Without PyTorch's own, of which uv is told by a word of its own."""
+        found = [each for each in self.registries.get(plain(name), ()) if split_url(each).hostname not in PYPI]
+        return [each for each in found if not self.backend or index_backend(name, each) != self.backend]
 
 
 def read_uv_lock(file: Path) -> UvLock:
@@ -95,18 +114,22 @@ def read_uv_lock(file: Path) -> UvLock:
     if not isinstance(packages, list) or not all(isinstance(each, dict) for each in packages):
         raise MlwfError(_("The model's {file} cannot be read").format(file=file.name), cure=_("Log the model again with a current mlflow."))
     sources: dict[str, dict[str, object]] = {}
+    registries: dict[str, dict[str, None]] = {}
     versions: dict[str, set[str]] = {}
     parts: dict[str, dict[str, frozenset[str]]] = {"optional-dependencies": {}, "dev-dependencies": {}}
     for package in packages:
         name, source = plain(str(package.get("name"))), package.get("source")
         sources.setdefault(name, {}).update(source if isinstance(source, dict) else {})
+        if isinstance(source, dict) and "registry" in source:
+            registries.setdefault(name, {})[str(source["registry"])] = None
         if set(sources[name]) == {"registry"} and NAME.fullmatch(name) and VERSION.fullmatch(str(package.get("version"))):
             versions.setdefault(name, set()).add(str(package["version"]))
         if source in ({"virtual": "."}, {"editable": "."}):
             for kind, found in parts.items():
                 found.update(_parts(package.get(kind)))
     pins = {name: min(found) for name, found in versions.items() if len(found) == 1}
-    return UvLock(file, sources, pins, parts["optional-dependencies"], parts["dev-dependencies"])
+    origins = {name: tuple(found) for name, found in registries.items()}
+    return UvLock(file, sources, pins, origins, parts["optional-dependencies"], parts["dev-dependencies"])
 
 
 def _parts(tables: object) -> Iterator[tuple[str, frozenset[str]]]:
@@ -130,11 +153,16 @@ def unmet(wanted: Requirements, exported: Sequence[re.Match[str]]) -> str:
     for line in wanted.packages:
         match = PLAIN.fullmatch(line)
         entries = found.get(plain(match["name"]), set()) if match else set()
-        asked = match and (match["version"] or match["address"])
-        markers = {marker for given, marker in entries if asked in {None, given}}
+        version, address = (match["version"], match["address"]) if match else (None, None)
+        markers = {marker for given, marker in entries if (given == address if address else not version or gives(given, version))}
         if not match or not {"", _marker(match["marker"])} & markers:
             return f"its export does not surely give {shown(line)}"
     return ""
+
+
+def gives(version: str | None, asked: str) -> bool:
+    """Whether `==asked` takes that version, as it takes each build of it (2.8.0+cu128) unless it names one. None: nobody knows it."""
+    return version is None or version == asked or ("+" not in asked and version.partition("+")[0] == asked)
 
 
 def _marker(text: str | None) -> str:
@@ -152,8 +180,3 @@ def stands_alone(project: Path) -> bool:
         return len(data) <= MAX_BYTES and not workspace.get("members")
     except (OSError, ValueError, AttributeError, RecursionError):
         return False
-
-
-def plain(name: str) -> str:
-    """The name as indexes compare names."""
-    return re.sub(r"[-_.]+", "-", name).lower()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
+from mlwf.image.environment.pytorch import BACKEND
 from mlwf.image.process import UV_MARK, ProgramError, Runner
 
 # What uv, the network, and compilers need of the user's variables. Of uv's own: where packages and Pythons come from, how that is reached,
@@ -64,8 +65,8 @@ def unwrapped(output: str) -> str:
 
 
 def named(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables that uv gets."""
-    return {name: value for name, value in environ.items() if NAMED.fullmatch(name)}
+    """The variables that uv gets. To an empty choice of PyTorch's builds it says only that it is none."""
+    return {name: value for name, value in environ.items() if NAMED.fullmatch(name) and (value or name != BACKEND)}
 
 
 def uv_version() -> str:

@@ -212,8 +212,14 @@ def _index(line: str, policy: Policy) -> str:
         raise RefusedRequirementError(line, _("it is a source folder, which an image does not have"), _log_again())
     if name not in INDEXES:
         raise RefusedRequirementError(line, _("this option is not for a model to set"), _log_again())
-    parts = split_url(value)
-    if not parts.hostname or parts.scheme not in {"https", "http"} or re.search(r"[\s'\"\\]", value):
+    check_index(value, line, policy)
+    return f"{INDEXES[name]} {value}"
+
+
+def check_index(address: str, line: str, policy: Policy) -> None:
+    """Whether packages may come from there. `line`: where it stands. Raises RefusedRequirementError."""
+    parts = split_url(address)
+    if not parts.hostname or parts.scheme not in {"https", "http"} or re.search(r"[\s'\"\\]", address) or not address.isprintable():
         raise RefusedRequirementError(line, _("it is no web address"), _log_again())
     if parts.username or parts.password:
         raise _password(line)
@@ -222,7 +228,6 @@ def _index(line: str, policy: Policy) -> str:
         raise RefusedRequirementError(
             line, _("packages would come from an index of the model's choice"), _("If you trust it, allow it with --allow-indexes.")
         )
-    return f"{INDEXES[name]} {value}"
 
 
 def check_length(line: str) -> None:
@@ -241,6 +246,11 @@ def _password(line: str) -> RefusedRequirementError:
     return RefusedRequirementError(
         line, _("it holds a user name or a password"), _("Log the model without, and give the password in UV_INDEX_…_PASSWORD or ~/.netrc.")
     )
+
+
+def plain(name: str) -> str:
+    """A package's name as indexes compare names."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def shown(line: str) -> str:
