@@ -108,6 +108,52 @@ def test_an_old_package_with_conda_alone(make_folder: MakeFolder) -> None:
         read_package(folder)
 
 
+@pytest.mark.parametrize(
+    ("listed", "packages", "constraints"),
+    [
+        (["-r requirements.txt", "scipy==1.17.0  # for the loader"], ("mlflow==3.17.2", "numpy==2.4.0", "scipy==1.17.0"), ()),
+        (["-r deps/model.txt"], ("below==1.5", "top==1.0"), ()),
+        (["-c deps/bounds.txt", "-r requirements.txt"], ("mlflow==3.17.2", "numpy==2.4.0"), ("below<3",)),
+        (["numpy==2.4.1"], ("numpy==2.4.1",), ()),
+        ([], ("mlflow==3.17.2", "numpy==2.4.0"), ()),
+    ],
+)
+def test_what_python_env_lists_is_what_mlflow_installs(
+    make_folder: MakeFolder, listed: list[str], packages: tuple[str, ...], constraints: tuple[str, ...]
+) -> None:
+    """It makes a requirements file of the list, in the model's folder. Beside a requirements.txt, nothing of it was read."""
+    files = {"deps/model.txt": "-r more.txt\ntop==1.0", "deps/more.txt": "below==1.5", "deps/bounds.txt": "below<3"}
+    python_env = json.dumps({"python": "3.11.7", "dependencies": listed})
+    assert read_package(make_folder({**files, "python_env.yaml": python_env})).wanted == Requirements(packages, constraints)
+
+
+def test_a_file_that_conda_yaml_includes(make_folder: MakeFolder) -> None:
+    conda = json.dumps({"dependencies": ["python=3.11.7", {"pip": ["-r deps/model.txt"]}]})
+    folder = make_folder({"python_env.yaml": None, "requirements.txt": None, "conda.yaml": conda, "deps/model.txt": "top==1.0"})
+    assert read_package(folder).requirements == ("top==1.0",)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("-r ../outside.txt", "leads out of the package"),
+        ("-r deps/none.txt", "not in the package"),
+        ("-r deps/index.txt", "--allow-indexes"),
+        ("--extra-index-url https://evil.example/simple", "--allow-indexes"),
+        ("git+https://github.com/x/y", "a path or an address"),
+        ("-e .", "source folder"),
+    ],
+)
+def test_what_python_env_lists_is_held_to_the_policy(make_folder: MakeFolder, line: str, words: str) -> None:
+    python_env = json.dumps({"python": "3.11.7", "dependencies": ["-r requirements.txt", line]})
+    folder = make_folder(
+        {"python_env.yaml": python_env, "deps/index.txt": "--index-url https://evil.example/simple", "../outside.txt": "a"}
+    )
+    with pytest.raises(RefusedRequirementError) as caught:
+        read_package(folder)
+    assert words in str(caught.value)
+
+
 def test_what_only_conda_has_is_named_beside_requirements(make_folder: MakeFolder) -> None:
     """MLflow writes the pip part of a conda_env into requirements.txt, and leaves the rest out of its environments. A base may have it."""
     assert read_package(make_folder({"conda.yaml": CONDA.replace("- pip:", "- setuptools>60\n- wheel\n- pip:")})).warning == ""
@@ -297,7 +343,7 @@ def test_files_that_include_each_other_again_and_again(make_folder: MakeFolder, 
 @given(text=st.one_of(st.text(max_size=200), st.text(alphabet="-rcief @:/.=\\\n#;a\t+'\"<>!,[]", max_size=60)))
 def test_no_line_becomes_an_option_that_was_not_allowed(tmp_path: Path, text: str) -> None:
     (tmp_path / "requirements.txt").write_text(text, "utf-8", errors="replace")
-    for read in (lambda: read_requirements(tmp_path, "requirements.txt"), lambda: check_requirements([text])):
+    for read in (lambda: read_requirements(tmp_path, "requirements.txt"), lambda: check_requirements(tmp_path, [text])):
         try:
             found = read()
         except MlwfError:

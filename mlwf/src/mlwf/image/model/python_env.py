@@ -138,15 +138,17 @@ def _dependencies(mapping: dict[str, object] | None) -> list[object]:
 
 
 def _requirements(folder: Path, virtualenv: dict[str, object] | None, conda: dict[str, object] | None, policy: Policy) -> Requirements:
-    """requirements.txt is what python_env.yaml refers to and what MLflow always writes; an old package has only conda.yaml."""
-    if (folder / "requirements.txt").is_file():
-        return read_requirements(folder, "requirements.txt", policy)
+    """python_env.yaml lists what MLflow installs, which is usually `-r requirements.txt` and nothing else; an old package has only
+    conda.yaml.
+    """
     listed = [each for each in _dependencies(virtualenv) if isinstance(each, str)]
     if listed:
-        return check_requirements(listed, policy)
+        return check_requirements(folder, listed, policy)
+    if (folder / "requirements.txt").is_file():
+        return read_requirements(folder, "requirements.txt", policy)
     if conda is None:
         raise MlwfError(_("The model does not say its requirements"), cure=_("Log it again with a current mlflow, which writes them."))
-    return check_requirements(_conda_requirements(conda), policy)
+    return check_requirements(folder, _conda_requirements(conda), policy)
 
 
 def _conda_requirements(conda: dict[str, object]) -> list[str]:

@@ -74,13 +74,9 @@ def read_requirements(folder: Path, name: str, policy: Policy = STRICT) -> Requi
     return _gather(_Files(folder).lines(folder / name, "r"), policy)
 
 
-def check_requirements(lines: list[str], policy: Policy = STRICT) -> Requirements:
-    """The same for lines that stand in no file, as in conda.yaml: includes are refused."""
-    for line in lines:
-        option = OPTION.fullmatch(line)
-        if option and option["name"] in INCLUDES:
-            raise RefusedRequirementError(line, _("it includes a file"), _log_again())
-    return _gather(((line, "r") for line in lines), policy)
+def check_requirements(folder: Path, lines: list[str], policy: Policy = STRICT) -> Requirements:
+    """The same for what a list in a YAML file holds, as if it were a file in `folder`: MLflow makes one of it there."""
+    return _gather(_Files(folder).listed(lines), policy)
 
 
 def _gather(lines: Iterator[tuple[str, str]], policy: Policy) -> Requirements:
@@ -89,9 +85,7 @@ def _gather(lines: Iterator[tuple[str, str]], policy: Policy) -> Requirements:
         if number > MAX_LINES:
             raise MlwfError(_("The model has more than {count} requirements").format(count=MAX_LINES), cure=_log_again())
         line = given.replace("\t", " ")
-        if not line.isprintable():
-            # Lines of YAML may hold what ends a line for uv: the rest would be a line of its own there, which nobody has checked.
-            raise RefusedRequirementError(line, _("it is not understood"), _log_again())
+        _check_printable(line)
         if line.startswith("-"):
             index = _index(line, policy)
             if index:
@@ -116,12 +110,22 @@ class _Files:
         if (file, kind) in self._read:
             return
         self._read.add((file, kind))
-        for line in _logical_lines(_text(file)):
+        yield from self._with_included(_text(file), file.parent, kind, (*above, file))
+
+    def listed(self, lines: list[str]) -> Iterator[tuple[str, str]]:
+        """The same for lines that stand in no file, but as if one in the package's own folder had them."""
+        for line in lines:
+            # A line of YAML may hold what ends a line for pip and uv, and be two there.
+            _check_printable(line.replace("\t", " "))
+        yield from self._with_included("\n".join(lines), self._folder, "r", ())
+
+    def _with_included(self, text: str, beside: Path, kind: str, above: tuple[Path, ...]) -> Iterator[tuple[str, str]]:
+        for line in _logical_lines(text):
             option = OPTION.fullmatch(line)
             if option and option["name"] in INCLUDES:
                 self._count()
-                inner = _included(self._folder, file, line, option["value"] or "")
-                yield from self.lines(inner, "c" if kind == "c" else INCLUDES[option["name"]], (*above, file))
+                inner = _included(self._folder, beside, line, option["value"] or "")
+                yield from self.lines(inner, "c" if kind == "c" else INCLUDES[option["name"]], above)
             else:
                 yield line, kind
 
@@ -132,9 +136,9 @@ class _Files:
             raise MlwfError(what, cure=_log_again())
 
 
-def _included(folder: Path, file: Path, line: str, value: str) -> Path:
+def _included(folder: Path, beside: Path, line: str, value: str) -> Path:
     target = value.strip().strip("'\"")
-    path = file.parent / target
+    path = beside / target
     # Resolved, so that '..' counts as what it is; links there are none in an unpacked package.
     inside = bool(target) and "://" not in target and path.resolve().is_relative_to(folder.resolve())
     if not inside or not path.is_file():
@@ -228,6 +232,11 @@ def check_index(address: str, line: str, policy: Policy) -> None:
         raise RefusedRequirementError(
             line, _("packages would come from an index of the model's choice"), _("If you trust it, allow it with --allow-indexes.")
         )
+
+
+def _check_printable(line: str) -> None:
+    if not line.isprintable():
+        raise RefusedRequirementError(line, _("it is not understood"), _log_again())
 
 
 def check_length(line: str) -> None:
