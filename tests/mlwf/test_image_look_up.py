@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -102,7 +103,10 @@ def test_what_is_wrong_with_the_base_is_told_before_the_package_is_fetched(
     with monkeypatch.context() as patched:
         patched.setattr("mlwf.image.plan.LEAST_SPACE", 1 << 60)
         assert "There is no place for" in told(patched, tmp_path, good)[1]
-    assert "127.0.0.1:9" in told(monkeypatch, tmp_path, good)[1], "only then the package is asked for"
+        for pulled in ("library://a/b/c:1", f"oras://{address}/python:3"):
+            assert "There is no place for" in told(patched, tmp_path, pulled)[1]
+    for base in (good, "library://a/b/c:1"):
+        assert "127.0.0.1:9" in told(monkeypatch, tmp_path, base)[1], "only then the package is asked for"
 
 
 def test_an_address_that_a_job_without_network_reads_was_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
@@ -133,13 +137,16 @@ def test_a_base_that_only_the_container_tool_can_fetch_is_found_without_network(
     monkeypatch.setattr("mlwf.image.plan.LEAST_SPACE", 1)
     squasher = SimpleNamespace(version="4.6", compression="zstd", compressor=())
     tool = SimpleNamespace(
-        kind="apptainer", version="1.4", opens_zstd=True, pull=lambda _runner, _text, file, **_how: file.write_bytes(b"a SIF")
+        kind="apptainer",
+        version="1.4",
+        opens_zstd=True,
+        pull=lambda _runner, _text, file, *, cache, **_how: [each.write_bytes(b"a SIF") for each in (file, cache / "entry")],
     )
     kit: Any = SimpleNamespace(
         cache=Cache.open({"MLWF_CACHE": str(tmp_path / "cache")}), tool=tool, squash=SimpleNamespace(squasher=squasher),
         runner=Runner({}), steps=SimpleNamespace(step=lambda _name: contextlib.nullcontext()),
     )  # fmt: skip
-    text = "oras://registry.example/base:1"
+    text = "oras://127.0.0.1:9/base:1"
     online = Wanted("model", text, tmp_path)
     with pytest.raises(MlwfError, match=r"none for apptainer 1\.4 and mksquashfs 4\.6 \(zstd\)\. .*--fetch-only.*same versions"):
         look_up(kit, replace(online, offline=True))
@@ -148,6 +155,12 @@ def test_a_base_that_only_the_container_tool_can_fetch_is_found_without_network(
     found = look_up(kit, replace(online, offline=True))
     assert found.pinned
     assert (found.pinned.digest, found.pinned.exact) == (fetched.digest, fetched.exact)
+    # Where a base of it is kept, it is mostly the same still, and needs no room.
+    made = tmp_path / "base.sif"
+    made.write_bytes(b"made of it")
+    kit.cache.put("bases", _base_key(kit, found.source, found.pinned), made)
+    monkeypatch.setattr("mlwf.image.plan.LEAST_SPACE", 1 << 60)
+    assert look_up(kit, online).size == 0
     assert _base_key(kit, found.source, found.pinned) == _base_key(kit, found.source, fetched)
 
 
@@ -271,6 +284,17 @@ def test_the_room_for_a_base_is_told_by_its_layers(tmp_path: Path, monkeypatch: 
         os.truncate(file, 1 << 40)  # read into memory as a whole, it would be the machine's end
     assert layers_size(lambda digest: layout_manifest(blobs.parents[1], digest), digest_of(huge)) == 0
     assert "does not hold one image" in told(monkeypatch, tmp_path, f"oci:{tmp_path / 'layout'}")[1]
+
+
+def test_there_is_room_for_a_sif_before_it_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    """What a registry tells of it. Before, the disk was full when all else had been fetched."""
+    serve(manifest_of(1 << 50))
+    (needed,) = re.findall(r"not enough space in .*/cache: (\d+) MB", told(monkeypatch, tmp_path, f"oras://{address}/base:3")[1])
+    assert int(needed) >= 2 << 30
+    monkeypatch.setattr("mlwf.image.plan.check_space", lambda *_asked: None)
+    assert f"There is no place for {3 << 30} MB" in told(monkeypatch, tmp_path, f"oras://{address}/base:3")[1]
+    assert "127.0.0.1:9" in told(monkeypatch, tmp_path, f"oras://{address}/base:2")[1], "it is the package that fails"
+    assert "127.0.0.1:9" in told(monkeypatch, tmp_path, f"oras://{address}/Base:2")[1], "as the container tool reads it, if it does"
 
 
 def test_a_size_that_a_registry_refuses_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:

@@ -1,7 +1,6 @@
 """What a build is made from, found out in the order that spares work: the base's address, package, base, Python, lock, and their key."""
 
 import contextlib
-import functools
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from mlwf.image.base import converted
 from mlwf.image.base.converted import BaseFacts, ComingBase
 from mlwf.image.base.given import check_opens, given, login_for
 from mlwf.image.base.pulled import Pulled, pull
-from mlwf.image.base.size import OF_FILE, OF_KIND, OF_LAYERS, layers_size, layout_manifest
+from mlwf.image.base.size import OF_FILE, OF_KIND, OF_LAYERS, base_size
 from mlwf.image.base.source import PULLED, BaseSource, Pinned, file_digest, parse_base, pin
 from mlwf.image.environment.install import INDEXES
 from mlwf.image.environment.lock import BasePlatform, Lock, make_lock
@@ -27,6 +26,7 @@ from mlwf.image.recipe import Recipe
 from mlwf.image.remembered import known_digest, of_address, recall, remember
 from mlwf.image.steps import Meter
 from mlwf.image.tempspace import find_tempspace, sweep_tempspace, temporary_folder
+from mlwf.transfer.workspace import check_space
 
 # Of what we write into an image, of what we make of a base, and of how packages are resolved. Raised with each change there: what an
 # older mlwf has made is in the caches, and would be taken for it.
@@ -95,14 +95,20 @@ def look_up(kit: Kit, wanted: Wanted) -> Found:
     """What may be wrong with the base and is cheap to ask comes out before anything is fetched. Raises MlwfError."""
     source = parse_base(wanted.base_url)
     with kit.steps.step("look-up"):
-        if source.kind in PULLED and not wanted.offline:
-            return Found(source, None)
         if source.kind == "sif" and source.path:
             check_opens(kit.tool, source.path)
-        pinned = _pin(kit, source, wanted)
-        if kit.cache.get("bases", _base_key(kit, source, pinned)) or (wanted.offline and source.is_remote):
-            return Found(source, pinned)
-        found = Found(source, pinned, _size(kit, source, pinned, wanted))
+        if source.kind in PULLED and not wanted.offline:
+            if _pulled_before(kit, source):  # and mostly it is the same still
+                return Found(source, None)
+            found = Found(source, None, base_size(kit, source, http=wanted.http_registry))
+            # The SIF is there twice for a moment: as the container tool's own cache has it, and as a file.
+            cure = _("Free some with 'mlwf cache prune', or choose another place with MLWF_CACHE.")
+            check_space(kit.cache.root, 2 * found.size, cure)
+        else:
+            pinned = _pin(kit, source, wanted)
+            if kit.cache.get("bases", _base_key(kit, source, pinned)) or (wanted.offline and source.is_remote):
+                return Found(source, pinned)
+            found = Found(source, pinned, base_size(kit, source, pinned.digest, http=wanted.http_registry) or pinned.size)
         sweep_tempspace(kit.runner.environ, wanted.tmpdir)
         find_tempspace(kit.runner.environ, wanted.tmpdir, found.room)
     return found
@@ -228,22 +234,6 @@ def _coming(kit: Kit, unpacked: converted.Unpacked, key: str, aside: Aside, *, s
             return future.result()
 
     return ComingBase(unpacked.facts, made, size)
-
-
-def _size(kit: Kit, source: BaseSource, pinned: Pinned, wanted: Wanted) -> int:
-    """Bytes of the base's layers or file; 0 where nobody tells."""
-    if source.reference:
-        from mlwf.image.base.registry import registry_manifest
-
-        ask = functools.partial(registry_manifest, source.reference, environ=kit.runner.environ, http=wanted.http_registry)
-        try:
-            return layers_size(ask, pinned.digest)
-        except MlwfError as error:  # a size is only for counting: whether the base can be had its fetching tells
-            kit.runner.note(str(error))
-            return 0
-    if source.kind == "oci" and source.path:
-        return layers_size(functools.partial(layout_manifest, source.path), pinned.digest)
-    return source.path.stat().st_size if source.path and source.path.is_file() else pinned.size
 
 
 def _lock(kit: Kit, base: ComingBase, python: Python, package: ModelPackage, *, folder: Path, wanted: Wanted) -> Lock:

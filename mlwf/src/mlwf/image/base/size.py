@@ -1,12 +1,15 @@
 """How big a base image is, as its manifest tells."""
 
+import functools
 import json
 import platform
 from collections.abc import Callable
 from pathlib import Path
 
-from mlwf.image.base.docker_reference import DIGEST
-from mlwf.image.base.source import document
+from mlwf.errors import MlwfError
+from mlwf.image.base.docker_reference import DIGEST, REFERENCE, DockerReference
+from mlwf.image.base.source import BaseSource, document
+from mlwf.image.kit import Kit
 
 # What unpacking takes, and packing again. Layers are packed to a third or a little more (Debian with Python: 86 MB, 222 unpacked).
 OF_LAYERS = 4
@@ -14,6 +17,25 @@ OF_FILE = 3
 # An archive of layers is unpacked by us first.
 OF_KIND = {"docker": OF_LAYERS, "oci": OF_LAYERS, "oci-archive": OF_LAYERS + 1}
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def base_size(kit: Kit, source: BaseSource, digest: str = "", *, http: bool) -> int:
+    """Bytes of the base's layers or file; 0 where nobody tells, as of an image in a library. `digest`: what it was pinned to, if it was."""
+    reference = source.reference
+    if source.kind == "oras" and REFERENCE.fullmatch(source.text.replace("oras", "docker", 1)):
+        reference = DockerReference.parse(source.text.replace("oras", "docker", 1))
+    if reference:
+        from mlwf.image.base.registry import registry_manifest
+
+        ask = functools.partial(registry_manifest, reference, environ=kit.runner.environ, http=http)
+        try:
+            return layers_size(ask, digest or reference.digest or reference.tag)
+        except MlwfError as error:  # a size is only for counting: whether the base can be had its fetching tells
+            kit.runner.note(str(error))
+            return 0
+    if source.kind == "oci" and source.path:
+        return layers_size(functools.partial(layout_manifest, source.path), digest)
+    return source.path.stat().st_size if source.path and source.path.is_file() else 0
 
 
 def layers_size(manifest_of: Callable[[str], bytes], digest: str) -> int:
