@@ -244,7 +244,9 @@ def _told(verdict: Verdict | None) -> str:
     return {
         ANSWERED: _("Tested: the model answers its input example."),
         LOADED: _("Tested: the model loads; it has no input example to be asked."),
-        NEEDS_GPU: _("Not tested: the model needs a GPU, and this node has none. Run the same command on a GPU node to test it."),
+        NEEDS_GPU: _(
+            "Not tested: the model needs a GPU, and this job has none of NVIDIA. Run the same command on a node with one to test it."
+        ),
     }[verdict.state]
 
 
