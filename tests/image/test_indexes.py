@@ -105,6 +105,17 @@ def test_each_index_of_a_package_is_held_to_the_policy(make_folder: MakeFolder, 
         locking(Index(port=1)).lock(folder)
 
 
+def test_a_uv_lock_of_a_sites_own_index(serve_index: Serve, make_folder: MakeFolder, locking: MakeLocking) -> None:
+    """It is asked anyway, with the user's own password: that is no index of the model's choice."""
+    site = serve_index(Index(password="hunter2-of-the-site").add("rare", "1.0"))
+    makes = locking(site, site.url_with_password)
+    other = "https://x.example/simple"
+    for number, (first, more) in enumerate(((site.url_with_password, ""), (f"a={site.url}/", ""), (other, f"{other} a={site.url}"))):
+        makes.environ = {**makes.environ, "UV_DEFAULT_INDEX": first, "UV_INDEX": more}
+        lock = makes.lock(model(make_folder, "rare==1.0", ("rare", "1.0", site.url, "ab" * 32), name=str(number)))
+        assert (lock.uv_lock, lock.text.splitlines()[1][:11]) == ("taken as it is", "rare==1.0 \\")
+
+
 def test_pages_of_links_in_a_uv_lock(make_folder: MakeFolder, locking: MakeLocking) -> None:
     folder = model(make_folder, "rare==1.0", ("rare", "1.0", "https://x.example/links.html", "ab" * 32))
     lock = locking(Index(port=1)).lock(folder, Policy(indexes=True))

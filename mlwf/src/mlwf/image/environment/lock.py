@@ -145,7 +145,7 @@ def make_lock(
 
     `python`: the exact version that the image gets; `cache`: uv's cache; `folder`: for the files between.
     """
-    own, taken = read_uv_lock(package.uv_lock) if package.uv_lock else None, Taken()
+    own, taken = read_uv_lock(package.uv_lock, runner.environ) if package.uv_lock else None, Taken()
     if own:
         taken = _of_uv_lock(own, package.wanted, policy, functools.partial(_exported, own, python, runner, cache, folder))
         runner.note(taken.told)

@@ -3,7 +3,7 @@
 import functools
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,16 @@ from mlwf.address import split_url
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.image.environment.pytorch import index_backend
-from mlwf.image.model.requirements import STRICT, Policy, RefusedRequirementError, Requirements, check_index, plain, shown
+from mlwf.image.model.requirements import (
+    STRICT,
+    Policy,
+    RefusedRequirementError,
+    Requirements,
+    check_index,
+    plain,
+    shown,
+    without_passwords,
+)
 
 MAX_BYTES = 32 << 20
 # What was locked against it is asked of the machine's own index: the hashes hold for every mirror.
@@ -30,7 +39,7 @@ class UvLock:
     """`sources`: where each package comes from, by its plain name; `pins`: its version, where the lock has one for all machines.
 
     `registries`: the indexes that it comes from, which for each kind of machine may be another one; `extras` and `groups`: what its project
-    has besides its main dependencies, with the plain names of their packages.
+    has besides its main dependencies, with the plain names of their packages; `usual`: the indexes that this machine asks anyway.
     """
 
     file: Path
@@ -39,6 +48,7 @@ class UvLock:
     registries: dict[str, tuple[str, ...]] = field(default_factory=dict)
     extras: dict[str, frozenset[str]] = field(default_factory=dict)
     groups: dict[str, frozenset[str]] = field(default_factory=dict)
+    usual: frozenset[str] = frozenset()
 
     def lacks(self, requirements: Sequence[str]) -> str:
         """The first requirement that is no package of this lock, or is one in another version; empty where they may all be of it."""
@@ -99,12 +109,19 @@ class UvLock:
 
     def _other_indexes(self, name: str) -> list[str]:
         """Without PyTorch's own, of which uv is told by a word of its own."""
-        found = [each for each in self.registries.get(plain(name), ()) if split_url(each).hostname not in PYPI]
+        named = self.registries.get(plain(name), ())
+        found = [each for each in named if split_url(each).hostname not in PYPI and each.rstrip("/") not in self.usual]
         return [each for each in found if not self.backend or index_backend(name, each) != self.backend]
 
 
-def read_uv_lock(file: Path) -> UvLock:
-    """Raises MlwfError for a file that is no uv.lock."""
+def usual_indexes(environ: Mapping[str, str]) -> frozenset[str]:
+    """The addresses that uv's variables name, as a uv.lock does: without names, user names and passwords."""
+    told = " ".join(environ.get(name, "") for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL"))
+    return frozenset(re.sub(r"^[A-Za-z0-9._-]+=", "", each).rstrip("/") for each in without_passwords(told).split())
+
+
+def read_uv_lock(file: Path, environ: Mapping[str, str] | None = None) -> UvLock:
+    """`environ`: names this machine's indexes. Raises MlwfError for a file that is no uv.lock."""
     try:
         with file.open("rb") as content:
             data = content.read(MAX_BYTES + 1)
@@ -129,7 +146,8 @@ def read_uv_lock(file: Path) -> UvLock:
                 found.update(_parts(package.get(kind)))
     pins = {name: min(found) for name, found in versions.items() if len(found) == 1}
     origins = {name: tuple(found) for name, found in registries.items()}
-    return UvLock(file, sources, pins, origins, parts["optional-dependencies"], parts["dev-dependencies"])
+    extras, groups = parts["optional-dependencies"], parts["dev-dependencies"]
+    return UvLock(file, sources, pins, origins, extras, groups, usual_indexes(environ or {}))
 
 
 def _parts(tables: object) -> Iterator[tuple[str, frozenset[str]]]:
