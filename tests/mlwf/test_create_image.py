@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.image.index import Index, Serving
 from tests.mlwf.creating import AS_A_USER, NO_NETWORK, QUICKLY, create, sha256
 from tests.mlwf.models import Models, answer_of
 from tests.support.apptainer import CERTIFICATES, Ground, as_docker_archive, base_python, processes_with, registry
@@ -342,3 +343,37 @@ def test_what_became_of_a_uv_lock_stands_in_the_image(ground: Ground, models: Mo
     assert json.loads((plain / "provenance.json").read_text())["uv-lock"] == "none"
     assert told("six==1.17.0") == "taken as it is"
     assert told("six>=1.16") == "only its versions were preferred: its export does not surely give 'six>=1.16'"
+
+
+def test_packages_of_a_uv_lock_come_from_its_own_index(ground: Ground, models: Models) -> None:
+    """That index has another version of the rest, too: what uv is told for the lock holds for an image that is made from the cache, too."""
+    other = Index().add("rare", "1.0").add("six", "9.0")
+    packages = tomllib.loads((Path(__file__).parents[2] / "uv.lock").read_text())["package"]
+    ((wheel,),) = [each["wheels"] for each in packages if (each["name"], each["version"]) == ("six", "1.17.0")]
+    serving = Serving(other)
+    try:
+        package = '[[package]]\nname = "{}"\nversion = "{}"\nsource = {{ registry = "{}" }}\nwheels = [{{ url = "{}", hash = "{}" }}]\n'
+        own = (f"{other.url}/rare-1.0-py3-none-any.whl", f"sha256:{other.sha256('rare-1.0-py3-none-any.whl')}")
+        locked = 'version = 1\nrevision = 3\nrequires-python = ">=3.11"\n' + package.format("rare", "1.0", other.url, *own)
+        locked += package.format("six", "1.17.0", "https://pypi.org/simple", wheel["url"], wheel["hash"])
+        locked += '[[package]]\nname = "project"\nversion = "1"\nsource = { virtual = "." }\n'
+        model = ground.home / "own-index"
+        shutil.copytree(models.tiny(), model)
+        (model / "requirements.txt").write_text("rare==1.0\nsix==1.17.0")
+        (model / "uv.lock").write_text(locked + 'dependencies = [{ name = "rare" }, { name = "six" }]\n')
+        (model / "pyproject.toml").write_text(
+            '[project]\nname = "project"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["rare", "six"]\n'
+        )
+        ground.give(model)
+        assert "--allow-indexes" in create(ground, model, "--no-test", status=1)
+        create(ground, model, "--no-test", "--allow-indexes", "--fetch-only")
+        made = answer_of(create(ground, model, "--no-test", "--allow-indexes", "--offline", "--json"))
+    finally:
+        serving.stop()
+    folder = Path(str(made["folder"]))
+    for recipe in ("Singularity", "Dockerfile"):
+        assert "UV_INDEX_STRATEGY=unsafe-first-match" in (folder / recipe).read_text()
+    assert (
+        ground.run([ground.tool, "exec", str(made["image"]), "python", "-c", "import rare, six; print(six.__version__)"]).stdout
+        == "1.17.0\n"
+    )
