@@ -31,12 +31,24 @@ def firewall(settings: Settings) -> Iterator[Finding]:
     if settings.runtime != "docker":
         return
     install = layout.install_id(settings.state_dir)
-    name = layout.table_name(install)
+    routed, bridged = layout.table_name(install), layout.bridge_table_name(install)
     if os.geteuid() != 0:
-        detail = _("only root sees whether the table {table} is in force", table=name)
+        detail = _("only root sees whether the tables {routed} and {bridged} are in force", routed=routed, bridged=bridged)
         yield Finding(name="firewall", state="warning", detail=detail, cure=_("run this as root"))
-    elif is_in_force(install):
-        yield Finding(name="firewall", state="ok", detail=_("the table {table} is in force", table=name))
+    elif open_way := _open_way(routed, bridged):
+        yield Finding(name="firewall", state="failure", detail=open_way, cure=_("systemctl start aihub-firewall (docs/howto/docker.md)"))
     else:
-        detail = _("the table {table} is not in force, so the servers' containers reach almost everything", table=name)
-        yield Finding(name="firewall", state="failure", detail=detail, cure=_("systemctl start aihub-firewall (docs/howto/docker.md)"))
+        detail = _("the tables {routed} and {bridged} are in force", routed=routed, bridged=bridged)
+        yield Finding(name="firewall", state="ok", detail=detail)
+
+
+def _open_way(routed: str, bridged: str) -> str:
+    """What the containers reach because a table is missing; empty where none is."""
+    if not is_in_force(routed):
+        return _("the table {table} is not in force, so the servers' containers reach almost everything", table=routed)
+    if not is_in_force(bridged):
+        return _(
+            "the table {table} is not in force, so the servers' containers reach each other where bridge-nf-call-iptables is not 1",
+            table=bridged,
+        )
+    return ""

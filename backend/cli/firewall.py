@@ -33,16 +33,19 @@ if TYPE_CHECKING:
 def firewall(context: click.Context, *, apply: bool, ensure: bool, remove: bool) -> None:
     from backend.cli.failures import CommandError
     from backend.networks import layout
-    from backend.networks.firewall import earlier_answers, is_in_force
+    from backend.networks.firewall import earlier_answers, is_in_force, tells_bridges
 
     settings = settings_of(context)
     name = layout.install_id(settings.state_dir)
     table = layout.table_name(name)
     if remove:
-        _nft(f"table {table} {{}}\ndelete table {table}\n")
+        _nft(layout.removal(table) + layout.removal(layout.bridge_table_name(name)))
         return
+    between = layout.bridge_ruleset(name, () if tells_bridges() else (settings.gate_network, settings.mlflow_network))
     found, failures = _look_up(layout.allow_list(settings))
-    if failures and (not (apply or ensure) or is_in_force(name)):
+    if failures and (not (apply or ensure) or is_in_force(table)):
+        if apply or ensure:  # it has no names; an earlier version's rules are without it
+            _nft(between)
         if not ensure:
             raise CommandError(failures[0])
         for failure in failures:  # Docker, which this start was asked for, is not to stay away because of a name
@@ -50,7 +53,7 @@ def firewall(context: click.Context, *, apply: bool, ensure: bool, remove: bool)
         return
     allowed = {target for targets in found.values() for target in targets}
     answers = layout.answers(found, earlier_answers(name) if apply or ensure else ())
-    rules = layout.ruleset(name, allowed, layout.resolvers(settings), answers)
+    rules = layout.ruleset(name, allowed, layout.resolvers(settings), answers) + between
     if not (apply or ensure):
         click.echo(rules, nl=False)
         return

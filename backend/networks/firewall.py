@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from typing import Final
 
@@ -10,6 +11,7 @@ from backend.networks import layout
 
 _LONGEST: Final = 60.0
 """Seconds that one call may take."""
+_BY_BRIDGE: Final = 'table bridge aihub_try { chain forward { type filter hook forward priority 0; meta ibrname "aihub" drop; }; }'
 
 
 class FirewallError(Exception):
@@ -26,9 +28,16 @@ def nft(*arguments: str, rules: str = "") -> subprocess.CompletedProcess[str]:
         raise FirewallError(_("nft gave no answer for a minute; see what holds it (`ps`, `dmesg`), then try again")) from None
 
 
-def is_in_force(install: str) -> bool:
-    """Whether the containers of that installation are behind any rules of ours. Root alone can see it. Error: ``FirewallError``."""
-    return nft("list", "table", *layout.table_name(install).split()).returncode == 0
+def is_in_force(table: str) -> bool:
+    """Whether there is that table. Root alone can see it. Error: ``FirewallError``."""
+    return nft("list", "table", *table.split()).returncode == 0
+
+
+def tells_bridges() -> bool:
+    """Whether this kernel's rules can ask by which bridge a frame goes (``nft_meta_bridge``: distributions' kernels have it). Root alone
+    can see it; to others it is so. Error: ``FirewallError``.
+    """
+    return os.geteuid() != 0 or nft("--check", "-f", "-", rules=_BY_BRIDGE).returncode == 0
 
 
 def earlier_answers(install: str) -> list[layout.Answer]:

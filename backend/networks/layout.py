@@ -1,7 +1,7 @@
 """The two networks of the containers, and the firewall around them: pure, but for the look-up of names.
 
 gate: reached from outside by its published port, reaches nothing. mlflow: reached by nobody, reaches the allow-list. On neither can one
-box reach another, this host, or anything else. nftables' own table beside Docker's rules: a ``drop`` here holds whatever Docker accepts,
+box reach another, this host, or anything else. nftables' own tables beside Docker's rules: a ``drop`` here holds whatever Docker accepts,
 and a restart of the daemon touches none of it.
 """
 
@@ -192,12 +192,44 @@ def _comment(entry: str) -> str:
 
 
 def table_name(install: str) -> str:
-    """Family and name, as nft's commands have it."""
+    """Family and name, as nft's commands have it, of the table for what is routed: all but what stays on one bridge."""
     return f"inet aihub_{install}"
 
 
+def bridge_table_name(install: str) -> str:
+    """The same of the table for what stays on one bridge. The other sees that only where the host has ``bridge-nf-call-iptables`` at 1,
+    and so do the rules of Docker itself (``enable_icc``).
+    """
+    return f"bridge aihub_{install}"
+
+
+def removal(table: str) -> str:
+    """For ``nft -f``: the table is no more, or never was."""
+    return f"table {table} {{}}\ndelete table {table}\n"
+
+
+def bridge_ruleset(install: str, subnets: Sequence[str] = ()) -> str:
+    """The bridges' whole table: none passes a frame from one box to another. ``subnets``, both networks', for a kernel that cannot tell
+    by which bridge a frame goes: those of IPv4 are told by their addresses, then; a box cannot send from another's.
+    """
+    table = bridge_table_name(install)
+    inside = ", ".join(subnets)
+    gate, mlflow = bridge_names(install)
+    by_bridge = [f'meta ibrname {{ "{gate}", "{mlflow}" }}']
+    matches = [f"ip saddr {{ {inside} }}", f"ip daddr {{ {inside} }}"] if subnets else by_bridge
+    drops = "".join(f"        {match} drop\n" for match in matches)
+    return f"""{removal(table)}table {table} {{
+    chain forward {{
+        type filter hook forward priority -200; policy accept;
+{drops}    }}
+}}
+"""
+
+
 def ruleset(install: str, allowed: Iterable[Target], dns: Sequence[str], answered: Iterable[Answer] = ()) -> str:
-    """The whole table, for ``nft -f``: one transaction that replaces what was there, so that there is never a moment without rules."""
+    """The whole table of what is routed, for ``nft -f``: one transaction that replaces what was there, so that there is never a moment
+    without rules.
+    """
     gate, mlflow = bridge_names(install)
     table = table_name(install)
     sets = (
@@ -205,9 +237,7 @@ def ruleset(install: str, allowed: Iterable[Target], dns: Sequence[str], answere
         _set("answers", "ipv4_addr . inet_service", answered, flags="timeout"),
         _set("resolvers", "ipv4_addr", sorted(set(dns))),
     )
-    return f"""table {table} {{}}
-delete table {table}
-table {table} {{
+    return f"""{removal(table)}table {table} {{
 {"".join(sets)}    chain allowed {{
         ct state established,related accept
         iifname "{mlflow}" ip daddr . tcp dport @egress accept
