@@ -4,12 +4,39 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from backend.checks.shape import Finding
 from backend.i18n import _
 from backend.networks import layout
 from backend.networks.firewall import is_in_force
+from backend.serving import wiring
 from backend.settings import Settings
+
+
+def daemon(settings: Settings) -> Iterator[Finding]:
+    """The service's account has no right to the daemon's socket by itself: what answers requests runs as it, too."""
+    socket, account = Path(settings.docker_host.removeprefix("unix://")), settings.state_dir.stat().st_uid
+    if settings.runtime != "docker" or account == 0 or not socket.exists():
+        return
+    caller = wiring.make_directory(settings).caller(uid=account)
+    group = next((group for group in caller.groups if group.gid == socket.stat().st_gid), None)
+    if group is None:
+        detail = _("{user} is not in the group of {socket}: only the reconciler's unit gives it", user=caller.user, socket=socket)
+        yield Finding(name="daemon", state="ok", detail=detail)
+    else:
+        detail = _(
+            "{user} is in the group {group} of {socket}: what answers requests can become root by it",
+            user=caller.user,
+            group=group.name,
+            socket=socket,
+        )
+        cure = _(
+            "take {user} out of {group}, then systemctl restart aihub-web aihub-reconciler (docs/howto/docker.md)",
+            user=caller.user,
+            group=group.name,
+        )
+        yield Finding(name="daemon", state="warning", detail=detail, cure=cure)
 
 
 def resolvers(settings: Settings) -> Iterator[Finding]:

@@ -257,6 +257,7 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("keys", keys),
     ("users and groups", user_directory),
     ("runtime", runtime),
+    ("daemon", containers.daemon),
     ("DNS", containers.resolvers),
     ("firewall", containers.firewall),
     ("MLflow", environments),

@@ -1,6 +1,7 @@
 """`aihub check`: what it finds right, and what is wrong, with the cure."""
 
 import json
+import os
 import socket
 import sys
 from dataclasses import replace
@@ -8,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from backend.checks import containers
 from backend.checks.service import gateways
 from backend.cli.failures import sentence
 from backend.domain import Status
 from demo.ports import free_ports
 from tests.service.edge.admin import Admin
 from tests.service.edge.world import World
+from tests.support.ordinary import GROUP, USER
 
 
 def test_check(admin: Admin, world: World) -> None:
@@ -71,6 +74,23 @@ def test_an_open_gateway_where_members_name_the_store(choice: str, endpoint: str
     size = replace(world.service.settings.sizes[0], **choices)
     found = [*gateways(replace(world.service.settings, sizes=(size,), endpoint_url=endpoint))]
     assert [each.cure for each in found] == (["set endpoint_url"] if warned else [])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes another account's files")
+@pytest.mark.parametrize("group", [USER.pw_gid, 0], ids=["a member", "no member"])
+def test_the_services_account_has_the_daemons_socket_by_no_group_of_its_own(group: int, world: World, tmp_path: Path) -> None:
+    """systemd gives each unit all groups of its account, and both units have the same."""
+    path = tmp_path / "docker.sock"
+    settings = replace(world.service.settings, runtime="docker", docker_host=f"unix://{path}")
+    os.chown(settings.state_dir, USER.pw_uid, -1)
+    with socket.socket(socket.AF_UNIX) as listener:
+        assert [*containers.daemon(settings)] == [], "another check says that there is none"
+        listener.bind(str(path))
+        os.chown(path, 0, group)
+        (found,) = containers.daemon(settings)
+    assert found.state == ("warning" if group else "ok")
+    assert found.cure.startswith(f"take {USER.pw_name} out of {GROUP}" if group else "")
+    assert [*containers.daemon(replace(settings, runtime="process"))] == []
 
 
 def test_a_registry_in_postgresql_without_its_driver_is_told(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
