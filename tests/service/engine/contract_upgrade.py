@@ -74,12 +74,12 @@ class Before:
 
 
 @contextmanager
-def writers(before: Before, number: int = 2) -> Iterator[list[Writer]]:
+def writers(site: RealSite, experiment: str, number: int = 2) -> Iterator[list[Writer]]:
     """So many clients write, each to a run of its own; at the end, each has been answered after the inner part, too."""
     made = []
     for _ in range(number):
-        run = before.site.call("runs/create", {"experiment_id": before.experiment, "start_time": 1})["run"]["info"]["run_id"]
-        made.append(Writer(before.site, run))
+        run = site.call("runs/create", {"experiment_id": experiment, "start_time": 1})["run"]["info"]["run_id"]
+        made.append(Writer(site, run))
     threads = [threading.Thread(target=writer.work) for writer in made]
     for thread in threads:
         thread.start()
@@ -132,7 +132,7 @@ class UpgradeContract:
     def test_a_version_that_fails_its_trial_leaves_the_old_one_serving_without_a_pause(self, before: Before, s3_store: S3Store):
         site = before.site
         same = before.what_runs()
-        with writers(before) as made:
+        with writers(before.site, before.experiment) as made:
             failed = site.ask_and_wait(site.upgrade(version=MISLABELLED), "failed", seconds=UPGRADE_SECONDS)
         assert failed.error is not None
         # The guard of a version that is not what it says ends at once: before or after it is seen to run.
@@ -149,7 +149,7 @@ class UpgradeContract:
     def test_an_upgrade_under_writers_and_its_roll_back(self, before: Before, s3_store: S3Store):
         site, port = before.site, before.site.one().port
         assert version_of(site) == OLDEST_VERSION
-        with writers(before) as made:
+        with writers(before.site, before.experiment) as made:
             done = site.ask_and_wait(site.upgrade(version=MLFLOW_VERSION), seconds=UPGRADE_SECONDS)
         assert {step["state"] for step in done.steps} == {"succeeded"}
         server = site.one()

@@ -18,6 +18,7 @@ from backend.networks import layout
 from backend.networks.layout import install_id
 from backend.runtimes.docker_seen import Container
 from backend.runtimes.docker_spec import GATE_CPUS, GATE_MEMORY, GATE_PIDS
+from tests.service.engine.contract_upgrade import assert_nothing_answered_is_lost, writers
 from tests.service.engine.crash_child import Crash
 from tests.service.engine.docker_site import DockerSite, docker_site, run_as_root, state_folder
 from tests.service.engine.real_site import PASSWORD
@@ -230,11 +231,29 @@ def test_a_container_removed_by_hand_comes_back(site: DockerSite):
 
 
 def test_memory_that_runs_out_ends_mlflow_and_not_the_server(site: DockerSite):
-    site.experiments()
-    hog = "b = bytearray()\nwhile True: b += b'x' * 50_000_000"
-    assert site.inside("mlflow", hog).returncode != 0, "the kernel ended it"
+    """While a client writes. Its containers go on, and what was answered is there."""
+    since, said = site.started_at(), guard_log(site)
+    with writers(site, "0", 1) as made:
+        before = mlflow_pid(site)
+        # The kernel would choose between the two by their size; here it is told.
+        run_as_root("tee", f"/proc/{before}/oom_score_adj", text="1000")
+        hog = "b = bytearray()\nwhile True: b += b'x' * 50_000_000"
+        assert site.inside("mlflow", hog).returncode != 0, "the kernel ended it, too, after MLflow"
+        until(lambda: mlflow_pid(site) not in {None, before}, 90)
+    assert "MLflow ended with status -9" in guard_log(site).removeprefix(said)
+    assert site.started_at() == since
+    assert_nothing_answered_is_lost(site, made)
     until(site.is_back, 90)
-    assert "first" in site.experiments()
+
+
+def mlflow_pid(site: DockerSite) -> int | None:
+    """As the host has it; none while none runs."""
+    lines = site.docker.run("top", site.containers()["mlflow"], "-o", "pid,args").splitlines()
+    return next((int(line.split()[0]) for line in lines if "mlflow_process" in line), None)
+
+
+def guard_log(site: DockerSite) -> str:
+    return site.inside("gate", "print(open('/box/log/guard.log').read(), end='')").stdout
 
 
 def test_after_a_boot_it_serves_though_the_service_is_down(site: DockerSite):
