@@ -76,7 +76,7 @@ class FreshHost:
             variables["SSL_CERT_FILE"] = "/etc/ssl/certs/ca-certificates.crt"
         settings = [f"--setenv={name}={value}" for name, value in variables.items()]
         script = script.replace("systemctl disable --now", "systemctl disable")  # nothing runs yet
-        whole = f"set -eu\nupdate-ca-certificates\nprintf '[safe]\\n directory = *\\n' >/root/.gitconfig\napt-get update\n{script}"
+        whole = f"set -eu\nupdate-ca-certificates\nprintf '[safe]\\n directory = *\\n' >/root/.gitconfig\n{script}"
         argv = [*self._nspawn_argv, *binds, *settings, "/bin/bash", "-c", whole]
         done = subprocess.run(argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
