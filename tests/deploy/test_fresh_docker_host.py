@@ -136,6 +136,15 @@ def test_a_restart_of_both_units_changes_nothing_of_the_servers(installed: Insta
     assert answers(installed, site)
 
 
+def test_the_upgrades_stop_and_start_makes_every_container_anew(installed: Installed, site: SiteNetwork) -> None:
+    before = containers(installed)
+    installed.host.run(SERVICE.block("Upgrade", number=4))
+    after = containers(installed)
+    assert set(after) == set(before) == {"gate", "mlflow"}
+    assert not set(after.values()) & set(before.values())
+    assert answers(installed, site)
+
+
 def reaches(installed: Installed, role: str, address: str, port: int | str) -> bool:
     """From inside the server's container of that role."""
     program = f'import socket; socket.create_connection(("{address}", {port}), 3)'

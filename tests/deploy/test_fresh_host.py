@@ -87,7 +87,7 @@ def test_a_restart_of_both_units_stops_no_server(installed: Installed) -> None:
     guards = "pgrep -f 'tracking_server /var/lib/aihub/servers'"
     before, units = installed.host.run(guards).stdout, [installed.main_pid(unit) for unit in ("aihub-web", "aihub-reconciler")]
     assert before
-    installed.host.run(block("Upgrade", number=2))
+    installed.host.run(block("Upgrade", number=3))
     assert [installed.main_pid(unit) for unit in ("aihub-web", "aihub-reconciler")] != units
     assert installed.host.run(guards).stdout == before
     until(lambda: "experiments" in installed.answers(check=False), what="its user's login and its answer, once the API is there again")
