@@ -206,7 +206,9 @@ FAILURES: Final[dict[str, Failure]] = {
         "Tell the admins: docker_host must be the socket of a daemon that root runs.",
     ),
     "image_missing": Failure(
-        503, "There is no image {image} on the service's host", "Tell the admins to build one (make image); servers that run go on running."
+        503,
+        "There is no image {image} on the service's host",
+        "Tell the admins to build one (tracking_server/build-image); servers that run go on running.",
     ),
     "network_unusable": Failure(
         503,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from tests.support.site_network import HOST as ADDRESS
 from tests.support.site_network import MACHINE, SiteNetwork, site_network
 
 pytestmark = [pytest.mark.heavy, pytest.mark.containers, pytest.mark.timeout(900)]
-SERVICE, DOCKER = Page("install/service.md"), Page("howto/docker.md")
+SERVICE, DOCKER, IMAGE = Page("install/service.md"), Page("howto/docker.md"), Page("howto/server-image.md")
 TABLE = f"aihub_{install_id(Path('/var/lib/aihub'))}"
 UNITS = ("aihub-web", "aihub-reconciler")
 JOB = """
@@ -114,6 +115,14 @@ def test_the_pages_commands_lead_to_a_service_that_runs(installed: Installed) ->
     assert host.run(f"systemctl is-active docker aihub-firewall.timer {' '.join(UNITS)}").stdout.split() == ["active"] * 4
     assert host.run("systemctl --failed --no-legend").stdout == ""
     until(lambda: installed.findings() == {}, what="a check that finds nothing")
+
+
+def test_every_program_that_the_pages_call_is_there(installed: Installed) -> None:
+    called = SERVICE.programs() | DOCKER.programs(but="Podman in Docker's place") | IMAGE.programs()
+    assert {"git", "jq", "docker", "xargs", "tracking_server/build-image", "mlwf"} <= called
+    words = shlex.join(program for program in sorted(called) if "/envs/" not in program)  # of `runtime: process`
+    asked = f"cd /opt/aihub/src; PATH=/opt/aihub/venv/bin:$PATH; for each in {words}; do type -t -- $each >/dev/null || echo $each; done"
+    assert installed.host.run(asked).stdout.split() == []
 
 
 def test_a_job_on_another_machine_logs_a_run(installed: Installed, site: SiteNetwork) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from tests.support.fresh_host import ROOT, FreshHost
 
 HOST = "mlflow01.example.org"
+_BEFORE_A_COMMAND = {"|", "||", "&&", ";", "while", "do", "if", "then"}
 _STORE = """
 import json, sys
 from tests.support.docker_service import forwarded
@@ -36,6 +38,22 @@ class Page:
         section = self.text.split(f"\n## {heading}", 1)[1].split("\n## ", 1)[0]
         found: list[str] = re.findall(rf"^```{language}\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
         return found[number]
+
+    def programs(self, *, but: str = "") -> set[str]:
+        """What its commands begin with (programs, and the shell's own words), also behind a pipe; not those of the section `but`."""
+        sections = [section for section in self.text.split("\n## ") if not but or not section.startswith(but)]
+        blocks = [block for section in sections for block in re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)]
+        return {program for block in blocks for line in block.splitlines() for program in _programs(line)}
+
+
+def _programs(line: str) -> Iterator[str]:
+    words = shlex.shlex(line, posix=True, punctuation_chars=True)
+    words.whitespace_split = True
+    begins = True
+    for word in words:
+        if begins and not re.match(r"\w+=", word):  # a variable of that command's
+            yield word
+        begins = word in _BEFORE_A_COMMAND or (begins and bool(re.match(r"\w+=", word)))
 
 
 @dataclass
