@@ -6,7 +6,6 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from sqlalchemy.exc import IntegrityError
 from backend import log as logs
 from backend.api.answers import Problem
 from backend.domain import Caller, Status
-from backend.errors import ServiceError
 from backend.log import OneLine
 from backend.reconcile.heartbeat import beat
 from backend.registry.models import Operation, Server, now
@@ -400,15 +398,3 @@ def test_our_own_errors_are_refused_without_a_traceback(world: World, caplog: py
     world.client.get("/api/v1/me")
     assert "directory_failed" in caplog.text
     assert "Traceback" not in caplog.text
-
-
-def test_a_directory_that_hides_a_callers_groups_is_told_as_such(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Users in the host's own files, groups in a directory that is away: the list of a user's groups has no error, a group's name has."""
-    world.be(replace(BOB, groups=()))
-
-    def away(*, name: str) -> None:
-        raise ServiceError("directory_failed", why=f"no answer about {name}")
-
-    problem(world.client.post("/api/v1/servers", json=BODY), 403, "not_a_member")
-    monkeypatch.setattr(world.directory, "group", away)
-    problem(world.client.post("/api/v1/servers", json=BODY), 503, "directory_failed")

@@ -4,13 +4,14 @@ import errno
 import os
 import pwd
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from backend.adapters.nss import GroupEntry, Nss, UserEntry
 from backend.domain import Group
 from backend.errors import ServiceError
-from tests.service.edge.world import World
+from tests.service.edge.world import BOB, BODY, World
 
 
 class Site:
@@ -107,3 +108,15 @@ def test_the_api_denies_while_the_directory_is_away(world: World) -> None:
         assert answer.json["code"] == "directory_failed"
         assert answer.headers["Retry-After"]
     assert world.client.get("/api/v1/health").status_code == 200
+
+
+def test_a_directory_that_hides_a_callers_groups_is_told_as_such(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Users in the host's own files, groups in a directory that is away: the list of a user's groups has no error, a group's name has."""
+    world.be(replace(BOB, groups=()))
+
+    def away(*, name: str) -> None:
+        raise ServiceError("directory_failed", why=f"no answer about {name}")
+
+    assert world.client.post("/api/v1/servers", json=BODY).json["code"] == "not_a_member"
+    monkeypatch.setattr(world.directory, "group", away)
+    assert world.client.post("/api/v1/servers", json=BODY).json["code"] == "directory_failed"
