@@ -216,6 +216,30 @@ def test_a_restart_of_docker_cuts_nobody_off(installed: Installed, site: SiteNet
     assert installed.host.run(f"nft list table inet {TABLE}").stdout == rules
 
 
+def as_the_api(installed: Installed, socket: str) -> str:
+    """What that socket answers a process in the mounts, and with the account and the groups, of what answers requests."""
+    host, pid = installed.host, installed.main_pid("aihub-web")
+    (own,) = (line.split()[1:] for line in host.run(f"cat /proc/{pid}/status").stdout.splitlines() if line.startswith("Groups:"))
+    entered = f"nsenter --target {pid} --mount -- setpriv --reuid=aihub --regid=aihub"
+    rights = f"--groups={','.join(own)}" if own else "--clear-groups"
+    return host.run(f"{entered} {rights} curl --silent --unix-socket {socket} http://here/_ping", check=False).stdout
+
+
+def test_what_answers_requests_reaches_no_docker_also_when_its_socket_is_made_anew(installed: Installed, site: SiteNetwork) -> None:
+    """The unit hides the socket that was there when it started: one that is made later is kept from it by its group alone."""
+    host, docker = installed.host, "/run/docker.sock"
+    ask = f"setpriv --reuid=aihub --regid=aihub --groups=docker curl --silent --unix-socket {docker} http://here/_ping"
+    for command in ("true", "systemctl reset-failed docker; systemctl restart docker.socket docker"):
+        host.run(command)
+        assert host.run(ask).stdout == "OK", "whoever has the group does"
+        assert as_the_api(installed, "/run/aihub/service.sock") != "", "another socket answers there"
+        assert as_the_api(installed, docker) == ""
+    host.run("usermod --append --groups docker aihub")
+    assert installed.findings() == {"daemon": "warning"}
+    host.run("gpasswd --delete aihub docker")
+    until(lambda: answers(installed, site) and installed.findings() == {}, what="all as before")
+
+
 @pytest.mark.parametrize("verb", ["start", "reload", "restart"])
 def test_the_hosts_own_rules_take_neither_ours_nor_dockers_away(installed: Installed, site: SiteNetwork, verb: str) -> None:
     """Each load of Debian's /etc/nftables.conf begins with `flush ruleset`."""
