@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
 OF_A_SITE = f"""\
 FROM base:1
 COPY ca-certificates.crt {CERTIFICATES}
-RUN mkdir /modules && touch /modules/six.py
+COPY six.py /modules/
 ENV SSL_CERT_FILE={CERTIFICATES} PYTHONPATH=/modules
 ENTRYPOINT ["/usr/bin/python3"]
 USER {NOBODY}
@@ -39,6 +39,7 @@ def base(docker: Docker, ground: Ground, tmp_path_factory: pytest.TempPathFactor
     context = tmp_path_factory.mktemp("context")
     (context / "Dockerfile").write_text(OF_A_SITE.replace("base:1", f"from-{name}"))
     shutil.copyfile(CERTIFICATES, context / "ca-certificates.crt")
+    (context / "six.py").write_text("")
     identity = docker.run("load", "--quiet", "--input", str(ground.base)).rpartition(" ")[2]
     docker.run("tag", identity, f"from-{name}")
     docker.run("build", "--quiet", "--tag", name, str(context))
