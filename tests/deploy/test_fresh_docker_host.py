@@ -216,12 +216,13 @@ def test_a_restart_of_docker_cuts_nobody_off(installed: Installed, site: SiteNet
     assert installed.host.run(f"nft list table inet {TABLE}").stdout == rules
 
 
-def as_the_api(installed: Installed, socket: str) -> str:
-    """What that socket answers a process in the mounts, and with the account and the groups, of what answers requests."""
+def as_the_api(installed: Installed, socket: str, *, group: str = "") -> str:
+    """What that socket answers a process in the mounts, and with the account and the groups (and another), of what answers requests."""
     host, pid = installed.host, installed.main_pid("aihub-web")
     (own,) = (line.split()[1:] for line in host.run(f"cat /proc/{pid}/status").stdout.splitlines() if line.startswith("Groups:"))
+    groups = ",".join([*own, *([group] if group else [])])
     entered = f"nsenter --target {pid} --mount -- setpriv --reuid=aihub --regid=aihub"
-    rights = f"--groups={','.join(own)}" if own else "--clear-groups"
+    rights = f"--groups={groups}" if groups else "--clear-groups"
     return host.run(f"{entered} {rights} curl --silent --unix-socket {socket} http://here/_ping", check=False).stdout
 
 
@@ -229,11 +230,12 @@ def test_what_answers_requests_reaches_no_docker_also_when_its_socket_is_made_an
     """The unit hides the socket that was there when it started: one that is made later is kept from it by its group alone."""
     host, docker = installed.host, "/run/docker.sock"
     ask = f"setpriv --reuid=aihub --regid=aihub --groups=docker curl --silent --unix-socket {docker} http://here/_ping"
-    for command in ("true", "systemctl reset-failed docker; systemctl restart docker.socket docker"):
+    for command, with_group in (("true", ""), ("systemctl reset-failed docker; systemctl restart docker.socket docker", "OK")):
         host.run(command)
         assert host.run(ask).stdout == "OK", "whoever has the group does"
         assert as_the_api(installed, "/run/aihub/service.sock") != "", "another socket answers there"
         assert as_the_api(installed, docker) == ""
+        assert as_the_api(installed, docker, group="docker") == with_group
     host.run("usermod --append --groups docker aihub")
     assert installed.findings() == {"daemon": "warning"}
     host.run("gpasswd --delete aihub docker")
