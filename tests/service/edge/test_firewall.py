@@ -137,6 +137,21 @@ def test_an_nft_that_is_killed_says_no_word_and_is_no_crash(host: Host, tmp_path
     assert host.in_force() == ""
 
 
+def test_a_kernel_without_rules_for_bridges_has_the_others(host: Host, tmp_path: Path) -> None:
+    refuse = '#!/bin/sh\nrules=$(cat)\ncase "$rules $*" in *bridge*) echo "Operation not supported" >&2; exit 1;; esac\n'
+    (tmp_path / "nft").write_text(
+        f'{refuse}[ "$rules" ] || exec {shutil.which("nft")} "$@"\nprintf %s "$rules" | {shutil.which("nft")} "$@"\n'
+    )
+    (tmp_path / "nft").chmod(0o755)
+    by = ("env", f"PATH={tmp_path}:{os.environ['PATH']}")
+    for option in ("--apply", "--ensure"):
+        done = host.firewall(option, egress=[HERE], by=by)
+        assert (done.returncode, "192.0.2.7 . 5432" in host.in_force()) == (0, True), done.stderr
+        assert "a bridge (Operation not supported), so servers' containers are apart only where" in done.stderr
+    assert host.firewall("--remove", egress=[HERE], by=by).returncode == 0
+    assert host.in_force() == ""
+
+
 def test_an_nft_that_never_answers_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "nft").write_text("#!/bin/sh\nexec /bin/sleep 60\n")
     (tmp_path / "nft").chmod(0o755)
