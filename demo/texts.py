@@ -32,7 +32,7 @@ def exports(home: Home, settings: Settings) -> str:
         "PATH": f"{settings.box_programs}:{settings.programs}:{settings.path}",
     }
     lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
-    return "\n".join([*lines, "unset AWS_SESSION_TOKEN AWS_PROFILE"])
+    return "\n".join([*lines, "unset AWS_SESSION_TOKEN AWS_SECURITY_TOKEN AWS_PROFILE AWS_DEFAULT_PROFILE"])
 
 
 def next_steps(home: Home, settings: Settings) -> str:

@@ -1,7 +1,7 @@
-// In MLflow's page: while nobody looks at it, it asks for no news. MLflow's list of runs asks every 30 seconds in a tab that is hidden, too,
-// and one forgotten tab would keep the server awake for good.
+// In MLflow's page: while nobody looks at it, it asks for no news. Its list of runs asks every 30 seconds, and a run's artifacts every 10, in a
+// tab that is hidden, too: one that is forgotten would keep the server awake for good.
 {
-  const POLLS = ["/runs/search", "/metrics/get-history-bulk-interval", "/traces/search"];
+  const POLLS = ["/runs/search", "/metrics/get-history-bulk-interval", "/traces/search", "/runs/get", "/model-versions/search", "/model-versions/get"];
   const ask = window.fetch;
   let seen = Date.now();
   const held = [];

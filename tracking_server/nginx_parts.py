@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-AWAY_SECONDS = 900  # where the server never sleeps
-
 AUTH = """\
             auth_request /auth;
             auth_request_set $aihub_principal $upstream_http_x_aihub_principal;
@@ -151,7 +149,11 @@ _ATTENTION = """\
 
 
 def attention(idle_seconds: float) -> str:
-    """Puts `attention.js` into MLflow's page, on one line. The page is taken for left after the time in which the server falls asleep."""
+    """Puts `attention.js` into MLflow's page, on one line. The page is taken for left after the time in which the server falls asleep.
+    Where it never does, nothing is put in.
+    """
+    if not idle_seconds:
+        return ""
     script = (Path(__file__).parent / "attention.js").read_text(encoding="utf-8")
     lines = [line.strip() for line in script.splitlines() if not line.startswith("//")]
-    return _ATTENTION % " ".join(lines).replace("AWAY_MS", str(round((idle_seconds or AWAY_SECONDS) * 1000)))
+    return _ATTENTION % " ".join(lines).replace("AWAY_MS", str(round(idle_seconds * 1000)))

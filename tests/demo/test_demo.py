@@ -2,9 +2,11 @@
 
 import os
 import re
+import shlex
 import signal
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,10 +63,12 @@ def test_the_keys_of_env_open_the_bucket(demo: Demo) -> None:
 
 
 def test_a_shell_with_keys_for_another_store_uses_the_demos(demo: Demo) -> None:
-    script = f'eval "$({ROOT}/bin/demo env)" && env | grep -E "^AWS_(SESSION_TOKEN|PROFILE)=" || echo none'
-    theirs = {**demo.environment, "AWS_SESSION_TOKEN": "x", "AWS_PROFILE": "work"}
+    asks = "import botocore.session as b; print(b.get_session().get_credentials().get_frozen_credentials()[::2])"
+    names = ("AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_PROFILE")
+    theirs = {**demo.environment, **dict.fromkeys(names, "theirs")}
+    script = f'eval "$({ROOT}/bin/demo env)" && {shlex.quote(sys.executable)} -c {shlex.quote(asks)}'
     said = subprocess.run(["bash", "-c", script], env=theirs, cwd=demo.home, capture_output=True, text=True, check=True)
-    assert said.stdout == "none\n"
+    assert said.stdout == f"{(demo.variables['AWS_ACCESS_KEY_ID'], None)}\n"
 
 
 def test_the_page_names_what_env_sets(demo: Demo) -> None:
