@@ -9,9 +9,10 @@ import pytest
 from mlwf.errors import MlwfError
 from mlwf.image.cache import Cache
 from mlwf.image.environment.install import Environments
-from mlwf.image.environment.lock import Lock
+from mlwf.image.environment.lock import Lock, _packages
 from mlwf.image.environment.pythons import Python
 from mlwf.image.environment.pytorch import recorded_backend, told_backend
+from mlwf.image.environment.uv_lock import read_uv_lock
 from mlwf.image.model.requirements import Policy, Requirements
 from mlwf.image.process import Runner
 
@@ -147,6 +148,45 @@ def test_builds_of_pytorch_as_a_uv_lock_has_them(make_folder: MakeFolder, lockin
     two = model(make_folder, "torch==2.8.0", torch, ("torch", "2.8.0+cpu", f"{PYTORCH}/cpu", "ab" * 32), name="two")
     with pytest.raises(MlwfError, match=r"download\.pytorch\.org/whl/cu128\).*--allow-indexes"):
         makes.lock(two)
+
+
+@pytest.mark.parametrize(
+    ("choice", "other", "asked", "packages"),
+    [
+        ("cpu", "torch", "whl/cpu/torch", [("torch", "2.8.0", PYPI)]),
+        ("auto", "torch", "whl/[a-z0-9.]+/torch", [("torch", "2.8.0", PYPI)]),
+        ("cpu", "triton", "whl/cu128/t", [("torch", "2.8.0+cu128", f"{PYTORCH}/cu128"), ("triton", "3.4.0", PYPI)]),
+        (None, "xformers", "whl/cu128/(torch|xformers)", [("torch", "2.8.0+cu128", f"{PYTORCH}/cu128"), ("xformers", "0.1", PYPI)]),
+    ],
+)
+def test_a_uv_lock_that_has_some_of_pytorch_from_another_index(  # noqa: PLR0917
+    make_folder: MakeFolder, locking: MakeLocking, choice: str | None, other: str, asked: str, packages: list[tuple[str, str, str]]
+) -> None:
+    """Told of a build, uv asks PyTorch's index for the whole family: a lock with the hashes of another index could not be installed."""
+    makes = locking(Index(port=1))
+    makes.environ = {**makes.environ, "UV_DEFAULT_INDEX": PYPI, "HTTPS_PROXY": "http://127.0.0.1:9", "UV_HTTP_RETRIES": "0"}
+    if choice:
+        makes.environ = {**makes.environ, "UV_TORCH_BACKEND": choice}
+    named = "\n".join(f"{each[0]}=={each[1].partition('+')[0]}" for each in packages)
+    folder = model(make_folder, named, *[(*each, "ab" * 32) for each in packages])
+    with pytest.raises(MlwfError, match=rf"download\.pytorch\.org/{asked}"):
+        makes.lock(folder)
+    assert f"only its versions were preferred: it has {other} from another index than PyTorch's" in (makes.folder / "build.log").read_text()
+    # Who has no build told asks the indexes, where all of it is.
+    makes.environ = {**makes.environ, "UV_TORCH_BACKEND": ""}
+    if all(each[2] == PYPI for each in packages):
+        assert makes.lock(folder).uv_lock == "taken as it is"
+
+
+def test_what_a_uv_lock_has_of_pytorch_for_a_mac_is_not_asked_for(make_folder: MakeFolder) -> None:
+    folder = model(make_folder, "torch==2.8.0", ("torch", "2.8.0", PYPI, "ab" * 32), ("torch", "2.8.0+cpu", f"{PYTORCH}/cpu", "cd" * 32))
+    own = read_uv_lock(folder / "uv.lock")
+    linux = "torch==2.8.0+cpu ; sys_platform == 'linux'\n"
+    mac = "torch==2.8.0 ; python_full_version >= '3.11' and sys_platform == 'darwin'\n"
+    assert own.backend == "cpu"
+    assert own.astray(_packages(linux + mac), "cpu") == ""
+    for marker in ("sys_platform != 'win32'", "sys_platform == 'darwin' or python_full_version < '3.12'", "python_full_version >= '3.11'"):
+        assert own.astray(_packages(f"{linux}torch==2.8.0 ; {marker}\n"), "cpu").startswith("it has torch from another")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
-from mlwf.image.environment.pytorch import BACKEND, recorded_backend, tell_backend, told_backend
+from mlwf.image.environment.pytorch import BACKEND, chosen_backend, recorded_backend, tell_backend, told_backend
 from mlwf.image.environment.uv_lock import UvLock, read_uv_lock, stands_alone, unmet
 from mlwf.image.environment.uv_program import run_uv, unwrapped
 from mlwf.image.model.package import ModelPackage
@@ -147,7 +147,7 @@ def make_lock(
     """
     own, taken = read_uv_lock(package.uv_lock, runner.environ) if package.uv_lock else None, Taken()
     if own:
-        taken = _of_uv_lock(own, package.wanted, policy, functools.partial(_exported, own, python, runner, cache, folder))
+        taken = _of_uv_lock(own, package.wanted, policy, runner.environ, functools.partial(_exported, own, python, runner, cache, folder))
         runner.note(taken.told)
     indexes = tuple(dict.fromkeys((*package.wanted.indexes, *taken.indexes)))
     tell_backend(runner.environ, recorded_backend(package.wanted) or taken.backend)
@@ -208,7 +208,9 @@ def _explained(error: ProgramError, *, offline: bool, only_wheels: bool) -> Mlwf
     return MlwfError(error.what, error.why, cure)
 
 
-def _of_uv_lock(own: UvLock, wanted: Requirements, policy: Policy, export: Callable[[Sequence[str]], str]) -> Taken:
+def _of_uv_lock(
+    own: UvLock, wanted: Requirements, policy: Policy, environ: Mapping[str, str], export: Callable[[Sequence[str]], str]
+) -> Taken:
     """The model's own uv.lock as a lock of ours, held to the same policy."""
     foreign = own.lacks(wanted.packages)
     if foreign:
@@ -217,7 +219,7 @@ def _of_uv_lock(own: UvLock, wanted: Requirements, policy: Policy, export: Calla
     known = Taken(indexes=own.indexes(wanted.packages), backend=own.backend)
     if not stands_alone(own.file.with_name("pyproject.toml")):
         return replace(known, why="it is of a workspace, whose other projects are not here")
-    why = ""
+    backend, why = chosen_backend(environ, recorded_backend(wanted) or own.backend), ""
     for options in own.exports(wanted.packages):
         try:
             text = export(options)
@@ -225,7 +227,7 @@ def _of_uv_lock(own: UvLock, wanted: Requirements, policy: Policy, export: Calla
             why = why or _unusable(unwrapped(error.output))
             continue
         exported = _packages(text)
-        why = unmet(wanted, exported)
+        why = unmet(wanted, exported) or own.astray(exported, backend)
         if not why:
             for package in exported:
                 own.check(package["name"], policy)

@@ -37,12 +37,18 @@ def index_backend(name: str, registry: str) -> str:
     return match["tag"] if match else ""
 
 
-def tell_backend(environ: MutableMapping[str, str], backend: str) -> None:
-    """The model's own goes before a site's or user's choice, which is for models that do not say. Where that is set and empty, PyTorch
-    comes from the indexes like all else: from a mirror in UV_INDEX, say.
+def chosen_backend(environ: Mapping[str, str], backend: str) -> str:
+    """The model's own `backend` goes before a site's or user's choice, which is for models that do not say. Where that is set and empty,
+    PyTorch comes from the indexes like all else: from a mirror in UV_INDEX, say.
     """
-    if backend and environ.get(BACKEND) != "":
-        environ[BACKEND] = backend
+    choice = environ.get(BACKEND)
+    return "" if choice == "" else backend or choice or ""
+
+
+def tell_backend(environ: MutableMapping[str, str], backend: str) -> None:
+    chosen = chosen_backend(environ, backend)
+    if chosen:
+        environ[BACKEND] = chosen
 
 
 def told_backend(environ: Mapping[str, str], packages: Iterable[tuple[str, str]]) -> str:

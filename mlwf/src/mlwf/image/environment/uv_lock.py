@@ -10,7 +10,7 @@ from pathlib import Path
 from mlwf.address import split_url
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
-from mlwf.image.environment.pytorch import index_backend
+from mlwf.image.environment.pytorch import FAMILY, index_backend
 from mlwf.image.model.requirements import (
     STRICT,
     Policy,
@@ -32,20 +32,23 @@ PLAIN = re.compile(
 )
 NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 VERSION = re.compile(r"[A-Za-z0-9.+!_-]+")
+# The marker of what is for a Mac or for Windows only, as uv writes it.
+NOT_LINUX = re.compile(r"(?:[^()]* and )?sys_platform == '(?:darwin|win32)'(?: and [^()]*)?")
 
 
 @dataclass(frozen=True)
 class UvLock:
     """`sources`: where each package comes from, by its plain name; `pins`: its version, where the lock has one for all machines.
 
-    `registries`: the indexes that it comes from, which for each kind of machine may be another one; `extras` and `groups`: what its project
-    has besides its main dependencies, with the plain names of their packages; `usual`: the indexes that this machine asks anyway.
+    `registries`: the indexes that it comes from, which for each kind of machine may be another one, and its versions there; `extras` and
+    `groups`: what its project has besides its main dependencies, with the plain names of their packages; `usual`: the indexes that this
+    machine asks anyway.
     """
 
     file: Path
     sources: dict[str, dict[str, object]]
     pins: dict[str, str]
-    registries: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    registries: dict[str, dict[str, set[str]]] = field(default_factory=dict)
     extras: dict[str, frozenset[str]] = field(default_factory=dict)
     groups: dict[str, frozenset[str]] = field(default_factory=dict)
     usual: frozenset[str] = frozenset()
@@ -107,9 +110,20 @@ class UvLock:
         found = {index_backend(name, address) for name, addresses in self.registries.items() for address in addresses} - {""}
         return found.pop() if len(found) == 1 else ""
 
+    def astray(self, exported: Sequence[re.Match[str]], backend: str) -> str:
+        """Which of these packages uv would look for in vain: told `backend`, it asks that index of PyTorch's for all of the family."""
+        for package in exported if backend else ():
+            name, marker = plain(package["name"]), _marker(package["marker"])
+            if name not in FAMILY or (" or " not in marker and NOT_LINUX.fullmatch(marker)):
+                continue
+            places = [address for address, versions in self.registries.get(name, {}).items() if package["version"] in versions]
+            if any(index_backend(name, address) != backend for address in places):
+                return f"it has {name} from another index than PyTorch's"
+        return ""
+
     def _other_indexes(self, name: str) -> list[str]:
         """Without PyTorch's own, of which uv is told by a word of its own."""
-        named = self.registries.get(plain(name), ())
+        named = self.registries.get(plain(name), {})
         found = [each for each in named if split_url(each).hostname not in PYPI and each.rstrip("/") not in self.usual]
         return [each for each in found if not self.backend or index_backend(name, each) != self.backend]
 
@@ -131,23 +145,22 @@ def read_uv_lock(file: Path, environ: Mapping[str, str] | None = None) -> UvLock
     if not isinstance(packages, list) or not all(isinstance(each, dict) for each in packages):
         raise MlwfError(_("The model's {file} cannot be read").format(file=file.name), cure=_("Log the model again with a current mlflow."))
     sources: dict[str, dict[str, object]] = {}
-    registries: dict[str, dict[str, None]] = {}
+    registries: dict[str, dict[str, set[str]]] = {}
     versions: dict[str, set[str]] = {}
     parts: dict[str, dict[str, frozenset[str]]] = {"optional-dependencies": {}, "dev-dependencies": {}}
     for package in packages:
         name, source = plain(str(package.get("name"))), package.get("source")
         sources.setdefault(name, {}).update(source if isinstance(source, dict) else {})
         if isinstance(source, dict) and "registry" in source:
-            registries.setdefault(name, {})[str(source["registry"])] = None
+            registries.setdefault(name, {}).setdefault(str(source["registry"]), set()).add(str(package.get("version")))
         if set(sources[name]) == {"registry"} and NAME.fullmatch(name) and VERSION.fullmatch(str(package.get("version"))):
             versions.setdefault(name, set()).add(str(package["version"]))
         if source in ({"virtual": "."}, {"editable": "."}):
             for kind, found in parts.items():
                 found.update(_parts(package.get(kind)))
     pins = {name: min(found) for name, found in versions.items() if len(found) == 1}
-    origins = {name: tuple(found) for name, found in registries.items()}
     extras, groups = parts["optional-dependencies"], parts["dev-dependencies"]
-    return UvLock(file, sources, pins, origins, extras, groups, usual_indexes(environ or {}))
+    return UvLock(file, sources, pins, registries, extras, groups, usual_indexes(environ or {}))
 
 
 def _parts(tables: object) -> Iterator[tuple[str, frozenset[str]]]:
