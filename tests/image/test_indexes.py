@@ -41,9 +41,9 @@ def model(make_folder: MakeFolder, requirements: str, *packages: Package, name: 
     return make_folder({"uv.lock": text, "pyproject.toml": project, "requirements.txt": requirements}, name=name)
 
 
-def fetch(lock: Lock, index: Index, folder: Path) -> None:
-    """As an image's environment is fetched on a machine whose index is `index`."""
-    environ = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "UV_DEFAULT_INDEX": index.url, **lock.variables}
+def fetch(lock: Lock, index: Index, folder: Path, more: str = "") -> None:
+    """As an image's environment is fetched on a machine whose index is `index`, and whose UV_INDEX names `more`."""
+    environ = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "UV_DEFAULT_INDEX": index.url, "UV_INDEX": more, **lock.variables}
     kit: Any = SimpleNamespace(runner=Runner(environ), cache=Cache.open({"MLWF_CACHE": str(folder / "cache")}))
     base: Any = SimpleNamespace(facts=SimpleNamespace(glibc="2.36", architecture="amd64"))
     Environments(kit, base, Python("3.11.7", "/python", None, "base")).fetch(lock, folder / "layer")
@@ -114,7 +114,23 @@ def test_a_uv_lock_of_a_sites_own_index(serve_index: Serve, make_folder: MakeFol
     for number, (first, more) in enumerate(((site.url_with_password, ""), (f"a={site.url}/", ""), (other, f"{other} a={site.url}"))):
         makes.environ = {**makes.environ, "UV_DEFAULT_INDEX": first, "UV_INDEX": more}
         lock = makes.lock(model(make_folder, "rare==1.0", ("rare", "1.0", site.url, "ab" * 32), name=str(number)))
-        assert (lock.uv_lock, lock.text.splitlines()[1][:11]) == ("taken as it is", "rare==1.0 \\")
+        assert (lock.uv_lock, lock.text.splitlines()[2][:11]) == ("taken as it is", "rare==1.0 \\")
+
+
+def test_a_uv_lock_of_a_sites_two_indexes(serve_index: Serve, make_folder: MakeFolder, locking: MakeLocking, tmp_path: Path) -> None:
+    """Both are asked for what it has from the second one: uv by itself stays at the first that knows the name, with other hashes."""
+    usual = serve_index(Index().add("below", "1.5"))
+    first = serve_index(Index().add("rare", "1.0").add("below", "9.0"))
+    rare, below = first.sha256("rare-1.0-py3-none-any.whl"), usual.sha256("below-1.5-py3-none-any.whl")
+    makes = locking(usual)
+    makes.environ = {**makes.environ, "UV_INDEX": f"site={first.url}"}
+    lock = makes.lock(model(make_folder, "rare==1.0\nbelow", ("rare", "1.0", first.url, rare), ("below", "1.5", PYPI, below)))
+    assert (lock.uv_lock, "extra-index" in lock.text) == ("taken as it is", False)
+    fetch(lock, usual, tmp_path, more=f"site={first.url}")
+    assert "/files/below-1.5-py3-none-any.whl" in usual.asked
+    assert lock.variables == {"UV_INDEX_STRATEGY": "unsafe-first-match"}
+    makes.environ = {**makes.environ, "UV_INDEX_STRATEGY": "unsafe-best-match"}
+    assert makes.lock(tmp_path / "package").variables == {"UV_INDEX_STRATEGY": "unsafe-best-match"}
 
 
 def test_pages_of_links_in_a_uv_lock(make_folder: MakeFolder, locking: MakeLocking) -> None:
@@ -137,7 +153,7 @@ def test_builds_of_pytorch_as_a_uv_lock_has_them(make_folder: MakeFolder, lockin
     makes.environ = {**makes.environ, "UV_TORCH_BACKEND": "cpu"}
     lock = makes.lock(model(make_folder, "torch==2.8.0\nmpmath", torch, mpmath))
     assert [(each.name, each.version) for each in lock.packages] == [("mpmath", "1.3.0"), ("torch", "2.8.0+cu128")]
-    assert (lock.uv_lock, lock.variables) == ("taken as it is", {"UV_TORCH_BACKEND": "cu128"})
+    assert (lock.uv_lock, lock.variables) == ("taken as it is", {"UV_TORCH_BACKEND": "cu128", "UV_INDEX_STRATEGY": "unsafe-first-match"})
     assert "extra-index" not in lock.text
     # What uv does not ask that index for by that word.
     others = model(make_folder, "torch==2.8.0\nmpmath", torch, ("mpmath", "1.3.0", f"{PYTORCH}/cu128", "cd" * 32), name="others")

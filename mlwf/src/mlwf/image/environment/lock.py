@@ -187,7 +187,7 @@ def _with_head(environ: Mapping[str, str], indexes: Sequence[str], text: str, to
     that holds more than packages.
     """
     packages = [(each["name"], each["version"] or "") for each in _packages(text)]
-    variables = {BACKEND: told_backend(environ, packages), STRATEGY: (environ.get(STRATEGY) or strategy) if indexes else ""}
+    variables = {BACKEND: told_backend(environ, packages), STRATEGY: (environ.get(STRATEGY) or strategy) if indexes or strategy else ""}
     named = " ".join(f"{name}={value}" for name, value in variables.items() if value)
     return "".join(f"{line}\n" for line in (told, named and TOLD + named, *indexes) if line) + text
 
