@@ -13,7 +13,9 @@ from mlwf.image.environment.lock import Lock, _packages
 from mlwf.image.environment.pythons import Python
 from mlwf.image.environment.pytorch import recorded_backend, told_backend
 from mlwf.image.environment.uv_lock import read_uv_lock
+from mlwf.image.model.package import read_package
 from mlwf.image.model.requirements import Policy, Requirements
+from mlwf.image.plan import Wanted, _lock
 from mlwf.image.process import Runner
 
 from tests.image.conftest import Locking
@@ -239,6 +241,28 @@ def test_a_sites_mirror_of_pytorch(serve_index: Serve, make_folder: MakeFolder, 
     assert [(each.version, lock.variables) for each in lock.packages] == [("2.8.0+cu128", {})]
     fetch(lock, index, tmp_path)
     assert any("whl" in each for each in index.asked)
+
+
+def test_a_kept_lock_of_a_mirror_of_pytorch_is_not_one_of_pytorchs_index(
+    serve_index: Serve, make_folder: MakeFolder, tmp_path: Path, cache: Cache
+) -> None:
+    """Where the choice is not set, the model's own build is asked for at PyTorch's index, which has other files."""
+    index = serve_index(Index().add("torch", "2.8.0+cu128"))
+    package = read_package(make_folder({"requirements.txt": "torch==2.8.0+cu128"}))
+    environ = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "UV_DEFAULT_INDEX": index.url, "HTTPS_PROXY": "http://127.0.0.1:9"}
+    environ["UV_HTTP_RETRIES"] = "0"
+
+    def made(**more: str) -> Lock:
+        kit: Any = SimpleNamespace(runner=Runner({**environ, **more}), cache=cache)
+        base: Any = SimpleNamespace(facts=SimpleNamespace(glibc="2.36", architecture="amd64"))
+        return _lock(kit, base, Python("3.11.7", "/python", None, "base"), package, folder=tmp_path, wanted=Wanted("", "", tmp_path))
+
+    lock = made(UV_TORCH_BACKEND="")
+    assert lock.packages[0].hashes == (index.sha256("torch-2.8.0+cu128-py3-none-any.whl"),)
+    asked = len(index.asked)
+    assert (made(UV_TORCH_BACKEND=""), len(index.asked)) == (lock, asked), "it is kept"
+    with pytest.raises(MlwfError, match=r"download\.pytorch\.org/whl/cu128"):
+        made()
 
 
 @pytest.mark.parametrize(

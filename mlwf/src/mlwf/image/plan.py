@@ -18,6 +18,7 @@ from mlwf.image.base.source import PULLED, BaseSource, Pinned, file_digest, pars
 from mlwf.image.environment.install import INDEXES
 from mlwf.image.environment.lock import BasePlatform, Lock, make_lock
 from mlwf.image.environment.pythons import Python, PythonWishes, find_python
+from mlwf.image.environment.pytorch import BACKEND
 from mlwf.image.growth import Growth
 from mlwf.image.kit import Kit
 from mlwf.image.model.package import ModelPackage
@@ -238,7 +239,9 @@ def _coming(kit: Kit, unpacked: converted.Unpacked, key: str, aside: Aside, *, s
 
 def _lock(kit: Kit, base: ComingBase, python: Python, package: ModelPackage, *, folder: Path, wanted: Wanted) -> Lock:
     target = BasePlatform(base.facts.glibc, base.facts.architecture)
-    indexes = [without_passwords(kit.runner.environ.get(name, "")) for name in INDEXES]
+    environ = kit.runner.environ
+    # An empty choice of PyTorch's builds is another one than none.
+    indexes = [*(without_passwords(environ.get(name, "")) for name in INDEXES), BACKEND in environ]
     own = file_digest(package.uv_lock) if package.uv_lock else ""
     asked = (wanted.allow_source_builds, wanted.policy, own, *indexes, *package.requirements, "constraints", *package.wanted.constraints)
     key = kit.cache.key("lock", LOCK_FORMAT, target.as_uv(), python.version, *asked)
