@@ -12,14 +12,18 @@ from mlwf.image.base.source import Pinned, parse_base
 from mlwf.image.cache import Cache
 from mlwf.image.create import _provenance
 from mlwf.image.environment import compiled, pythons
-from mlwf.image.environment.lock import Lock
+from mlwf.image.environment.lock import ANY_INDEX, Lock, Taken, _with_head
 from mlwf.image.environment.pythons import Python
-from mlwf.image.plan import BASE_FORMAT, FORMAT, Plan, _image_key
+from mlwf.image.plan import BASE_FORMAT, FORMAT, LOCK_FORMAT, Plan, _image_key
 from mlwf.image.recipe import ENV_SH, README, Recipe
 
 DIGEST = "sha256:" + "ab" * 32
 BASE = "docker-daemon:base:1"
 OWN = Python("3.11.7", "/python", None, "base")
+INDEX = "--extra-index-url https://x.example/simple"
+# What we write above what uv has resolved.
+LOCK_HEAD = _with_head({"UV_TORCH_BACKEND": "cpu"}, [INDEX], "torch==2.8.0\n", Taken("taken").told, strategy=ANY_INDEX)
+LOCK_HEADS = LOCK_HEAD, _with_head({}, [], "six==1.17.0\n", Taken(why="it is old").told), _with_head({}, [], "", "", strategy=ANY_INDEX)
 
 
 def recipe_of(base: str, *, only_wheels: bool = True, mirror: str = "") -> Recipe:
@@ -31,9 +35,10 @@ def recipe_of(base: str, *, only_wheels: bool = True, mirror: str = "") -> Recip
     [
         (FORMAT, (ENV_SH, README, compiled.COMPILE), ("8", "13fa4ac82c02dcf8")),
         (BASE_FORMAT, (ENVIRONMENT_HOOK, RUNSCRIPT), ("7", "02705845f8a6c603")),
+        (LOCK_FORMAT, LOCK_HEADS, ("9", "c3d9fd860bd530a0")),
         (pythons.FORM, (pythons.COMPILE,), ("2", "f2e9d71c531bb29b")),
     ],
-    ids=["FORMAT", "BASE_FORMAT", "FORM"],
+    ids=["FORMAT", "BASE_FORMAT", "LOCK_FORMAT", "FORM"],
 )
 def test_who_changes_our_texts_in_an_image_raises_the_number(raised: str, texts: tuple[str, ...], noted: tuple[str, str]) -> None:
     digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
