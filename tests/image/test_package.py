@@ -292,7 +292,12 @@ def test_a_line_of_yaml_is_one_line(make_folder: MakeFolder, line: str, end: str
 
 
 @pytest.mark.parametrize(
-    "line", ["--extra-index-url https://u:hunter2secret@x.example/simple", "a @ https://u:hunter2secret@x.example/a-1-py3-none-any.whl"]
+    "line",
+    [
+        "--extra-index-url https://u:hunter2secret@x.example/simple",
+        "--extra-index-url https://u:p@hunter2secret@x.example/simple",
+        "a @ https://u:hunter2secret@x.example/a-1-py3-none-any.whl",
+    ],
 )
 def test_a_password_is_never_taken_and_never_shown(make_folder: MakeFolder, line: str) -> None:
     with pytest.raises(MlwfError) as caught:

@@ -264,7 +264,7 @@ def plain(name: str) -> str:
 
 def shown(line: str) -> str:
     """A line as it may be shown: short, without control characters, and without what may be a password in it."""
-    return ascii(re.sub(r"//[^/@\s]*@", "//…@", line)[:160])
+    return ascii(re.sub(r"//[^/\s]*@", "//…@", line)[:160])
 
 
 def without_passwords(text: str) -> str:
