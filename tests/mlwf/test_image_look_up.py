@@ -20,7 +20,7 @@ from mlwf.image.base.converted import BaseFacts, ComingBase
 from mlwf.image.base.docker_reference import DockerReference
 from mlwf.image.base.pulled import Pulled, pull
 from mlwf.image.base.registry import MAX_MANIFEST, registry_digest
-from mlwf.image.base.size import ARCHITECTURES, layers_size, layout_manifest
+from mlwf.image.base.size import ARCHITECTURES, base_size, layers_size, layout_manifest
 from mlwf.image.base.source import Pinned, parse_base
 from mlwf.image.cache import Cache
 from mlwf.image.create import _check_room
@@ -300,6 +300,30 @@ def test_there_is_room_for_a_sif_before_it_is_fetched(tmp_path: Path, monkeypatc
 def test_a_size_that_a_registry_refuses_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     serve(index_of("sha256:" + "1" * 64, ARCHITECTURES[platform.machine()]))
     assert "127.0.0.1:9" in told(monkeypatch, tmp_path, f"docker://{address}/python:3")[1], "it is the package that fails"
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("oras://harbor/base:1", []),
+        ("oras://base:1", []),
+        ("oras://harbor:5000/base:1", ["harbor:5000"]),
+        ("oras://localhost/base:1", ["localhost"]),
+        ("oras://docker.io/site/base:1", ["docker.io"]),
+    ],
+)
+def test_a_size_is_asked_of_the_address_own_host(monkeypatch: pytest.MonkeyPatch, text: str, asked: list[str]) -> None:
+    """Docker would read a host without dot or port as part of a name at Docker Hub, which then was asked, with the user's login."""
+    hosts: list[str] = []
+
+    def manifest(reference: DockerReference, _digest: str, **_more: object) -> bytes:
+        hosts.append(reference.host)
+        return manifest_of(7)
+
+    monkeypatch.setattr("mlwf.image.base.registry.registry_manifest", manifest)
+    kit: Any = SimpleNamespace(runner=Runner({}))
+    size = base_size(kit, parse_base(text), http=False)
+    assert (hosts, size > 0) == (asked, bool(asked))
 
 
 @pytest.mark.parametrize(

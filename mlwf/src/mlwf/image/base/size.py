@@ -21,9 +21,7 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 def base_size(kit: Kit, source: BaseSource, digest: str = "", *, http: bool) -> int:
     """Bytes of the base's layers or file; 0 where nobody tells, as of an image in a library. `digest`: what it was pinned to, if it was."""
-    reference = source.reference
-    if source.kind == "oras" and REFERENCE.fullmatch(source.text.replace("oras", "docker", 1)):
-        reference = DockerReference.parse(source.text.replace("oras", "docker", 1))
+    reference = source.reference or _of_pulled(source)
     if reference:
         from mlwf.image.base.registry import registry_manifest
 
@@ -36,6 +34,17 @@ def base_size(kit: Kit, source: BaseSource, digest: str = "", *, http: bool) -> 
     if source.kind == "oci" and source.path:
         return layers_size(functools.partial(layout_manifest, source.path), digest)
     return source.path.stat().st_size if source.path and source.path.is_file() else 0
+
+
+def _of_pulled(source: BaseSource) -> DockerReference | None:
+    """Where a registry tells of an image that only the container tool fetches. To that the first part is the host, however it looks: no
+    other registry is asked, which would get the user's login.
+    """
+    text = source.text.replace("oras", "docker", 1)
+    if source.kind != "oras" or not REFERENCE.fullmatch(text):
+        return None
+    reference = DockerReference.parse(text)
+    return reference if reference.host == text.removeprefix("docker://").partition("/")[0] else None
 
 
 def layers_size(manifest_of: Callable[[str], bytes], digest: str) -> int:
