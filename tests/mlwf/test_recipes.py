@@ -101,6 +101,7 @@ def test_what_the_base_sets_for_its_own_python_is_out_before_the_first_program_r
     before, _run, _after = recipe.singularity().partition("uv venv")
     assert f"\n    export {nothing}" in before.partition("%post\n")[2]
     before, _run, _after = recipe.dockerfile().partition("\nRUN ")
+    assert "\n# It serves as root. " in recipe.dockerfile().partition("uv venv")[2]
     for line in ("USER 0\n", "ENTRYPOINT []\n", f"ENV {nothing}"):
         assert f"\n{line}" in before.partition("\nFROM ")[2]
     (loop,) = re.findall(r"^    (for line .*; done) >/\.singularity\.d/env/92-mlwf\.sh$", recipe.singularity(), re.MULTILINE)

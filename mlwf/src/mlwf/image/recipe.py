@@ -70,6 +70,7 @@ RUN {mirror}uv venv --no-config --relocatable {python} /mlwf/env \\
  && uv pip sync --no-config --require-hashes {wheels}--compile-bytecode --python /mlwf/env /mlwf/requirements.lock \\
  && rm -rf /usr/local/bin/uv /tmp/uv-cache
 ENV PATH=/mlwf/env/bin:$PATH VIRTUAL_ENV=/mlwf/env PYTHONNOUSERSITE=1
+# It serves as root. For another user, who could not read the files as they are: COPY --chown=1000 model /model, and USER 1000 after it.
 COPY model /model
 CMD ["mlflow", "models", "serve", "-m", "/model", "-h", "0.0.0.0", "-p", "1234", "--env-manager", "local"]
 """
