@@ -33,7 +33,7 @@ def test_unreadable(url: str, mlwf: Callable[..., int], capsys: pytest.CaptureFi
     with pytest.raises(WrongUseError):
         fetch_files(f"s3{url[url.index(':') :]}", tmp_path / "model", environ={}, progress=Silence())
     with pytest.raises(RefusedRequirementError, match="it is no web address"):
-        check_requirements([f"--extra-index-url {url}"], Policy(indexes=True))
+        check_requirements(tmp_path, [f"--extra-index-url {url}"], Policy(indexes=True))
     for command in (["doctor", url], ["verify", url]):
         assert mlwf(*command) == 2
         assert "fault of the tool" not in capsys.readouterr().err
