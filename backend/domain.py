@@ -151,7 +151,8 @@ class Storage:
 @dataclass(frozen=True, kw_only=True)
 class SizeClass:
     """How much of the host one server may take. ``memory`` in bytes, ``cpus`` in cores (fractions are fine), ``pids``: processes and
-    threads; ``workers``: MLflow's worker processes; ``genai_jobs``: whether MLflow's server-side GenAI jobs may run;
+    threads; ``log``: bytes of what the daemon keeps of MLflow's container's words (and as many of its older part); ``workers``: MLflow's
+    worker processes; ``genai_jobs``: whether MLflow's server-side GenAI jobs may run;
     ``gateway``: whether MLflow's AI gateway is open; ``gateway_private``: whether its models may be at private addresses and without TLS.
 
     A runtime holds what it can: the process runtime knows of ``workers`` and what follows alone.
@@ -162,6 +163,7 @@ class SizeClass:
     cpus: float
     pids: int
     workers: int
+    log: int = 1024**2
     genai_jobs: bool = False
     gateway: bool = False
     gateway_private: bool = False

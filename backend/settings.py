@@ -30,11 +30,12 @@ class SettingsError(Exception):
         super().__init__("\n".join(problems))
 
 
-_GIB: Final = 1024**3
+_MIB: Final = 1024**2
+_GIB: Final = 1024 * _MIB
 SIZES: Final = (
-    SizeClass(name="small", memory=1 * _GIB, cpus=1, pids=256, workers=1),
-    SizeClass(name="medium", memory=2 * _GIB, cpus=2, pids=512, workers=2),
-    SizeClass(name="large", memory=4 * _GIB, cpus=4, pids=1024, workers=4),
+    SizeClass(name="small", memory=1 * _GIB, cpus=1, pids=256, workers=1, log=1 * _MIB),
+    SizeClass(name="medium", memory=2 * _GIB, cpus=2, pids=512, workers=2, log=2 * _MIB),
+    SizeClass(name="large", memory=4 * _GIB, cpus=4, pids=1024, workers=4, log=4 * _MIB),
 )
 
 

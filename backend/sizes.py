@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from typing import Any, Final
 
 from backend.domain import SizeClass
@@ -13,14 +13,16 @@ from backend.i18n import _
 from backend.settings import Settings
 
 NAME: Final = r"^[a-z0-9][a-z0-9_-]{0,31}$"
-_MEMORY: Final = re.compile(r"(\d+(?:\.\d+)?) ?(MiB|GiB)")
+_BYTES: Final = re.compile(r"(\d+(?:\.\d+)?) ?(MiB|GiB)")
 _UNITS: Final = {"MiB": 1024**2, "GiB": 1024**3}
-_LEAST_MEMORY: Final = 512 * 1024**2
-"""What one MLflow with one worker needs to answer at all."""
+_LEAST_MEMORY: Final = 512
+"""MiB that one MLflow with one worker needs to answer at all."""
+_LEAST_LOG: Final = 1
 _LEAST_PIDS: Final = 64
 _EXAMPLE: Final = "{memory: 1GiB, cpus: 1, pids: 256, workers: 1}"
 _CHOICES: Final = ("genai_jobs", "gateway", "gateway_private")
 """What a size has only where its row says so."""
+_MAY_LACK: Final = {field.name for field in fields(SizeClass) if field.default is not MISSING}
 
 
 def parse(value: Any) -> tuple[SizeClass, ...]:
@@ -64,7 +66,7 @@ def _size(name: Any, row: Any) -> SizeClass:
     if not isinstance(row, dict):
         raise ValueError(_("{name} is {value!r}; write {example}", name=name, value=row, example=_EXAMPLE))  # noqa: TRY004 (a value of a file)
     known = {field.name for field in fields(SizeClass)} - {"name"}
-    wrong = sorted({str(key) for key in row} - known) or sorted(known - set(_CHOICES) - set(row))
+    wrong = sorted({str(key) for key in row} - known) or sorted(known - _MAY_LACK - set(row))
     if wrong:
         raise ValueError(_("{name} has {key} wrong or not at all; write {known}", name=name, key=wrong[0], known=", ".join(sorted(known))))
     choices = {choice: row.get(choice, False) for choice in _CHOICES}
@@ -73,20 +75,23 @@ def _size(name: Any, row: Any) -> SizeClass:
             raise ValueError(_("{name}: {key} is {value!r}; write true or false", name=name, key=choice, value=value))  # noqa: TRY004 (a value of a file)
     return SizeClass(
         name=name,
-        memory=_memory(name, row["memory"]),
+        memory=_bytes(name, "memory", row["memory"], least=_LEAST_MEMORY),
         cpus=_number(name, "cpus", row["cpus"], least=0.1),
         pids=int(_number(name, "pids", row["pids"], least=_LEAST_PIDS, whole=True)),
         workers=int(_number(name, "workers", row["workers"], least=1, whole=True)),
+        log=_bytes(name, "log", row.get("log", SizeClass.log), least=_LEAST_LOG),
         **choices,
     )
 
 
-def _memory(name: str, value: Any) -> int:
-    match = _MEMORY.fullmatch(value) if isinstance(value, str) else None
-    memory = int(float(match[1]) * _UNITS[match[2]]) if match else value
-    if isinstance(memory, bool) or not isinstance(memory, int) or memory < _LEAST_MEMORY:
-        raise ValueError(_("{name}: memory is {value!r}; write at least 512MiB, as bytes or with MiB or GiB", name=name, value=value))
-    return memory
+def _bytes(name: str, key: str, value: Any, *, least: int) -> int:
+    """``least``: in MiB."""
+    match = _BYTES.fullmatch(value) if isinstance(value, str) else None
+    found = int(float(match[1]) * _UNITS[match[2]]) if match else value
+    if isinstance(found, bool) or not isinstance(found, int) or found < least * _UNITS["MiB"]:
+        bound = {"name": name, "key": key, "value": value, "least": least}
+        raise ValueError(_("{name}: {key} is {value!r}; write at least {least}MiB, as bytes or with MiB or GiB", **bound))
+    return found
 
 
 def _number(name: str, key: str, value: Any, *, least: float, whole: bool = False) -> float:

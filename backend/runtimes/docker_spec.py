@@ -27,7 +27,7 @@ GATE_MEMORY: Final = 256 * MIB
 GATE_PIDS: Final = 64
 GATE_CPUS: Final = 1.0
 ONE_SHOT_CPUS: Final = 1.0
-LOG_SIZE: Final = "1m"
+LOG_SIZE: Final = MIB
 LOG_FILES: Final = "2"
 CPU_UNIT: Final = 10**9
 """Docker counts billionths of a processor."""
@@ -86,6 +86,7 @@ def _mlflow(pod: Pod) -> dict[str, Any]:
         **_common(pod, MLFLOW, uid=pod.uids[1], network=pod.networks[1]),
         **_limits(memory=pod.size.memory, pids=pod.size.pids, cpus=pod.size.cpus),
         "ulimits": _ulimits(pod.size.pids),
+        "log_config": _log_config(pod.size.log),
         "command": [MLFLOW, str(pod.uids[0])],  # the one who may ask for MLflow
         "dns": list(pod.resolvers),
         "mounts": [
@@ -134,9 +135,13 @@ def _closed() -> dict[str, Any]:
         "read_only": True,
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
-        "log_config": {"type": "json-file", "config": {"max-size": LOG_SIZE, "max-file": LOG_FILES}},
+        "log_config": _log_config(LOG_SIZE),
         "use_config_proxy": False,  # the declared environment is the image's, nothing of whoever runs the service
     }
+
+
+def _log_config(most: int) -> dict[str, Any]:
+    return {"type": "json-file", "config": {"max-size": str(most), "max-file": LOG_FILES}}
 
 
 def _limits(*, memory: int, pids: int, cpus: float) -> dict[str, Any]:

@@ -15,7 +15,11 @@ from tests.service.edge.world import World, make_settings
 from tracking_server.settings import TABLE as BOX_SETTINGS
 
 GIB = 1024**3
-TWO = "sizes:\n  tiny: {memory: 512MiB, cpus: 0.5, pids: 100, workers: 1}\n  big: {memory: 8 GiB, cpus: 8, pids: 2048, workers: 6}\n"
+TWO = """
+sizes:
+  tiny: {memory: 512MiB, cpus: 0.5, pids: 100, workers: 1}
+  big: {memory: 8 GiB, cpus: 8, pids: 2048, workers: 6, log: 8MiB}
+"""
 
 
 def read(folder: Path, text: str) -> Any:
@@ -28,7 +32,7 @@ def test_a_sites_own_sizes(tmp_path: Path) -> None:
     settings = read(tmp_path, TWO)
     assert settings.sizes == (
         SizeClass(name="tiny", memory=GIB // 2, cpus=0.5, pids=100, workers=1),
-        SizeClass(name="big", memory=8 * GIB, cpus=8, pids=2048, workers=6),
+        SizeClass(name="big", memory=8 * GIB, cpus=8, pids=2048, workers=6, log=8 * 1024**2),
     )
     assert settings.default_size == "tiny", "the first, unless one is named"
     assert read(tmp_path, TWO + "default_size: big\n").default_size == "big"
@@ -45,6 +49,8 @@ def test_a_sites_own_sizes(tmp_path: Path) -> None:
         ("sizes: {big: {memory: 1GiB, cpus: 1, pids: 99, workers: 1, colour: red}}", "big has colour wrong"),
         ("sizes: {big: {memory: 1GB, cpus: 1, pids: 99, workers: 1}}", "big: memory is '1GB'; write at least 512MiB"),
         ("sizes: {big: {memory: 1000, cpus: 1, pids: 99, workers: 1}}", "big: memory is 1000"),
+        ("sizes: {big: {memory: 1GiB, cpus: 1, pids: 99, workers: 1, log: 1m}}", "big: log is '1m'; write at least 1MiB"),
+        ("sizes: {big: {memory: 1GiB, cpus: 1, pids: 99, workers: 1, log: 1000}}", "big: log is 1000; write at least 1MiB"),
         ("sizes: {big: {memory: 1GiB, cpus: 0, pids: 99, workers: 1}}", "big: cpus is 0; write a number of 0.1 at least"),
         ("sizes: {big: {memory: 1GiB, cpus: 1, pids: 99, workers: 1.5}}", "big: workers is 1.5; write a whole number"),
         ("sizes: {big: {memory: 1GiB, cpus: 1, pids: 99, workers: 1, genai_jobs: 'yes'}}", "big: genai_jobs is 'yes'; write true or false"),

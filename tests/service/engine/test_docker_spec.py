@@ -28,7 +28,7 @@ from backend.settings import Settings
 from backend.wishes import uidpool
 from tests.service.engine.support import Site
 
-SIZE = SizeClass(name="small", memory=512 * 1024**2, cpus=0.5, pids=128, workers=1)
+SIZE = SizeClass(name="small", memory=512 * 1024**2, cpus=0.5, pids=128, workers=1, log=3 * 1024**2)
 POD = Pod(
     install="0123abcd",
     server_id="k3v9x2m7q4ab",
@@ -52,7 +52,7 @@ COMMON = {
     "ipc_mode": "private",
     "shm_size": 8388608,
     "restart_policy": {"Name": "unless-stopped"},
-    "log_config": {"type": "json-file", "config": {"max-size": "1m", "max-file": "2"}},
+    "log_config": {"type": "json-file", "config": {"max-size": "1048576", "max-file": "2"}},
     "use_config_proxy": False,
 }
 LABELS = {
@@ -99,6 +99,7 @@ def test_the_container_of_mlflow_whole():
     made["mlflow"]["labels"].pop("org.aihub.digest")
     assert made["mlflow"] == {
         **COMMON,
+        "log_config": {"type": "json-file", "config": {"max-size": "3145728", "max-file": "2"}},
         "command": ["mlflow", "1000000"],
         "name": "aihub-0123abcd-k3v9x2m7q4ab-mlflow",
         "hostname": "mlflow",
