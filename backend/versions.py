@@ -80,8 +80,8 @@ def _about(file: Path) -> tuple[str, str] | None:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         return str(content["mlflow_version"]), str(content["schema_revision"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # an installation that is not finished, or that was removed meanwhile, is not on offer
+    except (FileNotFoundError, NotADirectoryError, PermissionError, ValueError, KeyError, TypeError):
+        return None  # an installation that is not finished, is not for the service, or was removed meanwhile is not on offer
 
 
 def _order(version: str) -> tuple[int, ...]:

@@ -28,6 +28,15 @@ def test_newest_first_and_only_whole_ones(tmp_path: Path) -> None:
     assert versions.schema_revision(settings, "3.9.1") == ("3.9.1", "abc123")
 
 
+def test_a_disks_fault_is_not_told_as_a_version_that_is_missing(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path)
+    note = settings.envs_dir / "mlflow-3.17.2" / "version.json"
+    note.unlink()
+    note.mkdir()  # reading it fails in a way that no installation brings about
+    with pytest.raises(IsADirectoryError):
+        versions.schema_revision(settings, None)
+
+
 def test_the_site_may_choose(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, mlflow_versions=("3.16.0", "3.17.2"))
     fake_environment(settings.envs_dir, "3.18.0")
