@@ -273,6 +273,7 @@ class Site:
             "port_last": min(first + ports - 1, 65535),
             "inside_host": "host.example.org",
             "observe_seconds": 0.2,
+            "envs_dir": home.parent / "envs",  # not the host's own: its service would offer the stand-ins
         }
         self.settings = Settings(state_dir=home, **{**values, **settings})
         for folder in (home, self.settings.run_dir):

@@ -25,6 +25,10 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path / "state", ports=6)
 
 
+def test_the_stand_ins_are_this_tests_alone(site: Site, tmp_path: Path):
+    assert [folder.parent for folder in site.settings.envs_dir.iterdir()] == [tmp_path / "envs"] * len(site.stand_ins)
+
+
 def assert_nothing_of_the_trial_is_left(site: Site, *, previous: bool) -> None:
     server = site.one()
     assert site.runtime.running() == [server.id]
