@@ -46,17 +46,21 @@ def is_published(settings: Settings) -> bool:
 
 def offered(settings: Settings) -> list[str]:
     """The versions on offer that are installed, the default one first."""
-    there = installed(settings)
-    return [version for version in settings.mlflow_versions if version in there] if settings.mlflow_versions else list(there)
+    return _on_offer(settings, installed(settings))
 
 
 def schema_revision(settings: Settings, version: str | None) -> tuple[str, str]:
     """The version asked for (None: the default) and its schema revision. Error: ``version_missing``."""
-    on_offer = offered(settings)
+    there = installed(settings)
+    on_offer = _on_offer(settings, there)
     chosen = version or next(iter(on_offer), None)
     if chosen is None or chosen not in on_offer:
         raise ServiceError("version_missing", version=chosen or "")
-    return chosen, installed(settings)[chosen]
+    return chosen, there[chosen]
+
+
+def _on_offer(settings: Settings, there: Mapping[str, str]) -> list[str]:
+    return [version for version in settings.mlflow_versions if version in there] if settings.mlflow_versions else list(there)
 
 
 def _published(settings: Settings) -> dict[str, str]:

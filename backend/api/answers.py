@@ -253,6 +253,7 @@ class SizeView(Answer):
     cpus: float
     pids: int
     workers: int = Field(description="MLflow's worker processes.")
+    log: int = Field(description="Bytes that the daemon keeps of the words of MLflow's container.")
     genai_jobs: bool = Field(description="Whether MLflow's server-side GenAI jobs may run.")
     gateway: bool = Field(description="Whether MLflow's AI gateway is open.")
     gateway_private: bool = Field(description="Whether its models may be at private addresses and without TLS.")

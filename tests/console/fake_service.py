@@ -278,6 +278,7 @@ def _reading(app: Flask, fake: FakeService) -> None:
                     "cpus": n,
                     "pids": 256,
                     "workers": n,
+                    "log": n << 20,
                     "genai_jobs": n > 1,
                     "gateway": n > 1,
                     "gateway_private": False,

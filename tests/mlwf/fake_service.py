@@ -72,7 +72,7 @@ def server_json(group: str, env: str, auth_file: str) -> Json:
 
 def me_json() -> Json:
     groups = [{"name": "gaa50000", "gid": 20001, "may_create": True}, {"name": "other", "gid": 2, "may_create": False}]
-    size = {"name": "small", "memory": 1 << 30, "cpus": 1, "pids": 256, "workers": 1}
+    size = {"name": "small", "memory": 1 << 30, "cpus": 1, "pids": 256, "workers": 1, "log": 1 << 20}
     defaults = {"endpoint_url": None, "region": "us-east-1", "artifact_access": "proxied", "mlflow_version": "3.17.2", "size": "small"}
     return {
         "user": "alice",

@@ -182,7 +182,7 @@ def test_me(world: World) -> None:
     assert me["groups"] == [{"name": "gaa50000", "gid": 20001, "may_create": True}]
     assert me["defaults"]["mlflow_version"] == "3.17.2"
     assert me["choices"] == {"mlflow_version": ["3.17.2"], "size": ["small", "medium", "large"], "artifact_access": ["proxied", "direct"]}
-    small = {"name": "small", "memory": 1024**3, "cpus": 1.0, "pids": 256, "workers": 1}
+    small = {"name": "small", "memory": 1024**3, "cpus": 1.0, "pids": 256, "workers": 1, "log": 1024**2}
     assert me["sizes"][0] == small | {"genai_jobs": False, "gateway": False, "gateway_private": False}
     assert me["runtime"] == {"name": "process", "isolates": False}
     assert (me["endpoint_url_fixed"], me["restore_days"], me["previous_days"], me["group_area"]) == (False, 14, 14, "/groups")

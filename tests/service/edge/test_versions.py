@@ -37,6 +37,13 @@ def test_a_disks_fault_is_not_told_as_a_version_that_is_missing(tmp_path: Path) 
         versions.schema_revision(settings, None)
 
 
+def test_a_version_that_is_removed_while_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is on offer and what it is made of are one look at the disk."""
+    looks = iter([{"3.17.2": "abc123"}, {}])
+    monkeypatch.setattr(versions, "installed", lambda _settings: next(looks))
+    assert versions.schema_revision(make_settings(tmp_path), "3.17.2") == ("3.17.2", "abc123")
+
+
 def test_the_site_may_choose(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, mlflow_versions=("3.16.0", "3.17.2"))
     fake_environment(settings.envs_dir, "3.18.0")
