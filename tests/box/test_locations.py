@@ -19,6 +19,11 @@ OWN = [
     "runs:/run/model",
     "models:/m-0123456789",
     "models:/wine/2",
+    "models:/wine v1.0 (best)/2",
+    "models:/wine#2/2",
+    "runs:/run/my model",
+    "mlflow-artifacts:/0/run/artifacts/my model",
+    "s3://own/mlflow/k3v9x2m7q4ab/my data",
 ]
 FOREIGN = [
     "",
@@ -41,7 +46,12 @@ FOREIGN = [
     "S3://own/mlflow/k3v9x2m7q4ab/x",
     "s3:/own/mlflow/k3v9x2m7q4ab/x",
     " s3://own/mlflow/k3v9x2m7q4ab/x",
+    "s3://own /mlflow/k3v9x2m7q4ab/x",
+    "s3://own/mlflow/k3v9x2m7q4ab /x",
+    "s3://own/mlflow/k3v9x2m7q4ab/ ../x",
     "s3://own/mlflow/k3v9x2m7q4ab/a\\..\\b",
+    " models:/wine/2",
+    "models:/wine#/../2",
     "mlflow-artifacts://elsewhere/0/x",
     "mlflow-artifacts:/../other",
     "models://registry/m",
@@ -155,9 +165,11 @@ class Add(mlflow.pyfunc.PythonModel):
 mlflow.set_experiment("client")
 mlflow.genai.register_prompt(name="greet", template="Hello {{name}}")
 with mlflow.start_run() as run:
-    info = mlflow.pyfunc.log_model(name="model", python_model=Add(), registered_model_name="add", pip_requirements=[])
+    info = mlflow.pyfunc.log_model(name="model", python_model=Add(), registered_model_name="add v1.0 #1", pip_requirements=[])
     mlflow.log_text("text", "note.txt")
-assert mlflow.pyfunc.load_model("models:/add/1").predict([1]) == [2]
+mlflow.MlflowClient().copy_model_version("models:/add v1.0 #1/1", "best")
+for name in ("add v1.0 #1", "best"):
+    assert mlflow.pyfunc.load_model(f"models:/{name}/1").predict([1]) == [2]
 assert mlflow.artifacts.load_text(run.info.artifact_uri + "/note.txt") == "text"
 """
     environment = {

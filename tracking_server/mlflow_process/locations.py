@@ -16,7 +16,7 @@ CHECKED_FIELDS = frozenset({("CreateExperiment", "artifact_location"), ("CreateM
 CHECKED_TAGS = frozenset({"mlflow.artifactLocation", "mlflow.trace.archiveLocation"})
 # MLflow's own placeholders for registered prompts, which have no files.
 PROMPT_SOURCES = frozenset({"prompt-template", "dummy-source"})
-_CONTROL = re.compile(r"[\x00-\x20\x7f\\]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Locations:
         if _CONTROL.search(location) or not location:
             return False
         try:
-            parts = urllib.parse.urlsplit(location)
+            # As MLflow reads them: a model's name may hold a #.
+            parts = urllib.parse.urlsplit(location, allow_fragments=not location.startswith("models:"))
         except ValueError:
             return False
         # A scheme in capitals is another one to some readers and the same to others: take only the usual spelling.
@@ -61,4 +62,4 @@ def _climbs(path: str) -> bool:
         path = decoded
     else:
         return True
-    return any(part in (".", "..") for part in re.split(r"[/\\]", path))
+    return any(part.strip() in (".", "..") for part in re.split(r"[/\\]", path))
