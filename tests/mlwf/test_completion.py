@@ -73,3 +73,8 @@ def test_a_completed_name_is_one_word_of_the_shell_and_the_groups_own(press: Pre
     ]:
         line = press(f"mlwf server show {typed}")
         assert shlex.split(line) == ["mlwf", "server", "show", f"{group}/wine"], line
+
+
+def test_after_the_slash_of_a_group_the_name_of_a_new_server_is_typed_at_once(press: Press) -> None:
+    line = press("mlwf server create ga")
+    assert line == "mlwf server create gaa50000/"

@@ -97,7 +97,7 @@ def _read(path: Path) -> str:
         finally:
             os.close(descriptor)
     except FileNotFoundError as error:
-        cure = _("Make it with {example} in it, or run 'mlwf server auth --generate'.").format(example=EXAMPLE)
+        cure = _("Make it with {example} in it, or run 'mlwf server auth GROUP/ENV --generate'.").format(example=EXAMPLE)
         raise AuthFileError(what, _("there is no such file"), cure, missing=True) from error
     except OSError as error:
         raise AuthFileError(

@@ -146,7 +146,7 @@ const ACTIONS = {
     const words = t("On a compute node with the mlwf tools: this builds a container image that runs an exported model.");
     if (!me?.local_jobs) return linesDialog(titled("Create image", server), words, server.image_command);
     return jobDialog("Create image", t("Builds a container image that runs an exported model, on this host."), "image", [
-      { name: "model_package", help: t("The model: s3://…, https://…, the absolute path of a model.tar.gz, or models:/NAME/VERSION of the server.") },
+      { name: "model_package", help: t("The model: s3://…, https://…, the absolute path of a model.tar.gz, models:/NAME/VERSION or models:/NAME@ALIAS of the server.") },
       { name: "base_container_url", help: t("Base image, docker://… or another address that Singularity takes."), value: me.base_container_url },
       { name: "output_dir", help: t("Folder for the result; empty: mlflow in your home.") },
     ], server.image_command, jobAccepted, server);

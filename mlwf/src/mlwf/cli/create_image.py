@@ -146,7 +146,7 @@ class _Watching(Progress):
     "package",
     required=True,
     metavar="URL",
-    help=_("The model package: s3://…, https://…, a model.tar.gz, a folder of mlwf_export_model, or models:/NAME/VERSION."),
+    help=_("The model package: s3://…, https://…, a model.tar.gz, a folder of mlwf_export_model, models:/NAME/VERSION or …@ALIAS."),
 )
 @click.option("--model-pkg-sha256", "checksum", default="", metavar="HEX", help=_("The archive's SHA-256, which it must have."))
 @click.option(

@@ -23,6 +23,7 @@ SCRIPT = """\
                 done
                 value=$at$value
             fi
+            [[ $value == */ ]] && compopt -o nospace
             COMPREPLY+=("$value")
         fi
     done <<< "$(env COMP_WORDS="$typed" %(complete_var)s=bash_complete "$1")"

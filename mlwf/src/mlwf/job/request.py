@@ -58,7 +58,7 @@ def meaning(name: str) -> str:
         "hours": lambda: _("a whole number of hours"),
         "model_name": lambda: _("the name of a registered model"),
         "model_version": lambda: _("the number of its version"),
-        "model_package": lambda: _("s3://…, https://…, models:/NAME/VERSION or the absolute path of a model.tar.gz"),
+        "model_package": lambda: _("s3://…, https://…, models:/NAME/VERSION, models:/NAME@ALIAS or the absolute path of a model.tar.gz"),
         "base_container_url": lambda: _("docker://… or another address that Singularity takes"),
         "output_dir": lambda: _("the absolute path of a folder"),
     }
@@ -69,7 +69,7 @@ def meaning(name: str) -> str:
 class JobRequest:
     """One task and its fields, as texts; empty where nothing was chosen."""
 
-    task: str
+    task: str = ""
     group_name: str = ""
     env_name: str = ""
     cloud_storage_bucket_name: str = ""

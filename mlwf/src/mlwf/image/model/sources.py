@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 CHECKSUM = re.compile(r"(?:sha256:)?([0-9a-f]{64})", re.IGNORECASE)
 REMOTE = frozenset({"s3", "https", "http", "models"})
-FORMS = "s3://BUCKET/PATH/model.tar.gz, https://…/model.tar.gz, PATH/model.tar.gz, MLWFExportModel_…/, models:/NAME/VERSION"
+FORMS = "s3://BUCKET/PATH/model.tar.gz, https://…/model.tar.gz, PATH/model.tar.gz, MLWFExportModel_…/, models:/NAME/VERSION, …@ALIAS"
 
 
 def fetch_files(source: str, into: Path, *, environ: Mapping[str, str], progress: Progress, checksum: str | None = None) -> None:
