@@ -85,9 +85,9 @@ def job_process(box: Box) -> psutil.Process:
     return process
 
 
-def queues() -> set[str]:
+def queues(box: Box) -> set[str]:
     """What MLflow's own runner leaves behind, and we do not even make."""
-    return {str(place) for place in Path("/dev/shm").rglob("*huey*")} | {str(place) for place in Path("/tmp").glob("box-*/**/*huey*")}
+    return {str(place) for folder in (Path("/dev/shm"), box.home) for place in folder.rglob("*huey*")}
 
 
 @pytest.mark.parametrize("own_box", SPAWNED_IS_HEAVY, indirect=True)
@@ -187,8 +187,8 @@ def test_a_job_has_its_time_and_no_more(stored: MakeBox) -> None:
 
 @pytest.mark.parametrize("own_box", STARTERS, indirect=True)
 def test_after_the_guards_death_nothing_is_left_and_what_waited_is_done(stored: MakeBox) -> None:
-    others = queues()
     box = stored()
+    others = queues(box)
     box.start()
     known = traced(box)
     ran, waited = submit(box, known, "endless"), submit(box, known, "short")
@@ -199,7 +199,7 @@ def test_after_the_guards_death_nothing_is_left_and_what_waited_is_done(stored: 
     os.kill(box.process.pid, signal.SIGKILL)
     box.process.wait()
     until(lambda: not alive(pids), what="the end of everything")
-    assert queues() <= others
+    assert queues(box) <= others
     box.start()
     box.wait_state("awake")  # though nobody asked for anything
     assert wait_status(box, waited, "SUCCEEDED", "FAILED")["status"] == "SUCCEEDED"

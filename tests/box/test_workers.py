@@ -115,7 +115,7 @@ released, done = threading.Event(), []
 
 async def application(scope, receive, send):
     if scope["path"] == "/slow":
-        await asyncio.to_thread(released.wait, 3)
+        await asyncio.to_thread(released.wait, 30)
     released.set()
     done.append(scope["path"])
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})

@@ -123,7 +123,7 @@ def test_other_words_for_too_little_memory(words: str) -> None:
 def test_a_program_ends_with_everything_it_started(tmp_path: Path) -> None:
     runner = Runner({"PATH": os.environ["PATH"]})
     with pytest.raises(MlwfError, match="no end"):
-        runner.run(["sh", "-c", f"sleep 600 & echo $! >{tmp_path}/child; wait"], "It fails", timeout=1)
+        runner.run(["sh", "-c", f"sleep 600 & echo $! >{tmp_path}/child; wait"], "It fails", timeout=5)
     child = int((tmp_path / "child").read_text())
     until(lambda: not alive([child]), seconds=10, what="the signalled child's end")
 

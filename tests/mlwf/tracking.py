@@ -102,6 +102,6 @@ def _answers(server: PlainServer) -> bool:
     assert server.process.poll() is None, (server.home / "log").read_text()
     try:
         return requests.get(f"{server.url}/health", timeout=5).status_code == 200
-    except requests.ConnectionError:
+    except requests.RequestException:
         time.sleep(0.1)
         return False

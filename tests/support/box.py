@@ -141,7 +141,7 @@ class Box:
         assert self.process.poll() is None, self.last_words()
         try:
             return bool(self.health()["server_id"] == self.settings["server_id"])
-        except (requests.ConnectionError, KeyError):
+        except (requests.RequestException, KeyError):
             return False
 
     def last_words(self) -> str:
@@ -185,6 +185,8 @@ class Box:
     def stacks(self) -> str:
         """What each thread of each process of MLflow's does now, as they write it into their log themselves."""
         log = self.home / "log" / "mlflow.log"
+        if not log.exists():
+            return ""  # it was never started
         before = log.stat().st_size
         processes = self.find_all("mlflow_process")
         for each in processes:

@@ -47,7 +47,7 @@ class Pod:
     def answers(self) -> bool:
         try:
             return bool(self.box.health()["server_id"])
-        except (requests.ConnectionError, KeyError):
+        except (requests.RequestException, KeyError):
             return False
 
     def processes(self, name: str) -> dict[int, str]:

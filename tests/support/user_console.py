@@ -27,7 +27,7 @@ class UserConsole:
     def is_there(self) -> bool:
         try:
             page = self.session.get(f"{self.origin}{MOUNT}/", timeout=20).text
-        except requests.ConnectionError:
+        except requests.RequestException:
             return False
         token = page.split('name="csrf-token" content="')[1].split('"')[0]
         self.session.headers.update({"Origin": self.origin, "Sec-Fetch-Site": "same-origin", "X-CSRFToken": token})

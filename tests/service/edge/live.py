@@ -160,10 +160,11 @@ class Live:
         for lock in self.state.glob("servers/*/run/guard.lock"):
             text = lock.read_text().strip()
             if text.isdigit() and psutil.pid_exists(int(text)):
-                guard = psutil.Process(int(text))
-                if "tracking_server" in " ".join(guard.cmdline()):
-                    guard.terminate()
-                    guard.wait(30)
+                with contextlib.suppress(psutil.NoSuchProcess):  # it ended by itself
+                    guard = psutil.Process(int(text))
+                    if "tracking_server" in " ".join(guard.cmdline()):
+                        guard.terminate()
+                        guard.wait(30)
         shutil.rmtree(self.home, ignore_errors=True)
 
 

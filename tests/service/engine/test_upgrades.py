@@ -181,7 +181,7 @@ def test_upgrades_take_one_place_each(tmp_path: Path):
     site.reconciler().reconcile_all()
 
     def all_succeed(*asked: Operation) -> None:
-        until(lambda: {site.operation(operation).state for operation in asked} == {"succeeded"}, 20)
+        until(lambda: {site.operation(operation).state for operation in asked} == {"succeeded"})
 
     with running(site.reconciler()):
         all_succeed(site.upgrade("one"), site.upgrade("two"), site.ask("start", env="three"))
