@@ -46,6 +46,7 @@ class Engine:
         self._close: Callable[[], object] | None = None
         self._has_root = False
         self._listing = threading.Lock()
+        self._networking = threading.Lock()
         self._seen = Seen()
         self._changed = float("-inf")
 
@@ -159,20 +160,29 @@ class Engine:
 
     def ensure_networks(self, wanted: Mapping[str, Mapping[str, Any]]) -> None:
         """Make those that are not there, by name. Errors: ``network_unusable``, ``network_differs``."""
-        there = {network.name: network.attrs for network in self._ask(lambda client: client.networks.list(names=list(wanted)))}
+        if not self._missing_networks(wanted):
+            return  # so it is nearly always: a daemon that hangs then holds nobody up who waits for the lock
+        with self._networking:
+            for name in self._missing_networks(wanted):
+                self._make_network(name, wanted[name])
+
+    def _missing_networks(self, wanted: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Error: ``network_differs``."""
+        there = {network.name: network.attrs for network in self._ask_all(lambda client: client.networks.list(names=list(wanted)))}
         for name, arguments in wanted.items():
-            if name not in there:
-                self._make_network(name, arguments)
-            elif not is_of(there[name], arguments):
+            if name in there and not is_of(there[name], arguments):
                 raise ServiceError("network_differs", network=name, subnet=arguments["subnet"])
+        return [name for name in wanted if name not in there]
 
     def _make_network(self, name: str, arguments: Mapping[str, Any]) -> None:
+        """Refused is fine where it is there all the same: another process made it at the same moment."""
         options = {key: value for key, value in arguments.items() if key != "subnet"}
         ipam = docker.types.IPAMConfig(pool_configs=[docker.types.IPAMPool(subnet=arguments["subnet"])])
         try:
             self._ask(lambda client: client.networks.create(name, ipam=ipam, check_duplicate=True, **options), changes=True)
-        except EngineConflictError as error:
-            raise ServiceError("network_unusable", network=arguments["subnet"], why=str(error)) from error
+        except (EngineConflictError, MissingError) as error:
+            if self._missing_networks({name: arguments}):
+                raise ServiceError("network_unusable", network=arguments["subnet"], why=str(error)) from error
 
     def _look(self) -> Seen:
         began, wanted = time.monotonic(), {"label": f"{LABEL}.install={self._install}"}
@@ -227,6 +237,13 @@ class Engine:
                 raise
         self.close()
         return question(self._client())
+
+    def _ask_all(self, question: Callable[[Any], T]) -> T:
+        """Ask what is there at all, to which nothing can be missing."""
+        try:
+            return self._ask(question)
+        except MissingError as error:
+            raise self._unavailable(str(error)) from error
 
     def _ask_gone(self, question: Callable[[Any], T]) -> T | None:
         try:

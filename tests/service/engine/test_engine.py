@@ -1,89 +1,31 @@
-"""How the daemon is asked, against a program that stands for one: what a daemon that hangs does to those who ask."""
+"""How the daemon is asked, against a program that stands for one: one that hangs, refuses, is late, or ends while it answers."""
 
 from __future__ import annotations
 
-import json
-import socketserver
+import io
+import tarfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
+from backend.domain import BoxState
 from backend.errors import ServiceError
 from backend.runtimes.containers import ContainerRuntime, Site
-from backend.runtimes.docker import Engine
+from backend.runtimes.docker import Engine, EngineConflictError
+from tests.service.engine.docker_stand_in import ROW, UNSTOPPABLE, Daemon, Refusal
 
 ASKERS = 8
-UNSTOPPABLE = "cannot stop container: abc: tried to kill container, but did not receive an exit event"
-ROW = {
-    "Id": "abc",
-    "Names": ["/aihub-x-gate"],
-    "Labels": {"org.aihub.server": "k3v9x2m7q4ab", "org.aihub.role": "gate"},
-    "State": "running",
-    "Status": "Up",
+GATE, MLFLOW = "aihub-x-gate", "aihub-x-mlflow"
+NETWORKS = {
+    GATE: {"subnet": "10.9.0.0/24", "driver": "bridge", "labels": {"org.aihub.install": "x"}},
+    MLFLOW: {"subnet": "10.9.1.0/24", "driver": "bridge", "labels": {"org.aihub.install": "x"}},
 }
-
-
-class Daemon(socketserver.ThreadingUnixStreamServer):
-    """Says its version, and its containers unless it `hangs`."""
-
-    daemon_threads = True
-
-    def __init__(self, path: Path) -> None:
-        self.hangs, self.listings = threading.Event(), 0
-        self.rows, self.removed = [ROW], list[str]()
-        self.api, self.about = "1.41", dict[str, object]()
-        self.ended = threading.Event()
-        super().__init__(str(path), Answer)
-
-
-class Answer(BaseHTTPRequestHandler):
-    server: Daemon
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        asked = self.path.split("/")[1]
-        found: object = {"ApiVersion": self.server.api, "Config": {"Tty": False}}
-        if asked not in {f"v{self.server.api}", "version"}:
-            self._say(
-                json.dumps({"message": f"client version {asked[1:]} is too old. Minimum supported API version is 1.44"}).encode(), 400
-            )
-            return
-        if "/logs?" in self.path:
-            self._say(json.dumps({"message": "can not get logs from container which is dead or marked for removal"}).encode(), 409)
-            return
-        if "/archive?" in self.path:
-            self._say(json.dumps({"message": "container is dead or marked for removal"}).encode(), 500)
-            return
-        if self.path.endswith("/info"):
-            found = self.server.about
-        elif "/containers/json" in self.path:
-            self.server.listings += 1
-            if self.server.hangs.is_set():
-                self.server.ended.wait(60)
-            found = self.server.rows
-        self._say(json.dumps(found).encode())
-
-    def do_POST(self) -> None:
-        if "/stop?" in self.path:
-            self._say(json.dumps({"message": UNSTOPPABLE}).encode(), 500)
-
-    def do_DELETE(self) -> None:
-        self.server.removed.append(self.path.partition("?")[0].rpartition("/")[2])
-        self._say(b"")
-
-    def _say(self, body: bytes, status: int = 200) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the library's own word)
-        """Nothing on the test's output."""
+OLD = 1_700_000_000
+BUSY = "unable to remove filesystem for busy: device or resource busy"
 
 
 @pytest.fixture
@@ -102,19 +44,37 @@ def engine(daemon: Daemon) -> Iterator[Engine]:
     engine.close()
 
 
-def ask_at_once(engine: Engine) -> list[str | int]:
-    """What each of those who ask at the same time is told: a failure's code, or how many containers there are."""
-    together = threading.Barrier(ASKERS)
+@pytest.fixture
+def runtime(engine: Engine) -> ContainerRuntime:
+    return ContainerRuntime(engine=engine, site=Site(install="x", image="aihub-box:{version}", listen_address="127.0.0.1", networks={}))
+
+
+def at_once(question: Callable[[], int], askers: int = ASKERS) -> list[str | int]:
+    """What each of those who ask at the same time is told: a failure's code, or the answer."""
+    together = threading.Barrier(askers)
 
     def ask(_number: int) -> str | int:
         together.wait()
         try:
-            return len(engine.containers())
+            return question()
         except ServiceError as error:
             return error.code
 
-    with ThreadPoolExecutor(ASKERS) as pool:
-        return list(pool.map(ask, range(ASKERS)))
+    with ThreadPoolExecutor(askers) as pool:
+        return list(pool.map(ask, range(askers)))
+
+
+def ask_at_once(engine: Engine) -> list[str | int]:
+    return at_once(lambda: len(engine.containers()))
+
+
+def archive_of(text: bytes) -> bytes:
+    held = io.BytesIO()
+    with tarfile.open(fileobj=held, mode="w") as archive:
+        member = tarfile.TarInfo("guard.log")
+        member.size = len(text)
+        archive.addfile(member, io.BytesIO(text))
+    return held.getvalue()
 
 
 def test_those_who_ask_at_once_share_an_answer(daemon: Daemon, engine: Engine):
@@ -137,7 +97,7 @@ def test_a_closed_engine_connects_anew(engine: Engine):
 
 
 def test_one_off_containers_that_were_cut_short_are_removed(daemon: Daemon, engine: Engine):
-    old, young = 1_700_000_000, int(time.time())
+    old, young = OLD, int(time.time())
     once = {"Labels": {"org.aihub.once": "prepare"}}
     daemon.rows += [
         {"Id": "never-started", "State": "created", "Created": old, **once},
@@ -150,7 +110,9 @@ def test_one_off_containers_that_were_cut_short_are_removed(daemon: Daemon, engi
     assert daemon.removed == ["never-started", "has-ended"]
 
 
-def test_a_one_off_container_that_changes_a_database_ends_with_its_server(daemon: Daemon, engine: Engine, tmp_path: Path):
+def test_a_one_off_container_that_changes_a_database_ends_with_its_server(
+    daemon: Daemon, engine: Engine, runtime: ContainerRuntime, tmp_path: Path
+):
     """Whose service was killed; it would go on writing beside the next one. A copy that somebody takes meanwhile goes on."""
     migration = {"org.aihub.once": "migrate", "org.aihub.writes": "a"}
     daemon.rows = [
@@ -158,8 +120,6 @@ def test_a_one_off_container_that_changes_a_database_ends_with_its_server(daemon
         {"Id": "of-another", "State": "running", "Created": int(time.time()), "Labels": {**migration, "org.aihub.writes": "b"}},
         {"Id": "copy", "State": "running", "Created": int(time.time()), "Labels": {"org.aihub.once": "copy"}},
     ]
-    site = Site(install="x", image="aihub-box:{version}", listen_address="127.0.0.1", networks={})
-    runtime = ContainerRuntime(engine=engine, site=site)
     assert runtime.running() == []
     runtime.stop(server_id="a", directory=tmp_path, timeout=1)
     assert daemon.removed == ["migration"]
@@ -182,13 +142,41 @@ def test_a_daemon_without_root_makes_no_container(daemon: Daemon, engine: Engine
     assert (caught.value.code, caught.value.params) == ("runtime_rootless", {"address": engine.address})
 
 
-def test_a_container_that_is_being_removed_has_no_log(engine: Engine):
+def test_a_container_that_is_being_removed_has_no_log(daemon: Daemon, engine: Engine):
+    daemon.refuse(
+        Refusal("GET", "/logs?", 409, "can not get logs from container which is dead or marked for removal"),
+        Refusal("GET", "/archive?", 500, "container is dead or marked for removal"),
+    )
     assert engine.log("abc", 1) == ""
     assert engine.tail("abc", "/box/log/guard.log", 1) == []
 
 
-def test_a_container_that_the_daemon_cannot_stop_is_said_in_the_daemons_word(engine: Engine, tmp_path: Path):
-    site = Site(install="x", image="aihub-box:{version}", listen_address="127.0.0.1", networks={})
+def test_the_networks_are_asked_for_once_by_those_who_need_them_at_once(daemon: Daemon, engine: Engine):
+    """A second create is refused by its name, or by its addresses where both were under way, and then the first is not listed yet."""
+    daemon.together, daemon.listings_together = threading.Barrier(10), 10
+    assert at_once(lambda: engine.ensure_networks(NETWORKS) or 0, 10) == [0] * 10
+    assert daemon.creates == [GATE, MLFLOW]
+
+
+def test_networks_that_another_process_makes_at_the_same_moment_are_taken(daemon: Daemon, engine: Engine):
+    daemon.together, daemon.listings_together = threading.Barrier(2), 4
+    another = Engine(address=engine.address, install="x", timeout=1)
+    engines = [engine, another]
+    assert at_once(lambda: engines.pop().ensure_networks(NETWORKS) or 0, 2) == [0, 0]
+    another.close()
+    assert daemon.networks.keys() == NETWORKS.keys()
+    assert daemon.creates.count(GATE) == 2
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_network_that_the_daemon_does_not_make_is_said_in_its_word(daemon: Daemon, engine: Engine, status: int):
+    daemon.refuse(Refusal("POST", "/networks/create", status, "Pool overlaps with other one on this address space"))
+    with pytest.raises(ServiceError, match="Pool overlaps") as caught:
+        engine.ensure_networks(NETWORKS)
+    assert caught.value.code == "network_unusable"
+
+
+def test_a_container_that_the_daemon_cannot_stop_is_said_in_the_daemons_word(runtime: ContainerRuntime, tmp_path: Path):
     with pytest.raises(ServiceError) as caught:
-        ContainerRuntime(engine=engine, site=site).stop(server_id="k3v9x2m7q4ab", directory=tmp_path, timeout=1)
+        runtime.stop(server_id="k3v9x2m7q4ab", directory=tmp_path, timeout=1)
     assert (caught.value.code, caught.value.params) == ("box_failed_to_stop", {"why": UNSTOPPABLE})
