@@ -60,7 +60,7 @@ class Engine:
     def ensure_root(self) -> None:
         """One without has not the boxes' uids, leaves out limits without a word, and is past the firewall. Error: ``runtime_rootless``."""
         if not self._has_root:
-            found = self._ask(lambda client: client.info())
+            found = self._ask_all(lambda client: client.info())
             if found.get("Rootless") or "name=rootless" in (found.get("SecurityOptions") or ()):  # Podman's word, Docker's word
                 raise ServiceError("runtime_rootless", address=self.address)
             self._has_root = True
@@ -103,7 +103,7 @@ class Engine:
 
     def images(self, reference: str) -> list[Image]:
         """Those whose name matches ``reference`` (``*`` stands for anything)."""
-        rows = self._ask(lambda client: client.api.images(filters={"reference": reference}))
+        rows = self._ask_all(lambda client: client.api.images(filters={"reference": reference}))
         return [Image(id=row["Id"], created=int(row["Created"]), labels=row.get("Labels") or {}) for row in rows]
 
     def create(self, arguments: Mapping[str, Any]) -> str:
@@ -187,7 +187,7 @@ class Engine:
     def _look(self) -> Seen:
         began, wanted = time.monotonic(), {"label": f"{LABEL}.install={self._install}"}
         try:
-            rows = self._ask(lambda client: client.api.containers(all=True, filters=wanted))
+            rows = self._ask_all(lambda client: client.api.containers(all=True, filters=wanted))
         except ServiceError as error:
             return Seen(began=began, ended=time.monotonic(), failure=str(error.params["why"]))
         return seen_in(rows, began=began)
@@ -213,13 +213,15 @@ class Engine:
         return self._made
 
     def _ask(self, question: Callable[[Any], T], *, changes: bool = False) -> T:
-        """Whatever a change did, also one that failed half-way, the next listing must show."""
+        """Whatever a change did, also one that failed half-way, the next listing must show. Who refuses a plain question (a proxy before
+        the daemon, say) is as good as away.
+        """
         try:
             return self._answer(question)
         except errors.NotFound as error:
             raise MissingError(_word(error)) from error
         except errors.APIError as error:
-            if (error.status_code is not None and error.status_code < 500) or changes:
+            if changes:
                 raise EngineConflictError(_word(error)) from error
             raise self._unavailable(_word(error)) from error
         except (errors.DockerException, requests.RequestException) as error:

@@ -151,6 +151,36 @@ def test_a_container_that_is_being_removed_has_no_log(daemon: Daemon, engine: En
     assert engine.tail("abc", "/box/log/guard.log", 1) == []
 
 
+@pytest.mark.parametrize("status", [403, 404, 500])
+def test_a_daemon_whose_answers_are_refused_is_as_good_as_away(
+    daemon: Daemon, engine: Engine, runtime: ContainerRuntime, tmp_path: Path, status: int
+):
+    """As by a proxy that lets few questions through."""
+    daemon.refuse(Refusal("GET", "/v1.41/", status, "not for you"))
+    questions: list[Callable[[], object]] = [
+        runtime.running,
+        runtime.versions,
+        runtime.tidy,
+        engine.ensure_root,
+        lambda: engine.ensure_networks(NETWORKS),
+        lambda: runtime.stop(server_id="k3v9x2m7q4ab", directory=tmp_path, timeout=1),
+    ]
+    for question in questions:
+        with pytest.raises(ServiceError) as caught:
+            question()
+        assert (caught.value.code, caught.value.params) == ("runtime_unavailable", {"runtime": "docker", "why": "not for you"})
+    seen = runtime.observe(server_id="k3v9x2m7q4ab", directory=tmp_path, address=("127.0.0.1", 1))
+    assert seen.state is BoxState.SILENT
+    assert "not for you" in str(seen.detail)
+
+
+def test_an_images_name_that_the_daemon_refuses_is_said_in_its_word(daemon: Daemon, engine: Engine):
+    daemon.refuse(Refusal("GET", "/images/", 400, "invalid reference format: repository name must be lowercase"))
+    for question in (engine.image_id, engine.images):
+        with pytest.raises(ServiceError, match="must be lowercase"):
+            question("Aihub-Box:3.15.0")
+
+
 def test_the_networks_are_asked_for_once_by_those_who_need_them_at_once(daemon: Daemon, engine: Engine):
     """A second create is refused by its name, or by its addresses where both were under way, and then the first is not listed yet."""
     daemon.together, daemon.listings_together = threading.Barrier(10), 10
