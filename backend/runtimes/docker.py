@@ -23,6 +23,8 @@ T = TypeVar("T")
 _CONNECTIONS: Final = 64
 UNREADY: Final = 124
 """What ``Engine.run`` gives as the status of a container that was not ready in time."""
+_POLL: Final = 0.1
+_BEING_REMOVED: Final = re.compile(r"removal of container \S+ is already in progress")
 _REFUSED_API: Final = re.compile(r"client version [0-9.]+ is too (old|new)")
 
 
@@ -119,9 +121,22 @@ class Engine:
         """SIGTERM, then SIGKILL after ``seconds``; gone already is fine. Error: ``EngineConflictError``."""
         self._ask_gone(lambda client: client.api.stop(container, timeout=max(0, int(seconds))))
 
-    def remove(self, container: str) -> None:
-        """Kill and remove; gone already is fine. Error: ``EngineConflictError``."""
-        self._ask_gone(lambda client: client.api.remove_container(container, force=True, v=True))
+    def remove(self, container: str, *, if_it_runs: bool = True) -> None:
+        """Kill and remove; gone already is fine. Error: ``EngineConflictError``.
+
+        Where somebody else's removal is under way it is asked for again until that one's end: only then the name is free, and one that
+        failed leaves the container there.
+        """
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                self._ask_gone(lambda client: client.api.remove_container(container, force=if_it_runs, v=True))
+            except EngineConflictError as error:
+                if not _BEING_REMOVED.search(str(error)) or time.monotonic() > deadline:
+                    raise
+            else:
+                return
+            time.sleep(_POLL)
 
     def log(self, container: str, lines: int) -> str:
         """The last lines of its standard output and error; nothing for one that is gone, or is being removed."""

@@ -151,6 +151,22 @@ def test_a_container_that_is_being_removed_has_no_log(daemon: Daemon, engine: En
     assert engine.tail("abc", "/box/log/guard.log", 1) == []
 
 
+def test_a_container_that_somebody_else_is_removing_is_waited_for(daemon: Daemon, runtime: ContainerRuntime, tmp_path: Path):
+    daemon.rows = [{**ROW, "State": "removing"}]
+    daemon.refuse(Refusal("DELETE", "/abc?", 409, "removal of container abc is already in progress", times=3))
+    runtime.stop(server_id="k3v9x2m7q4ab", directory=tmp_path, timeout=1)
+    assert daemon.removed == ["abc"]
+
+
+@pytest.mark.parametrize("word", ["removal of container abc is already in progress", BUSY])
+def test_a_removal_that_does_not_end_well_is_said(daemon: Daemon, engine: Engine, word: str):
+    daemon.refuse(
+        Refusal("DELETE", "/abc?", 409, "removal of container abc is already in progress", times=2), Refusal("DELETE", "", 409, word)
+    )
+    with pytest.raises(EngineConflictError, match=word):
+        engine.remove("abc")
+
+
 @pytest.mark.parametrize("status", [403, 404, 500])
 def test_a_daemon_whose_answers_are_refused_is_as_good_as_away(
     daemon: Daemon, engine: Engine, runtime: ContainerRuntime, tmp_path: Path, status: int
