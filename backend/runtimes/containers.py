@@ -120,7 +120,7 @@ class ContainerRuntime:
         return sorted({container.server_id for container in self._engine.containers(fresh=True)})
 
     def tidy(self) -> None:
-        """Nothing is left of one-off containers that were cut short."""
+        """Nothing is left of one-off containers that were cut short, nor of a server's that were made too late to be started."""
         self._engine.remove_left()
 
     def versions(self) -> Mapping[str, str]:

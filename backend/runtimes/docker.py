@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import time
@@ -18,6 +19,8 @@ from backend.runtimes import failures
 from backend.runtimes.boxlogs import tail_of
 from backend.runtimes.docker_seen import ONCE, WRITES, Container, Image, Seen, is_of, seen_in
 from backend.runtimes.docker_spec import LABEL
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _CONNECTIONS: Final = 64
@@ -51,6 +54,7 @@ class Engine:
         self._networking = threading.Lock()
         self._seen = Seen()
         self._changed = float("-inf")
+        self._stuck = frozenset[str]()
 
     def close(self) -> None:
         """Close its connections. One that is not closed closes them when nobody has it any more."""
@@ -83,9 +87,16 @@ class Engine:
         return seen
 
     def remove_left(self) -> None:
-        """Remove one-off containers whose daemon or service ended before they were removed."""
+        """Remove what is nobody's any more; what cannot be removed is said once, is in nobody's way, and is tried again."""
+        stuck = set[str]()
         for container in self._show().left:
-            self.remove(container)
+            try:
+                self.remove(container, if_it_runs=False)
+            except EngineConflictError as error:
+                stuck.add(container)
+                if container not in self._stuck:
+                    log.warning("the container %s, which nobody needs any more, cannot be removed (tried again): %s", container, error)
+        self._stuck = frozenset(stuck)
 
     def end_writers(self, server_id: str) -> None:
         """Remove the one-off containers that change that server's database: who waited for them was killed, and they went on. Error:
@@ -205,7 +216,7 @@ class Engine:
             rows = self._ask_all(lambda client: client.api.containers(all=True, filters=wanted))
         except ServiceError as error:
             return Seen(began=began, ended=time.monotonic(), failure=str(error.params["why"]))
-        return seen_in(rows, began=began)
+        return seen_in(rows, began=began, timeout=self._timeout)
 
     def _wait(self, container: str, seconds: float) -> int:
         try:

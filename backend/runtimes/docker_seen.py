@@ -12,7 +12,9 @@ from backend.runtimes.docker_spec import LABEL
 SEEN_SECONDS: Final = 1.0
 """One listing answers every look of a pass: hundreds of servers ask at the same time."""
 LEFT_SECONDS: Final = 900.0
-"""After that time a one-off container that does not run is nobody's any more."""
+"""After that time a container that does not run and should have is nobody's any more, unless the daemon may be slower than that."""
+ANSWERS: Final = 8
+"""At most so many are waited for between the first create of a server's containers and the last start, questions asked twice included."""
 SERVER, ONCE, WRITES = f"{LABEL}.server", f"{LABEL}.once", f"{LABEL}.writes"
 """Labels: of a server's two containers, whose they are; of a one-off one, what it does; and whose database it changes, if it does."""
 
@@ -52,7 +54,7 @@ class Image:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """One listing: when it was asked for, when it was answered, and with what; ``left``: one-off containers that are nobody's any more;
+    """One listing: when it was asked for, when it was answered, and with what; ``left``: containers that are nobody's any more;
     ``writers``: one-off containers that change a server's database, and whose; ``failure``: why it was not answered.
     """
 
@@ -72,14 +74,15 @@ class Seen:
         return self.began >= max(asked, changed) if fresh else self.ended >= asked - SEEN_SECONDS and self.began >= changed
 
 
-def seen_in(rows: Sequence[Mapping[str, Any]], *, began: float) -> Seen:
-    """A listing that was just answered, with these rows."""
+def seen_in(rows: Sequence[Mapping[str, Any]], *, began: float, timeout: float) -> Seen:
+    """A listing that was just answered, with these rows, by a daemon that may take ``timeout`` seconds for an answer."""
+    oldest = time.time() - max(LEFT_SECONDS, ANSWERS * timeout)
     labelled = [(row, row.get("Labels") or {}) for row in rows]
     return Seen(
         began=began,
         ended=time.monotonic(),
         containers=tuple(_container(row, labels) for row, labels in labelled if SERVER in labels),
-        left=tuple(row["Id"] for row, labels in labelled if ONCE in labels and _is_left(row)),
+        left=tuple(row["Id"] for row, labels in labelled if int(row.get("Created", 0)) < oldest and _is_left(row, labels)),
         writers={row["Id"]: labels[WRITES] for row, labels in labelled if WRITES in labels},
     )
 
@@ -103,10 +106,12 @@ def _published(row: Mapping[str, Any]) -> tuple[str, int] | None:
     return min(found, key=lambda place: ":" in place[0], default=None)
 
 
-def _is_left(row: Mapping[str, Any]) -> bool:
-    """It does not run, and is too old to be one that somebody is about to start or to remove."""
-    runs, old = row.get("State") == "running", time.time() - int(row.get("Created", 0)) > LEFT_SECONDS
-    return old and not runs
+def _is_left(row: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """A one-off container that does not run and that nobody is removing; or one of a server's that never ran: its create was answered after
+    whoever asked had given up, so no row may know of it any more, and who starts the server makes it anew.
+    """
+    state = row.get("State")
+    return (ONCE in labels and state not in {"running", "removing"}) or (SERVER in labels and state == "created")
 
 
 def is_of(network: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

@@ -88,6 +88,7 @@ def containers(site: DockerSite) -> list[str]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(docker_seen, "LEFT_SECONDS", -1.0)
+        patch.setattr(docker_seen, "ANSWERS", -1)
         site.runtime.tidy()
     label = f"label=org.aihub.install={install_id(site.settings.state_dir)}"
     return sorted(site.docker.run("ps", "--all", "--filter", label, "--format", "{{.Names}} {{.State}}").splitlines())

@@ -104,10 +104,46 @@ def test_one_off_containers_that_were_cut_short_are_removed(daemon: Daemon, engi
         {"Id": "has-ended", "State": "exited", "Created": old, **once},
         {"Id": "runs-for-long", "State": "running", "Created": old, **once},
         {"Id": "about-to-start", "State": "created", "Created": young, **once},
+        {"Id": "is-being-removed", "State": "removing", "Created": old, **once},
     ]
     assert [found.id for found in engine.containers()] == ["abc"]
     engine.remove_left()
     assert daemon.removed == ["never-started", "has-ended"]
+
+
+def test_a_servers_container_that_was_made_too_late_is_removed(daemon: Daemon, engine: Engine, runtime: ContainerRuntime):
+    """Its create was answered after the service had given up, so its row may be gone. One that somebody is about to start stays."""
+    server = {"Labels": {"org.aihub.server": "a", "org.aihub.role": "gate"}}
+    daemon.rows += [
+        {"Id": "never-started", "State": "created", "Created": OLD, **server},
+        {"Id": "about-to-start", "State": "created", "Created": int(time.time()), **server},
+        {"Id": "runs", "State": "running", "Created": OLD, **server},
+        {"Id": "restarts", "State": "restarting", "Created": OLD, **server},
+        {"Id": "has-ended", "State": "exited", "Created": OLD, **server},
+    ]
+    runtime.tidy()
+    assert daemon.removed == ["never-started"]
+    assert daemon.unforced == {"never-started"}, "where it was started meanwhile, it is not killed"
+
+
+def test_a_container_is_not_taken_for_left_behind_while_a_slow_daemon_may_still_answer(daemon: Daemon):
+    """A create and a start of each of two containers."""
+    daemon.rows = [{"Id": "slow", "State": "created", "Created": int(time.time()) - 3000, "Labels": {"org.aihub.server": "a"}}]
+    slow = Engine(address=f"unix://{daemon.server_address!s}", install="x", timeout=900)
+    slow.remove_left()
+    slow.close()
+    assert daemon.removed == []
+
+
+def test_one_container_that_cannot_be_removed_is_in_no_others_way(daemon: Daemon, engine: Engine, caplog: pytest.LogCaptureFixture):
+    daemon.rows = [{"Id": each, "State": "dead", "Created": OLD, "Labels": {"org.aihub.once": "copy"}} for each in ("busy", "free")]
+    daemon.refuse(Refusal("DELETE", "/busy?", 500, BUSY))
+    for _pass in range(2):
+        engine.remove_left()
+    assert daemon.removed == ["free", "free"]
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "busy" in said
+    assert BUSY in said
 
 
 def test_a_one_off_container_that_changes_a_database_ends_with_its_server(
