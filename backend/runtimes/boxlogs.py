@@ -19,16 +19,24 @@ def telling(lines: Sequence[str]) -> list[str]:
 
 
 def tail_of(stream: Iterable[bytes], lines: int) -> list[str]:
-    """The last telling lines of a tar archive's one file. More than the logs' bound is not read: it may be anything."""
+    """The last telling lines of a tar archive's one file; none of an archive that ends early, as where the file is cut meanwhile. More than
+    the logs' bound is not read: it may be anything.
+    """
     held = io.BytesIO()
     for chunk in stream:
         held.write(chunk)
         if held.tell() > _MOST_BYTES:
             return []
     held.seek(0)
+    try:
+        text = _one_file(held)
+    except tarfile.ReadError:
+        return []
+    return telling(text[-_TAIL_BYTES:].decode(errors="replace").splitlines())[-lines:]
+
+
+def _one_file(held: io.BytesIO) -> bytes:
     with tarfile.open(fileobj=held) as archive:
         member = archive.next()
         file = archive.extractfile(member) if member is not None and member.isfile() else None
-        if file is None:
-            return []
-        return telling(file.read()[-_TAIL_BYTES:].decode(errors="replace").splitlines())[-lines:]
+        return b"" if file is None else file.read()

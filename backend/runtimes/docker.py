@@ -158,13 +158,12 @@ class Engine:
 
     def tail(self, container: str, path: str, lines: int) -> list[str]:
         """The last telling lines of a log as the container sees it: its links lead nowhere outside. Nothing where there is none, or where
-        the daemon cannot look into the container any more.
+        the daemon cannot look into the container any more, or ends while it does: the log only tells more of a failure that has its word.
         """
         try:
-            stream = self._ask_gone(lambda client: client.api.get_archive(container, path)[0])
-        except EngineConflictError:
+            return self._ask_gone(lambda client: tail_of(client.api.get_archive(container, path)[0], lines)) or []
+        except (EngineConflictError, ServiceError):
             return []
-        return [] if stream is None else tail_of(stream, lines)
 
     def run(self, what: str, arguments: Mapping[str, Any], *, seconds: float, writes: str | None = None) -> tuple[int, str]:
         """Run a one-off container to its end and remove it: exit status and, unless that is 0, the last lines it said. ``what``: a word

@@ -187,6 +187,15 @@ def test_a_container_that_is_being_removed_has_no_log(daemon: Daemon, engine: En
     assert engine.tail("abc", "/box/log/guard.log", 1) == []
 
 
+@pytest.mark.parametrize(("cut", "breaks_off"), [(None, True), (600, False)], ids=["daemon ends", "log is cut"])
+def test_a_log_that_breaks_off_while_it_is_read_is_none(daemon: Daemon, engine: Engine, cut: int | None, breaks_off: bool):
+    whole = archive_of(b"first\nlast\n" * 1000)
+    daemon.archive = whole
+    assert engine.tail("abc", "/box/log/guard.log", 1) == ["last"]
+    daemon.archive, daemon.breaks_off = whole[:cut], breaks_off
+    assert engine.tail("abc", "/box/log/guard.log", 1) == []
+
+
 def test_a_container_that_somebody_else_is_removing_is_waited_for(daemon: Daemon, runtime: ContainerRuntime, tmp_path: Path):
     daemon.rows = [{**ROW, "State": "removing"}]
     daemon.refuse(Refusal("DELETE", "/abc?", 409, "removal of container abc is already in progress", times=3))
