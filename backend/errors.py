@@ -199,6 +199,11 @@ FAILURES: Final[dict[str, Failure]] = {
         "Make another tracking server for new work, or ask the admins to raise server_disk; deleted runs go on taking space.",
     ),
     "disk_full": Failure(507, "The service's host has no space left for this server ({why})", "Tell the admins; nothing was lost."),
+    "daemon_disk_full": Failure(
+        507,
+        "The containers' daemon on the service's host has no space left: {why}",
+        "Tell the admins to free space for Docker's own folder (Docker Root Dir in `docker info`); `docker system df` tells what takes it.",
+    ),
     "runtime_unavailable": Failure(503, "The runtime {runtime} does not answer: {why}", "Tell the admins; servers that run go on running."),
     "runtime_rootless": Failure(
         503,

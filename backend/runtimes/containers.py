@@ -17,6 +17,7 @@ from backend.domain import BoxState, Observation, SizeClass
 from backend.errors import ServiceError
 from backend.files.untrusted_files import refuse_links
 from backend.i18n import Told
+from backend.runtimes import failures
 from backend.runtimes.docker import Engine, EngineConflictError, MissingError
 from backend.runtimes.docker_seen import Container
 from backend.runtimes.docker_spec import GATE, LABEL, MLFLOW, PYTHON, ROLES, Pod, bind, create_arguments, one_shot
@@ -68,7 +69,7 @@ class ContainerRuntime:
         except (EngineConflictError, MissingError) as error:
             log = self._words(server_id) or None
             self._remove(self._engine.of(server_id, fresh=True))
-            raise ServiceError("box_failed_to_start", log=log, why=str(error)) from error
+            raise failures.refused(error, "box_failed_to_start", log=log) from error
 
     def migrate(self, *, server_id: str, directory: Path, mlflow_version: str, timeout: float) -> None:
         """See the port: in a container of that version's image, as the uid of the box's MLflow, with the database and nothing else."""
@@ -86,7 +87,7 @@ class ContainerRuntime:
         try:
             status, words = self._engine.run("migrate", arguments, seconds=timeout, writes=server_id)
         except (EngineConflictError, MissingError) as error:
-            raise ServiceError("runtime_unavailable", runtime=self.name, why=str(error)) from error
+            raise failures.refused(error, "runtime_unavailable", runtime=self.name) from error
         if status != 0:
             why = (words.strip().splitlines() or [Told("it ended with status {status}", status=status)])[-1]
             raise ServiceError("migration_failed", version=mlflow_version, why=why, log=words)
@@ -201,7 +202,7 @@ def _stopping() -> Iterator[None]:
     try:
         yield
     except EngineConflictError as error:
-        raise ServiceError("box_failed_to_stop", why=str(error)) from error
+        raise failures.refused(error, "box_failed_to_stop") from error
 
 
 def _port(directory: Path) -> int:

@@ -207,7 +207,7 @@ class Engine:
             self._ask(lambda client: client.networks.create(name, ipam=ipam, check_duplicate=True, **options), changes=True)
         except (EngineConflictError, MissingError) as error:
             if self._missing_networks({name: arguments}):
-                raise ServiceError("network_unusable", network=arguments["subnet"], why=str(error)) from error
+                raise failures.refused(error, "network_unusable", network=arguments["subnet"]) from error
 
     def _look(self) -> Seen:
         began, wanted = time.monotonic(), {"label": f"{LABEL}.install={self._install}"}

@@ -19,6 +19,7 @@ from backend.errors import ServiceError
 from backend.files.snapshots import DATABASE, copied_files, files_of, replace_database
 from backend.files.untrusted_files import ensure_room, refuse_links
 from backend.i18n import Told
+from backend.runtimes import failures
 from backend.runtimes.docker import UNREADY, Engine, EngineConflictError, MissingError
 from backend.runtimes.docker_spec import MIB, PYTHON, bind, one_shot
 
@@ -142,7 +143,7 @@ class ContainerKeeper:
         try:
             status, words = self._engine.run(arguments[0], wanted, seconds=seconds, writes=writes)
         except (EngineConflictError, MissingError) as error:
-            raise ServiceError("runtime_unavailable", runtime="docker", why=str(error)) from error
+            raise failures.refused(error, "runtime_unavailable", runtime="docker") from error
         if status:
             late = Told("it was not done within {seconds} seconds", seconds=f"{seconds:.0f}")
             silent = late if status == UNREADY else Told("it ended with status {status}", status=status)
