@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
+from backend.checks import room
 from backend.checks.shape import Finding
 from backend.i18n import _
 from backend.networks import layout
 from backend.networks.firewall import is_in_force
+from backend.runtimes.docker_about import Bound
 from backend.serving import wiring
 from backend.settings import Settings
+
+SWAPS: Final = Path("/proc/swaps")
 
 
 def daemon(settings: Settings) -> Iterator[Finding]:
@@ -37,6 +42,52 @@ def daemon(settings: Settings) -> Iterator[Finding]:
             group=group.name,
         )
         yield Finding(name="daemon", state="warning", detail=detail, cure=cure)
+
+
+def engine(settings: Settings) -> Iterator[Finding]:
+    """The daemon bounds containers as they ask for it, and has room. Error: ``runtime_unavailable``."""
+    about = wiring.make_engine(settings).about()
+    lacks = [bound for bound in about.lacks if bound != "swap" or _has_swap()]
+    for bound in lacks:
+        detail, cure = _lack(bound)
+        yield Finding(name="limits", state="failure", detail=detail, cure=cure)
+    if not lacks:
+        yield Finding(name="limits", state="ok", detail=_("the daemon leaves out none of those that it tells of"))
+    if about.folder is not None:
+        yield from room.daemons_disk(settings, about.folder)
+
+
+def _has_swap() -> bool:
+    """The file has a line of titles, then one for each area. Without any, no container can swap."""
+    return len(SWAPS.read_text(encoding="utf-8", errors="replace").splitlines()) > 1
+
+
+def _lack(bound: Bound) -> tuple[str, str]:
+    """What is not bounded and why, and the cure. The daemon leaves a bound out when a container is made, so a new boot is not enough."""
+    if bound == "memory":
+        return (
+            _("the servers' memory is not bounded: the kernel has no control group for it, and the daemon leaves the limit out"),
+            _("boot with cgroup_enable=memory in the kernel's command line, then stop and start every server"),
+        )
+    if bound == "swap":
+        return (
+            _("the servers' swap is not bounded: the kernel does not count it, and the daemon leaves the limit out"),
+            _("boot with swapaccount=1 in the kernel's command line, or without swap, then stop and start every server"),
+        )
+    if bound == "cpus":
+        return (
+            _("the servers' processors are not bounded: the kernel has no quota for them, and the daemon leaves the limit out"),
+            _("boot a kernel with CONFIG_CFS_BANDWIDTH, and without cgroup_disable=cpu, then stop and start every server"),
+        )
+    if bound == "pids":
+        return (
+            _("the servers' processes are not bounded: the kernel has no control group for them, and the daemon leaves the limit out"),
+            _("boot a kernel with CONFIG_CGROUP_PIDS, and without cgroup_disable=pids, then stop and start every server"),
+        )
+    return (
+        _("the servers may make every system call: the daemon has no seccomp filter, or none by default"),
+        _("boot a kernel with CONFIG_SECCOMP_FILTER, and take seccomp-profile out of daemon.json, then stop and start every server"),
+    )
 
 
 def resolvers(settings: Settings) -> Iterator[Finding]:

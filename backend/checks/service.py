@@ -15,10 +15,9 @@ from sqlalchemy import select
 
 from backend import listeners, versions
 from backend.api.service import reconciler_seen
-from backend.checks import containers
+from backend.checks import containers, room
 from backend.checks.shape import Check, Finding
 from backend.domain import Caller, Status
-from backend.files import disk
 from backend.i18n import _
 from backend.munge import Unmunge
 from backend.reconcile.orphans import Orphans, find_orphans, remove_orphans
@@ -45,19 +44,13 @@ def state_folder(settings: Settings) -> Iterator[Finding]:
         yield Finding(name="state", state="ok", detail=_("{path}, owner uid {uid}", path=settings.state_dir, uid=status.st_uid))
     yield from _strangers(settings, status)
     yield from _far(settings)
-    for place in {path.stat().st_dev: path for path in (settings.state_dir, disk.volume(settings))}.values():
-        free = shutil.disk_usage(place).free
-        enough = free >= settings.disk_least
-        least = f"{settings.disk_least / disk.GIB:.1f}"
-        detail = _("{free} GiB free for {path}, {least} wanted (disk_least)", free=f"{free / disk.GIB:.1f}", path=place, least=least)
-        cure = "" if enough else _("free space, or move {path}", path=place)
-        yield Finding(name="disk", state="ok" if enough else "failure", detail=detail, cure=cure)
+    yield from room.own_disks(settings)
 
 
 def _far(settings: Settings) -> Iterator[Finding]:
     """Over a network SQLite's locks and shared memory do not hold: a server refuses its database there."""
     kind_of = kinds_of(MOUNTS)
-    for place in dict.fromkeys((settings.state_dir, disk.volume(settings))):
+    for place in dict.fromkeys(room.places(settings)):
         kind, _options = kind_of(place)
         if kind in NETWORK:
             detail = _("{path} is on a network file system ({kind}), where SQLite loses data", path=place, kind=kind)
@@ -132,8 +125,9 @@ def runtime(settings: Settings) -> Iterator[Finding]:
     else:
         detail = _("{runtime} keeps groups apart by nothing, which allow_unisolated accepts", runtime=chosen.name)
         yield Finding(name="runtime", state="warning", detail=detail, cure=_("use it for one group, development or a demo only"))
-    if settings.runtime == "docker":  # nginx is in the image
-        return
+    if settings.runtime == "docker":
+        yield from containers.engine(settings)
+        return  # nginx is in the image
     nginx = shutil.which(settings.nginx)
     if nginx:
         yield Finding(name="nginx", state="ok", detail=nginx)

@@ -27,6 +27,7 @@ NAMES: Final = {
     "users and groups": _("users and groups"),
     "admins": _("admins"),
     "runtime": _("runtime"),
+    "limits": _("limits"),
     "daemon": _("daemon's socket"),
     "firewall": _("firewall"),
     "MLflow in use": _("MLflow in use"),

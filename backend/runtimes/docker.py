@@ -17,6 +17,7 @@ from docker import errors
 from backend.errors import ServiceError
 from backend.runtimes import failures
 from backend.runtimes.boxlogs import tail_of
+from backend.runtimes.docker_about import About, about_in
 from backend.runtimes.docker_seen import ONCE, WRITES, Container, Image, Seen, is_of, seen_in
 from backend.runtimes.docker_spec import LABEL
 
@@ -66,10 +67,13 @@ class Engine:
     def ensure_root(self) -> None:
         """One without has not the boxes' uids, leaves out limits without a word, and is past the firewall. Error: ``runtime_rootless``."""
         if not self._has_root:
-            found = self._ask_all(lambda client: client.info())
-            if found.get("Rootless") or "name=rootless" in (found.get("SecurityOptions") or ()):  # Podman's word, Docker's word
+            if self.about().rootless:
                 raise ServiceError("runtime_rootless", address=self.address)
             self._has_root = True
+
+    def about(self) -> About:
+        """What it tells of itself now."""
+        return about_in(self._ask_all(lambda client: client.info()))
 
     def containers(self, *, fresh: bool = False) -> tuple[Container, ...]:
         """All of ours, those that do not run included; at most ``SEEN_SECONDS`` old."""

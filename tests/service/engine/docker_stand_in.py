@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import socketserver
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -81,6 +83,8 @@ class Answer(BaseHTTPRequestHandler):
             found = list(self.server.networks.values())
         elif "/networks/" in self.path:
             found = {"Id": self.path.rpartition("/")[2]}
+        elif "/images/json" in self.path:
+            found = [{"Id": "sha256:abc", "Created": 1}]
         elif self.path.endswith("/info"):
             found = self.server.about
         elif "/containers/json" in self.path:
@@ -141,3 +145,12 @@ class Answer(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the library's own word)
         """Nothing on the test's output."""
+
+
+@contextmanager
+def stand_in(path: Path) -> Iterator[Daemon]:
+    with Daemon(path) as running:
+        threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
+        yield running
+        running.ended.set()
+        running.shutdown()

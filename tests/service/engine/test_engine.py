@@ -16,7 +16,7 @@ from backend.domain import BoxState
 from backend.errors import ServiceError
 from backend.runtimes.containers import ContainerRuntime, Site
 from backend.runtimes.docker import Engine, EngineConflictError
-from tests.service.engine.docker_stand_in import ROW, UNSTOPPABLE, Daemon, Refusal
+from tests.service.engine.docker_stand_in import ROW, UNSTOPPABLE, Daemon, Refusal, stand_in
 
 ASKERS = 8
 GATE, MLFLOW = "aihub-x-gate", "aihub-x-mlflow"
@@ -30,11 +30,8 @@ BUSY = "unable to remove filesystem for busy: device or resource busy"
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    with Daemon(tmp_path / "docker.sock") as running:
-        threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
+    with stand_in(tmp_path / "docker.sock") as running:
         yield running
-        running.ended.set()
-        running.shutdown()
 
 
 @pytest.fixture
