@@ -205,6 +205,7 @@ FAILURES: Final[dict[str, Failure]] = {
         "Tell the admins to free space for Docker's own folder (Docker Root Dir in `docker info`); `docker system df` tells what takes it.",
     ),
     "runtime_unavailable": Failure(503, "The runtime {runtime} does not answer: {why}", "Tell the admins; servers that run go on running."),
+    "runtime_refused": Failure(503, "The runtime {runtime} refuses this: {why}", "Tell the admins; servers that run go on running."),
     "runtime_rootless": Failure(
         503,
         "The containers' daemon at {address} runs without root, and so without the servers' user ids, limits and firewall",

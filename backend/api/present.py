@@ -32,7 +32,7 @@ from backend.api.answers import (
 from backend.api.problems import standard_members
 from backend.api.service import Service
 from backend.domain import ArtifactAccess, Caller, Desired, OperationKind, OperationState, Status
-from backend.i18n import translate
+from backend.i18n import fill, translate
 from backend.messages import describe, describe_stored, operation_message
 from backend.plans.labels import LABELS
 from backend.registry.models import Lease, Operation, Server, Token, now
@@ -231,7 +231,7 @@ def _step(step: Mapping[str, Any], language: str) -> StepView:
         state=step["state"],
         started_at=step.get("started_at"),
         finished_at=step.get("finished_at"),
-        detail=translate(detail, language) if detail else None,
+        detail=fill("{what}", language, {"what": detail}) if detail else None,
     )
 
 

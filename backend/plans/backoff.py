@@ -16,6 +16,7 @@ WELL_SECONDS: Final = 60.0
 @dataclass
 class _Trouble:
     tries: int
+    since: float
     not_before: float
     well_since: float | None = None
 
@@ -34,12 +35,19 @@ class Backoff:
             trouble = self._troubles.get(key)
             return trouble is None or self._clock() >= trouble.not_before
 
-    def tried(self, key: str) -> None:
-        """It is tried now; the next try comes after 5 s, then 10 s, 20 s, … at most 10 minutes."""
+    def tried(self, key: str, longest: float = LONGEST_SECONDS) -> None:
+        """It is tried now; the next try comes after 5 s, then 10 s, 20 s, … at most ``longest``, which is 10 minutes."""
         with self._lock:
-            tries = self._troubles[key].tries + 1 if key in self._troubles else 1
-            delay = min(LONGEST_SECONDS, FIRST_SECONDS * 2 ** min(tries - 1, 16))
-            self._troubles[key] = _Trouble(tries=tries, not_before=self._clock() + delay)
+            at, before = self._clock(), self._troubles.get(key)
+            tries = before.tries + 1 if before else 1
+            delay = min(longest, FIRST_SECONDS * 2 ** min(tries - 1, 16))
+            self._troubles[key] = _Trouble(tries=tries, since=before.since if before else at, not_before=at + delay)
+
+    def seconds(self, key: str) -> float:
+        """How long ago the first of the tries was that are remembered; 0 where none is."""
+        with self._lock:
+            trouble = self._troubles.get(key)
+            return 0.0 if trouble is None else self._clock() - trouble.since
 
     def well(self, key: str) -> None:
         """It is well now. Forgotten only after a minute of that: something that dies at once again must not be tried without end."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
@@ -13,18 +13,25 @@ from backend import log as logs
 from backend.atomic import full_disk_is_ours
 from backend.domain import FINISHED, OperationKind, OperationState, StepState
 from backend.errors import ServiceError
+from backend.i18n import Told, stored
 from backend.plans.catalogue import PLANS, reason_of
 from backend.plans.labels import LABELS
 from backend.plans.shape import Plan, Step
-from backend.plans.world import StoppingError, Work, World, read_payload
+from backend.plans.world import AwayError, StoppingError, Work, World, read_payload
 from backend.registry.models import Operation, Server, now
 
 log = logging.getLogger(__name__)
 
+AWAY_SECONDS: Final = 300.0
+"""For so long what was asked waits for a runtime that does not answer: Docker's daemon is away for seconds while it is restarted."""
 
-def run_operation(world: World, operation_id: str) -> None:
-    """Bring that operation to its end; one that has ended is left alone. Error: ``StoppingError``, with the operation unfinished."""
-    work = _begin(world, operation_id)
+
+def run_operation(world: World, operation_id: str, *, patient: bool) -> None:
+    """Bring that operation to its end; one that has ended is left alone. ``patient``: a runtime that does not answer is no failure.
+
+    Errors: ``StoppingError``, ``AwayError`` where it is patient; both with the operation unfinished.
+    """
+    work = _begin(world, operation_id, patient=patient)
     if work is None:
         return
     with logs.about(request_id=work.request_id, operation_id=work.operation_id, server_id=work.server_id):
@@ -50,8 +57,8 @@ def _carry_out(work: Work) -> None:
     _end(work, OperationState.FAILED, error, lambda session, server: plan.fail(work, session, server, error))
 
 
-def _begin(world: World, operation_id: str) -> Work | None:
-    """Note that it runs, with all steps ahead of it."""
+def _begin(world: World, operation_id: str, *, patient: bool) -> Work | None:
+    """Note that it runs, with all steps ahead of it. What one waited for in an earlier run stays said until it has succeeded."""
     with world.registry.session() as session:
         operation = session.get(Operation, operation_id)
         if operation is None or operation.state in FINISHED:
@@ -61,7 +68,8 @@ def _begin(world: World, operation_id: str) -> Work | None:
             operation.error = reason_of(ServiceError("no_such_server", group=operation.group_name, env_name=operation.env_name))
             return None
         operation.state = OperationState.RUNNING
-        operation.steps = [_row(step.name) for step in PLANS[OperationKind(operation.kind)].steps]
+        waits = {row["name"]: row["detail"] for row in operation.steps}
+        operation.steps = [_row(step.name, waits.get(step.name)) for step in PLANS[OperationKind(operation.kind)].steps]
         return Work(
             world=world,
             operation_id=operation.id,
@@ -69,16 +77,20 @@ def _begin(world: World, operation_id: str) -> Work | None:
             server_id=operation.server_id,
             requested_by=operation.requested_by,
             request_id=operation.request_id,
+            patient=patient,
             payload=read_payload(world.keyring, operation.payload),
         )
 
 
 def _run(work: Work, step: Step) -> ServiceError | None:
-    """Run one step. None when it went well."""
+    """Run one step. None when it went well. Error: ``AwayError``, where the work is patient: it is said what the step waits for."""
     _note(work, step.name, StepState.RUNNING)
     work.world.at(f"{work.kind}.{step.name}.begun")
     error = _attempt(work, step.name, step.do)
     work.world.at(f"{work.kind}.{step.name}.done")
+    if error is not None and error.code == "runtime_unavailable" and work.patient:
+        _note_waiting(work, step.name, error)
+        raise AwayError(str(error)) from error
     if error is None:
         _note(work, step.name, StepState.SUCCEEDED)
     else:
@@ -126,6 +138,7 @@ def _end(work: Work, state: OperationState, error: ServiceError | None, say: Cal
         operation = session.get_one(Operation, work.operation_id)
         operation.state, operation.finished_at, operation.payload = state, now(), None
         operation.error = None if error is None else reason_of(error)
+        operation.steps = [{**row, "detail": None} for row in operation.steps]  # nothing is waited for any more
         server = session.get(Server, work.server_id)
         if server is not None:
             say(session, server)
@@ -140,14 +153,27 @@ def _note(work: Work, name: str, state: StepState) -> None:
         operation.steps = [_changed(row, state) if row["name"] == name else row for row in operation.steps]
 
 
+def _note_waiting(work: Work, name: str, error: ServiceError) -> None:
+    why, minutes = error.params["why"], f"{AWAY_SECONDS / 60:g}"
+    waits = Told(
+        "The runtime {runtime} does not answer ({why}); waiting for it, {minutes} minutes at most",
+        runtime=error.params["runtime"],
+        why=why,
+        minutes=minutes,
+    )
+    with work.world.registry.session() as session:
+        operation = session.get_one(Operation, work.operation_id)
+        operation.steps = [{**row, "detail": stored(waits) if row["name"] == name else None} for row in operation.steps]
+
+
 def _changed(row: dict[str, Any], state: StepState) -> dict[str, Any]:
     at = now().isoformat()
     if state is StepState.RUNNING:
         return {**row, "state": state, "started_at": at}
     if state is StepState.UNDONE and row["state"] != StepState.SUCCEEDED:
         return row
-    return {**row, "state": state, "finished_at": at}
+    return {**row, "state": state, "finished_at": at, "detail": None}
 
 
-def _row(name: str) -> dict[str, Any]:
-    return {"name": name, "state": StepState.PENDING, "started_at": None, "finished_at": None, "detail": None}
+def _row(name: str, detail: dict[str, Any] | None) -> dict[str, Any]:
+    return {"name": name, "state": StepState.PENDING, "started_at": None, "finished_at": None, "detail": detail}

@@ -33,6 +33,10 @@ class StoppingError(Exception):
     """The service is told to end: leave everything as it is, the next start goes on from there."""
 
 
+class AwayError(Exception):
+    """The runtime does not answer now: leave everything as it is, the plan is run again soon."""
+
+
 def nothing(_point: str) -> None:
     """The hook that does nothing."""
 
@@ -116,6 +120,8 @@ class Work:
     server_id: str
     requested_by: str
     request_id: str | None = None
+    patient: bool
+    """Whether it waits for a runtime that does not answer."""
     payload: dict[str, Any] = field(default_factory=dict)
     """What the operation brought with it. Holds secrets: never logged."""
     notes: dict[str, Any] = field(default_factory=dict)

@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 
 from backend.domain import FINISHED, UNFINISHED, OperationKind
 from backend.files.snapshots import DatabaseCopies
-from backend.plans.run import run_operation
-from backend.plans.world import StoppingError, World, nothing
+from backend.plans.run import AWAY_SECONDS, run_operation
+from backend.plans.world import AwayError, StoppingError, World, nothing
 from backend.ports import BoxFiles, Directory, Keeper, ObjectStore, Runtime, Trial
 from backend.reconcile import heartbeat
 from backend.reconcile.lanes import Lanes, about
@@ -43,6 +43,8 @@ USER_PROBES: Final = 8
 """Of those, how many of one user's may be of the kinds that wait for an object store: who names one that keeps callers waiting, again and
 again, waits for it alone.
 """
+AGAIN_SECONDS: Final = 30.0
+"""What waits for a runtime that does not answer is tried again at least this often."""
 HOUSEKEEPING_SECONDS: Final = 3600.0
 LAST_SECONDS: Final = 5.0
 """What is under way gets this long when the service ends; the next start goes on with the rest."""
@@ -149,6 +151,8 @@ class Reconciler:
                 continue
             if full:
                 retracting.add(key)  # of another ticket key no row says whether the box has it
+            if not self._world.backoff.is_due(_away(key)):
+                continue
             owner = next((each.requested_by for each in operations if each.kind in _PROBES), None)
             self._lanes.slow(key, lambda key=key, operations=operations: self._operate(key, operations), owner=owner)  # type: ignore[misc]
         for server_id in retracting:
@@ -178,18 +182,26 @@ class Reconciler:
         self._pass_seconds = seconds
 
     def _operate(self, key: str, operations: list[Operation]) -> None:
-        """Bring them to their ends. What is in the way of that, a key file that is missing or a registry that is full, is waited out."""
+        """Bring them to their ends. What is in the way of that, a key file that is missing or a registry that is full, is waited out; a
+        runtime that does not answer for ``AWAY_SECONDS``.
+        """
         backoff = self._world.backoff
         backoff.forget(key)
+        patient = backoff.seconds(_away(key)) < AWAY_SECONDS
         try:
             for operation in operations:
-                run_operation(self._world, operation.id)
+                run_operation(self._world, operation.id, patient=patient)
         except StoppingError:
             log.info("the work on %s is left to the next start", key)
+        except AwayError as error:
+            backoff.tried(_away(key), longest=AGAIN_SECONDS)
+            log.warning("the work on %s waits: %s", key, error)
+            return
         except Exception:
             backoff.tried(_trouble(key))
             raise
         backoff.forget(_trouble(key))
+        backoff.forget(_away(key))
 
     def _look_at_leases(self) -> None:
         if self._sweeper.sweep():
@@ -256,3 +268,8 @@ def _sweeper(world: World) -> Sweeper:
 def _trouble(key: str) -> str:
     """Under which name the trouble with a server's operations is remembered, beside the trouble with the server itself."""
     return f"operations of {key}"
+
+
+def _away(key: str) -> str:
+    """Likewise, for how long they wait for a runtime that does not answer."""
+    return f"runtime for {key}"

@@ -87,7 +87,7 @@ class ContainerRuntime:
         try:
             status, words = self._engine.run("migrate", arguments, seconds=timeout, writes=server_id)
         except (EngineConflictError, MissingError) as error:
-            raise failures.refused(error, "runtime_unavailable", runtime=self.name) from error
+            raise failures.refused(error, "runtime_refused", runtime=self.name) from error
         if status != 0:
             why = (words.strip().splitlines() or [Told("it ended with status {status}", status=status)])[-1]
             raise ServiceError("migration_failed", version=mlflow_version, why=why, log=words)

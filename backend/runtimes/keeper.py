@@ -127,7 +127,7 @@ class ContainerKeeper:
         writes: str | None = None,
     ) -> None:
         """``box``: whose it is; ``size``: how many bytes it has to do with; ``writes``: whose database it changes. Errors: ``disk_full``,
-        ``snapshot_failed``, ``keeper_failed``, ``image_missing``, ``runtime_unavailable``.
+        ``snapshot_failed``, ``keeper_failed``, ``image_missing``, ``runtime_unavailable``, ``runtime_refused``.
         """
         refuse_links(box)
         seconds = SECONDS + size / BYTES_A_SECOND
@@ -143,7 +143,7 @@ class ContainerKeeper:
         try:
             status, words = self._engine.run(arguments[0], wanted, seconds=seconds, writes=writes)
         except (EngineConflictError, MissingError) as error:
-            raise failures.refused(error, "runtime_unavailable", runtime="docker") from error
+            raise failures.refused(error, "runtime_refused", runtime="docker") from error
         if status:
             late = Told("it was not done within {seconds} seconds", seconds=f"{seconds:.0f}")
             silent = late if status == UNREADY else Told("it ended with status {status}", status=status)

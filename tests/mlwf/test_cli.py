@@ -12,9 +12,11 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from mlwf.answers import Operation, Step
 from mlwf.cli.create_image import command as image_command
 from mlwf.cli.export_model import command as export_command
 from mlwf.cli.output import local_time
+from mlwf.cli.support import StepPrinter
 from rich.console import Console
 
 from tests.mlwf.fake_service import FakeService
@@ -35,6 +37,14 @@ def test_list_is_complete_in_a_pipe_and_as_json(service: FakeService, mlwf: Run,
     assert "http://mlflow01:21000/mlflow/" in text
     assert mlwf("server", "list", "--json") == 0
     assert json.loads(capsys.readouterr().out)["servers"][0]["a_field_of_the_future"] == {"x": 1}
+
+
+def test_a_terminal_says_what_a_step_waits_for(capsys: pytest.CaptureFixture[str]) -> None:
+    waits = "The runtime docker does not answer (there is no socket); waiting for it, 5 minutes at most"
+    step = Step(name="stop_box", state="running", label="Stop the server", detail=waits)
+    with StepPrinter(Console(force_terminal=True, width=200)) as printer:
+        printer(Operation(id="op_1", kind="stop", state="running", steps=[step]))
+    assert f"Stop the server: {waits}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("width", [80, 100, 40])

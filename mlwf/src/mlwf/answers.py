@@ -58,6 +58,11 @@ class Step(Answer):
     finished_at: str | None = None
     detail: str | None = None
 
+    @property
+    def words(self) -> str:
+        """What people read of it: what it is, and what it waits for."""
+        return (self.label or self.name) + (f": {self.detail}" if self.detail else "")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Operation(Answer):

@@ -42,3 +42,19 @@ def test_who_asks_anew_need_not_wait():
     assert not backoff.is_due("a")
     backoff.forget("a")
     assert backoff.is_due("a")
+
+
+def test_what_is_to_be_tried_often_waits_no_longer_than_that_and_knows_since_when():
+    clock = [100.0]
+    backoff = Backoff(clock=lambda: clock[0])
+    assert backoff.seconds("a") == 0
+    waits = []
+    for _ in range(5):
+        backoff.tried("a", longest=30)
+        began = clock[0]
+        while not backoff.is_due("a"):
+            clock[0] += 1
+        waits.append(clock[0] - began)
+    assert (waits, backoff.seconds("a")) == ([5, 10, 20, 30, 30], 95)
+    backoff.forget("a")
+    assert backoff.seconds("a") == 0

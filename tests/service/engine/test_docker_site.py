@@ -273,14 +273,17 @@ def test_after_a_boot_it_serves_though_the_service_is_down(site: DockerSite):
 
 
 def test_a_daemon_that_is_gone_is_no_server_that_failed(site: DockerSite):
-    """While it is down the service goes on, says nothing that is not so, and finds everything again."""
+    """While it is down the service goes on, says nothing that is not so, and finds everything again; what was asked meanwhile is done."""
     site.daemon("stop")
     try:
         asked = site.ask("stop")
+        until(lambda: any(step["detail"] for step in site.operation(asked).steps), 30)  # it was tried, and waits
         assert site.operation(asked).finished_at is None
     finally:
         site.daemon("start")
     until(lambda: site.operation(asked).finished_at is not None, 120)
+    assert site.operation(asked).state == "succeeded", site.operation(asked).error
+    assert site.containers() == {}
     site.ask_and_wait(site.ask("start"))
     until(site.is_back, 90)
 

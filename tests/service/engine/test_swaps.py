@@ -90,13 +90,14 @@ def test_a_roll_back_without_room_for_a_second_database_touches_nothing(site: Si
     assert runs_in(site.kept_previous(server) / "mlflow.db") == ["first", "of weeks", "since the upgrade"]
 
 
-def test_a_daemon_that_goes_away_before_the_migration_costs_no_write(site: Site, server: Server):
+def test_a_daemon_that_goes_away_before_the_migration_costs_no_write(site: Site, server: Server, monkeypatch: pytest.MonkeyPatch):
     """It cannot be told whether the migration began, so the copy counts; the daemon that is back puts it in place before any start."""
 
     def at(point: str) -> None:
         if point == "upgrade.snapshot.noted":
             site.runtime.migrate_error = site.runtime.start_error = AWAY
 
+    monkeypatch.setattr("backend.reconcile.reconciler.AWAY_SECONDS", 0)  # nor does it come back in time
     with failing("backend.files.snapshots.PlainKeeper.place_database", server, AWAY):
         assert code_of(run(site, site.upgrade(), at)) == "runtime_unavailable"
         assert (site.runtime.running(), site.replaced()) == ([], [server.id])

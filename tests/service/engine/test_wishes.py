@@ -42,6 +42,7 @@ def test_a_stopped_server_stays_stopped_under_a_daemon_that_does_not_answer(site
     with monkeypatch.context() as patch:
         patch.setattr(site.runtime, "observe", lambda **_arguments: Observation(state=BoxState.SILENT, detail=str(AWAY)))
         patch.setattr(site.runtime, "stop", away)
+        patch.setattr("backend.reconcile.reconciler.AWAY_SECONDS", 0)  # nor in time
         operation = ASKED[what](site)
         site.reconciler().reconcile_all()
         assert site.operation(operation).error is not None

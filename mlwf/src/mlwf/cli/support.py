@@ -161,12 +161,11 @@ class StepPrinter:
                 self._console.print(_line(step))
         running = [step for step in operation.steps if step.state == "running"]
         if self._status:
-            self._status.update(escape((running[-1].label or running[-1].name) if running else operation.message or "…"))
+            self._status.update(escape(running[-1].words if running else operation.message or "…"))
 
 
 def _line(step: Step) -> str:
-    detail = f": {step.detail}" if step.detail else ""
-    return f"{MARKS[step.state]} {escape((step.label or step.name) + detail)}"
+    return f"{MARKS[step.state]} {escape(step.words)}"
 
 
 def follow(client: Client, console: Console, operation: Operation, *, wait: bool) -> bool:

@@ -115,7 +115,7 @@ def _find(client: Client, request: JobRequest, progress: Progress) -> Server:
 
 
 def _say(progress: Progress, operation: Operation) -> None:
-    running = [step.label or step.name for step in operation.steps if step.state == "running"]
+    running = [step.words for step in operation.steps if step.state == "running"]
     progress.detail(running[-1] if running else operation.message)
 
 
