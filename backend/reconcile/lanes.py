@@ -65,11 +65,12 @@ class Lane:
 
 
 class Lanes:
-    """A quick lane for looks and a slow one for work. What has one key is never run twice at once, whatever the lane. Of work for one
-    owner, at most ``share`` is under way.
+    """A quick lane for looks, a slow one for work, and a prompt one for what asks neither a box nor a runtime: it waits for no look that
+    does. What has one key is never run twice at once, whatever the lane. Of work for one owner, at most ``share`` is under way.
     """
 
-    def __init__(self, *, quick: int, slow: int, share: int, wake: Callable[[], None]) -> None:
+    def __init__(self, *, prompt: int, quick: int, slow: int, share: int, wake: Callable[[], None]) -> None:
+        self._prompt = Lane("prompt", prompt)
         self._quick = Lane("look", quick)
         self._slow = Lane("work", slow)
         self._share = share
@@ -78,6 +79,10 @@ class Lanes:
         self._owned: Counter[str] = Counter()
         self._refused: set[str] = set()
         self._changed = threading.Condition()
+
+    def prompt(self, key: str, job: Job, *, asked: bool = False) -> bool:
+        """As ``quick``, for what asks neither a box nor a runtime."""
+        return self._submit(self._prompt, key, job, again=asked)
 
     def quick(self, key: str, job: Job, *, asked: bool = False) -> bool:
         """Run a look, unless something of that key is under way already (False): the next look comes soon. `asked`: somebody waits for this
@@ -92,7 +97,7 @@ class Lanes:
         self._submit(self._slow, key, job, again=True, owner=owner)
 
     def busy(self) -> set[str]:
-        """The keys of which something is under way. Of any other nothing begins but by ``quick`` and ``slow``."""
+        """The keys of which something is under way. Of any other nothing begins but by ``prompt``, ``quick`` and ``slow``."""
         with self._changed:
             return set(self._busy)
 

@@ -72,8 +72,8 @@ class Looker:
         return self._act(server, seen) or self._telling(server) or self._forgetting(server)
 
     def retract(self, server_id: str) -> None:
-        """What a box learns also while an operation on it is under way: who may in no more. The look after its end tells the rest, and
-        notes that it was told.
+        """What a box learns at once, while an operation on it is under way or its look waits for the runtime: who may in no more. A look
+        tells the rest, and notes that it was told.
         """
         world = self._world
         server = world.server(server_id)
@@ -81,7 +81,7 @@ class Looker:
             return
         try:
             if world.boxes.retract(wanted_box(server, world.settings, world.keyring)):
-                log.info("server %s: who may in no more was written beside the operation that is under way", server_id)
+                log.info("server %s: who may in no more was written", server_id)
         except ServiceError as error:
             log.warning("server %s could not be told who may in no more: %s", server_id, error)
 

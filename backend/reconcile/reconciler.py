@@ -37,6 +37,8 @@ from backend.wishes.leases import Sweeper
 
 log = logging.getLogger(__name__)
 
+PROMPT_THREADS: Final = 4
+"""For who may in, and for leases. Two of them may wait for NSS."""
 SLOW_THREADS: Final = 64
 """Operations under way at once. Each may wait for an object store that does not answer, so they are many and cheap."""
 USER_PROBES: Final = 8
@@ -94,7 +96,7 @@ class Reconciler:
         self._leavers = Leavers(registry=registry, directory=directory, keyring=keyring, settings=settings)
         self._sweeper = _sweeper(self._world)
         self._woken = threading.Event()
-        self._lanes = Lanes(quick=settings.reconciler_threads, slow=SLOW_THREADS, share=USER_PROBES, wake=self._wake)
+        self._lanes = Lanes(prompt=PROMPT_THREADS, quick=settings.reconciler_threads, slow=SLOW_THREADS, share=USER_PROBES, wake=self._wake)
         self._tidied_at, self._pass_seconds, self._reported = float("-inf"), 0.0, Orphans()
 
     def run(self, stop: threading.Event) -> None:
@@ -140,12 +142,12 @@ class Reconciler:
     def _pass(self, *, full: bool) -> None:
         """Hand out the work. Nothing here waits for a box or an object store."""
         self._world.sure_time.note()
-        self._lanes.quick("leases", self._look_at_leases)
+        self._lanes.prompt("leases", self._look_at_leases)
         busy = self._lanes.busy()
         with self._world.registry.reading() as session:
             asked, untold = _unfinished(session), access.untold(session)
             rows = {row.id: row for row in session.scalars(select(Server))} if full else {}
-        retracting = untold & asked.keys()
+        retracting = set(untold)  # each at once: also a look waits for the runtime before it tells
         for key, operations in asked.items():
             if not self._world.backoff.is_due(_trouble(key)):
                 continue
@@ -157,13 +159,13 @@ class Reconciler:
             self._lanes.slow(key, lambda key=key, operations=operations: self._operate(key, operations), owner=owner)  # type: ignore[misc]
         for server_id in retracting:
             retract = about(server_id, lambda server_id=server_id: self._looker.retract(server_id))  # type: ignore[misc]
-            self._lanes.quick(f"access of {server_id}", retract, asked=True)
+            self._lanes.prompt(f"access of {server_id}", retract, asked=True)
         # What was under way before the rows were read may have changed its own since: that look reads it again.
         looks = {server_id: None if server_id in busy else rows.get(server_id) for server_id in rows or untold if server_id not in asked}
         self._look_at(looks, full=full)
         if not full:
             return
-        self._lanes.quick("members", self._look_at_members)
+        self._lanes.prompt("members", self._look_at_members)
         if self._chore is not None:
             self._lanes.quick("chore", self._chore)
         if time.monotonic() - self._tidied_at >= HOUSEKEEPING_SECONDS:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from backend.domain import Caller
+from backend.domain import Caller, Observation
 from backend.registry.models import Server, Token
 from backend.wishes.access import Access
 from backend.wishes.kick import Kick
@@ -153,6 +153,37 @@ def test_every_session_ends_at_once_also_while_an_operation_is_under_way(site: E
         assert len(site.config("ticket_keys.json")["keys"]) == 1, "who presses Open again gets in"
     finally:
         go_on.set()
+        stop.set()
+        thread.join()
+
+
+def test_who_left_is_out_while_looks_wait_for_the_daemon(site: Entered, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes what is asked and never answers; the box itself serves."""
+    site.token()
+    site.access.ticket(ALICE, GROUP.name, "wine", request_id=None)
+    site.reconciler().reconcile_all()
+    asked, answers, stop = threading.Event(), threading.Event(), threading.Event()
+    real = site.runtime.observe
+
+    def observe(**where: Any) -> Observation:
+        asked.set()
+        assert answers.wait(60)
+        return real(**where)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(site.runtime, "observe", observe)
+    reconciler = site.reconciler(settings=replace(site.settings, observe_seconds=0.05, reconciler_threads=1))
+    thread = threading.Thread(target=reconciler.run, args=(stop,))
+    thread.start()
+    try:
+        assert asked.wait(10)
+        site.callers[ALICE.uid] = replace(ALICE, groups=())
+        site.directory.listed[GROUP.gid] = ["bob"]
+        until(lambda: [entry["user"] for entry in site.config("revoked.json")["revoked"]] == ["alice"], 10)
+        until(lambda: site.ids == [], 10)
+        assert not site.is_told()  # which a look that sees the box notes
+    finally:
+        answers.set()
+        until(site.is_told, 10)
         stop.set()
         thread.join()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from backend.runtimes.containers import Site as Containers
 from backend.runtimes.docker import Engine, EngineConflictError
 from backend.runtimes.keeper import ContainerKeeper
 from tests.service.engine.running import running
-from tests.service.engine.support import FakeRuntime, Site, until
+from tests.service.engine.support import GROUP, FakeRuntime, Site, until
 
 WAITS = "The runtime docker does not answer (there is no socket); waiting for it, 5 minutes at most"
 
@@ -203,3 +204,31 @@ def test_a_daemon_that_refuses_is_not_waited_for(site: Site, tmp_path: Path):
         ended = site.operation(operation)
         assert (ended.state, (ended.error or {})["code"], len(site.runtime.starts)) == ("failed", "runtime_refused", 1)
         site.runtime.starts.clear()
+
+
+def test_looks_that_wait_for_the_daemon_keep_nobody_from_seeing_who_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """More servers than threads for looks, and a daemon that takes what is asked and never answers."""
+    site = Site(tmp_path / "state", ports=6, reconciler_threads=2)
+    for number in range(4):
+        site.made(f"env-{number}")
+    site.set_users("job", env="env-0")
+    site.reconciler().reconcile_all()
+    assert site.one("env-0").known_to == ["alice", "bob"]
+    answers, asking = threading.Event(), threading.Semaphore(0)
+
+    def observe(**_where: Any) -> Observation:
+        asking.release()
+        assert answers.wait(60)
+        return Observation(state=BoxState.AWAKE)
+
+    monkeypatch.setattr(site.runtime, "observe", observe)
+    with running(site.reconciler()):
+        try:
+            for _thread in range(2):
+                assert asking.acquire(timeout=10)
+            site.directory.listed[GROUP.gid] = ["alice"]
+            until(lambda: site.one("env-0").former_members == ["bob"], 10)
+            assert not asking.acquire(blocking=False), "the looks still wait"
+        finally:
+            answers.set()
+    site.registry.close()

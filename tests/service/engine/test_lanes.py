@@ -17,7 +17,7 @@ def gate() -> Iterator[threading.Event]:
 
 def lanes_of(*, quick: int = 2, slow: int = 4, share: int = 2) -> tuple[Lanes, list[str]]:
     woken: list[str] = []
-    return Lanes(quick=quick, slow=slow, share=share, wake=lambda: woken.append("woken")), woken
+    return Lanes(prompt=1, quick=quick, slow=slow, share=share, wake=lambda: woken.append("woken")), woken
 
 
 def test_what_has_one_key_never_runs_twice_at_once(gate: threading.Event):
