@@ -142,9 +142,11 @@ def observe(world: World, server: Server) -> Observation:
 
 def ensure_started(world: World, server: Server) -> None:
     """Start the box unless it runs, on its whole database. Errors: ``port_taken``, ``box_failed_to_start``, ``version_missing``,
-    ``database_lost``, as ``recover``.
+    ``database_lost``, ``runtime_unavailable``, as ``recover``.
     """
     directory = world.boxes.directory(server.id)
+    if observe(world, server).state is BoxState.SILENT:
+        world.runtime.running()  # a daemon that is away says so here; a box that is only silent is left alone
     if observe(world, server).state is not BoxState.ABSENT:
         return
     # First what a killed guard may have left: its own nginx would look like a stranger on the port.

@@ -156,7 +156,7 @@ def _note(work: Work, name: str, state: StepState) -> None:
 def _note_waiting(work: Work, name: str, error: ServiceError) -> None:
     why, minutes = error.params["why"], f"{AWAY_SECONDS / 60:g}"
     waits = Told(
-        "The runtime {runtime} does not answer ({why}); waiting for it, {minutes} minutes at most",
+        "The runtime {runtime} does not answer ({why}); waiting for it, some {minutes} minutes",
         runtime=error.params["runtime"],
         why=why,
         minutes=minutes,

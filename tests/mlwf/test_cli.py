@@ -40,7 +40,7 @@ def test_list_is_complete_in_a_pipe_and_as_json(service: FakeService, mlwf: Run,
 
 
 def test_a_terminal_says_what_a_step_waits_for(capsys: pytest.CaptureFixture[str]) -> None:
-    waits = "The runtime docker does not answer (there is no socket); waiting for it, 5 minutes at most"
+    waits = "The runtime docker does not answer (there is no socket); waiting for it, some 5 minutes"
     step = Step(name="stop_box", state="running", label="Stop the server", detail=waits)
     with StepPrinter(Console(force_terminal=True, width=200)) as printer:
         printer(Operation(id="op_1", kind="stop", state="running", steps=[step]))
