@@ -1,4 +1,4 @@
-"""The one place that speaks Docker (or Podman's Docker-compatible socket). What it cannot do becomes ``runtime_unavailable``."""
+"""The one place that speaks Docker (or Podman's Docker-compatible socket). Where it does not answer, that is ``runtime_unavailable``."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Engine:
                 self._seen = self._look()
             seen = self._seen
         if seen.failure is not None:
-            raise self._unavailable(seen.failure)
+            raise ServiceError(seen.failure.code, runtime="docker", why=seen.failure.params["why"])
         return seen
 
     def remove_left(self) -> None:
@@ -218,7 +218,7 @@ class Engine:
         try:
             rows = self._ask_all(lambda client: client.api.containers(all=True, filters=wanted))
         except ServiceError as error:
-            return Seen(began=began, ended=time.monotonic(), failure=str(error.params["why"]))
+            return Seen(began=began, ended=time.monotonic(), failure=error)
         return seen_in(rows, began=began, timeout=self._timeout)
 
     def _wait(self, container: str, seconds: float) -> int:
@@ -242,8 +242,8 @@ class Engine:
         return self._made
 
     def _ask(self, question: Callable[[Any], T], *, changes: bool = False) -> T:
-        """Whatever a change did, also one that failed half-way, the next listing must show. Who refuses a plain question (a proxy before
-        the daemon, say) is as good as away.
+        """Whatever a change did, also one that failed half-way, the next listing must show. Errors: ``MissingError``,
+        ``EngineConflictError``; of a plain question ``runtime_refused`` (by a proxy before the daemon, say), ``runtime_unavailable``.
         """
         try:
             return self._answer(question)
@@ -252,9 +252,11 @@ class Engine:
         except errors.APIError as error:
             if changes:
                 raise EngineConflictError(_word(error)) from error
-            raise self._unavailable(_word(error)) from error
+            if error.status_code is not None and error.status_code < 500:
+                raise _refused(_word(error)) from error
+            raise _unavailable(_word(error)) from error
         except (errors.DockerException, requests.RequestException) as error:
-            raise self._unavailable(failures.kind(error)) from error
+            raise _unavailable(failures.kind(error)) from error
         finally:
             if changes:
                 self._changed = time.monotonic()
@@ -274,7 +276,7 @@ class Engine:
         try:
             return self._ask(question)
         except MissingError as error:
-            raise self._unavailable(str(error)) from error
+            raise _refused(str(error)) from error
 
     def _ask_gone(self, question: Callable[[Any], T]) -> T | None:
         try:
@@ -282,8 +284,13 @@ class Engine:
         except MissingError:
             return None
 
-    def _unavailable(self, why: str) -> ServiceError:
-        return ServiceError("runtime_unavailable", runtime="docker", why=why)
+
+def _unavailable(why: str) -> ServiceError:
+    return ServiceError("runtime_unavailable", runtime="docker", why=why)
+
+
+def _refused(why: str) -> ServiceError:
+    return ServiceError("runtime_refused", runtime="docker", why=why)
 
 
 def _word(error: errors.APIError) -> str:

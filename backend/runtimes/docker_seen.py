@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from backend.errors import ServiceError
 from backend.runtimes.docker_spec import LABEL
 
 SEEN_SECONDS: Final = 1.0
@@ -63,7 +64,7 @@ class Seen:
     containers: tuple[Container, ...] = ()
     left: tuple[str, ...] = ()
     writers: Mapping[str, str] = field(default_factory=dict)
-    failure: str | None = None
+    failure: ServiceError | None = None
 
     def is_for(self, asked: float, *, fresh: bool, changed: float) -> bool:
         """Whether it is an answer to who asked then. A failure is everybody's who asked while it was waited for, or just after: a daemon

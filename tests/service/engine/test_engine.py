@@ -210,7 +210,7 @@ def test_a_removal_that_does_not_end_well_is_said(daemon: Daemon, engine: Engine
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])
-def test_a_daemon_whose_answers_are_refused_is_as_good_as_away(
+def test_a_daemon_whose_answers_are_refused_says_so_of_all(
     daemon: Daemon, engine: Engine, runtime: ContainerRuntime, tmp_path: Path, status: int
 ):
     """As by a proxy that lets few questions through."""
@@ -226,7 +226,8 @@ def test_a_daemon_whose_answers_are_refused_is_as_good_as_away(
     for question in questions:
         with pytest.raises(ServiceError) as caught:
             question()
-        assert (caught.value.code, caught.value.params) == ("runtime_unavailable", {"runtime": "docker", "why": "not for you"})
+        code = "runtime_refused" if status < 500 else "runtime_unavailable"
+        assert (caught.value.code, caught.value.params) == (code, {"runtime": "docker", "why": "not for you"})
     seen = runtime.observe(server_id="k3v9x2m7q4ab", directory=tmp_path, address=("127.0.0.1", 1))
     assert seen.state is BoxState.SILENT
     assert "not for you" in str(seen.detail)
@@ -235,8 +236,9 @@ def test_a_daemon_whose_answers_are_refused_is_as_good_as_away(
 def test_an_images_name_that_the_daemon_refuses_is_said_in_its_word(daemon: Daemon, engine: Engine):
     daemon.refuse(Refusal("GET", "/images/", 400, "invalid reference format: repository name must be lowercase"))
     for question in (engine.image_id, engine.images):
-        with pytest.raises(ServiceError, match="must be lowercase"):
+        with pytest.raises(ServiceError, match="must be lowercase") as caught:
             question("Aihub-Box:3.15.0")
+        assert caught.value.code == "runtime_refused", "nobody waits for it"
 
 
 def test_the_networks_are_asked_for_once_by_those_who_need_them_at_once(daemon: Daemon, engine: Engine):
