@@ -80,9 +80,9 @@ class Lanes:
         self._refused: set[str] = set()
         self._changed = threading.Condition()
 
-    def prompt(self, key: str, job: Job, *, asked: bool = False) -> bool:
-        """As ``quick``, for what asks neither a box nor a runtime."""
-        return self._submit(self._prompt, key, job, again=asked)
+    def prompt(self, key: str, job: Job) -> bool:
+        """As ``quick``, for what asks neither a box nor a runtime, and reads what it needs when it runs."""
+        return self._submit(self._prompt, key, job, again=False)
 
     def quick(self, key: str, job: Job, *, asked: bool = False) -> bool:
         """Run a look, unless something of that key is under way already (False): the next look comes soon. `asked`: somebody waits for this

@@ -159,7 +159,7 @@ class Reconciler:
             self._lanes.slow(key, lambda key=key, operations=operations: self._operate(key, operations), owner=owner)  # type: ignore[misc]
         for server_id in retracting:
             retract = about(server_id, lambda server_id=server_id: self._looker.retract(server_id))  # type: ignore[misc]
-            self._lanes.prompt(f"access of {server_id}", retract, asked=True)
+            self._lanes.prompt(f"access of {server_id}", retract)
         # What was under way before the rows were read may have changed its own since: that look reads it again.
         looks = {server_id: None if server_id in busy else rows.get(server_id) for server_id in rows or untold if server_id not in asked}
         self._look_at(looks, full=full)

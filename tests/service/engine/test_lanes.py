@@ -44,6 +44,16 @@ def test_a_look_that_is_left_out_wakes_nobody(gate: threading.Event):
     assert woken == []
 
 
+def test_what_is_asked_at_each_pass_wakes_nobody(gate: threading.Event):
+    """Each that ended would call for a pass, which asks for all of them anew: a whole core for as long as something stays untold."""
+    lanes, woken = lanes_of()
+    lanes.prompt("a", lambda: gate.wait(20) and None)
+    lanes.prompt("a", lambda: None)
+    gate.set()
+    assert lanes.wait_idle(20)
+    assert woken == []
+
+
 def test_work_that_waits_keeps_no_look_waiting(gate: threading.Event):
     lanes, _woken = lanes_of(quick=1, slow=2)
     for key in "abcd":
