@@ -73,6 +73,7 @@ def _up(home: Home, settings: Settings) -> int:
         started = _ensure(home, settings)
         for part in all_parts(home, settings):  # one that runs since an earlier command may still not be ready
             part.wait_ready()
+        make_bucket(home)  # here, since that command may have ended before the store was ready
     print(next_steps(home, settings) if started else f"The demo runs already: {console_url(home)}")
     return 0
 
@@ -87,8 +88,6 @@ def _ensure(home: Home, settings: Settings) -> bool:
     started = [part for part in parts if part.ensure_started()]
     for part in started:
         part.wait_ready()
-        if part.name == "object store":
-            make_bucket(home)
         print(f"  {part.name:<13} ready after {time.monotonic() - since:4.1f} s   {part.address}", flush=True)
     return bool(started)
 
