@@ -93,16 +93,19 @@ def _ensure(home: Home, settings: Settings) -> bool:
 
 
 def _down(home: Home, settings: Settings) -> int:
-    with home.locked():
-        home.save(replace(home.state(), wanted=False))
-        with ExitStack() as end:  # the last one first, and each of them whatever became of the others
-            end.callback(home.drop_alias)
-            for part in all_parts(home, settings):
-                if part.name == "service":  # once that has ended, nobody is left to start them again
-                    end.callback(_stop_servers, home, settings)
-                end.callback(part.stop)
+    with home.locked(), ExitStack() as end:  # the last one first, and each of them whatever became of the others
+        end.callback(_note_unwanted, home)  # the last: a full disk must keep nothing from ending; who looks meanwhile waits for the lock
+        end.callback(home.drop_alias)
+        for part in all_parts(home, settings):
+            if part.name == "service":  # once that has ended, nobody is left to start them again
+                end.callback(_stop_servers, home, settings)
+            end.callback(part.stop)
     print(f"The demo is stopped; its data stay in {home.path}")
     return 0
+
+
+def _note_unwanted(home: Home) -> None:
+    home.save(replace(home.state(), wanted=False))
 
 
 def _stop_servers(home: Home, settings: Settings) -> None:

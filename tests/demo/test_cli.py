@@ -1,13 +1,15 @@
-"""`bin/demo` with parts that are stood in for: what a start that ended early leaves behind."""
+"""`bin/demo` with parts that are stood in for: what a start that ended early, or a full disk, leaves behind."""
 
+import errno
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from demo import cli
-from demo.home import Home
+from demo.home import Home, State
 from demo.parts import Part
 
 ORDER = ("object store", "service", "console")
@@ -66,3 +68,36 @@ def test_the_bucket_is_made_by_the_second_up_where_the_first_ended_before_the_st
     assert _run(monkeypatch, "up") == 0
     assert "runs already" in capsys.readouterr().out
     assert made_in == [Home(folder)]
+
+
+def _full(_home: Home, _state: State) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_down_on_a_full_disk_ends_the_parts_and_then_says_it(
+    parts: list[Part], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = Home(folder)
+    with home.locked():
+        home.save(replace(home.state(), wanted=True))
+        assert all(part.ensure_started() for part in parts)
+    monkeypatch.setattr(Home, "save", _full)
+    assert _run(monkeypatch, "down") == 1
+    assert [part.name for part in parts if part.running()] == []
+    assert "No space left on device" in capsys.readouterr().err
+
+
+def test_down_leaves_a_demo_that_is_not_wanted_and_has_no_short_path(
+    parts: list[Part], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ("long-" * 20) / "demo"
+    monkeypatch.setenv("DEMO_HOME", str(folder))
+    home = Home(folder)
+    with home.locked():
+        home.save(replace(home.state(), wanted=True))
+        alias = home.service.parent
+    assert alias.is_symlink()
+    assert _run(monkeypatch, "down") == 0
+    assert not alias.is_symlink()
+    assert home.state().wanted is False
+    assert home.state().alias is None
