@@ -16,6 +16,7 @@ from demo.containers import choose_runtime, remove_containers
 from demo.errors import DemoError
 from demo.home import Home
 from demo.parts import Part, all_parts, console_url
+from demo.processes import ENDING_SIGNALS
 from demo.settings import Settings
 from demo.setup import make_bucket, prepare
 from demo.texts import exports, next_steps
@@ -23,8 +24,8 @@ from demo.texts import exports, next_steps
 LOOK_SECONDS = 2.0
 
 
-class _Stopped(BaseException):
-    """A signal asked the foreground demo to end. Like KeyboardInterrupt, no handler of errors may catch it."""
+class _Stopped(KeyboardInterrupt):
+    """A signal asked the foreground demo to end: Ctrl-C, or another that means the same."""
 
 
 def main() -> None:
@@ -49,6 +50,9 @@ def main() -> None:
             file=sys.stderr,
         )
         status = 1
+    except KeyboardInterrupt:
+        print("\ndemo: interrupted; bin/demo up goes on from here, bin/demo down stops what was started", file=sys.stderr)
+        status = 128 + signal.SIGINT
     sys.exit(status)
 
 
@@ -153,11 +157,10 @@ def _signals() -> Iterator[None]:
     """Inside, the signals that end a foreground program raise _Stopped once; the clean-up that follows is not disturbed by more of them."""
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        for number in numbers:
+        for number in ENDING_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         raise _Stopped
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    for number in numbers:
+    for number in ENDING_SIGNALS:
         signal.signal(number, stop)
     yield

@@ -11,7 +11,7 @@ from mlwf.client import Client, ServiceError, ServiceUnavailable
 from demo.errors import DemoError
 from demo.home import Home
 from demo.ports import LOOPBACK, is_free
-from demo.processes import STOP_SECONDS, Process, read, start, write
+from demo.processes import STOP_SECONDS, Process, held_signals, read, start, write
 from demo.settings import ROOT, Settings
 from demo.store import StoreError
 
@@ -46,7 +46,13 @@ class Part:
             return False
         self.clean()
         self._wait_for_ports()
-        write(start(self.argv, environment=self.environment, directory=self.directory, log=self.log), self.process_file)
+        with held_signals():  # one that runs and is not noted would be found by no command
+            process = start(self.argv, environment=self.environment, directory=self.directory, log=self.log)
+            try:
+                write(process, self.process_file)
+            except BaseException:
+                process.stop(seconds=0)
+                raise
         return True
 
     def wait_ready(self) -> None:

@@ -6,12 +6,13 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 STOP_SECONDS = 10.0
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,20 @@ def read(file: Path) -> Process | None:
         return Process(**json.loads(file.read_text()))
     except FileNotFoundError:
         return None
+
+
+@contextlib.contextmanager
+def held_signals() -> Iterator[None]:
+    """Inside, the signals that end a program wait; they act when the block is over. No mask: what is started inside would inherit it."""
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _frame: came.append(number)) for number in ENDING_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for held in came:
+            signal.raise_signal(held)
 
 
 def _started(pid: int) -> str | None:

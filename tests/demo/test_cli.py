@@ -1,4 +1,4 @@
-"""`bin/demo` with parts that are stood in for: what a start that ended early, or a full disk, leaves behind."""
+"""`bin/demo` with parts that are stood in for: what an interrupted start, a full disk and Ctrl-C leave behind."""
 
 import errno
 import os
@@ -101,3 +101,19 @@ def test_down_leaves_a_demo_that_is_not_wanted_and_has_no_short_path(
     assert not alias.is_symlink()
     assert home.state().wanted is False
     assert home.state().alias is None
+
+
+def _interrupted(*_given: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("options", [[], ["--foreground"]])
+@pytest.mark.parametrize("during", ["choose_runtime", "prepare"])
+def test_ctrl_c_is_one_line_and_130(
+    parts: list[Part], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], during: str, options: list[str]
+) -> None:
+    monkeypatch.setattr(cli, during, _interrupted)
+    assert _run(monkeypatch, "up", *options) == 130
+    said = capsys.readouterr().err.strip()
+    assert len(said.splitlines()) == 1
+    assert "bin/demo down" in said

@@ -1,5 +1,6 @@
 """One part: started once, found again, started anew when it ended, and its last words told when it cannot start."""
 
+import errno
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ import pytest
 
 from demo.errors import DemoError
 from demo.parts import Part
+from demo.processes import Process, start
 
 SCRIPT = "echo $$ >> started; touch ready; exec sleep 300"
 
@@ -72,3 +74,41 @@ def test_a_stranger_on_its_port_is_named(part: Part) -> None:
         with pytest.raises(DemoError, match=f"another program has port {port} of the thing: stop that program"):
             replace(part, ports=(port,)).ensure_started()
     assert replace(part, ports=(port,)).ensure_started()
+
+
+def test_one_that_cannot_be_noted_is_ended(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Process] = []
+
+    def full(process: Process, _file: Path) -> None:
+        started.append(process)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("demo.parts.write", full)
+    with pytest.raises(OSError, match="No space left"):
+        part.ensure_started()
+    running = [process for process in started if process.is_running()]
+    for process in running:
+        process.stop()
+    assert running == []
+    assert len(started) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_at_its_start_comes_once_it_is_noted(part: Part, monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+    started: list[Process] = []
+
+    def interrupted(argv: list[str], *, environment: dict[str, str], directory: Path, log: Path) -> Process:
+        started.append(start(argv, environment=environment, directory=directory, log=log))
+        signal.raise_signal(number)
+        return started[0]
+
+    monkeypatch.setattr("demo.parts.start", interrupted)
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            part.ensure_started()
+    finally:
+        signal.signal(number, before)
+        found = part.running()
+        started[0].stop()
+    assert found == started[0]
