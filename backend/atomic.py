@@ -13,6 +13,10 @@ from pathlib import Path
 from backend.errors import ServiceError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_SQLITE_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+"""The second is of who opens a database that nobody has open: what its readers share (``-shm``) finds no room, though they only look.
+Not ``SQLITE_IOERR_WRITE``, which is also that of a disk that turned read-only.
+"""
 
 
 def replace_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
@@ -98,6 +102,11 @@ def ensure_space(folder: Path, needed: int, *, why: str) -> None:
         raise ServiceError("disk_full", why=why)
 
 
+def is_full(error: BaseException | None) -> bool:
+    """Whether that is what SQLite says of a disk that is full."""
+    return getattr(error, "sqlite_errorcode", None) in _SQLITE_FULL
+
+
 @contextmanager
 def full_disk_is_ours(why: str) -> Iterator[None]:
     """A disk or quota that is full becomes ``disk_full`` with ``why``, said as what was being done; every other error passes."""
@@ -108,6 +117,6 @@ def full_disk_is_ours(why: str) -> Iterator[None]:
             raise ServiceError("disk_full", why=why) from error
         raise
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+        if is_full(error):
             raise ServiceError("disk_full", why=why) from error
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from typing import Final
 
 from mlwf.errors import with_cure
 from mlwf.streams import no_room
@@ -14,6 +15,9 @@ from backend.i18n import spoken
 from backend.messages import describe
 from backend.networks.firewall import FirewallError
 from backend.registry.keyring import KeyringError
+
+_PRIMARY: Final = 0xFF
+"""What SQLite calls the kind of an error, in its whole code."""
 
 
 class CommandError(Exception):
@@ -42,6 +46,10 @@ def _of_registry(error: DBAPIError) -> str | None:
     of ours makes it say is not foreseen.
     """
     why = " ".join(str(error.orig).split())
+    if getattr(error.orig, "sqlite_errorcode", 0) & _PRIMARY == sqlite3.SQLITE_IOERR:
+        return _(
+            "the registry cannot be used ({why}); look at its disk, of which the host's log tells more, and at the account's quota", why=why
+        )
     if isinstance(error.orig, sqlite3.OperationalError):
         return _("the registry cannot be used ({why}); run `aihub init` first, and run this as the service's account or as root", why=why)
     if type(error.orig) is sqlite3.DatabaseError:  # exactly: that is how it says that a file is damaged, or none of its own

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sqlite3
 import weakref
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 import backend.registry.tally  # noqa: F401 (whoever has a registry counts what ends in it)
+from backend.atomic import is_full
 from backend.errors import ServiceError
 from backend.registry.models import AuditEntry, Base
 
@@ -64,13 +64,15 @@ class Registry:
                 command.upgrade(_alembic(connection), "head")
 
     def revision(self) -> str | None:
-        """The form that the tables have now; None before the first migration."""
-        with self._reading.connect() as connection:
+        """The form that the tables have now; None before the first migration. Error: ``disk_full``."""
+        with _full_disk_is_ours(), self._reading.connect() as connection:
             return _revision(connection)
 
     def refuse_newer(self) -> None:
-        """Error: ``registry_newer``, where a later version of the service made the form of the tables: no ``migrate`` leads back."""
-        with self._reading.connect() as connection:
+        """Errors: ``registry_newer``, where a later version of the service made the form of the tables: no ``migrate`` leads back;
+        ``disk_full``.
+        """
+        with _full_disk_is_ours(), self._reading.connect() as connection:
             _refuse_newer(connection)
 
     @staticmethod
@@ -92,9 +94,10 @@ class Registry:
     def reading(self) -> Iterator[Session]:
         """A transaction that only reads, from one moment's state: waits for no writer and makes none wait.
 
-        What was read may be used afterwards too: the rows are let go of before the end, which would otherwise empty them.
+        What was read may be used afterwards too: the rows are let go of before the end, which would otherwise empty them. Error:
+        ``disk_full``, where nobody else has an SQLite file open: what readers share must be made first.
         """
-        with Session(self._reading, expire_on_commit=False) as session:
+        with _full_disk_is_ours(), Session(self._reading, expire_on_commit=False) as session:
             yield session
             session.expunge_all()
 
@@ -157,7 +160,7 @@ def _full_disk_is_ours() -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or getattr(error.orig, "sqlstate", None) == _DISK_FULL:
+        if is_full(error.orig) or getattr(error.orig, "sqlstate", None) == _DISK_FULL:
             raise ServiceError("disk_full", why="writing to the registry") from error
         raise
 
