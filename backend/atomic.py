@@ -103,8 +103,8 @@ def ensure_space(folder: Path, needed: int, *, why: str) -> None:
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether that is what SQLite says of a disk that is full."""
-    return getattr(error, "sqlite_errorcode", None) in _SQLITE_FULL
+    """Whether that is what a disk or quota that is full says, or SQLite on one."""
+    return getattr(error, "errno", None) in _FULL or getattr(error, "sqlite_errorcode", None) in _SQLITE_FULL
 
 
 @contextmanager
@@ -112,11 +112,7 @@ def full_disk_is_ours(why: str) -> Iterator[None]:
     """A disk or quota that is full becomes ``disk_full`` with ``why``, said as what was being done; every other error passes."""
     try:
         yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise ServiceError("disk_full", why=why) from error
-        raise
-    except sqlite3.OperationalError as error:
+    except (OSError, sqlite3.OperationalError) as error:
         if is_full(error):
             raise ServiceError("disk_full", why=why) from error
         raise

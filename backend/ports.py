@@ -25,14 +25,14 @@ class Runtime(Protocol):
         """Start the box of ``directory`` with the limits of ``size``; one that runs already is left alone. Returns when it was started,
         not when it answers.
 
-        Errors: ``box_failed_to_start`` (with the log's last lines), ``version_missing``.
+        Errors: ``box_failed_to_start`` (with the log's last lines), ``version_missing``, ``OSError`` of a full disk.
         """
 
     def migrate(self, *, server_id: str, directory: Path, mlflow_version: str, timeout: float) -> None:
         """Bring the database of a box that does not run to the schema of that version, by that version's own environment
         (``python -P -m tracking_server.migrate DATABASE``), without network. Nothing of it runs at the end.
 
-        Errors: ``migration_failed`` (with what it said last), ``version_missing``.
+        Errors: ``migration_failed`` (with what it said last), ``version_missing``, ``OSError`` of a full disk.
         """
 
     def stop(self, *, server_id: str, directory: Path, timeout: float) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy.orm.attributes import flag_modified
 
+from backend.atomic import full_disk_is_ours
 from backend.domain import BoxState, Desired, Observation, Status
 from backend.errors import ServiceError
 from backend.files import disk
@@ -200,13 +201,16 @@ class Looker:
                 return
             world.backoff.tried(server.id)
             try:
-                action(current)
+                with full_disk_is_ours("putting the tracking server in order"):
+                    action(current)
             except ServiceError as error:
                 log.warning("server %s: %s", server.id, error)
-                if current.deleted_at is None:
-                    _note(world, current, Status.FAILED, reason_of(error))
+                _note_failed(world, current, error)
             except StoppingError:
                 return
+            except Exception:  # a mistake of ours, which the log tells: nobody may go on to read that the server runs
+                _note_failed(world, current, ServiceError("internal", request_id=server.id))
+                raise
 
         return job
 
@@ -254,6 +258,11 @@ def _frozen(world: World, server: Server) -> ServiceError | None:
         return membership.changed_group(world.directory, server)
     except ServiceError:
         return None
+
+
+def _note_failed(world: World, server: Server, error: ServiceError) -> None:
+    if server.deleted_at is None:
+        _note(world, server, Status.FAILED, reason_of(error))
 
 
 def _note(world: World, server: Server, status: Status, reason: dict[str, Any] | None) -> None:

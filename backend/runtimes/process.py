@@ -12,11 +12,12 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
+from backend.atomic import is_full
 from backend.domain import BoxState, Observation, SizeClass
 from backend.errors import ServiceError
 from backend.i18n import Told
@@ -60,8 +61,9 @@ class ProcessRuntime:
         if guard_pid(directory) is not None:
             return
         python = self._python(mlflow_version)
-        self._end_all(server_id, directory)
-        child = self._launch([str(python), "-P", "-m", GUARD_MODULE, str(directory)], directory)
+        with _refusal_is("box_failed_to_start"):
+            self._end_all(server_id, directory)
+            child = self._launch([str(python), "-P", "-m", GUARD_MODULE, str(directory)], directory)
         self._children[server_id] = child
         _wait_until(lambda: guard_pid(directory) is not None or child.poll() is not None, LOCK_SECONDS)
         # a child that ended because another guard, started by a service that was killed since, was first: that one is as good
@@ -73,20 +75,21 @@ class ProcessRuntime:
         """See the port. A migration that a killed service left running is ended first."""
         directory = directory.resolve()
         python = self._python(mlflow_version)
-        self._end_all(server_id, directory)
         argv = [str(python), "-P", "-m", MIGRATE_MODULE, str(directory / "data" / "mlflow.db")]
         environment = {**self._environment, "TMPDIR": str(directory / "data"), "HOME": str(directory / "data")}
         try:
-            done = subprocess.run(
-                argv,
-                cwd=directory / "data",
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=timeout,
-                check=False,
-            )
+            with _refusal_is("migration_failed", version=mlflow_version):
+                self._end_all(server_id, directory)
+                done = subprocess.run(
+                    argv,
+                    cwd=directory / "data",
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    text=True,
+                    timeout=timeout,
+                    check=False,
+                )
         except subprocess.TimeoutExpired:
             late = Told("it did not end within {seconds} seconds", seconds=f"{timeout:g}")
             raise ServiceError("migration_failed", version=mlflow_version, why=late) from None
@@ -181,6 +184,19 @@ class ProcessRuntime:
             why = Told("process {pid}, which is not ours to end, holds its lock", pid=guard_pid(directory))
             raise ServiceError("box_failed_to_stop", why=why)
         self._collect(server_id)
+
+
+@contextmanager
+def _refusal_is(code: str, **params: str) -> Iterator[None]:
+    """What the machine refuses (one more process, memory, a file) is that failure, with its word. A full disk passes: who called knows what
+    was being done.
+    """
+    try:
+        yield
+    except OSError as error:
+        if is_full(error):
+            raise
+        raise ServiceError(code, why=error.strerror, **params) from error
 
 
 def _terminate(directory: Path, timeout: float) -> None:

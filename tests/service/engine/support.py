@@ -107,7 +107,7 @@ class FakeRuntime:
     """Boxes in memory. ``start_error`` and ``stop_error`` are raised; ``hang`` stops starts of that id until it is set."""
 
     boxes: dict[str, FakeBox] = field(default_factory=dict)
-    start_error: ServiceError | None = None
+    start_error: Exception | None = None
     stop_error: ServiceError | None = None
     starts: list[str] = field(default_factory=list)
     sizes: dict[str, SizeClass] = field(default_factory=dict)

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -102,6 +103,37 @@ def test_a_migration_that_fails_says_why(bench: Bench, tmp_path: Path):
         "no such table",
         "it begins\nno such table",
     )
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM, errno.EACCES])
+def test_a_process_that_the_machine_refuses_is_a_failure_with_its_word(bench: Bench, monkeypatch: pytest.MonkeyPatch, number: int):
+    server_id, directory, _address = bench.box()
+    box = {"server_id": server_id, "directory": directory, "mlflow_version": VERSION}
+
+    def refuse(*_args: object, **_options: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as busy:
+        busy.setattr("backend.runtimes.process.subprocess.Popen", refuse)
+        with pytest.raises(ServiceError) as start:
+            bench.runtime.start(**box, size=SIZE)
+        with pytest.raises(ServiceError) as migration:
+            bench.runtime.migrate(**box, timeout=60)
+    why = os.strerror(number)
+    assert (start.value.code, start.value.params) == ("box_failed_to_start", {"why": why})
+    assert (migration.value.code, migration.value.params) == ("migration_failed", {"version": VERSION, "why": why})
+    bench.runtime.start(**box, size=SIZE)
+
+
+def test_a_full_disk_is_left_to_who_knows_what_was_done(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    server_id, directory, _address = bench.box()
+
+    def full(*_args: object, **_options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("backend.runtimes.process.subprocess.Popen", full)
+    with pytest.raises(OSError, match="No space left"):
+        bench.runtime.start(server_id=server_id, directory=directory, mlflow_version=VERSION, size=SIZE)
 
 
 def test_a_migration_that_a_killed_service_left_is_ended_before_another(bench: Bench, tmp_path: Path):

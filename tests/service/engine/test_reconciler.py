@@ -1,3 +1,4 @@
+import errno
 import json
 import threading
 import time
@@ -150,15 +151,21 @@ def test_a_box_that_died_is_started_again_and_again_with_patience(site: Site):
     assert site.runtime.running() == [server.id], "who asks need not wait"
 
 
-def test_a_repair_that_fails_says_why_and_goes_on(site: Site):
+@pytest.mark.parametrize(
+    ("error", "code", "why", "log"),
+    [
+        (ServiceError("box_failed_to_start", why="no memory", log="log"), "box_failed_to_start", "no memory", "log"),
+        (OSError(errno.ENOSPC, "No space left on device"), "disk_full", "putting the tracking server in order", None),
+        (OSError(errno.EAGAIN, "Resource temporarily unavailable"), "internal", None, None),
+    ],
+)
+def test_a_repair_that_fails_says_why_and_goes_on(site: Site, error: Exception, code: str, why: str | None, log: str | None):
     server = site.made()
     site.runtime.kill(server.id)
-    site.runtime.start_error = ServiceError("box_failed_to_start", why="no memory", log="log")
+    site.runtime.start_error = error
     site.reconciler().reconcile_all()
-    assert (site.one().status, site.one().reason) == (
-        "failed",
-        {"code": "box_failed_to_start", "params": {"why": "no memory"}, "log": "log"},
-    )
+    reason = site.one().reason or {}
+    assert (site.one().status, reason["code"], reason["params"].get("why"), reason["log"]) == ("failed", code, why, log)
     site.runtime.start_error = None
     reconciler = site.reconciler()
     reconciler.reconcile_all()
