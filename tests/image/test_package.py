@@ -314,6 +314,14 @@ def test_what_is_allowed_by_name(make_folder: MakeFolder) -> None:
     )
 
 
+def test_every_release_of_a_minor_is_a_marker_that_uv_writes(make_folder: MakeFolder) -> None:
+    """A model of a uv project for several Pythons was refused for it."""
+    lines = ("numpy==1.26.4 ; python_full_version == '3.11.*'", 'scipy==1.15; python_version != "3.10.*" and platform_release >= "5.4+rt"')
+    assert read_package(make_folder({"requirements.txt": "\n".join(lines)})).requirements == lines
+    addressed = "a @ https://x.example/a-1-py3-none-any.whl ; python_full_version == '3.11.*'"
+    assert read_package(make_folder({"requirements.txt": addressed}), ALL).requirements == (addressed,)
+
+
 def test_includes_inside_the_package(make_folder: MakeFolder) -> None:
     folder = make_folder(
         {
@@ -345,7 +353,7 @@ def test_files_that_include_each_other_again_and_again(make_folder: MakeFolder, 
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(text=st.one_of(st.text(max_size=200), st.text(alphabet="-rcief @:/.=\\\n#;a\t+'\"<>!,[]", max_size=60)))
+@given(text=st.one_of(st.text(max_size=200), st.text(alphabet="-rcief @:/.=\\\n#;a\t+'\"<>!,[]*", max_size=60)))
 def test_no_line_becomes_an_option_that_was_not_allowed(tmp_path: Path, text: str) -> None:
     (tmp_path / "requirements.txt").write_text(text, "utf-8", errors="replace")
     for read in (lambda: read_requirements(tmp_path, "requirements.txt"), lambda: check_requirements(tmp_path, [text])):

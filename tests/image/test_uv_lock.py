@@ -234,6 +234,15 @@ def test_a_package_for_another_system_is_as_it_is_in_the_uv_lock(make_folder: Ma
     assert lock.uv_lock == "taken as it is"
 
 
+def test_a_package_for_one_minor_is_as_it_is_in_the_uv_lock(make_folder: MakeFolder, locking: Callable[..., Locking]) -> None:
+    """As uv writes it where a project is for several Pythons, each of which has another version of it."""
+    project = Project(PLAIN.main + ', { name = "rare", marker = "python_full_version == \'3.11.*\'" }')
+    folder = project.package(make_folder, 'below==1.5\nrare==1.0; python_full_version == "3.11.*"')
+    lock = locking(Index(port=1)).lock(folder)
+    assert "rare==1.0 ; python_full_version == '3.11.*'" in lock.text
+    assert lock.uv_lock == "taken as it is"
+
+
 def test_a_package_at_an_address_is_the_one_of_the_uv_lock(make_folder: MakeFolder, locking: Callable[..., Locking]) -> None:
     address = "https://files.pythonhosted.org/packages/below-1.5-py3-none-any.whl"
     folder = locked_package(make_folder, f'url = "{address}"')

@@ -17,7 +17,7 @@ MAX_INCLUDES = 1000
 MAX_LINE = 2000
 NAMED = re.compile(r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[[A-Za-z0-9, ._-]*\])?\s*(?P<rest>.*)")
 RELEASE = re.compile(r"\(?\s*(?:(?:===|==|~=|!=|<=|>=|<|>)\s*[A-Za-z0-9.*+!_-]+\s*(?:,\s*)?)*\)?\s*")
-MARKER = re.compile(r"[\s\w.'\"()<>=!~,-]*")
+MARKER = re.compile(r"[\s\w.'\"()<>=!~,*+-]*")
 OPTION = re.compile(r"(?P<name>--?[A-Za-z][A-Za-z-]*)(?:\s*[=\s]\s*(?P<value>.*))?")
 # uv takes a name that ends like an archive for the file of that name.
 ARCHIVE = re.compile(r".*\.(?:whl|egg|zip|tgz|tbz2?|txz|tlz|tar(?:\.[a-z0-9]+)?)", re.IGNORECASE)
