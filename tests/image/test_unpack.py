@@ -1,6 +1,7 @@
 """Archives of an enemy: nothing outside the new folder is touched, and nothing but folders and plain files is made."""
 
 import contextlib
+import errno
 import gzip
 import io
 import os
@@ -8,6 +9,7 @@ import resource
 import stat
 import struct
 import tarfile
+import tempfile
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,7 @@ from mlwf.image.model.unpack import BadPackageError, Limits, copy_folder, unpack
 from mlwf.transfer.paths import UnsafePathError, check_path
 
 from tests.image.conftest import package_files, packed
+from tests.support.account import service_account
 
 TYPES = [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, b"S", b"V"]
 
@@ -231,6 +234,37 @@ def test_a_folder_is_copied_by_the_same_rules(tmp_path: Path, make_folder: Calla
     os.mkfifo(folder / "pipe")
     with pytest.raises(BadPackageError, match="a link, a device"):
         copy_folder(folder, tmp_path / "piped")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+@pytest.mark.parametrize("name", ["code/data", "code/data/kept"])
+def test_what_may_not_be_read_of_a_folder_is_named_and_not_left_out(name: str) -> None:
+    """A colleague's package with a folder of 0700 was copied without that folder, and the image was built."""
+    with tempfile.TemporaryDirectory() as there:
+        Path(there).chmod(0o777)
+        package = Path(there, "package")
+        (package / "code/data").mkdir(parents=True)
+        for file in ("MLmodel", "code/data/kept"):
+            (package / file).write_text("x")
+        (package / name).chmod(0)
+        with service_account(), pytest.raises(MlwfError) as caught:
+            copy_folder(package, Path(there, "copy"))
+    assert str(caught.value).startswith(f"{name} of the model package cannot be read: Permission denied. ")
+
+
+def test_a_folder_that_a_file_server_does_not_give_is_not_left_out(
+    tmp_path: Path, make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def stale(path: str, *how: int, **more: int) -> int:
+        if path == "code":
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
+        return real(path, *how, **more)
+
+    monkeypatch.setattr(os, "open", stale)
+    with pytest.raises(MlwfError, match=r"^code of the model package cannot be read: Stale file handle"):
+        copy_folder(make_folder(), tmp_path / "copy")
 
 
 class Endless(io.BytesIO):

@@ -4,6 +4,7 @@ Folders and regular files are all that is made. No link, owner, time or mode of 
 """
 
 import contextlib
+import functools
 import os
 import stat
 import tarfile
@@ -73,35 +74,53 @@ def copy_folder(source: Path, into: Path, *, on_bytes: Callable[[int], object] =
     target = _Target(into, DEFAULT_LIMITS, None)
     top = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        for where, folders, names, descriptor in os.fwalk(".", dir_fd=top, follow_symlinks=False):
-            folders.sort()
-            prefix = where.removeprefix(".").lstrip("/")
-            for name in sorted([*folders, *names]):
-                path = f"{prefix}/{name}" if prefix else name
-                _copy_entry(name, path, descriptor, target, on_bytes)
+        _copy_below(top, "", target, on_bytes)
     except UnsafePathError as error:
         raise BadPackageError(f"{error.what}: {error.why}") from error
     finally:
         os.close(top)
 
 
-def _copy_entry(name: str, path: str, folder: int, target: "_Target", on_bytes: Callable[[int], object]) -> None:
-    kind = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    if stat.S_ISDIR(kind.st_mode):
-        target.folder(path)
-        return
-    if not stat.S_ISREG(kind.st_mode):
-        raise BadPackageError(_("{path} is a link, a device or another special file").format(path=repr(path)))
-    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
-    with os.fdopen(descriptor, "rb", buffering=0) as content:
-        size = os.fstat(descriptor).st_size
-        target.file(path, size, _told(exactly(content.read, size), on_bytes))
+def _copy_below(folder: int, above: str, target: "_Target", on_bytes: Callable[[int], object]) -> None:
+    """Not by os.fwalk, which passes over a folder that it cannot read, and names none in its errors."""
+    with _reading(above):
+        names = sorted(os.listdir(folder))
+    for name in names:
+        path = f"{above}/{name}" if above else name
+        with _reading(path):
+            kind = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+            if not stat.S_ISDIR(kind) and not stat.S_ISREG(kind):
+                raise BadPackageError(_("{path} is a link, a device or another special file").format(path=repr(path)))
+            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
+        try:
+            if stat.S_ISDIR(kind):
+                target.folder(path)
+                _copy_below(descriptor, path, target, on_bytes)
+            else:
+                size = os.fstat(descriptor).st_size
+                target.file(path, size, _content(descriptor, size, path, on_bytes))
+        finally:
+            os.close(descriptor)
 
 
-def _told(chunks: Iterator[bytes], on_bytes: Callable[[int], object]) -> Iterator[bytes]:
-    for chunk in chunks:
-        on_bytes(len(chunk))
-        yield chunk
+def _content(descriptor: int, size: int, path: str, on_bytes: Callable[[int], object]) -> Iterator[bytes]:
+    with _reading(path):
+        for chunk in exactly(functools.partial(os.read, descriptor), size):
+            on_bytes(len(chunk))
+            yield chunk
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Around what reads the package's own folder: an error of that is not one of where it is copied to. Raises MlwfError."""
+    try:
+        yield
+    except (OSError, EOFError) as error:
+        raise MlwfError(
+            _("{file} of the model package cannot be read").format(file=path or "."),
+            getattr(error, "strerror", "") or str(error),
+            _("Check the permissions of the file and of the folders above it."),
+        ) from error
 
 
 def _take(member: tarfile.TarInfo, stream: TarStream, target: "_Target") -> None:
