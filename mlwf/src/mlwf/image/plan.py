@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlwf.errors import MlwfError
+from mlwf.file_server import state_of
 from mlwf.i18n import _
 from mlwf.image.aside import Aside
 from mlwf.image.base import converted
@@ -94,7 +95,7 @@ class Plan:
 
 def look_up(kit: Kit, wanted: Wanted) -> Found:
     """What may be wrong with the base and is cheap to ask comes out before anything is fetched. Raises MlwfError."""
-    source = parse_base(wanted.base_url)
+    source = _source(wanted.base_url)
     with kit.steps.step("look-up"):
         if source.kind == "sif" and source.path:
             check_opens(kit.tool, source.path)
@@ -113,6 +114,21 @@ def look_up(kit: Kit, wanted: Wanted) -> Found:
         sweep_tempspace(kit.runner.environ, wanted.tmpdir)
         find_tempspace(kit.runner.environ, wanted.tmpdir, found.room)
     return found
+
+
+def _source(text: str) -> BaseSource:
+    """The base as the user named it, which may be read if it is a file or a folder. Raises MlwfError."""
+    try:
+        source = parse_base(text)
+        if source.path:
+            state_of(source.path)
+    except OSError as error:
+        raise MlwfError(
+            _("The base image {file} cannot be opened").format(file=text),
+            error.strerror or str(error),
+            _("Check the permissions of the file and of the folders above it."),
+        ) from error
+    return source
 
 
 def make_plan(kit: Kit, wanted: Wanted, found: Found, package: ModelPackage, folder: Path, aside: Aside) -> Plan:  # noqa: PLR0917

@@ -11,6 +11,7 @@ from pathlib import Path
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.image.cache import remove_tree
+from mlwf.looks import entries
 from mlwf.mounts import MOUNTS, NETWORK, kinds_of
 from mlwf.transfer.lease_file import hold, is_over
 from mlwf.transfer.workspace import SILENT_SECONDS, is_mine
@@ -47,7 +48,7 @@ def temporary_folder(environ: Mapping[str, str], asked: Path | None, needed: int
 def sweep_tempspace(environ: Mapping[str, str], asked: Path | None) -> None:
     """Remove what this user's killed runs left, in each place that `find_tempspace` may answer."""
     for place in {asked} if asked else {*(Path(environ[name]) for name in VARIABLES if environ.get(name)), *map(Path, USUAL)}:
-        for folder in place.glob(f"{_PREFIX}*"):
+        for folder in entries(place, f"{_PREFIX}*"):
             # the lease lies in a folder that only this user may write, so that nobody else can have put it there
             if is_mine(folder, stat.S_ISDIR) and is_over(folder / _LEASE, silent=SILENT_SECONDS):
                 remove_tree(folder)
@@ -77,6 +78,13 @@ def _places(environ: Mapping[str, str], needed: int, kinds: Callable[[Path], tup
 
 
 def _fault(path: Path, needed: int, kinds: Callable[[Path], tuple[str, str]]) -> str:
+    try:
+        return _unfit(path, needed, kinds)
+    except OSError as error:  # it is below a folder that is closed to this user, say: the next place may do
+        return error.strerror or str(error)
+
+
+def _unfit(path: Path, needed: int, kinds: Callable[[Path], tuple[str, str]]) -> str:
     if not path.is_absolute() or not path.is_dir():
         return _("it is no folder")
     if not os.access(path, os.W_OK | os.X_OK):

@@ -11,6 +11,7 @@ from urllib.parse import urljoin
 from mlwf.address import split_url, without_keys
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
+from mlwf.looks import look
 from mlwf.publish.form_check import Problem, problems
 from mlwf.publish.form_file import MAX_BYTES, FormFile
 from mlwf.publish.package import FORM, TARBALL, Content, Readable, check_digest, parse_form, read_tarball
@@ -76,11 +77,13 @@ def _reader(target: str, environ: Mapping[str, str], endpoint_url: str | None, w
             target = target.removesuffix(name)
         folder = f"{target.rstrip('/')}/"
         return _Bucket(folder, environ, endpoint_url) if scheme == "s3" else _Web(folder, environ, wait)
-    if Path(target).is_dir():
+    is_folder, why = look(Path(target).is_dir)
+    if is_folder:
         return _Folder(Path(target))
     raise WrongUseError(
         _("{target} is neither a folder nor a URL").format(target=target),
-        cure=_("Give the folder of a package, or an https:// or s3:// URL."),
+        why,
+        _("Give the folder of a package, or an https:// or s3:// URL."),
     )
 
 

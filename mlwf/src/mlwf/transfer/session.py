@@ -13,6 +13,7 @@ from requests.utils import get_environ_proxies, select_proxy
 from mlwf.address import split_url
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
+from mlwf.looks import look
 from mlwf.secret import one_token
 from mlwf.wire.token_auth import TokenAuth
 from mlwf.wire.transport import OneAnswer
@@ -101,8 +102,9 @@ def _switched_on(environ: Mapping[str, str], name: str) -> bool:
 
 def existing(path: str, variable: str) -> str:
     """The path that a setting names. Raises MlwfError where nothing is there."""
-    if not Path(path).exists():
-        raise MlwfError(_("{variable} names {path}, which is not there").format(variable=variable, path=path), cure=_("Correct it."))
+    there, why = look(Path(path).exists)
+    if not there:
+        raise MlwfError(_("{variable} names {path}, which is not there").format(variable=variable, path=path), why, _("Correct it."))
     return path
 
 

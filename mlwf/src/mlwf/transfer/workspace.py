@@ -13,6 +13,7 @@ from typing import Self
 from mlwf.errors import MlwfError
 from mlwf.file_server import rename
 from mlwf.i18n import _
+from mlwf.looks import entries
 from mlwf.transfer.lease_file import hold, is_over
 
 DIRECTORY_MODE, FILE_MODE = 0o750, 0o640
@@ -137,7 +138,7 @@ class Workspace:
 
 def _sweep(parent: Path, prefix: str) -> None:
     """Removes what this user's killed runs left in `parent`: hidden folders whose lease is over."""
-    for lease in parent.glob(f".{prefix}*{LEASE}"):
+    for lease in entries(parent, f".{prefix}*{LEASE}"):
         if is_mine(lease, stat.S_ISREG) and is_over(lease, silent=SILENT_SECONDS):
             folder = lease.with_suffix(PARTIAL)
             if is_mine(folder, stat.S_ISDIR):

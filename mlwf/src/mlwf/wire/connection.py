@@ -15,6 +15,7 @@ from requests.auth import AuthBase
 from mlwf.address import split_url
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
+from mlwf.looks import look
 from mlwf.secret import Secret, one_token
 from mlwf.wire.munge import MungeAuth
 from mlwf.wire.token_auth import TokenAuth
@@ -54,8 +55,10 @@ def connection(environ: Mapping[str, str], *, site_file: Path = SITE_FILE) -> Co
     if split_url(address).scheme != "https":
         return Connection(address=address)  # the Unix socket proves the caller by itself
     ca_file = _absolute("ca_file", values.ca_file)
-    if ca_file and not ca_file.is_file():
-        raise WrongUseError(_("There is no CA file {path}").format(path=ca_file), cure=_("Correct ca_file in mlwf's settings."))
+    if ca_file:
+        there, why = look(ca_file.is_file)
+        if not there:
+            raise WrongUseError(_("There is no CA file {path}").format(path=ca_file), why, _("Correct ca_file in mlwf's settings."))
     return Connection(address=address, auth=_auth(address, values, environ), ca_file=ca_file)
 
 

@@ -49,7 +49,7 @@ class Pinned:
 
 
 def parse_base(text: str) -> BaseSource:
-    """Raises WrongUseError for what is no base image's address."""
+    """Raises WrongUseError for what is no base image's address, OSError for a path of which this user may not know what is there."""
     if not text or not is_one_line(text) or text.startswith("-"):
         raise _unknown(text)
     if text.startswith("docker://"):

@@ -17,6 +17,7 @@ from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
 from mlwf.image.model.progress import Progress
 from mlwf.image.model.unpack import BadPackageError, copy_folder, unpack
+from mlwf.looks import look
 from mlwf.transfer.workspace import check_space, visible
 
 if TYPE_CHECKING:
@@ -99,8 +100,9 @@ def _no_package(source: str) -> WrongUseError:
 
 def _existing(source: str) -> Path:
     path = Path(source.removeprefix("file://"))
-    if not path.is_dir() and not path.is_file():
-        raise WrongUseError(_("There is no model package {source}").format(source=path), cure=_forms())
+    there, why = look(lambda: path.is_dir() or path.is_file())
+    if not there:
+        raise WrongUseError(_("There is no model package {source}").format(source=path), why, _forms())
     return path
 
 
