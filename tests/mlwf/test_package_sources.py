@@ -92,6 +92,9 @@ def test_a_file_and_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "is no model package" in refused("lr:0.2/model.tar.gz", tmp_path / "of none")
     (tmp_path / "wrapped.tar.gz").write_bytes(packed(FILES, prefix="model/"))
     fetched(tmp_path / "wrapped.tar.gz", tmp_path / "four")
+    of_a_mac = {"._model": b"x", ".DS_Store": b"x", "__MACOSX/._model": b"x", **{f"model/{name}": data for name, data in FILES.items()}}
+    (tmp_path / "wrapped on a mac.tar.gz").write_bytes(packed(of_a_mac))
+    fetched(tmp_path / "wrapped on a mac.tar.gz", tmp_path / "of a mac")
     assert f"its SHA-256 is {SHA256}, not {OTHER}" in refused(file, tmp_path / "five", checksum=OTHER)
     assert "no SHA-256" in refused(file, tmp_path / "five", checksum="md5:123")
     assert "a checksum is of an archive" in refused(tmp_path / "one", tmp_path / "five", checksum=SHA256).lower()

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 CHECKSUM = re.compile(r"(?:sha256:)?([0-9a-f]{64})", re.IGNORECASE)
 REMOTE = frozenset({"s3", "https", "http", "models"})
+# What a Mac puts beside a folder that it packs.
+OF_A_MAC = re.compile(r"\._.*|\.DS_Store|__MACOSX")
 FORMS = "s3://BUCKET/PATH/model.tar.gz, https://…/model.tar.gz, PATH/model.tar.gz, MLWFExportModel_…/, models:/NAME/VERSION, …@ALIAS"
 
 
@@ -222,11 +224,11 @@ def _lift(into: Path) -> None:
     """Where all is in one folder, as some people pack, that folder is the package."""
     if (into / "MLmodel").exists():
         return
-    entries = list(into.iterdir())
+    entries = [each for each in into.iterdir() if not OF_A_MAC.fullmatch(each.name)]
     if len(entries) == 1 and (entries[0] / "MLmodel").is_file():
         aside = into.with_name(f".{into.name}.{secrets.token_hex(4)}.lifted")
         entries[0].rename(aside)
-        into.rmdir()
+        shutil.rmtree(into)
         aside.rename(into)
         return
     raise BadPackageError(_("there is no MLmodel in it"))
