@@ -3,7 +3,9 @@
 import codecs
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 ACCOUNT = 64321
 """A uid and gid that no account of the machine has."""
@@ -33,3 +35,11 @@ def account(uid: int, *groups: int) -> Iterator[None]:
         os.seteuid(0)
         os.setegid(0)
         os.setgroups(mine)
+
+
+@contextlib.contextmanager
+def folder_of(uid: int) -> Iterator[Path]:
+    """A folder of that account's, gone afterwards. It does not reach those of pytest, which are below one of root's."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chown(name, uid, uid)
+        yield Path(name)

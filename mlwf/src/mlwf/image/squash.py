@@ -31,9 +31,11 @@ class Squash:
     def _run(self, runner: Runner, paths: list[Path], target: Path, offset: int, options: list[str]) -> int:
         common = ["-offset", str(offset), "-no-recovery", "-no-progress", "-all-root", "-mkfs-time", str(sif.EPOCH), "-quiet"]
         resources = ["-processors", str(self.processors), "-mem", f"{self.memory}M"]
+        # By itself it makes an empty file of what it cannot read, leaves out such a folder, and ends well.
+        whole = ["-exit-on-error"]
         # With SOURCE_DATE_EPOCH beside times of ours, mksquashfs ends at once.
         quiet = ["env", "-u", "SOURCE_DATE_EPOCH"]
-        runner.run([*quiet, self.squasher.path, *paths, *common, *resources, *options], _("The image cannot be packed"))
+        runner.run([*quiet, self.squasher.path, *paths, *common, *whole, *resources, *options], _("The image cannot be packed"))
         size = target.stat().st_size - offset
         _check(target, offset, size)
         return size

@@ -128,7 +128,7 @@ def pack_base(squash: Squash, runner: Runner, base: Unpacked, target: Path) -> N
     """Makes the SIF `target` of it. Raises MlwfError."""
     facts = base.facts
     inspected = _prepare(base.root, facts.source)
-    _settle_times(base.root, base.started)
+    _settle(base.root, base.started)
     objects = [
         sif.Described(sif.DEFINITION, "", f"bootstrap: docker\nfrom: {facts.source}\n".encode()),
         sif.Described(sif.JSON, INSPECT_OBJECT, canonical(inspected)),
@@ -202,16 +202,25 @@ def _write(path: Path, text: str, mode: int = 0o755) -> None:
     path.chmod(mode)
 
 
-def _settle_times(root: Path, started: float) -> None:
-    """Gives what the conversion itself made or touched a fixed time; the base's own files keep theirs."""
+def _settle(root: Path, started: float) -> None:
+    """Gives what the conversion itself made or touched a fixed time; the base's own files keep theirs. And opens to us what must be read:
+    the tools do so by --fix-perms, but not for a squashfs without a SIF around it.
+    """
     for path in _tree(root):
         state = path.lstat()
+        needed = 0o500 if stat.S_ISDIR(state.st_mode) else 0o400 if stat.S_ISREG(state.st_mode) else 0
+        if needed & ~state.st_mode:
+            path.chmod(stat.S_IMODE(state.st_mode) | needed)
         if state.st_mtime >= started - 2 and not stat.S_ISSOCK(state.st_mode):
             os.utime(path, (sif.EPOCH, sif.EPOCH), follow_symlinks=False)
 
 
 def _tree(root: Path) -> Iterator[Path]:
-    for folder, _folders, files in os.walk(root, topdown=False):
+    """Each folder comes before what is in it, and may be opened then."""
+    yield root
+    for folder, folders, files in os.walk(root):
+        for path in (Path(folder, name) for name in folders):
+            if not path.is_symlink():
+                yield path
         for name in files:
             yield Path(folder, name)
-        yield Path(folder)
