@@ -27,10 +27,10 @@ from mlwf.image.create import _check_room
 from mlwf.image.environment.compiled import Compiler
 from mlwf.image.environment.lock import Lock
 from mlwf.image.environment.pythons import Python
-from mlwf.image.plan import Found, Wanted, _base, _base_key, _image_key, _pinned, look_up
+from mlwf.image.plan import Found, Wanted, _base, _base_key, _image_key, _pin, _pinned, look_up
 from mlwf.image.process import ProgramError, Runner
 from mlwf.image.recipe import Recipe
-from mlwf.image.remembered import known_digest, of_address
+from mlwf.image.remembered import known_digest, of_address, remember
 from mlwf.transfer.workspace import Workspace
 
 from tests.image.conftest import package_files, packed
@@ -130,6 +130,27 @@ def test_a_base_that_another_node_replaced_a_moment_ago_is_another(tmp_path: Pat
     base.write_bytes(b"or other")
     monkeypatch.setattr(Path, "stat", lambda path, **how: before if path == base else usual(path, **how))
     assert known_digest(kit, base) == digest_of(b"or other")
+
+
+@pytest.mark.parametrize("left", [b"", bytes(71)])
+def test_what_a_lost_node_left_of_a_note_is_none(tmp_path: Path, left: bytes) -> None:
+    """Two files of which nothing was known were one base then, and --offline said that none has an address."""
+    squasher = SimpleNamespace(version="4.6", compression="zstd", compressor=())
+    kit: Any = SimpleNamespace(
+        cache=Cache.open({"MLWF_CACHE": str(tmp_path / "cache")}), tool=SimpleNamespace(kind="apptainer", version="1.4"),
+        squash=SimpleNamespace(squasher=squasher),
+    )  # fmt: skip
+    base, source = tmp_path / "base.tar", parse_base("oras://a/b:1")
+    base.write_bytes(b"one base")
+    known_digest(kit, base)
+    remember(of_address(kit, source), f"{digest_of(b'a SIF')} {source.text}")
+    asked = Wanted("model", source.text, tmp_path, offline=True)
+    assert _pin(kit, source, asked) == Pinned(source.text, digest_of(b"a SIF"), source.text)
+    for kept in (tmp_path / "cache").glob("*s/*"):
+        kept.write_bytes(left)
+    assert known_digest(kit, base) == known_digest(kit, base) == digest_of(b"one base")
+    with pytest.raises(MlwfError, match="is not in the cache"):
+        _pin(kit, source, asked)
 
 
 def test_a_base_that_only_the_container_tool_can_fetch_is_found_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,7 +154,7 @@ def _pin(kit: Kit, source: BaseSource, wanted: Wanted) -> Pinned:
     remembered = of_address(kit, source)
     if wanted.offline and source.is_remote:
         try:
-            digest, _space, exact = recall(remembered).partition(" ")
+            digest, exact = recall(remembered)
         except FileNotFoundError:
             raise _not_fetched(kit, source.text) from None
         return Pinned(exact, digest, exact)
@@ -183,7 +183,7 @@ def _pinned(kit: Kit, found: Found, folder: Path, wanted: Wanted) -> Iterator[Pi
 def _pulled_before(kit: Kit, source: BaseSource) -> Pulled | None:
     """What was fetched from there, if a base that was made of it is kept."""
     try:
-        digest, _space, entry = recall(of_address(kit, source, PULLED_AS)).partition(" ")
+        digest, entry = recall(of_address(kit, source, PULLED_AS))
     except FileNotFoundError:
         return None
     kept = entry and kit.cache.get("bases", _base_key(kit, source, Pinned(source.text, digest, source.text)))

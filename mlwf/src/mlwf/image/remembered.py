@@ -7,6 +7,7 @@ import secrets
 from pathlib import Path
 
 from mlwf.file_server import look_anew, rename, state_of
+from mlwf.image.base.docker_reference import DIGEST
 from mlwf.image.base.source import BaseSource, file_digest
 from mlwf.image.kit import Kit
 
@@ -17,20 +18,22 @@ def of_address(kit: Kit, source: BaseSource, *more: str) -> Path:
 
 
 def remember(path: Path, text: str) -> None:
-    """Write a small file so that other jobs of the same user see all of it or nothing."""
+    """Write a small file, a digest and what belongs to it, so that other jobs of the same user see all of it or nothing."""
     path.parent.mkdir(0o700, exist_ok=True)
     fresh = path.with_suffix(f".{secrets.token_hex(8)}")
     fresh.write_text(text)
     rename(fresh, path)
 
 
-def recall(path: Path) -> str:
-    """What was remembered there. Raises FileNotFoundError."""
+def recall(path: Path) -> tuple[str, str]:
+    """The digest that was remembered there, and what belongs to it. Raises FileNotFoundError."""
     look_anew(path.parent)
-    text = path.read_text()
+    digest, _space, more = path.read_text(errors="replace").partition(" ")
+    if not DIGEST.fullmatch(digest):  # a node that was lost may leave an empty file, or one of zeros
+        raise FileNotFoundError(path)
     with contextlib.suppress(OSError):
         os.utime(path)  # when it was last used, for prune
-    return text
+    return digest, more
 
 
 def known_digest(kit: Kit, file: Path) -> str:
@@ -38,7 +41,7 @@ def known_digest(kit: Kit, file: Path) -> str:
     state = state_of(file)
     known = kit.cache.root / "digests" / kit.cache.key(file, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
     try:
-        return recall(known)
+        return recall(known)[0]
     except FileNotFoundError:
         digest = file_digest(file)
     remember(known, digest)
