@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import tarfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from mlwf.image.environment.pythons import Python, PythonWishes, _from_site, _fr
 from mlwf.image.process import Runner
 
 from tests.image.web import Web
+from tests.support.account import ACCOUNT, account, folder_of
 
 SYSCONFIG = b"# system configuration generated and used by the sysconfig module\n"
 TOLD = b"""build_time_vars = {
@@ -140,6 +142,26 @@ def test_what_the_site_keeps(tmp_path: Path) -> None:
     assert not _from_site("3.11.8", tmp_path / "other", environ)
     assert not _from_site("../../etc", tmp_path / "other", environ)
     assert not _from_site("3.11.7", tmp_path / "other", {})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_what_the_site_keeps_in_folders_that_are_read_only() -> None:
+    """As EasyBuild's read-only-installdir and Nix keep it. A folder that was copied so is neither changed nor moved by its owner."""
+    with folder_of(ACCOUNT) as place:
+        (place / "site/3.11.7/bin").mkdir(parents=True)
+        (place / "site/3.11.7/bin/python3.11").write_text("#!/bin/sh\n")
+        told = place / "site/3.11.7/lib/python3.11/_sysconfigdata__linux_x86_64-linux-gnu.py"
+        told.parent.mkdir(parents=True)
+        told.write_bytes(TOLD)
+        for each in (place / "site").rglob("*"):
+            each.chmod(0o444 if each == told else 0o555)
+        with account(ACCOUNT):
+            kit = kit_of(Cache.open({"MLWF_CACHE": str(place / "cache")}), place / "site")
+            made = find_python("3.11.7", BASE, kit, wishes=PythonWishes())
+            assert made.folder
+            (made.folder / "lib/python3.11/__pycache__").mkdir()
+            assert (made.folder / "bin").stat().st_mode & 0o777 == 0o755
+            assert prune(kit.cache, 0, now=time.time() + 1e6).left == 0
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,6 +182,8 @@ def _from_site(wanted: str, into: Path, environ: Mapping[str, str]) -> bool:
     if not above or not version:
         return False
     shutil.copytree(Path(above, version), into, symlinks=True)
+    for folder, _folders, _files in os.walk(into):
+        Path(folder).chmod(stat.S_IMODE(os.lstat(folder).st_mode) | 0o700)  # a site's may be read-only; the copy is made ready
     return True
 
 
