@@ -108,6 +108,31 @@ def test_an_archive_that_was_cut_short_is_said(layout: Path, tmp_path: Path, mod
         shown(f"oci-archive:{archive}:plain", tmp_path / "place")
 
 
+@pytest.mark.parametrize("mode", ["w:bz2", "w:xz"])
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("index.json", "blobs"), "layout.tar is not whole: .*Copy it again"),
+        (("blobs", "index.json"), "layout.tar does not hold one image"),
+    ],
+)
+def test_an_archive_that_was_damaged_is_said(
+    layout: Path, tmp_path: Path, mode: Literal["w:bz2", "w:xz"], names: tuple[str, str], said: str
+) -> None:
+    """Each way of packing has an error of its own, and bzip2's looks like one of the disk's."""
+    archive = tmp_path / "layout.tar"
+    (layout / "blobs/sha256" / ("f" * 64)).write_bytes(b"".join(b"%d" % number for number in range(900_000)))
+    with tarfile.open(archive, mode) as tar:
+        for name in names:
+            tar.add(layout / name, arcname=name)
+    content = bytearray(archive.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 40] = bytes(40)
+    archive.write_bytes(content)
+    with pytest.raises(MlwfError, match=said):
+        shown(f"oci-archive:{archive}:plain", tmp_path / "place")
+
+
 def test_a_layout_whose_manifest_is_another_is_refused(layout: Path, tmp_path: Path) -> None:
     """By its digest the base is kept: a stranger's archive must not put something else there."""
     for file in (layout / "blobs/sha256").iterdir():

@@ -9,6 +9,11 @@ from typing import Any, BinaryIO
 
 from isal import igzip_lib
 
+try:
+    from lzma import LZMAError
+except ImportError:  # a Python that was built without it opens no such archive
+    LZMAError = EOFError  # type: ignore[assignment,misc]
+
 CHUNK = 1 << 20
 REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
 # What reading one raises; tarfile lets through what its numbers raise.
@@ -16,6 +21,7 @@ DAMAGE: tuple[type[Exception], ...] = (  # type: ignore[assignment]  # isal's ty
     tarfile.TarError,
     EOFError,
     zlib.error,
+    LZMAError,
     igzip_lib.IsalError,
     gzip.BadGzipFile,
     ValueError,

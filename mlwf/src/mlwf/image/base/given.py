@@ -1,12 +1,10 @@
 """What the container tool is given for a base: the same image, in words that every tool understands."""
 
-import gzip
 import hashlib
 import json
 import re
 import shutil
 import tarfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,8 +15,10 @@ from mlwf.image import sif
 from mlwf.image.base.size import is_for_this_machine, layout_manifest
 from mlwf.image.base.source import BaseSource, Pinned, no_one_image
 from mlwf.image.tool import ContainerTool, Login
+from mlwf.transfer.tar_stream import DAMAGE
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+NOT_WHOLE: tuple[type[Exception], ...] = (OSError, *DAMAGE)
 BLOB = re.compile(r"(?:\./)*(blobs/sha256/[0-9a-f]{64})")
 
 
@@ -94,7 +94,9 @@ def _unpacked(archive: Path, into: Path) -> Path:
                 if blob and content:
                     with (into / blob[1]).open("wb") as file:
                         shutil.copyfileobj(content, file, 1 << 20)
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except NOT_WHOLE as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's; those of bzip2 and gzip have none
         raise MlwfError(
             _("The base image {file} is not whole").format(file=archive), str(error), _("Copy it again, or save the image anew.")
         ) from error

@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 import tarfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,14 @@ from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
 from mlwf.image.base.docker_reference import DIGEST, DockerReference
 from mlwf.line import is_one_line
+from mlwf.transfer.tar_stream import DAMAGE
 
 FORMS = "docker://…, docker-archive:FILE.tar, oci:FOLDER:TAG, oci-archive:FILE.tar, docker-daemon:NAME:TAG, library://…, oras://…, FILE.sif"
 PULLED = ("library", "oras", "shub")
 DAEMON_NAME = re.compile(r"(?:[\w.-]+:[0-9]{1,5}/)?[\w./-]+(?::[\w.-]+)?|sha256:[0-9a-f]{64}")
 MAX_DOCUMENT = 4 << 20
+# What reading an index raises that is missing, damaged or an enemy's.
+NO_IMAGE: tuple[type[Exception], ...] = (OSError, KeyError, TypeError, AttributeError, MlwfError, *DAMAGE)
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def _oci_image(base: BaseSource) -> tuple[str, bool]:
         chosen = [each for each, known in zip(manifests, names, strict=True) if not base.tag or base.tag in known]
         if len(chosen) == 1 and DIGEST.fullmatch(chosen[0]["digest"]):
             return str(chosen[0]["digest"]), len(manifests) == 1
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, tarfile.TarError, EOFError, zlib.error):
+    except NO_IMAGE:
         pass  # what is told below holds for all of them
     raise no_one_image(base.path, base.tag)
 
@@ -153,7 +155,7 @@ def _check_alone(base: BaseSource) -> None:
         (image,) = json.loads(_member(base.path, "manifest.json"))
         if _full_name(base.tag) in map(_full_name, image.get("RepoTags") or ()):
             return
-    except (OSError, ValueError, TypeError, AttributeError, MlwfError, tarfile.TarError, EOFError, zlib.error):
+    except NO_IMAGE:
         pass  # what is told below holds for all of them
     raise no_one_image(base.path, base.tag)
 
