@@ -1,25 +1,30 @@
 """The parts of mlwf_create_image that need no container tool: addresses, programs, recipes, verdicts."""
 
 import errno
+import io
 import json
 import os
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from mlwf.cli import create_image
 from mlwf.errors import MlwfError, WrongUseError
+from mlwf.image import sif
+from mlwf.image.base.converted import canonical
 from mlwf.image.base.docker_reference import DockerReference
 from mlwf.image.base.source import parse_base, pin
-from mlwf.image.create import hand_out, link_or_copy
+from mlwf.image.create import PROVENANCE_OBJECT, SOFTWARE_OBJECT, _write_beside, hand_out, link_or_copy
 from mlwf.image.environment.lock import Lock
 from mlwf.image.pack import open_to_readers
 from mlwf.image.plan import Wanted
 from mlwf.image.process import Runner
-from mlwf.image.proof import judge, same
+from mlwf.image.proof import Verdict, judge, same
 from mlwf.image.software_list import software_list
 from mlwf.image.tool import Bind, find_mksquashfs, find_tool, parse_version
 
@@ -249,6 +254,24 @@ def test_the_recorded_answer_is_compared(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_answers_that_are_the_same(one: object, other: object, equal: bool) -> None:
     assert same(one, other) is equal
+
+
+def test_half_a_character_of_a_models_ends_no_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON and YAML write any (`model_id: "\\ud83d"`), and no file can have it: a build that was done ended there."""
+    monkeypatch.setattr(sif, "read_objects", lambda _image: {PROVENANCE_OBJECT: b"{}", SOFTWARE_OBJECT: b"{}"})
+    recipe: Any = SimpleNamespace(singularity=lambda: "from: /caf\udce9\n", dockerfile=lambda: "")
+    plan: Any = SimpleNamespace(key="key", recipe=recipe, lock=SimpleNamespace(text=""))
+    package: Any = SimpleNamespace(name="\ud83d é", sha256="", left_out=("\udce9=1",))
+    log = io.BytesIO()
+    Runner({}, log).note("/caf\udce9")
+    Runner({}, log).note("\ud83d é")
+    assert log.getvalue() == b"/caf\xe9\n\\ud83d \xc3\xa9\n"
+    _write_beside(tmp_path, plan, package, Verdict("answered", text="\ud83d"))
+    provenance = json.loads((tmp_path / "provenance.json").read_text("utf-8"))
+    assert (provenance["model"], provenance["conda-left-out"], provenance["proof"]["text"]) == ("\ud83d é", ["\udce9=1"], "\ud83d")
+    assert "é" in (tmp_path / "provenance.json").read_text("utf-8")
+    assert (tmp_path / "Singularity").read_bytes() == b"from: /caf\xe9\n"
+    assert json.loads(canonical({"label": "\ud83d é"})) == {"label": "\ud83d é"}
 
 
 @pytest.mark.parametrize("copy", [False, True])

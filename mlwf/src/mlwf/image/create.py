@@ -248,10 +248,12 @@ def _write_beside(folder: Path, plan: Plan, package: ModelPackage, verdict: Verd
         "Dockerfile": plan.recipe.dockerfile(),
         "requirements.lock": plan.lock.text,
         "software.cdx.json": objects[SOFTWARE_OBJECT].decode(),
-        "provenance.json": json.dumps(provenance, indent=1, ensure_ascii=False) + "\n",
     }
     for name, text in files.items():
         (folder / name).write_text(text, "utf-8", "surrogateescape")
+    # What a model says may hold half a character: a backslash and its number are JSON for that.
+    told = json.dumps(provenance, indent=1, ensure_ascii=False) + "\n"
+    (folder / "provenance.json").write_text(told, "utf-8", "backslashreplace")
 
 
 def _open_modes(folder: Path) -> None:

@@ -96,7 +96,11 @@ class Runner:
 
     def note(self, text: str) -> None:
         """A line of our own in the log."""
-        self._write(text.encode("utf-8", "surrogateescape"))  # paths may be of another character set
+        try:
+            line = text.encode("utf-8", "surrogateescape")  # paths may be of another character set
+        except UnicodeEncodeError:  # half a character, which a model's JSON or YAML can name
+            line = text.encode("utf-8", "backslashreplace")
+        self._write(line)
 
     def stop(self) -> None:
         """Ends what runs, at once, and starts nothing more: whoever waits for it gets a ProgramError. For another thread to call."""

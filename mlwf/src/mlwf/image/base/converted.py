@@ -140,7 +140,8 @@ def pack_base(squash: Squash, runner: Runner, base: Unpacked, target: Path) -> N
 
 
 def canonical(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    """As JSON, the same bytes each time. Half a character (of a base's label) is a backslash and its number there."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
 def _probe(kit: Kit, root: Path, named: str, digest: str) -> BaseFacts:
