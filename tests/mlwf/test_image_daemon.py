@@ -1,6 +1,7 @@
 """A base in a Docker daemon whose name moves to another image as soon as it was asked for."""
 
 import json
+import os
 import socketserver
 import threading
 from collections.abc import Iterator
@@ -9,9 +10,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from mlwf.errors import MlwfError
+from mlwf.image.base.daemon import find_image
 
 from tests.image.conftest import package_files
 from tests.mlwf.image_parts import fake_tool, run_command
+from tests.support.account import ACCOUNT, account, folder_of
 
 ONE, OTHER = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 # Tells what it is asked to unpack.
@@ -94,3 +98,14 @@ def test_what_the_daemon_does_not_give(folder: Path, monkeypatch: pytest.MonkeyP
     assert f"The image base:1 {cannot}daemon answers 200" in told(monkeypatch, folder)
     Daemon.body, Daemon.size = b"", 1 << 60
     assert "There is no place for" in told(monkeypatch, folder), "the daemon tells how large it is"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_who_may_not_ask_the_daemon_is_told_so() -> None:
+    """As who is not in the group docker is."""
+    with folder_of(ACCOUNT) as place, socketserver.UnixStreamServer(str(place / "docker.sock"), Daemon):
+        (place / "docker.sock").chmod(0o600)
+        with account(ACCOUNT), pytest.raises(MlwfError, match=r"Docker daemon does not answer \(Permission denied\)"):
+            find_image("base:1", {"DOCKER_HOST": f"unix://{place}/docker.sock"})
+    with pytest.raises(MlwfError, match=r"does not answer \(No such file or directory\)"):
+        find_image("base:1", {"DOCKER_HOST": f"unix://{place}/docker.sock"})

@@ -8,6 +8,7 @@ import requests
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.image.base.docker_reference import DIGEST
+from mlwf.wire.system_error import system_error
 from mlwf.wire.transport import UnixAdapter
 
 TIMEOUT = 30.0
@@ -44,7 +45,9 @@ def _ask(name: str, environ: Mapping[str, str]) -> requests.Response:
 
 
 def _silent(name: str, error: Exception) -> MlwfError:
-    return _unreadable(name, _("the Docker daemon does not answer ({kind})").format(kind=type(error).__name__))
+    why = system_error(error)
+    reason = (why.strerror if why else None) or type(error).__name__
+    return _unreadable(name, _("the Docker daemon does not answer ({kind})").format(kind=reason))
 
 
 def _unreadable(name: str, why: str) -> MlwfError:
