@@ -5,8 +5,10 @@ import re
 import signal
 import socket
 import sqlite3
+import subprocess
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -225,9 +227,60 @@ def test_a_database_that_cannot_be_read_or_is_of_another_schema_is_refused(box: 
     (tmp_path / "version.json").write_text('{"schema_revision": "def"}')
     with pytest.raises(database.DatabaseError, match="has schema abc and this MLflow needs def"):
         database.prepare(box, tmp_path)
-    box.box.database.write_bytes(b"no database" * 1000)
-    with pytest.raises(database.DatabaseError, match=r"cannot be read .* restore it from a backup"):
-        database.prepare(box, tmp_path)
+    for damage in (b"no database" * 1000, b""):
+        box.box.database.write_bytes(damage)
+        with pytest.raises(database.DatabaseError, match=r"cannot be read .* restore it from a backup"):
+            database.prepare(box, tmp_path)
+
+
+@pytest.fixture
+def disk(box: Plan) -> Iterator[Path]:
+    """A small one of the database's own."""
+    place = box.box.data
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True, check=False).returncode:
+        pytest.skip("a file system cannot be mounted here (needs root)")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def fill(disk: Path) -> None:
+    with (disk / "others").open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
+def refusal(plan: Plan, environment: Path) -> str:
+    with pytest.raises(database.DatabaseError) as caught:
+        database.prepare(plan, environment)
+    assert "backup" not in str(caught.value), "what came after it would be lost"
+    assert str(environment) not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_full_disk_is_no_damage_and_a_whole_database_opens_again(box: Plan, disk: Path, tmp_path: Path) -> None:
+    fill(disk)
+    assert re.search(r"cannot be opened now \(No space left on device\).* has room", refusal(box, tmp_path))
+    (disk / "others").unlink()
+    database.prepare(box, tmp_path)
+    fill(disk)
+    assert re.search(r"cannot be opened now \(disk I/O error\).* has room", refusal(box, tmp_path))
+    (disk / "others").unlink()
+    database.prepare(box, tmp_path)
+
+
+def test_a_disk_that_became_read_only_is_no_damage(box: Plan, disk: Path, tmp_path: Path) -> None:
+    database.prepare(box, tmp_path)
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    assert "can be written to" in refusal(box, tmp_path)
+
+
+def test_a_lock_is_no_damage(box: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database.prepare(box, tmp_path)
+    with closing(sqlite3.connect(box.box.database)) as other, monkeypatch.context() as patch:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        patch.setattr(sqlite3, "connect", partial(sqlite3.connect, timeout=0.05))
+        assert re.search(r"\(database is locked\).* end what else has it open", refusal(box, tmp_path))
 
 
 def test_where_new_experiments_go() -> None:

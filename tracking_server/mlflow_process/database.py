@@ -23,6 +23,11 @@ BY_KEY = ("latest_metrics", "params", "tags")
 """Tables whose primary key begins with a name that every run may have."""
 # A million rows, of which fifty thousand share a name.
 _SIZES = "INSERT INTO sqlite_stat1 SELECT ?1, name, '1000000 50000 1' FROM pragma_index_list(?1) WHERE origin = 'pk'"
+# SQLITE_ERROR: it has not the table that says its version, as an empty file.
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+# On a full disk a sleeping server's database cannot be opened, since its shared memory is a file beside it: SQLite calls that an I/O error.
+_WRITABLE = "see that the server's disk has room and can be written to"
+_ALONE = "end what else has it open"
 _ESCAPES = {r"\040": " ", r"\011": "\t", r"\012": "\n", r"\134": "\\"}
 
 
@@ -34,21 +39,36 @@ def prepare(plan: Plan, environment: Path, mounts: str | None = None) -> None:
     """Make the database if there is none; turn WAL on, which a copy that was put back lacks, and check the schema.
 
     Raises:
-        DatabaseError: network file system, or another version's schema.
+        DatabaseError: network file system, another version's schema, damage, or what is in the way now, as a full disk.
     """
     kind = file_system(plan.box.data, mounts if mounts is not None else Path("/proc/self/mounts").read_text())
     if kind in NETWORK_FILE_SYSTEMS:
         raise DatabaseError(f"the server's data is on {kind}, where SQLite loses data: move the service's state to a local disk")
-    if not plan.box.database.exists():
-        make(plan, environment / "template.db")
+    expected = json.loads((environment / "version.json").read_text())["schema_revision"]
     try:
+        if not plan.box.database.exists():
+            make(plan, environment / "template.db")
         # "rw": what a killed MLflow left half done is taken back by whoever may write.
         with closing(sqlite3.connect(f"file:{plan.box.database}?mode=rw", uri=True)) as connection:
             turn_on_wal(connection)
-            check_schema(connection, environment)
+            check_schema(connection, expected)
             tell_sizes(connection)
+    except OSError as error:
+        raise DatabaseError(_in_the_way(error.strerror or type(error).__name__, _WRITABLE)) from None
     except sqlite3.DatabaseError as error:
-        raise DatabaseError(f"the server's database cannot be read ({error}): restore it from a backup") from None
+        raise DatabaseError(_words(error)) from None
+
+
+def _words(error: sqlite3.DatabaseError) -> str:
+    """Damage only where SQLite itself calls it that: who puts back a backup because the disk is full loses what came after it."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF  # none: a text in it is no text
+    if code in _DAMAGE:
+        return f"the server's database cannot be read ({error}): restore it from a backup"
+    return _in_the_way(str(error), _ALONE if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) else _WRITABLE)
+
+
+def _in_the_way(what: str, cure: str) -> str:
+    return f"the server's database cannot be opened now ({what}); leave it as it is: {cure}; it is tried again by itself"
 
 
 def file_system(path: Path, mounts: str) -> str:
@@ -110,8 +130,7 @@ def _lacking(connection: sqlite3.Connection) -> list[str]:
     return [each for each in BY_KEY if each not in known]
 
 
-def check_schema(connection: sqlite3.Connection, environment: Path) -> None:
-    expected = json.loads((environment / "version.json").read_text())["schema_revision"]
+def check_schema(connection: sqlite3.Connection, expected: str) -> None:
     found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     if not found or found[0] != expected:
         was = found[0] if found else "none"
