@@ -8,6 +8,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -222,6 +223,42 @@ def test_mlflow_that_drains_by_itself_is_ended_where_that_has_no_end() -> None:
         assert (mlflow.state, killed) == (State.DRAINING, [])
         loop.timers.popleft()()
         assert killed == [True]
+
+
+@pytest.mark.parametrize("refused", ["the log", "the first pipe", "the second pipe", "the start"])
+def test_a_start_that_the_machine_refuses_shows_no_path_and_leaves_no_file_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    loop, said, pipes = ByHand(), [], count(1)
+    pipe = os.pipe
+
+    def pipe_or_none() -> tuple[int, int]:
+        if refused == {1: "the first pipe", 2: "the second pipe"}.get(next(pipes)):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return pipe()
+
+    def start(*_what: Any) -> None:
+        raise NO_MORE
+
+    log = tmp_path / "away" / "mlflow.log" if refused == "the log" else Path(os.devnull)
+    starter = SimpleNamespace(start=start)
+    with socket.socket(socket.AF_UNIX) as listener, monkeypatch.context() as patch:
+        patch.setattr(os, "pipe", pipe_or_none)
+        mlflow = MlflowProcess(
+            loop=loop,  # type: ignore[arg-type]
+            listener=listener,
+            log=said.append,
+            output=lambda: os.open(log, os.O_WRONLY),
+            launch=lambda: Launch({}, 1.0),
+            starter=starter,  # type: ignore[arg-type]
+        )
+        before = set(Path("/proc/self/fd").iterdir())
+        mlflow.wake()
+        assert set(Path("/proc/self/fd").iterdir()) == before
+    assert mlflow.reason is not None
+    assert mlflow.reason.startswith("MLflow cannot be started (")
+    assert "/" not in mlflow.reason
+    assert (str(log) in said[0]) is (refused == "the log"), "the admin sees which file it is"
 
 
 def test_the_spawner_is_dialled_again_where_there_was_no_file_to_spare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

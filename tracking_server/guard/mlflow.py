@@ -10,6 +10,7 @@ import json
 import os
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from enum import Enum
 from typing import NamedTuple
 
@@ -92,7 +93,8 @@ class MlflowProcess:
         try:
             self._spawn()
         except (OSError, ValueError) as error:
-            self._start_failed(f"MLflow cannot be started ({error})")
+            self._log(f"MLflow cannot be started: {error}")  # the file's path, which is nothing for everybody
+            self._start_failed(f"MLflow cannot be started ({getattr(error, 'strerror', None) or type(error).__name__})")
             return
         self._deadline = self._loop.later(START_SECONDS, self._too_slow)
 
@@ -100,20 +102,24 @@ class MlflowProcess:
         launch = self._launch()
         self._drain_seconds, self._goes_on = launch.drain_seconds, launch.goes_on
         document = json.dumps(launch.plan).encode()
-        plan_reader, plan_writer = os.pipe()
-        self._status, status_writer = os.pipe()
-        output = self._output()
-        try:
-            # A plan is a few kilobytes and a pipe holds 64: this cannot block.
-            os.write(plan_writer, document)
-            files = Files(plan=plan_reader, output=output, listener=self._listener.fileno(), status=status_writer)
-            self._running = self._starter.start(files, self._ended)
-        except OSError:
-            os.close(self._status)
-            raise
-        finally:
-            for descriptor in (plan_reader, plan_writer, status_writer, output):
-                os.close(descriptor)
+        with ExitStack() as handed_over:
+
+            def ours(descriptor: int) -> int:
+                handed_over.callback(os.close, descriptor)
+                return descriptor
+
+            output = ours(self._output())
+            plan_reader, plan_writer = map(ours, os.pipe())
+            self._status, status_writer = os.pipe()
+            ours(status_writer)
+            try:
+                # A plan is a few kilobytes and a pipe holds 64: this cannot block.
+                os.write(plan_writer, document)
+                files = Files(plan=plan_reader, output=output, listener=self._listener.fileno(), status=status_writer)
+                self._running = self._starter.start(files, self._ended)
+            except OSError:
+                os.close(self._status)
+                raise
         os.set_blocking(self._status, False)
         self._loop.watch(self._status, READ, self._told)
 
