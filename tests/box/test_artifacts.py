@@ -146,6 +146,10 @@ def test_a_full_disk_is_507_and_leaves_no_part(own_box: Callable[..., Box], s3_s
         prefix = f"{box.settings['prefix']}/{uri.removeprefix('mlflow-artifacts:/')}"
         assert s3_store.client().list_objects_v2(Bucket=box.settings["bucket"], Prefix=prefix)["KeyCount"] == 0
         assert box.request("PUT", f"{artifact_path(uri)}/small.bin", data=b"x" * 1000).status_code == 200
+        s3_store.client().put_object(Bucket=box.settings["bucket"], Key=f"{prefix}/large", Body=b"x" * 50_000_000)
+        by_run = box.request("GET", "/get-artifact", params={"run_id": uri.split("/")[-2], "path": "large"})
+        for fetched in (answer, box.request("GET", f"{artifact_path(uri)}/large"), by_run):
+            assert (fetched.status_code, fetched.headers.get("Retry-After")) == (507, "30"), fetched.text
     finally:
         box.stop()
         subprocess.run(["umount", tmp], check=True)
@@ -165,7 +169,7 @@ def test_a_bounded_spool_and_a_bounded_upload(own_box: Callable[..., Box], s3_st
     run_id = uri.split("/")[-2]
     big = box.request("GET", f"{artifact_path(uri)}/big"), box.request("GET", "/get-artifact", params={"run_id": run_id, "path": "big"})
     assert [(answer.status_code, answer.json()["error_code"]) for answer in big] == [(507, "RESOURCE_EXHAUSTED")] * 2
-    assert [answer.json()["message"] for answer in big] == [refused.json()["message"]] * 2
+    assert [(answer.json()["message"], answer.headers.get("Retry-After")) for answer in big] == [(refused.json()["message"], None)] * 2
     assert len(box.request("GET", f"{artifact_path(uri)}/900000").content) == 900_000
     _folders_are_refused(box, s3_store, uri)
 

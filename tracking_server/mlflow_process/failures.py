@@ -10,7 +10,7 @@ from typing import Any
 
 from tracking_server.mlflow_process.compressed import UnpackError
 from tracking_server.mlflow_process.outwards import AddressError
-from tracking_server.mlflow_process.spool import NO_ROOM, NoRoomError
+from tracking_server.mlflow_process.spool import NO_ROOM, NoRoomError, when_again
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _GONE = ("404", "NoSuchKey", "NotFound")
@@ -97,17 +97,17 @@ def install(asgi: Any, wsgi: Any) -> None:
         found = explain(error)
         if found is None:
             raise error
-        return JSONResponse(status_code=found[0], content=found[1])
+        return JSONResponse(status_code=found[0], content=found[1], headers=when_again(found[1]["message"]))
 
     def wsgi_answer(error: Exception) -> Any:
         found = explain(error)
         if found is None:
             raise error
-        return jsonify(found[1]), found[0]
+        return jsonify(found[1]), found[0], when_again(found[1]["message"])
 
     async def asgi_last_answer(_request: Any, error: Exception) -> Any:
         status, document = explain(error) or _LAST
-        return JSONResponse(status_code=status, content=document)
+        return JSONResponse(status_code=status, content=document, headers=when_again(document["message"]))
 
     def wsgi_last_answer(_error: Exception) -> Any:
         return jsonify(_LAST[1]), _LAST[0]

@@ -128,10 +128,14 @@ def _content_length(scope: Scope) -> int:
     return int(value) if value.isdigit() else 0
 
 
+def when_again(words: str) -> dict[str, str]:
+    """The header of an answer by which a program sees that it fits later; none where waiting does not help."""
+    return {"Retry-After": "30"} if words == NO_ROOM else {}
+
+
 async def answer_no_room(send: Send, words: str) -> None:
     body = json.dumps({"error_code": "RESOURCE_EXHAUSTED", "message": words}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if words == NO_ROOM:
-        headers.append((b"retry-after", b"30"))
+    headers += [(name.lower().encode(), value.encode()) for name, value in when_again(words).items()]
     await send({"type": "http.response.start", "status": 507, "headers": headers})
     await send({"type": "http.response.body", "body": body})
