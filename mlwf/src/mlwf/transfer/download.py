@@ -1,13 +1,15 @@
 """Parallel download into files, read back in order by whoever packs them, while the rest is still arriving.
 
-Workers take the parts in the order in which they will be packed. A reader of a file sees its bytes as soon as everything before them is
-there. In memory there is one chunk for each worker; what arrives early waits in its file (and in the page cache).
+Workers take the parts in the order in which they will be packed; where the server has no room for so many at once there are fewer of
+them, at last one. A reader of a file sees its bytes as soon as everything before them is there. In memory there is one chunk for each
+worker; what arrives early waits in its file (and in the page cache).
 """
 
 import contextlib
 import itertools
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +68,8 @@ class Download:
         self._source = source
         self._on_bytes = on_bytes
         self._landings = {file.path: _Landing(file, folder / file.path, _parts(source, file)) for file in files}
-        self._todo = iter([(landing, part) for landing in self._landings.values() for part in landing.parts])
+        self._todo = deque((landing, part) for landing in self._landings.values() for part in landing.parts)
+        self._working = min(source.workers, len(self._todo))
         self._taking = threading.Lock()
         self._changed = threading.Condition()
         self._stop = threading.Event()
@@ -79,9 +82,8 @@ class Download:
             descriptor = os.open(landing.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             os.fchmod(descriptor, FILE_MODE)
             os.close(descriptor)
-        count = min(self._source.workers, sum(len(landing.parts) for landing in self._landings.values()))
         # Daemons: an interrupted program does not wait for a connection that hangs.
-        self._threads = [threading.Thread(target=self._work, name=f"download-{number}", daemon=True) for number in range(count)]
+        self._threads = [threading.Thread(target=self._work, name=f"download-{number}", daemon=True) for number in range(self._working)]
         for thread in self._threads:
             thread.start()
         return self
@@ -147,11 +149,7 @@ class Download:
     def _work(self) -> None:
         try:
             while not self._stop.is_set():
-                with self._taking:
-                    landing, part = next(self._todo, (None, None))
-                if landing is None or part is None:
-                    return
-                self._fetch(landing, part)
+                self._fetch(*self._next())
         except _StoppedError:
             return
         except BaseException as error:  # noqa: BLE001  # whatever it is, the reader raises it
@@ -160,12 +158,30 @@ class Download:
                 self._changed.notify_all()
             self._stop.set()
 
+    def _next(self) -> tuple[_Landing, _Part]:
+        with self._taking:
+            if not self._todo:
+                self._working -= 1
+                raise _StoppedError
+            return self._todo.popleft()
+
+    def _leave(self, landing: _Landing, part: _Part) -> bool:
+        """Whether there are other workers, to whom the part is left then: what they fetch may be what takes the server's room."""
+        with self._taking:
+            if self._working == 1:
+                return False
+            self._working -= 1
+            self._todo.appendleft((landing, part))
+            return True
+
     def _fetch(self, landing: _Landing, part: _Part) -> None:
         for attempt in itertools.count(1):
             try:
                 with self._source.read(landing.file, part.offset, part.length) as chunks:
                     self._store(landing, part, chunks)
             except TransientError as error:
+                if error.crowded and self._leave(landing, part):
+                    raise _StoppedError from error
                 if attempt == ATTEMPTS:
                     raise _broken(landing.file, str(error)) from error
                 if self._stop.wait(pause_before(attempt, error)):

@@ -24,16 +24,21 @@ READ_SECONDS = 180.0
 NO_SUCH_RANGE = 416
 """To a question for the first byte: there is none, the file is empty."""
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+NO_ROOM = 507
+"""A tracking server's, which spools what it hands on. With a time to come again it fits later, without one never."""
 T = TypeVar("T")
 
 
 class TransientError(Exception):
-    """Worth another try. `reached` is false when no connection was made at all; `wait`: seconds that the server asked for."""
+    """Worth another try. `reached` is false when no connection was made at all; `wait`: seconds that the server asked for; `crowded`: there
+    is no room for it beside what is on its way.
+    """
 
-    def __init__(self, why: str, *, reached: bool = True, wait: float | None = None) -> None:
+    def __init__(self, why: str, *, reached: bool = True, wait: float | None = None, crowded: bool = False) -> None:
         super().__init__(why)
         self.reached = reached
         self.wait = wait
+        self.crowded = crowded
 
 
 class RefusedError(Exception):
@@ -132,25 +137,29 @@ def _words(error: Exception, cause: OSError | None) -> str:
 
 
 def _check(response: requests.Response) -> None:
-    status = response.status_code
+    status, headers, wait = response.status_code, response.headers, _retry_after(response)
     if status in {200, 206}:
         return
-    if status in TRANSIENT:
-        raise TransientError(f"HTTP {status}{_message(response)}", wait=_retry_after(response))
-    with network_errors():
-        text = response.raw.read(65536, decode_content=True)
-    headers = response.headers
-    raise RefusedError(
-        f"HTTP {status}", status=status, body=text, location=headers.get("Location", ""), reason=headers.get("X-Aihub-Why", "")
-    )
-
-
-def _message(response: requests.Response) -> str:
-    """What a tracking server's error document says, after a colon; nothing of other documents."""
+    crowded = status == NO_ROOM and wait is not None
+    transient = status in TRANSIENT or crowded
     try:
         with network_errors():
-            said = json.loads(response.raw.read(8192, decode_content=True)).get("message")
-    except (TransientError, RefusedError, ValueError, AttributeError, RecursionError):
+            text = response.raw.read(65536, decode_content=True)
+    except (TransientError, RefusedError):
+        if not transient:
+            raise
+        text = b""  # its words alone are lost: it is the answer that it was
+    why = f"HTTP {status}{_message(text)}"
+    if transient:
+        raise TransientError(why, wait=wait, crowded=crowded)
+    raise RefusedError(why, status=status, body=text, location=headers.get("Location", ""), reason=headers.get("X-Aihub-Why", ""))
+
+
+def _message(text: bytes) -> str:
+    """What a tracking server's error document says, after a colon; nothing of other documents."""
+    try:
+        said = json.loads(text).get("message")
+    except (ValueError, AttributeError, RecursionError):
         return ""
     return f": {' '.join(said.split())[:300]}" if isinstance(said, str) and said.isprintable() else ""
 
