@@ -1,6 +1,8 @@
-"""Downloads through a tracking server whose room for what it hands on is small."""
+"""Downloads through a tracking server whose room for what it hands on is small, or whose object store is slow."""
 
 import json
+import re
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,13 +13,15 @@ from typing import Any
 import pytest
 from mlwf.errors import MlwfError
 from mlwf.export.api import TrackingApi
-from mlwf.export.server_source import ServerSource
+from mlwf.export.server_source import FETCH_SECONDS, ServerSource
 from mlwf.transfer import download as downloading
+from mlwf.transfer import http
 from mlwf.transfer.download import Download
-from mlwf.transfer.http import ATTEMPTS
+from mlwf.transfer.http import ATTEMPTS, Request, opened
 from mlwf.transfer.session import plain_session
 from mlwf.transfer.source import RemoteFile
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 SHARDS = [RemoteFile(f"shard-{number}", 6) for number in range(4)]
 WHOLE = b"shards"
 NO_ROOM = "The server has no room for this transfer now: try again later, or send and fetch less at once."
@@ -139,3 +143,40 @@ def test_what_waiting_does_not_cure_is_told_at_once_with_the_servers_own_word(
         fetch(server, tmp_path, SHARDS[:1])
     assert caught.value.why == f"HTTP {status}: {message}"
     assert server.asked.total() == 1
+
+
+class Slow:
+    """Answers when it is asked again for the same file, or else after a second: its store takes that long."""
+
+    def __init__(self) -> None:
+        self.again = threading.Event()
+
+    def answer(self, stub: Stub) -> Answer:
+        if stub.asked.total() > 1:
+            self.again.set()
+        self.again.wait(1.0)
+        return 200, {}, WHOLE
+
+
+def test_a_server_that_fetches_a_large_file_first_is_asked_once(
+    tmp_path: Path, stub: Callable[[Callable[[Stub], Answer]], Stub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each try that was given up the server went on with its own fetch, and kept the room for it."""
+    monkeypatch.setattr(http, "READ_SECONDS", 0.1)
+    server = stub(Slow().answer)
+    fetch(server, tmp_path, SHARDS[:1])
+    assert server.asked.total() == 1
+
+
+def test_a_servers_time_for_its_fetch_is_more_than_its_nginx_has() -> None:
+    (nginx,) = re.findall(r"`proxy_read_timeout` (\d+)s", (ROOT / "docs" / "reference" / "box.md").read_text())
+    assert int(nginx) < FETCH_SECONDS
+
+
+def test_a_connection_over_which_nothing_comes_is_looked_at(stub: Callable[[Callable[[Stub], Answer]], Stub]) -> None:
+    """A server that is switched off says nothing, either."""
+    source = stub(lambda _stub: (200, {}, WHOLE)).source()
+    with opened(source._session, Request(f"{source._api.base}/x", {})) as response:
+        there = response.raw.connection.sock
+        assert there.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert there.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 60

@@ -15,6 +15,10 @@ from mlwf.transfer.paths import check_path
 from mlwf.transfer.source import MAX_FILES, RemoteFile
 
 MAX_DEPTH = 64
+FETCH_SECONDS = 3660.0
+"""The server says nothing before it has the whole file from the object store, and goes on fetching for who has given up: each further try
+would take its room and the store's time once more. So its nginx is to give up first, which it does after an hour.
+"""
 
 
 class ServerSource:
@@ -73,7 +77,8 @@ class ServerSource:
         if offset or length is not None:
             raise ValueError("the server's route reads whole files only")
         path = quote(self._full(file.path), safe="/")
-        with opened(self._session, Request(f"{self._api.base}/api/2.0/mlflow-artifacts/artifacts/{path}", {})) as response:
+        request = Request(f"{self._api.base}/api/2.0/mlflow-artifacts/artifacts/{path}", {}, read_seconds=FETCH_SECONDS)
+        with opened(self._session, request) as response:
             announced = response.headers.get("Content-Length")
             if file.size is not None and announced is not None and int(announced) != file.size:
                 raise RefusedError(_("{path} has another size than listed").format(path=file.path))

@@ -54,9 +54,12 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Request:
+    """`read_seconds`: how long the answer, and each part of it, is waited for, where that is not as always."""
+
     url: str
     headers: Mapping[str, str]
     params: Mapping[str, str] | None = None
+    read_seconds: float | None = None
 
 
 def pause_before(attempt: int, error: TransientError) -> float:
@@ -92,7 +95,7 @@ def opened(session: requests.Session, request: Request) -> Iterator[requests.Res
             params=request.params,
             stream=True,
             allow_redirects=False,
-            timeout=(CONNECT_SECONDS, READ_SECONDS),
+            timeout=(CONNECT_SECONDS, request.read_seconds or READ_SECONDS),
         )
     try:
         _check(response)

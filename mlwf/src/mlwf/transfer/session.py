@@ -2,13 +2,16 @@
 
 import configparser
 import re
+import socket
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth
 from requests.utils import get_environ_proxies, select_proxy
+from urllib3.connection import HTTPConnection
 
 from mlwf.address import split_url
 from mlwf.errors import MlwfError, WrongUseError
@@ -21,6 +24,13 @@ from mlwf.wire.transport import OneAnswer
 POOL = 32
 SWITCH = {"": False, "0": False, "false": False, "1": True, "true": True}
 """As MLflow reads its switches, but that an empty one is one that is not set."""
+_WATCHED = [
+    *HTTPConnection.default_socket_options,
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 8),
+]
 
 
 class _NoAuth(AuthBase):
@@ -28,6 +38,18 @@ class _NoAuth(AuthBase):
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         return request
+
+
+class _Watched(HTTPAdapter):
+    """Its connections end within minutes where the other host is gone: a server may be silent for an hour before it answers, a host that
+    was switched off for ever.
+    """
+
+    def init_poolmanager(self, *sizes: Any, **options: Any) -> None:
+        super().init_poolmanager(*sizes, **options, socket_options=_WATCHED)
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        return super().proxy_manager_for(proxy, **options, socket_options=_WATCHED)
 
 
 def base_url(url: str) -> str:
@@ -78,7 +100,7 @@ def plain_session(url: str, environ: Mapping[str, str], trust: bool | str | None
         session.verify = existing(environ[named], named)
     session.headers.update({"User-Agent": "mlwf", "Accept-Encoding": "identity"})
     for prefix in ("http://", "https://"):
-        session.mount(prefix, HTTPAdapter(pool_connections=4, pool_maxsize=POOL))
+        session.mount(prefix, _Watched(pool_connections=4, pool_maxsize=POOL))
     return session
 
 
