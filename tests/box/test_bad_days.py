@@ -171,6 +171,7 @@ def test_an_nginx_that_is_not_there_is_said(own_box: MakeBox) -> None:
 def test_a_database_of_another_schema_fails_with_the_cure_and_waiting_requests_are_answered(own_box: MakeBox) -> None:
     box = own_box(idle_seconds=0.2)
     box.start()
+    create_run(box)  # asleep is a new box, too, for a moment: without a database
     box.wait_state("asleep")
     with closing(sqlite3.connect(box.home / "data" / "mlflow.db")) as database, database:
         database.execute("UPDATE alembic_version SET version_num = 'older'")
