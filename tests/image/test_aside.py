@@ -132,6 +132,9 @@ class Told:
     def begins(self, name: str, size: Callable[[], int] | None, total: int | None) -> None:
         self.lines.append(f"{name} {size() if size else None} {total}")
 
+    def expects(self, name: str, total: int) -> None:
+        self.lines.append(f"{name} {total}")
+
     def ends(self, name: str, seconds: float) -> None:
         self.lines.append(f"{name} ended")
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from mlwf.cli.create_image import TerminalReporter
+from mlwf.cli.image_progress import TerminalReporter
 from mlwf.ending import Terminated
 from mlwf.errors import MlwfError
 from mlwf.image.cache import CONTENT, LEASES, NOTE, Cache, remove_tree

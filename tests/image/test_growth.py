@@ -10,7 +10,7 @@ import pytest
 from mlwf.image import growth
 from mlwf.image.base.converted import ComingBase
 from mlwf.image.cache import Cache
-from mlwf.image.environment.install import Environments
+from mlwf.image.environment.install import OF_PACKED, Environments
 from mlwf.image.environment.lock import Lock
 from mlwf.image.environment.pythons import Python
 from mlwf.image.growth import Growth
@@ -53,7 +53,7 @@ def test_it_is_not_measured_all_the_time(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_wheels_that_uv_fetches_are_seen(tmp_path: Path, serve_index: Callable[[Index], Index]) -> None:
-    content = os.urandom(50_000).hex()
+    content = os.urandom(1_000_000).hex()
     index = serve_index(Index().add("top", "1.0", more={"top/data.txt": content}))
     (wheel,) = (name for name in index.files if name.startswith("top"))
     lock = Lock(f"top==1.0 --hash=sha256:{hashlib.sha256(index.files[wheel]).hexdigest()}\n", "3.11.2")
@@ -63,9 +63,11 @@ def test_wheels_that_uv_fetches_are_seen(tmp_path: Path, serve_index: Callable[[
     kit = Kit(None, runner, None, cache, None)  # type: ignore[arg-type]
     base = ComingBase(SimpleNamespace(glibc="2.36", architecture="amd64"), lambda: None)  # type: ignore[arg-type, return-value]
     told: list[tuple[Callable[[], int], int | None]] = []
+    expected: list[int] = []
     Environments(kit, base, Python("3.11.2", "/usr/bin/python3", None, "base")).fetch(
-        lock, tmp_path / "layer", meter=Meter(lambda size, total: told.append((size, total)))
+        lock, tmp_path / "layer", meter=Meter(lambda size, total: told.append((size, total)), expected.append)
     )
     ((size, total),) = told
     assert total is None
-    assert 100_000 <= size() < 150_000
+    assert 2_000_000 <= size() < 2_100_000
+    assert expected[-1] // OF_PACKED == pytest.approx(len(index.files[wheel]), rel=0.03), "uv says tenths of a megabyte"

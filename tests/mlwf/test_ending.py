@@ -16,7 +16,7 @@ PROGRAM = """
 import sys, threading
 from pathlib import Path
 from mlwf.ending import Terminated, end, raise_on_terminate
-from mlwf.cli.create_image import TerminalReporter
+from mlwf.cli.image_progress import TerminalReporter
 from mlwf.report import stderr
 
 raise_on_terminate()

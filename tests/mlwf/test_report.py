@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from mlwf.cli import output
-from mlwf.cli.create_image import TerminalReporter
+from mlwf.cli.image_progress import TerminalReporter
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.image.tool import Bind
 from mlwf.report import show_failure, stderr
@@ -72,8 +72,32 @@ def test_a_terminal_shows_the_bytes_of_a_step_and_the_time_left(monkeypatch: pyt
         until(lambda: shown.search(screen.getvalue()), what="bytes and time left")
 
 
+def test_a_step_without_bytes_shows_how_long_it_has_been_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    screen = io.StringIO()
+    with TerminalReporter(Console(file=screen, force_terminal=True, color_system=None, width=120), as_json=False) as reporter:
+        reporter.begins("lock", None, None)
+        until(lambda: re.search(r"Resolving the packages 0:00:\d\d", screen.getvalue()), what="the time so far")
+
+
+def test_a_total_that_becomes_known_gives_the_time_left_and_one_that_was_too_low_the_time_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    screen, count = io.StringIO(), itertools.count(1)
+    with TerminalReporter(Console(file=screen, force_terminal=True, color_system=None, width=120), as_json=False) as reporter:
+        reporter.begins("environment", lambda: next(count) * 1_000_000, None)
+        until(lambda: re.search(r"\d+\.0/\? MB 0:00:0\d", screen.getvalue()), what="bytes and the time so far")
+        reporter.expects("base-pack", 800_000_000)  # another step's
+        reporter.expects("environment", 900_000_000)
+        until(lambda: re.search(r"\d+\.0/900\.0 MB \d:\d\d:\d\d", screen.getvalue()), what="bytes and the time left")
+        assert "/800.0" not in screen.getvalue()
+        screen.seek(0)
+        screen.truncate()
+        reporter.expects("environment", 1)
+        until(lambda: re.search(r"\d+\.0/\? MB 0:00:\d\d", screen.getvalue()), what="no total any more")
+
+
 def test_machines_are_told_the_bytes_so_far(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlwf.cli.create_image.TELL_SECONDS", 0.01)
+    monkeypatch.setattr("mlwf.cli.image_progress.TELL_SECONDS", 0.01)
     lines: list[str] = []
 
     def told() -> list[dict[str, object]]:
@@ -88,10 +112,15 @@ def test_machines_are_told_the_bytes_so_far(capsys: pytest.CaptureFixture[str], 
         size = 7
         until(lambda: told()[-1].get("bytes") == 7, what="more of them")
         size = 9
+        until(lambda: told()[-1].get("bytes") == 9, what="all of them")
+        reporter.expects("pack", 20)
+        size = 12
+        until(lambda: told()[-1].get("bytes") == 12, what="more than was expected first")
         reporter.ends("pack", 1.5)
     grows = {"step": "pack", "state": "grows", "total": 9}
     assert told() == [
         {"step": "pack", "state": "begins", "total": 9},
         *({**grows, "bytes": each} for each in (4, 7, 9)),
+        {**grows, "bytes": 12, "total": 20},
         {"step": "pack", "state": "ends", "seconds": 1.5},
     ]

@@ -1,24 +1,19 @@
 """mlwf_create_image: a Singularity image that serves a model, from its package and a base image."""
 
-import contextlib
 import json
 import os
 import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Self
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from mlwf.cli.image_progress import TerminalReporter
 from mlwf.ending import Terminated, end, raise_on_terminate
 from mlwf.i18n import _
 from mlwf.image.create import IMAGE, Created, create
 from mlwf.image.plan import Wanted
 from mlwf.image.proof import ANSWERED, LOADED, NEEDS_GPU, Verdict
-from mlwf.image.steps import words
 from mlwf.image.tool import COMPRESSIONS
 from mlwf.report import show_failure, stderr
 from mlwf.settings import environment
@@ -36,108 +31,6 @@ HELP = _(
       mlwf_create_image --model-pkg-url MLWFExportModel_20261124101500 --base-container-url docker-archive:base.tar
     """
 )
-
-
-TELL_SECONDS = 1.0
-
-
-class TerminalReporter:
-    """The step with its bytes and the time left on a terminal, a line for each finished step elsewhere, JSON lines where asked for."""
-
-    def __init__(self, console: Console, *, as_json: bool) -> None:
-        self._console = console
-        self._json = as_json
-        self._progress: Progress | _Growing | None = None
-        self._shown = ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._stop()
-
-    def begins(self, name: str, size: Callable[[], int] | None, total: int | None) -> None:
-        self._stop()
-        if self._json:
-            _line(step=name, state="begins", total=total)
-            self._progress = _Growing(name, size, total) if size else None
-            return
-        if not self._console.is_terminal:
-            if name != self._shown:  # a step is told again when its size is known
-                self._console.print(f"{words(name)} …", markup=False)
-            self._shown = name
-            return
-        columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}")]
-        if size:
-            columns += [BarColumn(), DownloadColumn(), TimeRemainingColumn()]
-        self._progress = _Watching(*columns, console=self._console, transient=True, size=size)
-        self._progress.add_task(words(name), total=total)
-        self._progress.start()
-
-    def ends(self, name: str, seconds: float) -> None:
-        self._stop()
-        if self._json:
-            _line(step=name, state="ends", seconds=seconds)
-        else:
-            self._console.print(_("{step}: {seconds:.1f} s").format(step=words(name), seconds=seconds), markup=False)
-
-    def waits(self) -> None:
-        if self._json:
-            _line(state="waits")
-        else:
-            self._console.print(_("Another job is making the same; this one waits for it."), markup=False)
-
-    def warns(self, text: str) -> None:
-        if self._json:
-            _line(state="warns", text=text)
-        else:
-            self._console.print(_("Warning: {text}").format(text=text), markup=False)
-
-    def _stop(self) -> None:
-        if self._progress:
-            self._progress.stop()
-            self._progress = None
-
-
-def _line(**facts: object) -> None:
-    click.echo(json.dumps(facts), err=True)
-
-
-class _Growing:
-    """Tells on lines for machines how many bytes there are: every second in which they became other ones, and at the end."""
-
-    def __init__(self, name: str, size: Callable[[], int], total: int | None) -> None:
-        self._ended = threading.Event()
-        self._teller = threading.Thread(target=self._tell, args=(name, size, total), name="bytes", daemon=True)
-        self._teller.start()
-
-    def _tell(self, name: str, size: Callable[[], int], total: int | None) -> None:
-        told, ended = 0, False
-        while not ended:
-            ended = self._ended.wait(TELL_SECONDS)
-            now = size()
-            if now != told:
-                with contextlib.suppress(OSError):  # who reads it is gone, or has no room: the image may lie elsewhere
-                    _line(step=name, state="grows", bytes=now, total=total)
-                told = now
-
-    def stop(self) -> None:
-        self._ended.set()
-        self._teller.join()
-
-
-class _Watching(Progress):
-    """Asks how many bytes there are whenever it draws."""
-
-    def __init__(self, *columns: ProgressColumn, console: Console, transient: bool, size: Callable[[], int] | None) -> None:
-        self._bytes = size
-        super().__init__(*columns, console=console, transient=transient, refresh_per_second=4)
-
-    def get_renderables(self):  # type: ignore[no-untyped-def]
-        if self._bytes:
-            for task in self.tasks:
-                self.update(task.id, completed=self._bytes())
-        yield from super().get_renderables()
 
 
 @click.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

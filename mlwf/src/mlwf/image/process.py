@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -42,6 +42,9 @@ PRELOAD = re.compile(r"^ERROR: ld\.so: object .* cannot be preloaded .*\n?", re.
 LOUD = re.compile(r"(?:FATAL|ERROR|error) *:")
 # How many of a program's last lines may say it.
 LAST_LINES = 20
+
+
+Hears = Callable[[bytearray], None]
 
 
 class ProgramError(MlwfError):
@@ -120,15 +123,16 @@ class Runner:
         environ: Mapping[str, str] | None = None,
         timeout: float | None = None,
         folder: Path | None = None,
+        hears: Hears | None = None,
     ) -> str:
         """What the program wrote to stdout. `what` says in the user's words what failed; `environ`: instead of the runner's own.
 
-        `folder`: where it runs; here by default.
+        `folder`: where it runs; here by default. `hears` is told, while it runs, all that it has written to stderr so far.
 
         Raises ProgramError, FullDiskError and LittleMemoryError.
         """
         variables = {**(self.environ if environ is None else environ), **(extra or {})}
-        status, out, err = self._finish(argv, what, variables, timeout, folder)
+        status, out, err = self._finish(argv, what, variables, timeout, folder, hears)
         if status:
             raise _failure(what, status, err or out)
         return out
@@ -138,8 +142,14 @@ class Runner:
         _status, out, err = self._finish(argv, what, self.environ, 60.0)
         return out + err
 
-    def _finish(
-        self, argv: Sequence[str | Path], what: str, environ: Mapping[str, str], timeout: float | None, folder: Path | None = None
+    def _finish(  # noqa: PLR0917
+        self,
+        argv: Sequence[str | Path],
+        what: str,
+        environ: Mapping[str, str],
+        timeout: float | None,
+        folder: Path | None = None,
+        hears: Hears | None = None,
     ) -> tuple[int, str, str]:
         words = [str(word) for word in argv]
         self.note("$ " + " ".join(words))
@@ -148,7 +158,7 @@ class Runner:
             process = self._started(words, environ, what, folder)
             try:
                 with held.lifted():
-                    out, err = self._collected(process, what, timeout)
+                    out, err = self._collected(process, what, timeout, hears)
             except subprocess.TimeoutExpired as error:
                 raise MlwfError(what, _("no end after {seconds:.0f} seconds").format(seconds=error.timeout)) from error
             finally:
@@ -160,7 +170,7 @@ class Runner:
                 self._write(part.removesuffix(b"\n"))
         return process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
 
-    def _collected(self, process: "subprocess.Popen[bytes]", what: str, timeout: float | None) -> tuple[bytes, bytes]:
+    def _collected(self, process: "subprocess.Popen[bytes]", what: str, timeout: float | None, hears: Hears | None) -> tuple[bytes, bytes]:
         """All of stdout and stderr when the program has ended. Raises TimeoutExpired, and MlwfError for too much of it."""
         end = time.monotonic() + timeout if timeout is not None else None
         out, err = bytearray(), bytearray()
@@ -176,6 +186,8 @@ class Runner:
                     key.data.extend(part)
                     if not part:
                         selector.unregister(key.fileobj)
+                    elif hears and key.data is err:
+                        hears(err)
                 if len(out) + len(err) > MAX_OUTPUT:
                     self._write(bytes(out[:FIRST_WORDS] + err[:FIRST_WORDS]))
                     raise MlwfError(

@@ -28,11 +28,14 @@ def words(name: str) -> str:
 class Reporter(Protocol):
     """Told how it goes. `size` tells the bytes so far; `total` is what they will be at most, None where nobody knows.
 
-    A step may begin a second time, when its bytes are known, and when another one that came in between has ended. `waits`: another job
-    makes what this one needs, and will be waited for. `warns`: of what the user may want to do something about.
+    A step may begin a second time, when its bytes are known, and when another one that came in between has ended. `expects`: its total
+    became known, or more, while it runs. `waits`: another job makes what this one needs, and will be waited for. `warns`: of what the
+    user may want to do something about.
     """
 
     def begins(self, name: str, size: Callable[[], int] | None, total: int | None) -> None: ...
+
+    def expects(self, name: str, total: int) -> None: ...
 
     def ends(self, name: str, seconds: float) -> None: ...
 
@@ -44,8 +47,9 @@ class Reporter(Protocol):
 class Meter:
     """Bytes that arrive in a step, told from any thread; the reporter hears how many there will be when that is known."""
 
-    def __init__(self, begins: Callable[[Callable[[], int], int | None], None]) -> None:
+    def __init__(self, begins: Callable[[Callable[[], int], int | None], None], expects: Callable[[int], None]) -> None:
         self._begins = begins
+        self.expects = expects
         self._lock = threading.Lock()
         self._count = 0
 
@@ -79,7 +83,7 @@ class Steps:
         begins()
         started, counted = time.monotonic(), sum(self.seconds.values())
         self._within.append(begins)
-        yield Meter(lambda size, total: self._report.begins(name, size, total))
+        yield Meter(lambda size, total: self._report.begins(name, size, total), lambda total: self._report.expects(name, total))
         self._within.pop()
         others = sum(self.seconds.values()) - counted
         self.seconds[name] = round(time.monotonic() - started - others, 3)

@@ -1,5 +1,6 @@
 """The model's environment, from wheels of the user's cache, as the base's own Python would have it."""
 
+import functools
 import re
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from mlwf.image.cache import remove_tree
 from mlwf.image.environment.compiled import Compiler
 from mlwf.image.environment.lock import BasePlatform, Lock
 from mlwf.image.environment.pythons import Python
-from mlwf.image.environment.uv_program import run_uv
+from mlwf.image.environment.uv_program import announced, run_uv
 from mlwf.image.growth import Growth
 from mlwf.image.kit import Kit
 from mlwf.image.process import ProgramError
@@ -22,6 +23,8 @@ from mlwf.image.steps import Meter
 ENV = "env"
 # The Python that uv is run with, as folders are called.
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
+# How many bytes of files come of one of the wheels that have them, at most: 3.4 for numpy, scipy and pandas, below 2 for CUDA's libraries.
+OF_PACKED = 3
 # What a lock depends on besides the requirements.
 INDEXES = (
     "UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INDEX_STRATEGY", "UV_TORCH_BACKEND",
@@ -49,18 +52,19 @@ class Environments:
         listed.write_text(lock.text)
         target = work.parent / f"{work.name}.fetched"
         if meter:
-            # uv unpacks what it fetches at once, in a new folder, and moves that to the others of its archive. A lock tells no sizes.
+            # uv unpacks what it fetches at once, in a new folder, and moves that to the others of its archive.
             meter.watches(Growth(self.wheels, self.wheels / "archive-v0"), None)
         try:
             run_uv(
                 self.kit.runner,
                 [
-                    "pip", "install", "--no-config", "--no-deps", "--require-hashes", "--quiet", "--no-compile-bytecode",
+                    "pip", "install", "--no-config", "--no-deps", "--require-hashes", "--no-compile-bytecode",
                     "--cache-dir", self.wheels, "--target", target, *self._for_the_base(), *(["--offline"] if offline else []),
                     "--python", sys.executable, "--requirements", listed,
                 ],
                 _("The model's packages cannot be fetched"),
                 within=work.parent,
+                hears=functools.partial(_expected, meter) if meter else None,
             )  # fmt: skip
         finally:
             if target.exists():
@@ -144,6 +148,12 @@ class Environments:
         for pattern in (".lock", ".gitignore", "CACHEDIR.TAG", f"lib/python{self.python.minor}/site-packages/*.dist-info/uv_cache.json"):
             for file in env.glob(pattern):
                 file.unlink()
+
+
+def _expected(meter: Meter, said: bytearray) -> None:
+    packed = announced(said)
+    if packed:
+        meter.expects(OF_PACKED * packed)
 
 
 def _rewrite(file: Path, pattern: str, new: Callable[[re.Match[str]], str]) -> None:

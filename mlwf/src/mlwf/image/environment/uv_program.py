@@ -10,7 +10,7 @@ from pathlib import Path
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.image.environment.pytorch import BACKEND
-from mlwf.image.process import UV_MARK, ProgramError, Runner
+from mlwf.image.process import UV_MARK, Hears, ProgramError, Runner
 
 # What uv, the network, and compilers need of the user's variables. Of uv's own: where packages and Pythons come from, how that is reached,
 # and what may be taken. The others say how a user works with projects, and contradict what it is told here.
@@ -29,18 +29,29 @@ HEAD = re.compile(r"^(?:error:| *\xd7) ", re.MULTILINE)
 # The one hint that says why: to uv an index that does not let it in is one without the package.
 NOT_ASKED = re.compile(r"hint: (An index URL \(\S+\) could not be queried .*?)(?: hint: |$)")
 MOST = 400
+# What uv says, away from a terminal, of each file of a megabyte or more that it begins to fetch: its size, packed.
+FETCHING = re.compile(rb"^Downloading \S+ \(([0-9.]+)(B|KiB|MiB|GiB)\)\n", re.MULTILINE)
+UNITS = {b"B": 1, b"KiB": 1 << 10, b"MiB": 1 << 20, b"GiB": 1 << 30}
 
 
-def run_uv(runner: Runner, arguments: Sequence[str | Path], what: str, *, within: Path, extra: Mapping[str, str] | None = None) -> str:
-    """What uv says. `extra`: variables besides the named ones. Raises ProgramError, and MlwfError where uv was taken away.
+def run_uv(
+    runner: Runner,
+    arguments: Sequence[str | Path],
+    what: str,
+    *,
+    within: Path,
+    extra: Mapping[str, str] | None = None,
+    hears: Hears | None = None,
+) -> str:
+    """What uv says. `extra`: variables besides the named ones; `hears`: as Runner.run has it.
 
-    It runs in an empty folder made in `within`: in the user's own, which may be a stranger's package, it would run the Python of a .venv,
-    and a name could mean a file.
+    Raises ProgramError, and MlwfError where uv was taken away. It runs in an empty folder made in `within`: in the user's own, which may
+    be a stranger's package, it would run the Python of a .venv, and a name could mean a file.
     """
     words = [each.absolute() if isinstance(each, Path) else each for each in (_program(), *arguments)]
     with tempfile.TemporaryDirectory(dir=within) as nowhere:
         try:
-            return runner.run(words, what, extra=extra, environ=named(runner.environ), folder=Path(nowhere))
+            return runner.run(words, what, extra=extra, environ=named(runner.environ), folder=Path(nowhere), hears=hears)
         except ProgramError as error:
             error.why = reasons(error.output) or error.why
             raise
@@ -62,6 +73,11 @@ def reasons(output: str) -> str:
 def unwrapped(output: str) -> str:
     """In one line: uv before 0.12 breaks its lines after 80 letters."""
     return re.sub(r"[\s│]+", " ", output).strip()
+
+
+def announced(said: bytes | bytearray) -> int:
+    """The bytes of the files that uv has begun to fetch, by what it has said so far."""
+    return sum(int(float(number) * UNITS[unit]) for number, unit in FETCHING.findall(said))
 
 
 def named(environ: Mapping[str, str]) -> dict[str, str]:
