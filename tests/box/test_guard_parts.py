@@ -62,6 +62,12 @@ def test_a_full_disk_ends_no_guard(monkeypatch: pytest.MonkeyPatch) -> None:
     log.last_words("the last")
 
 
+def test_half_a_character_ends_no_guard(tmp_path: Path) -> None:
+    """JSON can name one, and what MLflow says of itself is a stranger's word."""
+    Log(tmp_path / "guard.log")("MLflow did not start: \ud800")
+    assert (tmp_path / "guard.log").read_text().endswith("Z MLflow did not start: ?\n")
+
+
 def test_a_clock_that_was_ahead_at_a_start_forgets_nobody_who_signed_out(tmp_path: Path) -> None:
     path, now, month = tmp_path / "spent", 1000.0, 30 * 86400.0
     Spent(path, now=now).add("session", now + 43200, now=now)

@@ -18,7 +18,7 @@ class Log:
     def __call__(self, text: str) -> None:
         line = f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {' '.join(text.split())}\n"
         try:
-            os.write(self._file, line.encode())
+            os.write(self._file, line.encode(errors="replace"))  # MLflow's words may hold half a character
         except OSError as error:  # a full disk must not stop the guard
             _complain(f"guard.log: {error}\n")
 
