@@ -1,10 +1,12 @@
 """The bound of what uploads and downloads put on the box's disk: within one process, and over all workers and jobs."""
 
 import asyncio
+import contextlib
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -127,6 +129,22 @@ def test_promises_count_until_they_arrive_or_end(tmp_path: Path) -> None:
     assert (spool.has_room(50), spool.has_room(51)) == (True, False)
     upload.end()
     assert spool.has_room(100)
+
+
+def test_a_file_that_goes_while_it_is_looked_at_takes_no_other_out_of_the_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "two", "three"):
+        (tmp_path / name).write_bytes(b"x" * 30)
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def first_goes(folder: str) -> Iterator[list[os.DirEntry[str]]]:
+        with scandir(folder) as entries:
+            found = list(entries)
+        Path(found[0].path).unlink()
+        yield found
+
+    monkeypatch.setattr(os, "scandir", first_goes)
+    assert not Spool(tmp_path, 100).has_room(41)
 
 
 def test_an_upload_without_a_length_is_stopped_when_it_fills_the_spool(tmp_path: Path) -> None:

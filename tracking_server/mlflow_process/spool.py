@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +62,21 @@ class Spool:
     def _used(self) -> int:
         total, folders = 0, [str(self._folder)]
         while folders:
-            try:
-                with os.scandir(folders.pop()) as entries:
-                    for entry in entries:
-                        if entry.is_dir(follow_symlinks=False):
-                            folders.append(entry.path)
-                        else:
-                            total += entry.stat(follow_symlinks=False).st_size
-            except FileNotFoundError:
-                continue  # a transfer ended meanwhile
+            with suppress(FileNotFoundError), os.scandir(folders.pop()) as entries:  # of a transfer that ended meanwhile
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    else:
+                        total += _size(entry)
         return total
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    """Of a file that may go at any moment: the others in its folder count all the same."""
+    try:
+        return entry.stat(follow_symlinks=False).st_size
+    except FileNotFoundError:
+        return 0
 
 
 class Upload:
