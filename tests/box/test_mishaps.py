@@ -1,6 +1,7 @@
 """What one mishap must not take the guard along with: no thread, no process, no open file to spare, a line written by half."""
 
 import errno
+import fcntl
 import io
 import os
 import socket
@@ -20,6 +21,7 @@ from tracking_server.guard.mlflow import Launch, MlflowProcess, State
 from tracking_server.guard.nginx_process import NginxProcess
 from tracking_server.guard.spawner_client import SpawnerStarter
 from tracking_server.guard.spent import Spent
+from tracking_server.guard.starters import Files
 from tracking_server.guard.verifier import LANES, Verdict, Verifier
 
 SOON, LATE = 1000.0, 2000.0
@@ -259,6 +261,30 @@ def test_a_start_that_the_machine_refuses_shows_no_path_and_leaves_no_file_open(
     assert mlflow.reason.startswith("MLflow cannot be started (")
     assert "/" not in mlflow.reason
     assert (str(log) in said[0]) is (refused == "the log"), "the admin sees which file it is"
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        lambda: child.spawn(["true"], environment={}, files=dict.fromkeys(range(4), 0)),
+        lambda: SpawnerStarter(ByHand(), "spawn.sock").start(Files(0, 0, 0, 0), list),  # type: ignore[arg-type]
+    ],
+    ids=["the guard", "the spawner"],
+)
+def test_a_start_with_too_few_files_to_spare_leaves_none_of_them_open(monkeypatch: pytest.MonkeyPatch, start: Callable[[], object]) -> None:
+    """Else each try would take some of the few that are left."""
+    duplicated, tries = fcntl.fcntl, count(1)
+
+    def duplicated_or_not(*what: Any) -> int:
+        if next(tries) == 3:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return duplicated(*what)
+
+    monkeypatch.setattr(fcntl, "fcntl", duplicated_or_not)
+    before = set(Path("/proc/self/fd").iterdir())
+    with pytest.raises(OSError, match="Too many open files"):
+        start()
+    assert set(Path("/proc/self/fd").iterdir()) == before
 
 
 def test_the_spawner_is_dialled_again_where_there_was_no_file_to_spare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 _DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP)
@@ -22,15 +22,28 @@ def spawn(argv: Sequence[str], *, environment: Mapping[str, str], files: Mapping
         OSError: it cannot be started.
     """
     # Two steps, so that no target number is overwritten before it is used as a source.
-    high = {target: fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, _ABOVE_TARGETS) for target, source in files.items()}
+    high = duplicates(files.values(), above=_ABOVE_TARGETS)
     try:
-        actions = [(os.POSIX_SPAWN_DUP2, source, target) for target, source in high.items()]
+        actions = [(os.POSIX_SPAWN_DUP2, source, target) for target, source in zip(files, high, strict=True)]
         return os.posix_spawnp(
             argv[0], list(argv), environment, file_actions=actions, setpgroup=group, setsigdef=_DEFAULT_SIGNALS, setsigmask=()
         )
     finally:
-        for descriptor in high.values():
+        for descriptor in high:
             os.close(descriptor)
+
+
+def duplicates(files: Iterable[int], *, above: int = 0) -> list[int]:
+    """Descriptors of our own for the same files, with numbers from `above` on; all of them, or none. Raises OSError."""
+    made: list[int] = []
+    try:
+        for file in files:
+            made.append(fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, above))  # noqa: PERF401 (those before one that fails are to be closed)
+    except OSError:
+        for descriptor in made:
+            os.close(descriptor)
+        raise
+    return made
 
 
 def kill_group(group: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import signal
@@ -11,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from tracking_server.guard import child
 from tracking_server.guard.launching import WORD_BYTES
 from tracking_server.guard.loop import READ, Loop
 from tracking_server.guard.starters import Ending, Files, Running
@@ -136,7 +136,7 @@ class _Spawned(_Line):
     def __init__(self, loop: Loop, place: str, files: Files, ended: Callable[[Ending], None]) -> None:
         self._ended = ended
         # The caller closes its own; these wait for the connection.
-        self._files = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 0) for each in files]
+        self._files = child.duplicates(files)
         self._ending = Ending(1, _GONE)
         super().__init__(loop, place)
 
