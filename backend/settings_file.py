@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import math
 import re
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -158,7 +159,7 @@ def _is_address(value: str) -> bool:
         ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
     except ValueError:
         return False
-    return port.isdigit() and 0 < int(port) < 65536
+    return port.isdecimal() and 0 < int(port) < 65536
 
 
 def _is_url(value: str) -> bool:
@@ -182,7 +183,7 @@ def _whole(value: Any) -> int:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:  # noqa: PLR0124 (only NaN differs from itself)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):  # nor an endless one
         raise _WrongError(_("is {value!r}; write a number", value=value))
     return float(value)
 
