@@ -297,6 +297,7 @@ def test_uids_are_pairs_that_nobody_else_has(tmp_path: Path):
         assert uidpool.pair(server.uid) == (5000, 5001)
         session.flush()
         assert uidpool.allocate(session, settings) == 5002
+        assert uidpool.allocate(session, replace(settings, uid_first=4999, uid_last=5004)) == 5003, "the range began elsewhere before"
         with pytest.raises(ServiceError, match="uids_exhausted"):
             uidpool.allocate(session, Settings(state_dir=tmp_path, runtime="docker", uid_first=5000, uid_last=5001))
     site.registry.close()
