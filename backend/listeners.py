@@ -93,10 +93,13 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
     try:
         try:
             new.unlink(missing_ok=True)
-            listener.bind(str(new))
-            _open_to_users(new, settings)
-            listener.listen(_BACKLOG)
-            new.rename(new.with_name(path.name))
+            with ExitStack() as unfinished:
+                listener.bind(str(new))
+                unfinished.callback(new.unlink)
+                _open_to_users(new, settings)
+                listener.listen(_BACKLOG)
+                new.rename(new.with_name(path.name))
+                unfinished.pop_all()
         except OSError as error:
             raise CannotListenError(
                 _("the socket {path} cannot be made ({why}); see its folder's owner and mode", path=path, why=error.strerror)

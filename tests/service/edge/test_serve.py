@@ -11,6 +11,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -18,8 +19,10 @@ import pytest
 from mlwf.wire.transport import open_session
 from prometheus_client.parser import text_string_to_metric_families
 
+from backend.listeners import CannotListenError, listeners
 from backend.reconcile import renewable
 from backend.serving import supervisor
+from backend.settings import Settings
 from demo.ports import free_ports
 from tests.service.edge.live import Live, live_service, until
 
@@ -166,6 +169,13 @@ def test_a_group_of_its_own(live: Live) -> None:
         live.start()
         assert stat.S_IMODE(live.socket.stat().st_mode) == 0o660
         assert live.socket.group() == "daemon"
+
+
+def test_a_socket_that_cannot_be_made_leaves_nothing_behind(tmp_path: Path) -> None:
+    settings = Settings(state_dir=tmp_path, socket_group="no-such-group-here")
+    with pytest.raises(CannotListenError, match="there is no group"), listeners(settings):
+        pass
+    assert list(settings.socket.parent.iterdir()) == []
 
 
 def test_logs_are_single_lines(live: Live) -> None:
