@@ -152,7 +152,7 @@ class Looker:
         silent_for = self._silent_for(server.id, seen)
         if seen.state in _WELL:
             short = disk.trouble(self._world.settings, self._world.boxes.directory(server.id))
-            return _WELL[seen.state], None if short is None else reason_of(short)
+            return _WELL[seen.state], None if short is None else _steady(server, reason_of(short))
         if seen.stranger:
             return Status.FAILED, reason_of(ServiceError("port_taken", port=server.port))
         if seen.state is BoxState.FAILED or silent_for > SILENT_SECONDS:
@@ -260,6 +260,18 @@ def _frozen(world: World, server: Server) -> ServiceError | None:
         return None
 
 
+def _is_fresh(server: Server) -> bool:
+    return server.observed_at is not None and now() - server.observed_at < timedelta(seconds=NOTED_SECONDS)
+
+
+def _steady(server: Server, reason: dict[str, Any]) -> dict[str, Any]:
+    """The reason as it was noted last, where only its numbers may differ: how much is free changes with each look, and to note that of each
+    server each time would be a write for each, on a disk that has no room.
+    """
+    noted = server.reason
+    return noted if noted is not None and noted["code"] == reason["code"] and _is_fresh(server) else reason
+
+
 def _note_failed(world: World, server: Server, error: ServiceError) -> None:
     if server.deleted_at is None:
         _note(world, server, Status.FAILED, reason_of(error))
@@ -267,8 +279,7 @@ def _note_failed(world: World, server: Server, error: ServiceError) -> None:
 
 def _note(world: World, server: Server, status: Status, reason: dict[str, Any] | None) -> None:
     """Write what was seen, where it is news. Not what was asked meanwhile: then it is no longer ours to say."""
-    fresh = server.observed_at is not None and now() - server.observed_at < timedelta(seconds=NOTED_SECONDS)
-    if server.status == status and server.reason == reason and fresh:
+    if server.status == status and server.reason == reason and _is_fresh(server):
         return
     with world.registry.session() as session:
         row = session.get(Server, server.id)

@@ -42,6 +42,19 @@ def test_what_was_seen_before_a_delete_was_asked_for_is_not_said_after_it(site: 
     assert site.one().status == "deleting"
 
 
+def test_a_disk_that_gets_ever_shorter_is_noted_once_a_minute(site: Site, server: Server, monkeypatch: pytest.MonkeyPatch):
+    """Its numbers change with each look, at each server on it."""
+    noted = []
+    for free, later in ((5, False), (4, False), (3, True)):
+        monkeypatch.setattr("backend.files.disk.free_bytes", lambda _settings, free=free: free * 1024**2)
+        if later:
+            with site.registry.session() as session:
+                session.get_one(Server, server.id).observed_at = now() - timedelta(minutes=2)
+        site.reconciler().reconcile_all()
+        noted.append((site.one().reason or {})["params"])
+    assert noted == [{"free": 5}, {"free": 5}, {"free": 3}]
+
+
 def test_what_is_kept_stays_until_the_database_is_back(site: Site, server: Server):
     site.kept.make(server.id, site.boxes.directory(server.id), {})
     site.database(server).unlink()
