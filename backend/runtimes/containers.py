@@ -18,7 +18,7 @@ from backend.errors import ServiceError
 from backend.files.untrusted_files import refuse_links
 from backend.i18n import Told
 from backend.runtimes import failures
-from backend.runtimes.docker import Engine, EngineConflictError, MissingError
+from backend.runtimes.docker import UNREADY, Engine, EngineConflictError, MissingError
 from backend.runtimes.docker_seen import Container
 from backend.runtimes.docker_spec import GATE, LABEL, MLFLOW, PYTHON, ROLES, Pod, bind, create_arguments, one_shot
 from backend.runtimes.health import ask
@@ -90,6 +90,8 @@ class ContainerRuntime:
             raise failures.refused(error, "runtime_refused", runtime=self.name) from error
         if status != 0:
             why = (words.strip().splitlines() or [Told("it ended with status {status}", status=status)])[-1]
+            if status == UNREADY:
+                why = Told("it did not end within {seconds} seconds", seconds=f"{timeout:g}")
             raise ServiceError("migration_failed", version=mlflow_version, why=why, log=words)
 
     def stop(self, *, server_id: str, directory: Path, timeout: float) -> None:  # noqa: ARG002 (the port's)

@@ -1,5 +1,6 @@
 """A one-off container whose end is not learned: not ready in time is one thing, a daemon that is gone another."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,7 +8,8 @@ import pytest
 import requests
 
 from backend.errors import ServiceError
-from backend.runtimes.docker import Engine
+from backend.runtimes.containers import ContainerRuntime, Site
+from backend.runtimes.docker import UNREADY, Engine
 
 
 class Daemon:
@@ -46,6 +48,20 @@ def test_one_that_takes_too_long_has_a_status_and_its_words() -> None:
     daemon, begin = run(requests.ReadTimeout("UnixHTTPConnectionPool: Read timed out. (read timeout=7)"))
     assert begin() == (124, "what it said")
     assert daemon.removed == ["once"]
+
+
+def test_a_migration_that_takes_too_long_is_said_to(tmp_path: Path) -> None:
+    """Whatever was its last word: that of one step is no reason."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "run").mkdir()
+    engine = SimpleNamespace(image_id=lambda _name: "sha256:abc", run=lambda *_what, **_how: (UNREADY, "INFO Running upgrade a -> b"))
+    site = Site(install="test", image="box:{version}", listen_address="127.0.0.1", networks={})
+    runtime = ContainerRuntime(engine=engine, site=site)  # type: ignore[arg-type]
+    with pytest.raises(ServiceError) as caught:
+        runtime.migrate(server_id="k3v9x2m7q4ab", directory=tmp_path, mlflow_version="3.17.2", timeout=3600.0)
+    told = {"version": "3.17.2", "why": "it did not end within 3600 seconds"}
+    assert (caught.value.code, caught.value.params) == ("migration_failed", told)
+    assert caught.value.log == "INFO Running upgrade a -> b"
 
 
 def test_a_daemon_that_goes_away_is_the_failure() -> None:
