@@ -9,7 +9,7 @@ import requests
 
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
-from mlwf.transfer.http import RefusedError, Request, TransientError, body, opened, retried
+from mlwf.transfer.http import RefusedError, Request, TransientError, opened, retried, whole
 from mlwf.transfer.session import not_let_in, proxy_hint
 
 MAX_ANSWER = 64 << 20
@@ -52,12 +52,7 @@ class TrackingApi:
 
     def _read(self, request: Request) -> bytes:
         with opened(self.session, request) as response:
-            text = b""
-            for chunk in body(response):
-                text += chunk
-                if len(text) > MAX_ANSWER:
-                    raise RefusedError("the answer is too large")
-            return text
+            return whole(response, MAX_ANSWER)
 
     def _no_answer(self, error: TransientError) -> RegistryError:
         cure = (

@@ -10,7 +10,7 @@ import requests
 from mlwf.errors import MlwfError
 from mlwf.export.api import RegistryError, TrackingApi
 from mlwf.i18n import _
-from mlwf.transfer.http import RefusedError, Request, body, opened
+from mlwf.transfer.http import RefusedError, Request, body, byte_count, opened
 from mlwf.transfer.paths import check_path
 from mlwf.transfer.source import MAX_FILES, RemoteFile
 
@@ -79,8 +79,8 @@ class ServerSource:
         path = quote(self._full(file.path), safe="/")
         request = Request(f"{self._api.base}/api/2.0/mlflow-artifacts/artifacts/{path}", {}, read_seconds=FETCH_SECONDS)
         with opened(self._session, request) as response:
-            announced = response.headers.get("Content-Length")
-            if file.size is not None and announced is not None and int(announced) != file.size:
+            announced = byte_count(response.headers.get("Content-Length", ""))
+            if file.size is not None and announced not in {None, file.size}:
                 raise RefusedError(_("{path} has another size than listed").format(path=file.path))
             yield body(response)
 

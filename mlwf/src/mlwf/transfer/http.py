@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import requests
 import urllib3
 
+from mlwf.i18n import _
 from mlwf.wire.system_error import address_fault, system_error
 
 ATTEMPTS = 6
@@ -112,6 +113,16 @@ def body(response: requests.Response) -> Iterator[bytes]:
         if not chunk:
             return
         yield chunk
+
+
+def whole(response: requests.Response, most: int) -> bytes:
+    """All of the body. Raises TransientError when it breaks off, and RefusedError where it is longer than `most` bytes."""
+    held = bytearray()
+    for chunk in body(response):
+        held += chunk
+        if len(held) > most:
+            raise RefusedError(_("the answer is larger than {size} MB").format(size=most >> 20))
+    return bytes(held)
 
 
 @contextlib.contextmanager

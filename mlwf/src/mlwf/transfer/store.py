@@ -23,12 +23,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 from mlwf.address import split_url
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
-from mlwf.transfer.http import NO_SUCH_RANGE, RefusedError, Request, TransientError, body, byte_count, opened, retried
+from mlwf.transfer.http import NO_SUCH_RANGE, RefusedError, Request, TransientError, body, byte_count, opened, retried, whole
 from mlwf.transfer.paths import check_path
 from mlwf.transfer.session import environment_trust, existing, plain_session
 from mlwf.transfer.source import MAX_FILES, RemoteFile
 
 NAMES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+MAX_LIST = 64 << 20
+"""Bytes of one page of a list, which has a thousand objects: a tracking server may name any address as its store."""
 EMPTY = hashlib.sha256(b"").hexdigest()
 NO_XML = (ET.ParseError, ValueError, LookupError)
 """What expat raises, the last two for encodings: of many bytes (Shift_JIS), and unknown ones."""
@@ -185,7 +187,7 @@ class StoreSource:
 
     def _xml(self, url: str) -> ET.Element:
         with opened(self._session, Request(url, self._signer.headers(url, {}))) as response:
-            text = b"".join(body(response))
+            text = whole(response, MAX_LIST)
         try:
             return ET.fromstring(text)  # noqa: S314  # expat bounds entity expansion; the store is the one that the caller has keys for
         except NO_XML as error:
@@ -193,7 +195,9 @@ class StoreSource:
 
     def _file(self, entry: ET.Element) -> RemoteFile | None:
         path = (entry.findtext("{*}Key") or "").removeprefix(self._prefix)
-        size = int(entry.findtext("{*}Size") or 0)
+        size = byte_count(entry.findtext("{*}Size") or "0")
+        if size is None:
+            raise RefusedError(_("it does not say how large the object is"))
         if not path or (path.endswith("/") and size == 0):
             return None  # a folder's mark, as some tools make it
         return RemoteFile(check_path(path), size, entry.findtext("{*}ETag") or "")
