@@ -120,7 +120,6 @@ class Server(Base):
     deleted_at: Mapped[datetime | None] = mapped_column(default=None)
     restorable_until: Mapped[datetime | None] = mapped_column(default=None)
 
-    operations: Mapped[list[Operation]] = relationship(back_populates="server", order_by="Operation.created_at")
     tokens: Mapped[list[Token]] = relationship(lazy="selectin", cascade="all, delete-orphan", passive_deletes=True)
     visits: Mapped[list[Visit]] = relationship(lazy="selectin", cascade="all, delete-orphan", passive_deletes=True)
 
@@ -163,8 +162,6 @@ class Operation(Base):
     """``{"code", "params", "log"}``."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     finished_at: Mapped[datetime | None] = mapped_column(default=None)
-
-    server: Mapped[Server | None] = relationship(back_populates="operations")
 
     @classmethod
     def asked(cls, server: Server, kind: OperationKind, *, by: str, request_id: str | None = None) -> Operation:
