@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -13,6 +14,8 @@ from backend.cli.language import _
 from backend.i18n import spoken
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from backend.api.service import Service
     from backend.registry.models import Operation, Server
 
@@ -62,7 +65,7 @@ def servers() -> None:
 @json_option
 @click.pass_context
 def list_(context: click.Context, *, deleted: bool, troubled: bool, as_json: bool) -> None:
-    found = _views(_service(context), deleted=deleted)
+    found = _views(_service(context), lambda session: _all(session, deleted=deleted))
     if troubled:
         found = [view for view in found if view["reason"] is not None]
     rows: list[Row] = [
@@ -79,9 +82,7 @@ def list_(context: click.Context, *, deleted: bool, troubled: bool, as_json: boo
 @click.option("--json", is_flag=True, expose_value=False, help=_("The same: what this command shows is always JSON."))
 @click.pass_context
 def show_(context: click.Context, *, name: tuple[str, str], deleted: bool, server_id: str | None) -> None:
-    service = _service(context)
-    wanted = _must_be_there(service, name, deleted=deleted, server_id=server_id)
-    (view,) = (view for view in _views(service, deleted=deleted) if view["id"] == wanted.id)
+    (view,) = _views(_service(context), lambda session: [_one(session, name, deleted=deleted, server_id=server_id)])
     click.echo(json.dumps(view, ensure_ascii=False, indent=2))
 
 
@@ -179,17 +180,14 @@ def _service(context: click.Context) -> Service:
     return make_service(ready_settings(context))
 
 
-def _views(service: Service, *, deleted: bool) -> list[Row]:
-    from sqlalchemy import select
-
+def _views(service: Service, wanted: Callable[[Session], Sequence[Server]]) -> list[Row]:
+    """Those servers as the API answers them, all of one moment."""
     from backend.api.present import Presenter
-    from backend.registry.models import ALONE, Server
     from backend.wishes import leases, policy
     from backend.wishes.lookup import unfinished
 
     with service.registry.reading() as session:
-        query = select(Server).options(ALONE).order_by(Server.group_name, Server.env_name, Server.created_at)
-        rows: list[Server] = list(session.scalars(query if deleted else query.where(Server.deleted_at.is_(None))))
+        rows = wanted(session)
         ids = [row.id for row in rows]
         under_way, held = unfinished(session, ids), leases.in_force(session, ids)
     caller = acting_admin()
@@ -198,15 +196,29 @@ def _views(service: Service, *, deleted: bool) -> list[Row]:
     return [presenter.server(row).model_dump(mode="json") for row in rows]
 
 
-def _must_be_there(service: Service, name: tuple[str, str], *, deleted: bool = False, server_id: str | None = None) -> Server:
-    """The server: what is not there is said before anybody is asked for a yes. Errors: ``no_such_server``, ``nothing_to_restore``."""
+def _all(session: Session, *, deleted: bool) -> Sequence[Server]:
+    from sqlalchemy import select
+
+    from backend.registry.models import ALONE, Server
+
+    query = select(Server).options(ALONE).order_by(Server.group_name, Server.env_name, Server.created_at)
+    return session.scalars(query if deleted else query.where(Server.deleted_at.is_(None))).all()
+
+
+def _one(session: Session, name: tuple[str, str], *, deleted: bool = False, server_id: str | None = None) -> Server:
+    """Errors: ``no_such_server``, ``nothing_to_restore``."""
     from backend.wishes.lookup import find, not_there
 
-    with service.registry.reading() as session:
-        found = find(session, *name, deleted=deleted, server_id=server_id)
+    found = find(session, *name, deleted=deleted, server_id=server_id)
     if found is None:
         raise not_there(acting_admin(), *name, deleted=deleted)
     return found
+
+
+def _must_be_there(service: Service, name: tuple[str, str], *, deleted: bool = False, server_id: str | None = None) -> Server:
+    """The server: what is not there is said before anybody is asked for a yes. Errors: as ``_one``."""
+    with service.registry.reading() as session:
+        return _one(session, name, deleted=deleted, server_id=server_id)
 
 
 def _ask(
