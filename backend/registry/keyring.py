@@ -24,6 +24,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import flag_modified
 
+from backend.atomic import replace_file
 from backend.i18n import _
 from backend.registry.database import Registry
 from backend.registry.models import Operation, Server
@@ -161,23 +162,7 @@ class Keyring:
         return keys
 
     def _write(self, keys: list[dict[str, Any]]) -> None:
-        """Replace the file by rename; it is whole, on disk and 0600 before it is in its place."""
-        new = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}")
-        descriptor = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                json.dump({"keys": keys}, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            new.rename(self._path)
-        except BaseException:
-            new.unlink(missing_ok=True)
-            raise
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_file(self._path, json.dumps({"keys": keys}, indent=1).encode("ascii"))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
