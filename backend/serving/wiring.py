@@ -46,10 +46,11 @@ def make_directory(settings: Settings) -> Directory:
 
 def find_user(settings: Settings, user: str) -> Caller:
     """The site's user of that name, by whom the command was told. Errors: ``no_such_user``, ``directory_failed``."""
-    uid = make_directory(settings).uid_of(user=user)
+    directory = make_directory(settings)
+    uid = directory.uid_of(user=user)
     if uid is None:
         raise ServiceError("no_such_user", user=user)
-    return make_directory(settings).caller(uid=uid)
+    return directory.caller(uid=uid)
 
 
 def make_boxes(settings: Settings) -> BoxFiles:
