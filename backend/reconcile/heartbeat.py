@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +24,7 @@ class Beat:
 
 def beat(run_dir: Path, seconds: float) -> None:
     """Note that the reconciler lives now."""
-    found = {"seen_at": now().isoformat(), "pid": os.getpid(), "pass_seconds": round(seconds, 6)}
+    found = {"seen_at": now().isoformat(), "pass_seconds": round(seconds, 6)}
     replace_file(run_dir / FILE, json.dumps(found).encode())
 
 

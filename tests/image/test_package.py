@@ -26,7 +26,6 @@ def test_what_mlflow_writes(make_folder: MakeFolder, tmp_path: Path) -> None:
     assert (package.python, package.python_origin) == ("3.11.7", "python_env.yaml")
     # The last line has no newline, and is whole.
     assert package.requirements == ("mlflow==3.17.2", "numpy==2.4.0")
-    assert package.flavors == ("python_function", "sklearn")
     assert package.input_example
     assert package.input_example.file == tmp_path / "model" / "serving_input_example.json"
     assert (package.name, package.uv_lock) == ("m-0123456789abcdef", None)

@@ -16,7 +16,7 @@ def fake_tool(folder: Path, name: str, said: str) -> None:
 
 
 def model(folder: Path) -> ModelPackage:
-    return ModelPackage(folder=folder, python="3.11.7", wanted=Requirements(()), flavors=(), input_example=None, sha256="")
+    return ModelPackage(folder=folder, python="3.11.7", wanted=Requirements(()), input_example=None, sha256="")
 
 
 def run_command(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str) -> tuple[int, str, str]:

@@ -29,7 +29,6 @@ class ModelPackage:
     folder: Path
     python: str
     wanted: Requirements
-    flavors: tuple[str, ...]
     input_example: Example | None
     sha256: str
     name: str = ""
@@ -77,13 +76,10 @@ def read_package(folder: Path, policy: Policy = STRICT) -> ModelPackage:
     """What the unpacked package says. Raises MlwfError."""
     mlmodel = read_mapping(folder / "MLmodel")
     recorded = read_environment(folder, mlmodel, policy)
-    flavors = mlmodel["flavors"]
-    assert isinstance(flavors, dict)  # noqa: S101  # read_environment has looked
     return ModelPackage(
         folder=folder,
         python=recorded.python,
         wanted=recorded.requirements,
-        flavors=tuple(sorted(map(str, flavors))),
         input_example=find_example(folder, mlmodel),
         sha256=tree_digest(folder),
         name=next((each for each in (mlmodel.get("model_id"), mlmodel.get("model_uuid")) if each and isinstance(each, str)), ""),
