@@ -66,12 +66,8 @@ def _tag_locations(message: Any) -> Iterator[str]:
             continue
         if field.message_type.GetOptions().map_entry:
             yield from (str(value[key]) for key in CHECKED_TAGS if key in value)
-        elif _repeated(field):
+        elif field.is_repeated:
             for item in value:
                 yield from _tag_locations(item)
         else:
             yield from _tag_locations(value)
-
-
-def _repeated(field: Any) -> bool:
-    return bool(field.is_repeated)

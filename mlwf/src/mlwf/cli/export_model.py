@@ -92,7 +92,7 @@ class TerminalReporter:
 def command(*, url: str, name: str, number: str | None, alias: str | None, output: Path, through: str, stacktrace: bool) -> None:
     if (number is None) == (alias is None):
         raise click.UsageError(_("Give either --model-version or --model-alias."))
-    if (number is not None and not number.isascii()) or (number is not None and not number.isdigit()):
+    if number is not None and not (number.isascii() and number.isdigit()):
         raise click.UsageError(_("--model-version is a number; for a name use --model-alias."))
     # MLFLOW_TRACKING_INSECURE_TLS is the user's own choice; a warning for each request says nothing new.
     warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
