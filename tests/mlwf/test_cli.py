@@ -131,6 +131,12 @@ def test_a_failure_is_status_1_with_the_cure(service: FakeService, mlwf: Run, ca
     assert "OperationFailedError" in capsys.readouterr().err
 
 
+def test_a_groups_name_is_no_style_of_the_terminals(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    service.add("[lab]", "wine")
+    assert mlwf("server", "stop", "[lab]/wine", "--no-wait") == 0
+    assert "'mlwf server show [lab]/wine'" in capsys.readouterr().out
+
+
 def test_no_wait_only_asks(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert mlwf("server", "stop", "g/wine", "--no-wait") == 0
     assert "mlwf server show g/wine" in capsys.readouterr().out

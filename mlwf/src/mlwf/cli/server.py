@@ -118,7 +118,8 @@ def create(
         )
         if follow(client, console, operation, wait=wait):
             print_server(client.server(target.group, target.env), console, brief=True)
-            console.print(_("Nobody can log in yet. Register users with: mlwf server auth {target} --generate").format(target=target))
+            words = _("Nobody can log in yet. Register users with: mlwf server auth {target} --generate")
+            console.print(words.format(target=target), markup=False)
 
 
 @server.command(help=_("Start a stopped server."))
