@@ -21,6 +21,7 @@ from backend.registry.models import ALONE, Server, Token, Visit, now
 from backend.settings import Settings
 from backend.wishes import access, audit, policy, tickets
 from backend.wishes.access import MOST_TOKENS, REMEMBERED_DAYS
+from backend.wishes.membership import View
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class Leavers:
     def _out(self) -> tuple[set[Entrant], set[Entrant]]:
         """Who may be in and is a member no more, as NSS says now; and whom it does not find at all."""
         callers: dict[int, Caller | None] = {}
-        out, absent = set(), set()
+        view, out, absent = View(self._directory), set(), set()
         for server, uid, user in self._inside():
             entrant = (server.id, uid, user)
             try:
@@ -105,19 +106,14 @@ class Leavers:
                     callers[uid] = self._caller(uid)
                 caller = callers[uid]
                 renamed = caller is not None and caller.user != user
-                away = renamed or (caller is None and not self._has_left(server, user))
-                if away or self._directory.group(name=server.group_name) is None:
+                away = renamed or (caller is None and not _has_left(view, server, user))
+                if away or view.group(server.group_name) is None:
                     absent.add(entrant)
                 elif caller is None or not self._may_enter(caller, server):
                     out.add(entrant)
             except ServiceError as error:
                 log.warning("server %s: whether uid %d may still enter is not known now: %s", server.id, uid, error)
         return out, absent
-
-    def _has_left(self, server: Server, user: str) -> bool:
-        """Whether the server's group is there and does not name that user: then an account that is not found is surely gone."""
-        group = self._directory.group(name=server.group_name)
-        return group is not None and user not in self._directory.members(group=group)
 
     def _inside(self) -> list[tuple[Server, int, str]]:
         """Who may have a session or has a token. A deleted server lets nobody in; after its restore it is looked at again."""
@@ -166,3 +162,9 @@ class Leavers:
         gone = Caller(user=user, uid=uid, groups=(), scheme="service")
         audit.record(session, caller=gone, action="left_group", server=server)
         log.info("server %s: %s (uid %d) may enter no more", server_id, user, uid)
+
+
+def _has_left(view: View, server: Server, user: str) -> bool:
+    """Whether the server's group is there and does not name that user: then an account that is not found is surely gone."""
+    group = view.group(server.group_name)
+    return group is not None and user not in view.members(group)

@@ -62,7 +62,7 @@ def _may_know(server: Server, caller: Caller) -> bool:
 
 def update_all(registry: Registry, directory: Directory) -> None:
     """Bring ``known_to`` and ``former_members`` of every server up to date. What NSS does not answer stays as it is."""
-    view = _View(directory)
+    view = View(directory)
     with registry.reading() as session:
         servers = session.scalars(select(Server).where(Server.deleted_at.is_(None)).options(ALONE)).all()
     for server in servers:
@@ -77,17 +77,17 @@ def update_all(registry: Registry, directory: Directory) -> None:
         _write(registry, server, present=present, gone=gone)
 
 
-class _View:
-    """NSS as it is during one pass: each question is asked once."""
+class View:
+    """NSS as it is during one pass: each question is asked once, but for one that it does not answer."""
 
     def __init__(self, directory: Directory) -> None:
-        self._group = lru_cache(maxsize=None)(lambda name: directory.group(name=name))
-        self._members = lru_cache(maxsize=None)(lambda group: frozenset(directory.members(group=group)))
+        self.group = lru_cache(maxsize=None)(lambda name: directory.group(name=name))
+        self.members = lru_cache(maxsize=None)(lambda group: frozenset(directory.members(group=group)))
         self.is_member = lru_cache(maxsize=None)(lambda user, gid: directory.is_member(user=user, gid=gid))
 
     def present(self, server: Server) -> frozenset[str]:
-        group: Group | None = self._group(server.group_name)
-        return self._members(group) if group is not None and group.gid == server.gid else frozenset()
+        group: Group | None = self.group(server.group_name)
+        return self.members(group) if group is not None and group.gid == server.gid else frozenset()
 
 
 def _write(registry: Registry, server: Server, *, present: frozenset[str], gone: set[str]) -> None:

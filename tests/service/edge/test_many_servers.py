@@ -48,3 +48,6 @@ def test_an_old_sqlite_takes_a_look_at_all_who_may_be_in(crowded: World) -> None
     service = crowded.service
     leavers = Leavers(registry=crowded.registry, directory=crowded.directory, keyring=service.keyring, settings=service.settings)
     assert len(leavers._inside()) == MANY
+    crowded.directory.asked.clear()
+    assert not leavers.sweep()
+    assert crowded.directory.asked == ["caller", "group"], "each question once, however many servers it is about"
