@@ -6,6 +6,7 @@ import io
 import tarfile
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from backend.domain import BoxState
 from backend.errors import ServiceError
+from backend.runtimes.boxlogs import tail_of
 from backend.runtimes.containers import ContainerRuntime, Site
 from backend.runtimes.docker import Engine, EngineConflictError
 from tests.service.engine.docker_stand_in import ROW, UNSTOPPABLE, Daemon, Refusal, stand_in
@@ -191,6 +193,24 @@ def test_a_log_that_breaks_off_while_it_is_read_is_none(daemon: Daemon, engine: 
     assert engine.tail("abc", "/box/log/guard.log", 1) == ["last"]
     daemon.archive, daemon.breaks_off = whole[:cut], breaks_off
     assert engine.tail("abc", "/box/log/guard.log", 1) == []
+
+
+def test_of_a_long_log_only_its_end_is_in_memory():
+    """As long as the bound allows, which code in a box can make its log without writing that; many may be read at once."""
+    begun = tarfile.TarInfo("mlflow.log")
+    begun.size = 32 * 1024**2 + 5
+
+    def parts() -> Iterator[bytes]:
+        yield begun.tobuf()
+        yield from (b"\0" * 1024**2 for _ in range(32))
+        yield b"\nlast" + b"\0" * (512 - 5) + b"\0" * 1024
+
+    tracemalloc.start()
+    try:
+        assert tail_of(parts(), 1) == ["last"]
+        assert tracemalloc.get_traced_memory()[1] < 8 * 1024**2
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_container_that_somebody_else_is_removing_is_waited_for(daemon: Daemon, runtime: ContainerRuntime, tmp_path: Path):
