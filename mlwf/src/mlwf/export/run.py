@@ -66,9 +66,8 @@ def export(wanted: Wanted, environ: Mapping[str, str], report: Reporter) -> Expo
     api, version = _look_up(wanted, environ, report)
     with Workspace(wanted.output) as workspace, _disk_errors(wanted.output):
         source, files, because = _listed(wanted, api, version, environ)
-        total = sum(file.size or 0 for file in files)
-        workspace.check_space(2 * total)
-        report.begins(len(files), total if all(file.size is not None for file in files) else None, source.name)
+        workspace.check_space(2 * sum(file.size or 0 for file in files))
+        _tell(report, source, files)
         package = _fetch_and_pack(source, files, workspace.path, _seconds(version), report.arrived)
         _write(workspace.path / "info.yaml", info.dump(card.fill(version, package, _mlmodel(workspace.path / "artifacts"))))
         folder = workspace.publish()
@@ -80,12 +79,8 @@ def fetch_artifacts(wanted: Wanted, environ: Mapping[str, str], report: Reporter
     api, version = _look_up(wanted, environ, report)
     with _disk_errors(into.parent):
         source, files, _because = _listed(wanted, api, version, environ)
-        total = sum(file.size or 0 for file in files)
-        report.begins(len(files), total if all(file.size is not None for file in files) else None, source.name)
-        _make_folder(into)
-        for name, is_folder in with_directories([file.path for file in files]):
-            if is_folder:
-                _make_folder(into / name)
+        _tell(report, source, files)
+        _make_folders(into, files)
         with Download(source, files, into, report.arrived) as download:
             download.finish()
     return version
@@ -171,11 +166,7 @@ def _store(told: Mapping[str, object], location: Location, environ: Mapping[str,
 
 def _fetch_and_pack(source: Source, files: Sequence[RemoteFile], folder: Path, mtime: int, arrived: Callable[[int], None]) -> card.Package:
     artifacts = folder / "artifacts"
-    _make_folder(artifacts)
-    names = list(with_directories([file.path for file in files]))
-    for name, is_folder in names:
-        if is_folder:
-            _make_folder(artifacts / name)
+    names = _make_folders(artifacts, files)
     ordered = {file.path: file for file in files}
     unpacked = 0
     with (
@@ -211,9 +202,19 @@ def _write(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _make_folder(path: Path) -> None:
-    path.mkdir(0o700)
-    path.chmod(DIRECTORY_MODE)  # whatever the umask and the folder above say
+def _tell(report: Reporter, source: Source, files: Sequence[RemoteFile]) -> None:
+    """How much comes, where the source knows it of each file, and from where."""
+    sizes = [file.size for file in files if file.size is not None]
+    report.begins(len(files), sum(sizes) if len(sizes) == len(files) else None, source.name)
+
+
+def _make_folders(top: Path, files: Sequence[RemoteFile]) -> list[tuple[str, bool]]:
+    """Makes `top`, and in it the folders of all files; answers what will be below it, as `with_directories` does."""
+    names = list(with_directories([file.path for file in files]))
+    for folder in (top, *(top / name for name, is_folder in names if is_folder)):
+        folder.mkdir(0o700)
+        folder.chmod(DIRECTORY_MODE)  # whatever the umask and the folder above say
+    return names
 
 
 def _mlmodel(artifacts: Path) -> bytes:
