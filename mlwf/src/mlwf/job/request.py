@@ -40,10 +40,8 @@ NEEDED = {
     "export": ("group_name", "env_name", "model_name", "model_version"),
     "image": ("model_package", "base_container_url"),
 }
-
-
-# Bases that can be checked before the job runs where they are.
-NAMES = ("docker://", "docker-daemon:")
+# Bases of which the address alone can be looked at, here too: the others are files of the node where the job will run.
+NO_FILES = ("docker://", "docker-daemon:")
 
 
 def meaning(name: str) -> str:
@@ -99,7 +97,7 @@ class JobRequest:
         for name in ("task", *NEEDED.get(found.task, ()), *of_registry):
             if not getattr(found, name):
                 raise _refused(name)
-        if found.base_container_url.startswith(NAMES):
+        if found.base_container_url.startswith(NO_FILES):
             parse_base(found.base_container_url)
         return found
 
