@@ -126,7 +126,7 @@ class Caller:
 
     @cached_property
     def gids(self) -> frozenset[int]:
-        """Of the caller's groups: asked ten times of each server in a list."""
+        """The numbers of the caller's groups, made once: a list asks for them ten times per server."""
         return frozenset(group.gid for group in self.groups)
 
 

@@ -75,7 +75,8 @@ class S3:
         return Probe(other_buckets=others)
 
     def _client(self, storage: Storage, key: StorageKey, deadline: Deadline) -> S3Client:
-        # The account's own files have no say, nor the profile of them that a shell names (AWS_PROFILE): it would be missed.
+        # The account's own files are not read. Nor is AWS_PROFILE: a profile that it names would be looked for in them, and
+        # that there is none would be an error.
         session = botocore.session.Session(session_vars={"profile": (None, None, None, None)})
         for name in ("config_file", "credentials_file"):
             session.set_config_variable(name, "/dev/null")

@@ -28,7 +28,9 @@ def about(server_id: str, job: Job) -> Job:
 
 
 class Lane:
-    """At most ``size`` threads, made when they are needed. They are daemons: a service that is killed-safe need not wait for them."""
+    """At most ``size`` threads, made when they are needed. They are daemons: a service that may be killed at any time
+    need not wait for them when it ends.
+    """
 
     def __init__(self, name: str, size: int) -> None:
         self._name, self._size = name, size

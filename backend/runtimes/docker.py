@@ -65,7 +65,9 @@ class Engine:
             self._made, self._close, self._has_root = None, None, False
 
     def ensure_root(self) -> None:
-        """One without has not the boxes' uids, leaves out limits without a word, and is past the firewall. Error: ``runtime_rootless``."""
+        """A daemon without root's rights cannot give boxes their uids, leaves out limits without a word, and its traffic does not
+        pass the host's firewall rules. Error: ``runtime_rootless``.
+        """
         if not self._has_root:
             if self.about().rootless:
                 raise ServiceError("runtime_rootless", address=self.address)
