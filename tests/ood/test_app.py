@@ -360,7 +360,7 @@ def test_the_steps_are_shown_as_they_are_told(tmp_path: Path) -> None:
     (tmp_path / "open" / "progress.json").write_text(json.dumps({**told, "total": None}))
     page, lost, none, unknown, behind = render([info(tmp_path / each) for each in ("", "lost", "none", "open", "behind")])
     assert "✗ Export &lt;b&gt;: wine &amp; co" in page["result"]
-    assert '<progress max="10000000" value="5000000">' in page["result"]
+    assert '<progress max="10000000" value="5000000" aria-label="Bytes so far">' in page["result"]
     assert "</progress> 5 / 10 MB" in page["result"]
     assert "<p>5 MB</p>" in unknown["result"]
     assert "<progress" not in unknown["result"]
