@@ -121,6 +121,15 @@ def test_an_ended_session_of_the_portal_is_named(service: FakeService, open_page
     assert service.received == []
 
 
+@pytest.mark.parametrize("gateway", [None, {"status": 502, "body": "<h1>Proxy Error</h1>"}], ids=["cut off", "the portal gave up"])
+def test_a_change_whose_answer_is_lost_may_have_been_made(service: FakeService, open_page: Opener, gateway: dict[str, Any] | None) -> None:
+    service.add("gaa50000", "wine")
+    page = open_page()
+    page.route("**/wine/stop", lambda route: route.fulfill(**gateway) if gateway else route.abort())
+    row(page, "wine").get_by_role("button", name="Stop").click()
+    expect(page.locator("tr.notes .alert-danger")).to_contain_text("What you asked for may still be done: look at the list")
+
+
 def test_a_page_that_comes_in_part_says_so(open_page: Opener) -> None:
     page = open_page()
     notice = page.get_by_text("A part of this page did not load: reload the page")

@@ -28,22 +28,25 @@ export async function call(method, path, body) {
     answer = await response.json();
   } catch {
     if (signal.aborted) throw neverAnswered(method);
-    if (!response) throw unreachable();
+    if (!response) throw unreachable(method);
   }
   if (response.ok && answer) return answer;
   if (!answer && (response.type === "opaqueredirect" || response.status === 401)) throw sessionEnded();
   throw new Failure(answer ?? {
     code: "console_unreachable",
     detail: t("The console gave an answer that is not understood (status {status}).", { status: response.status }),
-    cure: t("Reload the page; if it goes on, tell the admins."),
+    cure: method === "GET" ? t("Reload the page; if it goes on, tell the admins.") : maybeDone(),
   });
 }
 
-const unreachable = () => new Failure({
+const unreachable = (method) => new Failure({
   code: "console_unreachable",
   detail: t("The console does not answer."),
-  cure: t("Check your connection; if your portal session has ended, log in again and reload the page."),
+  cure: [t("Check your connection; if your portal session has ended, log in again and reload the page."), method === "GET" ? "" : maybeDone()].join(" ").trim(),
 });
+
+/** A change whose answer was lost, on its way or by a portal that gave up, may have come to the service: nobody is sent to make it once more. */
+const maybeDone = () => t("What you asked for may still be done: look at the list before you ask again.");
 
 /** The console itself sends nobody elsewhere: the portal does, to its login or to where it starts the user's web server anew. */
 const sessionEnded = () => new Failure({
@@ -55,9 +58,7 @@ const sessionEnded = () => new Failure({
 const neverAnswered = (method) => new Failure({
   code: "console_unreachable",
   detail: t("The console does not answer: nothing came within {seconds} seconds.", { seconds: ANSWER_SECONDS }),
-  cure: method === "GET"
-    ? t("Check your connection and reload the page; if it goes on, tell the admins.")
-    : t("What you asked for may still be done: look at the list before you ask again."),
+  cure: method === "GET" ? t("Check your connection and reload the page; if it goes on, tell the admins.") : maybeDone(),
 });
 
 /** What people call a server. */
