@@ -211,3 +211,10 @@ def test_what_is_looked_for_stays_and_hides_nothing_new(service: FakeService, op
     page.get_by_role("button", name="Create Service").click()
     expect(row(page, "new-one")).to_be_visible()
     expect(field).to_have_value("")
+
+
+@pytest.mark.parametrize(("locale", "day"), [("en-GB", "14 December 2031"), ("en-US", "December 14, 2031"), ("ja-JP", "2031年12月14日")])
+def test_a_day_is_written_as_its_reader_writes_it(service: FakeService, open_page: Opener, locale: str, day: str) -> None:
+    until = "2031-12-13T16:00:00+00:00"  # in Tokyo, where the browser is, the next day has begun
+    service.add("gaa50000", "wine", "deleted", deletion={"deleted_at": stamp(), "restorable_until": until, "kept": []})
+    expect(row(open_page(locale=locale), "wine")).to_contain_text(day)

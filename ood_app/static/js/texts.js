@@ -1,15 +1,17 @@
 // Texts, times and durations in the reader's language and time zone. English is the key of the catalogue.
 const catalogue = JSON.parse(document.getElementById("texts").textContent);
-export const language = document.documentElement.lang;
+const language = document.documentElement.lang;
+/** As the reader's own country writes days and hours, where the browser says which. */
+const region = navigator.languages.find((each) => each.split("-")[0] === language) ?? language;
 
 export function t(text, values = {}) {
   return (catalogue[text] ?? text).replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
 }
 
-const moment = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" });
-const day = new Intl.DateTimeFormat(language, { dateStyle: "long" });
-const clock = new Intl.DateTimeFormat(language, { timeStyle: "short" });
-const clockWithSeconds = new Intl.DateTimeFormat(language, { timeStyle: "medium" });
+const moment = new Intl.DateTimeFormat(region, { dateStyle: "medium", timeStyle: "short" });
+const day = new Intl.DateTimeFormat(region, { dateStyle: "long" });
+const clock = new Intl.DateTimeFormat(region, { timeStyle: "short" });
+const clockWithSeconds = new Intl.DateTimeFormat(region, { timeStyle: "medium" });
 
 /** The time alone today, else the date with it. */
 export function when(iso) {
