@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import pytest
 from flask import Flask
@@ -147,6 +148,16 @@ def test_a_page_may_run_nothing_but_its_own_files(app: Flask) -> None:
     assert "<script>" not in html
     assert "style=" not in html
     assert "onclick" not in html
+
+
+def test_no_password_manager_fills_in_the_portals_password(app: Flask) -> None:
+    """Its log-in may have the console's own origin; what stands in such a field is sent to the service as a storage key."""
+    inputs = re.findall(r"<input[^>]*>", app.test_client().get("/").get_data(as_text=True))
+    texts = [each for each in inputs if 'class="form-control"' in each]
+    assert len(texts) > 6
+    for each in texts:
+        assert all(f" {word}" in each for word in ("data-1p-ignore", "data-bwignore", 'data-lpignore="true"')), each
+        assert f'autocomplete="{"new-password" if "password" in each.split("autocomplete")[0] else "off"}"' in each
 
 
 def test_a_large_request_is_refused(caller: Caller) -> None:
