@@ -127,8 +127,9 @@ def test_without_a_portal_open_is_the_inside_address(service: FakeService, open_
 def test_the_way_out_stands_in_the_servers_details(service: FakeService, open_page: Opener) -> None:
     server = service.add("gaa50000", "wine")
     service.add("gaa50000", "inside", outside_url=None)
+    service.add("gaa50000", "gone", "deleted")  # nothing answers there
     page = open_page()
-    expect(page.locator("details.more summary")).to_have_count(2)
+    expect(page.locator("details.more summary")).to_have_count(3)
     for summary in page.locator("details.more summary").all():
         summary.click()
     links = page.get_by_role("link", name="until when, and sign out")

@@ -154,7 +154,7 @@ function detailsOf(server) {
       row(t("Size"), server.size),
       row(t("Earlier version"), server.previous && t("MLflow {version}, until {date}", { version: server.previous.mlflow_version, date: dayOf(server.previous.until) })),
       row(t("Sleeps after"), idleOf(server)),
-      row(t("Your sign-in"), server.session_url && h("a", { href: server.session_url, target: "_blank", rel: "noopener", "data-key": `${server.id}-session` }, t("until when, and sign out"))),
+      row(t("Your sign-in"), server.status !== "deleted" && server.session_url && h("a", { href: server.session_url, target: "_blank", rel: "noopener", "data-key": `${server.id}-session` }, t("until when, and sign out"))),
       ...server.leases.map((lease) => row(t("Needed until"), leaseOf(lease))),
       row(t("Created"), `${momentOf(server.created_at)}, ${server.created_by}`)));
 }
