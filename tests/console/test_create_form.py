@@ -92,3 +92,40 @@ def test_a_create_of_another_member_leaves_the_form_alone(service: FakeService, 
     expect(secret).to_have_value("alice's own secret")
     expect(secret).not_to_have_attribute("aria-invalid", "true")
     expect(box(page)).to_have_count(0)
+
+
+@pytest.mark.parametrize("state", ["failed", "succeeded"])
+def test_what_is_typed_for_the_next_server_stays(service: FakeService, open_page: Opener, state: str) -> None:
+    """The first one takes half a minute to be made, and the form is there for the next."""
+    service.paused = True
+    page = open_page()
+    fill(page)
+    page.get_by_role("button", name="Create Service").click()
+    expect(page.locator(".operation")).to_have_count(1)
+    fill(page, "second", key="second's secret")
+    secret = page.get_by_label("cloud_storage_secret_accesskey")
+    if state == "failed":
+        failed(service, page, "storage_secret_wrong", access_key_id="AKIAEXAMPLE")
+        expect(box(page)).to_contain_text("does not belong to the access key AKIAEXAMPLE")  # not beside a secret that was never tried
+        expect(secret).not_to_have_attribute("aria-invalid", "true")
+    else:
+        service.paused = False
+        page.get_by_role("button", name="Service List Update").click()
+        expect(page.locator(".conclusion")).to_contain_text("Service created")
+    expect(secret).to_have_value("second's secret")
+
+
+def test_what_is_wrong_with_the_next_server_stays_when_the_first_is_there(service: FakeService, open_page: Opener) -> None:
+    service.paused = True
+    page = open_page()
+    fill(page)
+    page.get_by_role("button", name="Create Service").click()
+    expect(page.locator(".operation")).to_have_count(1)
+    page.get_by_label("env_name").fill("-Bad")
+    page.get_by_role("button", name="Create Service").click()
+    expect(page.locator("#env_name-error")).to_contain_text("Write 2 to 255")
+    service.paused = False
+    page.get_by_role("button", name="Service List Update").click()
+    expect(page.locator(".conclusion")).to_contain_text("Service created")
+    expect(page.locator("#env_name-error")).to_contain_text("Write 2 to 255")
+    expect(page.get_by_label("cloud_storage_secret_accesskey")).to_have_value("right")

@@ -32,16 +32,30 @@ export function showErrors(form, all, focus = true) {
   let first = null;
   for (const field of form.querySelectorAll("[data-field]")) {
     const message = messages[field.dataset.field] ?? "";
-    const input = field.querySelector("input, select");
-    field.querySelector(".invalid-feedback").textContent = message;
-    input.classList.toggle("is-invalid", Boolean(message));
-    if (message) input.setAttribute("aria-invalid", "true");
-    else input.removeAttribute("aria-invalid");
+    const input = mark(field, message);
     if (message && !first && !field.closest("[hidden]")) first = input;
   }
   first?.closest("details")?.setAttribute("open", "");
   if (focus) first?.focus();
   return Boolean(first);
+}
+
+/** Writes the message beside its field, or takes it away; answers what the field is filled in with. */
+function mark(field, message) {
+  const input = field.querySelector("input, select");
+  field.querySelector(".invalid-feedback").textContent = message;
+  input.classList.toggle("is-invalid", Boolean(message));
+  if (message) input.setAttribute("aria-invalid", "true");
+  else input.removeAttribute("aria-invalid");
+  return input;
+}
+
+/** What was wrong with a field is so no longer once something else stands in it: not for those who see it, nor for those to whom it is read. */
+export function adoptFields(form) {
+  form.addEventListener("input", (event) => {
+    const field = event.target.closest("[data-field]");
+    if (field) mark(field, "");
+  });
 }
 
 /** manual and Read credentials show their own fields. */
@@ -67,9 +81,7 @@ export async function loadProfiles(form) {
 }
 
 function profileError(form, failure) {
-  const field = form.querySelector('[data-field="profile"]');
-  field.querySelector("select").classList.toggle("is-invalid", Boolean(failure));
-  field.querySelector(".invalid-feedback").textContent = failure ? `${failure.detail} ${failure.cure}` : "";
+  mark(form.querySelector('[data-field="profile"]'), failure ? `${failure.detail} ${failure.cure}` : "");
 }
 
 /** What a size stands for. */

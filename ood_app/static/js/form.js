@@ -1,7 +1,7 @@
 // The form that creates a server. It knows no rule of its own: choices and defaults come from the service, and so do the messages.
 import { call } from "./api.js";
 import { busyWhile, byId, h } from "./dom.js";
-import { adoptKeyFields, readFields, setOptions, showErrors, sizeText } from "./fields.js";
+import { adoptFields, adoptKeyFields, readFields, setOptions, showErrors, sizeText } from "./fields.js";
 import { problemBox } from "./problem.js";
 import { t } from "./texts.js";
 
@@ -10,6 +10,8 @@ const button = byId("create-button");
 const problem = byId("create-problem");
 /** The operation that the form's last press began: others' are nothing of the form's, whose list shows them too. */
 let begun = "";
+/** The names of the fields that were written anew since then: how it ends says nothing of them. */
+const edited = new Set();
 
 /** What the object store said of the key or the bucket belongs beside that field. */
 const BLAME = {
@@ -25,15 +27,15 @@ const BLAME = {
 
 /** Sets up the form once; `onAccepted` gets the operation. */
 export function adoptForm(onAccepted) {
+  adoptFields(form);
   adoptKeyFields(form);
-  form.addEventListener("input", (event) => {
-    event.target.classList.remove("is-invalid");
-    event.target.removeAttribute("aria-invalid");
-  });
+  form.addEventListener("input", (event) => edited.add(event.target.name));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     busyWhile(button, async () => {
       problem.replaceChildren();
+      begun = "";
+      edited.clear();
       try {
         const operation = await call("POST", "/servers", readFields(form));
         begun = operation.id;
@@ -82,17 +84,19 @@ function noGroup(me) {
 function showProblem(failure, focus) {
   const { code, detail, cure } = failure;
   const fields = Object.keys(failure.fields ?? {}).length ? failure.fields : (BLAME[code] ? { [BLAME[code]]: t("{detail}. {cure}", { detail, cure }) } : {});
-  const blamed = showErrors(form, fields, focus);
+  const same = Object.fromEntries(Object.entries(fields).filter(([name]) => !edited.has(name)));
+  const blamed = showErrors(form, same, focus);
   problem.replaceChildren(...(blamed ? [] : [problemBox(failure, t("Last lines of the log"))]));
 }
 
-/** How an operation ended. Of the form's own: the secret is forgotten after success, what was wrong is shown beside its field after failure. */
+/**
+ * How an operation ended. Of the form's own: the secret is forgotten after success, what was wrong is shown beside its field after failure. What was
+ * typed meanwhile, for the next server, stays.
+ */
 export function operationEnded(operation) {
   if (operation.id !== begun) return;
   if (operation.state === "succeeded") {
-    form.elements.cloud_storage_secret_accesskey.value = "";
-    problem.replaceChildren();
-    showErrors(form, {});
+    if (!edited.has("cloud_storage_secret_accesskey")) form.elements.cloud_storage_secret_accesskey.value = "";
     return;
   }
   if (!operation.error) return;
