@@ -66,6 +66,40 @@ def test_a_new_one_is_shown_once_in_a_window_of_its_own(service: FakeService, to
     assert SECRET not in page.content()
 
 
+def test_one_more_enter_ends_no_other_token(service: FakeService, tokens: Locator) -> None:
+    rows = tokens.locator("tbody tr")
+    rows.nth(2).get_by_role("button", name="Revoke").press("Enter")
+    expect(rows.nth(2)).to_contain_text("revoked")
+    expect(rows.nth(2)).to_be_focused()
+    tokens.page.keyboard.press("Enter")
+    expect(rows.nth(0)).to_contain_text("in force")
+    assert [each[0] for each in service.received] == ["DELETE"]
+
+
+def test_who_comes_back_to_the_window_finds_the_place_again(service: FakeService, tokens: Locator) -> None:
+    page, rows = tokens.page, tokens.locator("tbody tr")
+    revoke = rows.filter(has_text="carol").get_by_role("button", name="Revoke")
+    revoke.focus()
+    rows.first.evaluate("each => { each.dataset.same = 'yes'; }")
+    with page.expect_response("**/tokens"):
+        page.evaluate("window.dispatchEvent(new Event('focus'))")
+    service.add_token("gaa50000/wine", name="new")
+    expect(revoke).to_be_focused()
+    expect(rows.first).to_have_attribute("data-same", "yes")
+    page.evaluate("window.dispatchEvent(new Event('focus'))")
+    expect(rows).to_have_count(5)
+    expect(revoke).to_be_focused()
+
+
+def test_a_double_click_makes_one_token(service: FakeService, tokens: Locator) -> None:
+    with tokens.page.context.expect_page() as opened:
+        tokens.get_by_role("button", name="Make a token").dblclick()
+    expect(opened.value.locator("#secret")).to_contain_text(SECRET)
+    tokens.page.evaluate("window.dispatchEvent(new Event('focus'))")
+    expect(tokens.locator("tbody tr")).to_have_count(5)
+    assert [each[0] for each in service.received] == ["POST"]
+
+
 def post(caller: Caller, *, days: str = "7", **headers: str) -> Any:
     form = {"csrf_token": caller.token, "name": "n", "days": days}
     return caller.client.post(PATH, data=form, headers={"Origin": "http://localhost", **VISIT, **headers})

@@ -9,16 +9,17 @@ import { dayOf, t } from "./texts.js";
 const away = () => t("Then it stops for the change: what is under way ends first, and MLflow's clients try again by themselves for some minutes.");
 
 /** A form with its button; `work` gives the operation. */
-function confirm(title, label, colour, onAccepted, work, ...content) {
+function confirm(server, title, label, colour, onAccepted, work, ...content) {
   const form = h("form", { id: "change-form" }, ...content);
   const button = h(`button.btn.btn-${colour}`, { type: "submit", form: form.id }, label);
-  const opened = open(title, form);
+  const opened = open(server, title, form);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     run(button, opened, async () => onAccepted(await work(form)));
   });
-  opened.foot.append(cancelButton(opened.close), button);
-  (form.querySelector("select, input:checked") ?? button).focus();
+  const cancel = cancelButton(opened.close);
+  opened.foot.append(cancel, button);
+  (form.querySelector("select, input:checked") ?? cancel).focus(); // what takes something away is not done by one more Enter
 }
 
 /** Until when what is there now is kept, where the service says for how many days. */
@@ -27,7 +28,7 @@ const keptUntil = (days) => (days === null || days === undefined ? t("the day th
 /** A newer MLflow: tried, swapped, and the old one kept. */
 export function upgradeDialog(server, days, onAccepted) {
   const versions = h("select.form-select", { id: "mlflow-version", name: "mlflow_version" }, ...server.upgrades.map((each) => h("option", { value: each }, each)));
-  confirm(t("Upgrade MLflow of {name}?", { name: nameOf(server) }), t("Upgrade MLflow"), "primary", onAccepted,
+  confirm(server, t("Upgrade MLflow of {name}?", { name: nameOf(server) }), t("Upgrade MLflow"), "primary", onAccepted,
     (form) => change("POST", server, "/upgrade", { mlflow_version: form.elements.mlflow_version.value }),
     h("label.form-label", { for: "mlflow-version" }, t("From MLflow {version} to:", { version: server.mlflow_version })), versions,
     h("ol.mt-3.mb-0", {},
@@ -40,7 +41,7 @@ export function upgradeDialog(server, days, onAccepted) {
 /** Back to what was there before the last upgrade. */
 export function rollbackDialog(server, days, onAccepted) {
   const { mlflow_version: version } = server.previous;
-  confirm(t("Roll back {name}?", { name: nameOf(server) }), t("Roll back"), "danger", onAccepted,
+  confirm(server, t("Roll back {name}?", { name: nameOf(server) }), t("Roll back"), "danger", onAccepted,
     () => change("POST", server, "/rollback", { mlflow_version: version }),
     h("p", {}, t("The server goes back to MLflow {version} and to the database from before the change.", { version })),
     h("ul.mb-0", {},
@@ -50,7 +51,7 @@ export function rollbackDialog(server, days, onAccepted) {
 
 /** Stop, while somebody needs the server: says who, and what it means for them. */
 export function stopDialog(server, work) {
-  confirm(t("Stop {name}?", { name: nameOf(server) }), "Stop", "danger", () => {}, work,
+  confirm(server, t("Stop {name}?", { name: nameOf(server) }), "Stop", "danger", () => {}, work,
     needs(server),
     h("p.mb-0", {}, t("What logs to it fails from then on, until somebody presses Start.")));
 }
@@ -60,7 +61,7 @@ export function sizeDialog(server, sizes, onAccepted) {
   const choice = (size) => h("div.form-check", {},
     h("input.form-check-input", { type: "radio", name: "size", id: `size-${size.name}`, value: size.name, checked: size.name === server.size }),
     h("label.form-check-label", { for: `size-${size.name}` }, sizeText(size)));
-  confirm(t("Change the size of {name}", { name: nameOf(server) }), t("Change the size"), "primary", onAccepted,
+  confirm(server, t("Change the size of {name}", { name: nameOf(server) }), t("Change the size"), "primary", onAccepted,
     (form) => change("PUT", server, "/size", { size: form.elements.size.value }),
     h("fieldset", {}, h("legend.fs-6", {}, t("How much of the service's host the server may take.")), ...sizes.map(choice)),
     h("p.mt-3.mb-0", {}, t("A server that runs is started anew: what is under way ends first, and MLflow's clients try again by themselves.")));

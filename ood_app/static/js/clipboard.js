@@ -1,5 +1,6 @@
 // A button that copies a text and says so.
 import { h, icon, say } from "./dom.js";
+import { focusOn } from "./focus.js";
 import { t } from "./texts.js";
 
 /** `label`: what is copied, for those who cannot see it. `key`: the button's name for keeping the focus. */
@@ -11,7 +12,7 @@ export function copyButton(text, label, key, words = null) {
     const word = done ? t("Copied") : t("Select the text and copy it yourself: the browser did not allow it.");
     button.dataset.done = word;
     say(word);
-    setTimeout(() => delete button.dataset.done, 1600);
+    setTimeout(() => delete button.dataset.done, done ? 1600 : 8000); // what the reader must do now takes longer to read
   });
   return button;
 }
@@ -35,6 +36,6 @@ function copyFromField(text) {
   field.select();
   const done = document.execCommand("copy");
   field.remove();
-  before?.focus();
+  focusOn(before);
   return done;
 }

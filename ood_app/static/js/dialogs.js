@@ -2,38 +2,47 @@
 import { call, change, nameOf, serverPath } from "./api.js";
 import { copyButton } from "./clipboard.js";
 import { busyWhile, h } from "./dom.js";
-import { adoptKeyFields, loadProfiles, readFields, showErrors } from "./fields.js";
+import { adoptFields, adoptKeyFields, readFields, showErrors } from "./fields.js";
+import { backTo, focusOn, placeOf } from "./focus.js";
 import { needs } from "./list.js";
 import { problemBox } from "./problem.js";
 import { dayOf, t } from "./texts.js";
 
 let number = 0;
+let tellLate = () => {};
 
-/** Opens a dialog; answers {dialog, close, fail, foot}. */
-export function open(title, ...content) {
+/** `tell(server, failure)`: what was asked in a dialog that was closed since then, and failed. */
+export const onLate = (tell) => { tellLate = tell; };
+
+/**
+ * Opens a dialog about a server; answers {dialog, close, fail, refuse, foot}. `fail` shows a failure in it; `refuse` one of what was pressed,
+ * which is told at the server where the dialog is closed by then.
+ */
+export function open(server, title, ...content) {
   const opener = document.activeElement;
-  const key = opener?.dataset?.key;
+  const place = placeOf(opener);
   const id = `dialog-${++number}`;
   const close = () => dialog.close();
   const problem = h("div.problem", { role: "alert" });
   const foot = h("div.dialog-foot");
   const dialog = h("dialog.console-dialog", { "aria-labelledby": id },
     h("div.dialog-head", {}, h("h2.h5", { id }, title), h("button.btn-close", { type: "button", "aria-label": t("Close"), onclick: close })),
-    h("div.dialog-body", {}, ...content, problem), foot);
+    h("div.dialog-body", {}, ...content, problem), foot, h("div.spoken.visually-hidden", { "aria-live": "polite" }));
   dialog.addEventListener("close", () => {
     dialog.remove();
-    // The list may have been drawn anew meanwhile: its button of the same name gets the focus.
-    (opener?.isConnected ? opener : document.querySelector(`[data-key="${CSS.escape(key ?? "")}"]`))?.focus();
+    if (opener?.isConnected && !opener.disabled) focusOn(opener);
+    else backTo(place);
   });
   document.body.append(dialog);
   dialog.showModal();
-  return { dialog, close, foot, fail: (failure) => problem.replaceChildren(problemBox(failure, t("Last lines of the log"))) };
+  const fail = (failure) => problem.replaceChildren(problemBox(failure, t("Last lines of the log")));
+  return { dialog, close, foot, fail, refuse: (failure) => (dialog.open ? fail(failure) : tellLate(server, failure)) };
 }
 
 export const cancelButton = (close, text = t("Cancel")) => h("button.btn.btn-outline-secondary", { type: "button", onclick: close }, text);
 
 /** Runs what a button is for; the button waits meanwhile, and a failure is shown in the dialog. */
-export const run = (button, opened, work) => busyWhile(button, () => work().then(opened.close, opened.fail));
+export const run = (button, opened, work) => busyWhile(button, () => work().then(opened.close, opened.refuse));
 
 /** Delete: says what is kept and until when, and wants the name typed. */
 export function deleteDialog(server, restoreDays, onAccepted) {
@@ -48,7 +57,7 @@ export function deleteDialog(server, restoreDays, onAccepted) {
       h("li", {}, t("Kept until {date}: a snapshot of its database, its settings and its port. Until then Restore brings it back.", { date: until })),
       h("li", {}, t("The bucket {bucket} and all that is in it are never touched.", { bucket: server.bucket }))),
     h("label.form-label", { for: "typed" }, t("Type the env_name to confirm:"), " ", h("code.breakable", {}, server.env_name)), typed);
-  const opened = open(t("Delete {name}?", { name }), form);
+  const opened = open(server, t("Delete {name}?", { name }), form);
   typed.addEventListener("input", () => { button.disabled = typed.value !== server.env_name; });
   button.setAttribute("form", form.id);
   form.addEventListener("submit", (event) => {
@@ -60,8 +69,8 @@ export function deleteDialog(server, restoreDays, onAccepted) {
 }
 
 /** Lines to copy: for a job, for the export, for the image. */
-export function linesDialog(title, explanation, lines) {
-  const opened = open(title, h("p", {}, explanation), h("pre.lines", { tabindex: "0" }, lines));
+export function linesDialog(server, title, explanation, lines) {
+  const opened = open(server, `${title} · ${nameOf(server)}`, h("p", {}, explanation), h("pre.lines", { tabindex: "0" }, lines));
   const copy = copyButton(lines, t("Copy the lines"), "copy-lines", t("Copy"));
   opened.foot.append(cancelButton(opened.close, t("Close")), copy);
   copy.focus();
@@ -77,7 +86,8 @@ export function jobDialog(title, explanation, task, fields, lines, onAccepted, s
   const form = h("form", { id: "job-form", novalidate: true }, h("p", {}, explanation), ...rows,
     h("details", {}, h("summary", {}, t("The same on a command line")), h("pre.lines", { tabindex: "0" }, lines)));
   const button = h("button.btn.btn-primary", { type: "submit", form: form.id }, title);
-  const opened = open(`${title} · ${nameOf(server)}`, form);
+  const opened = open(server, `${title} · ${nameOf(server)}`, form);
+  adoptFields(form);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     run(button, opened, async () => {
@@ -100,7 +110,7 @@ export function authFileDialog(server, failure, register) {
     h("p.copy-line", {}, h("code.breakable", {}, failure.path), copyButton(failure.path, t("Copy the path"), "copy-path")),
     h("p.mb-1", {}, t("Its content, with your own name and password (mode 0640):")),
     h("p.copy-line", {}, h("code.breakable", {}, failure.template), copyButton(failure.template, t("Copy the content"), "copy-template")));
-  const opened = open(`Auth Info Registration · ${nameOf(server)}`, body);
+  const opened = open(server, `Auth Info Registration · ${nameOf(server)}`, body);
   // The blue button is the next step: registering before there is a file only fails.
   const registerButton = h("button.btn.btn-outline-primary", { type: "button", onclick: () => run(registerButton, opened, register) }, "Auth Info Registration");
   const make = h("button.btn.btn-primary", { type: "button" }, t("Create the file for me"));
@@ -117,7 +127,7 @@ export function authFileDialog(server, failure, register) {
       registerButton.classList.replace("btn-outline-primary", "btn-primary");
       registerButton.focus();
     } catch (problem) {
-      opened.fail(problem);
+      opened.refuse(problem);
     }
   }));
   opened.foot.append(cancelButton(opened.close), make, registerButton);
@@ -130,9 +140,9 @@ export function storageDialog(server, onAccepted) {
     h("p", {}, t("The new key is tried first; until it is proven, the old one stays. The bucket {bucket} stays the same.", { bucket: server.bucket })),
     document.getElementById("key-fields").content.cloneNode(true));
   const button = h("button.btn.btn-primary", { type: "submit", form: form.id }, t("Change the key"));
-  const opened = open(t("Change the key of {name}", { name: nameOf(server) }), form);
+  const opened = open(server, t("Change the key of {name}", { name: nameOf(server) }), form);
+  adoptFields(form);
   adoptKeyFields(form);
-  loadProfiles(form).catch(opened.fail);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     run(button, opened, async () => {

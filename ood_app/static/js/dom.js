@@ -47,9 +47,18 @@ export async function busyWhile(button, work) {
 export const spinner = () => h("span.spinner-border.spinner-border-sm", { "aria-hidden": "true" });
 export const byId = (id) => document.getElementById(id);
 
-/** Says something to those who cannot see the page. */
+/** Puts children into order and moves only what is out of place: an element that is moved loses its focus. */
+export function arrange(place, children) {
+  let at = place.firstChild;
+  for (const child of children) {
+    if (child === at) at = at.nextSibling;
+    else place.insertBefore(child, at);
+  }
+}
+
+/** Says something to those who cannot see the page. Behind an open dialog nothing is read out: each has a place of its own for it. */
 export function say(text) {
-  const spoken = byId("spoken");
+  const spoken = [...document.querySelectorAll("dialog[open] .spoken")].at(-1) ?? byId("spoken");
   spoken.append(h("p", {}, text));
   while (spoken.children.length > 6) spoken.firstChild.remove();
 }

@@ -68,7 +68,7 @@ export function adoptKeyFields(form) {
 }
 
 /** Fills the choice of profiles: their names are read anew each time, since the file may just have been written. */
-export async function loadProfiles(form) {
+async function loadProfiles(form) {
   const { profiles } = await call("GET", "/profiles");
   const select = form.elements.profile;
   const before = select.value;

@@ -16,7 +16,7 @@ export function adoptField(onChange) {
   });
   byId("find-all").addEventListener("click", () => {
     findAll();
-    focusField();
+    field.focus();
   });
 }
 
@@ -52,6 +52,3 @@ export function findAll() {
   field.value = "";
   field.dispatchEvent(new Event("input"));
 }
-
-/** Where the focus goes whose row is no longer shown. */
-export const focusField = () => field.focus();

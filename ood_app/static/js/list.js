@@ -1,7 +1,8 @@
 // The Service List: one row a server, drawn anew only where something changed, so that focus and folds stay.
 import { copyButton } from "./clipboard.js";
-import { breakable, busyWhile, byId, h, icon, spinner } from "./dom.js";
-import { focusField, found } from "./find.js";
+import { arrange, breakable, busyWhile, byId, h, icon, spinner } from "./dom.js";
+import { found } from "./find.js";
+import { backTo, placeOf } from "./focus.js";
 import { menu } from "./menu.js";
 import { failureOf, lastFailure, operationOf, progress, whatOf } from "./operations.js";
 import { problemBox } from "./problem.js";
@@ -15,6 +16,8 @@ const POINTLESS = { start: UP, stop: ["stopped"] };
 const shown = new Map();
 /** What the reader is told of a server beside what the service says of it: why a press changed nothing, say. By the server's id. */
 const told = new Map();
+/** Presses that wait for their answer, by the button's key: a look may draw the button anew meanwhile. */
+const pressed = new Set();
 
 /** Tells it at the server's next drawing, in place of what was told before; null: nothing any more. */
 export function tell(server, problem, level = "danger") {
@@ -45,44 +48,51 @@ export function draw(servers, act) {
 
 /** Where the reader is in rows that are about to be drawn anew: the focus and the open folds. */
 function placeIn(rows) {
-  const row = rows.find((each) => each.contains(document.activeElement));
-  const key = row && document.activeElement.dataset.key;
+  const here = rows.some((each) => each.contains(document.activeElement)) && placeOf(document.activeElement);
   const folds = rows.flatMap((each) => [...each.querySelectorAll("details[open][data-key]")].map((fold) => fold.dataset.key));
-  const find = (body, name) => body.querySelector(`[data-key="${CSS.escape(name)}"]:not(:disabled)`);
   return {
     restore(body) {
-      folds.forEach((name) => find(body, name)?.setAttribute("open", ""));
-      if (!row) return;
-      const first = `tr[data-id="${CSS.escape(row.dataset.id)}"] :is(button:not(:disabled), a[href])`;
-      const again = (key && find(body, key)) ?? body.querySelector(first);
-      if (again) again.focus();
-      else focusField();
+      folds.forEach((name) => body.querySelector(`[data-key="${CSS.escape(name)}"]`)?.setAttribute("open", ""));
+      if (here) backTo(here);
     },
   };
 }
 
 const byName = (a, b) => a.group.localeCompare(b.group) || a.env_name.localeCompare(b.env_name);
 
-/** Puts rows into order and moves only what is out of place: an element that is moved loses its focus. */
-function arrange(body, rows) {
-  let at = body.firstChild;
-  for (const row of rows) {
-    if (row === at) at = at.nextSibling;
-    else body.insertBefore(row, at);
-  }
-}
-
-/** The rows of a server: those that are drawn already where nothing changed. */
+/** The rows of a server: those that are drawn already where nothing changed, the day neither: a time of today stands there without its date. */
 function rowsOf(server, act) {
   const operation = operationOf(server);
-  const print = JSON.stringify([server, operation, lastFailure(server), failureOf(server)?.id, told.get(server.id)]);
+  const print = JSON.stringify([server, operation, lastFailure(server), failureOf(server)?.id, told.get(server.id), new Date().toDateString()]);
   if (shown.get(server.id)?.print !== print) {
     const state = { "data-id": server.id, "data-status": server.status, role: "row" };
     const notes = h(`tr.notes${server.status === "deleted" ? ".gone" : ""}`, state,
       h("td", { role: "cell", colspan: "6" }, detailsOf(server), ...notesOf(server, act)));
+    nameFolds(notes, server.id);
     shown.set(server.id, { print, rows: [mainRow(server, act, state), notes] });
   }
   return shown.get(server.id).rows;
+}
+
+/** Folds that have no name of their own, as those of a log, get one, by which they stay open. */
+function nameFolds(notes, id) {
+  notes.querySelectorAll("details:not([data-key])").forEach((fold, at) => {
+    fold.dataset.key = `${id}-fold-${at}`;
+    fold.querySelector("summary").dataset.key = `${id}-fold-${at}-summary`;
+  });
+}
+
+/** A press on a button of the list: once, until its answer is there. */
+async function press(button, work) {
+  const { key } = button.dataset;
+  if (pressed.has(key)) return;
+  pressed.add(key);
+  try {
+    await busyWhile(button, work);
+  } finally {
+    pressed.delete(key);
+    document.querySelector(`[data-key="${CSS.escape(key)}"]`)?.removeAttribute("aria-busy");
+  }
 }
 
 function table(place) {
@@ -102,7 +112,8 @@ function emptyState() {
 function mainRow(server, act, state) {
   const key = (name) => `${server.id}-${name}`;
   const button = (name, label, colour) => h(`button.btn.btn-sm.btn-outline-${colour}`, {
-    type: "button", "data-key": key(name), "aria-describedby": key("name"), disabled: !server.allowed.includes(name) || POINTLESS[name]?.includes(server.status), onclick: (event) => busyWhile(event.currentTarget, () => act(name, server)),
+    type: "button", "data-key": key(name), "aria-describedby": key("name"), "aria-busy": pressed.has(key(name)) && "true",
+    disabled: !server.allowed.includes(name) || POINTLESS[name]?.includes(server.status), onclick: (event) => press(event.currentTarget, () => act(name, server)),
   }, label);
   const deleted = server.status === "deleted";
   const cell = (label, ...content) => h("td", { role: "cell", "data-label": label }, h("div", {}, ...content));

@@ -1,8 +1,8 @@
 // The page: asks for the state, draws it, and does what is pressed.
-import { call, change, nameOf } from "./api.js";
+import { call, change } from "./api.js";
 import { busyWhile, byId, h, say } from "./dom.js";
 import { rollbackDialog, sizeDialog, stopDialog, upgradeDialog } from "./changes.js";
-import { authFileDialog, deleteDialog, jobDialog, linesDialog, storageDialog } from "./dialogs.js";
+import { authFileDialog, deleteDialog, jobDialog, linesDialog, onLate, storageDialog } from "./dialogs.js";
 import { adoptField, findAll } from "./find.js";
 import { adoptForm, offer, operationEnded } from "./form.js";
 import * as list from "./list.js";
@@ -20,6 +20,8 @@ let servers = null;
 let timer = 0;
 let asking = null;
 let lost = false;
+/** How many changes were accepted: a look that was under way then tells of before. */
+let changes = 0;
 
 /** Asks once, also when several want to know at the same time; then plans the next look. */
 function refresh() {
@@ -33,9 +35,11 @@ function refresh() {
 async function look() {
   try {
     if (askWho) welcome(await call("GET", "/me"));
+    const before = changes;
     const asked = operations.wanted();
     const query = asked.map((id) => `op=${encodeURIComponent(id)}`).join("&");
     const state = await call("GET", `/state${query ? `?${query}` : ""}`);
+    if (changes !== before) return await look();
     servers = state.servers;
     operations.update(state.operations, operationEnded, asked);
     list.draw(servers, act);
@@ -89,6 +93,7 @@ function banner(name, content) {
 }
 
 function accepted(operation) {
+  changes += 1;
   operations.update([operation], operationEnded);
   // The row rests at once, not at the next look: its buttons would only be refused.
   const server = servers?.find((each) => each.id === operation.server_id);
@@ -111,8 +116,6 @@ const register = (server) => async () => {
 };
 const press = (name) => async (server) => accepted(await change("POST", server, `/${name}`));
 
-const titled = (title, server) => `${title} · ${nameOf(server)}`;
-
 const ACTIONS = {
   start: press("start"),
   stop: (server) => (server.leases.length ? stopDialog(server, () => press("stop")(server)) : press("stop")(server)),
@@ -128,14 +131,15 @@ const ACTIONS = {
     try {
       await register(server)();
     } catch (failure) {
-      if (failure.code !== "auth_file_missing") throw failure;
+      // Not over a dialog that was opened meanwhile: what is typed there would press this one's button.
+      if (failure.code !== "auth_file_missing" || document.querySelector("dialog[open]")) throw failure;
       authFileDialog(server, failure, register(server));
     }
   },
-  job: (server) => linesDialog(titled(t("Lines for a job"), server), t("Put these into your job script, with the password that stands in the auth file."), server.job_lines),
+  job: (server) => linesDialog(server, t("Lines for a job"), t("Put these into your job script, with the password that stands in the auth file."), server.job_lines),
   export: (server) => {
     const words = t("On a login or compute node with the mlwf tools: this packs one version of a registered model.");
-    if (!me?.local_jobs) return linesDialog(titled("Export model", server), words, server.export_command);
+    if (!me?.local_jobs) return linesDialog(server, "Export model", words, server.export_command);
     return jobDialog("Export model", t("Packs one version of a registered model into a folder of yours, on this host."), "export", [
       { name: "model_name", help: t("Name of the registered model.") },
       { name: "model_version", help: t("Number of the version.") },
@@ -144,7 +148,7 @@ const ACTIONS = {
   },
   image: (server) => {
     const words = t("On a compute node with the mlwf tools: this builds a container image that runs an exported model.");
-    if (!me?.local_jobs) return linesDialog(titled("Create image", server), words, server.image_command);
+    if (!me?.local_jobs) return linesDialog(server, "Create image", words, server.image_command);
     return jobDialog("Create image", t("Builds a container image that runs an exported model, on this host."), "image", [
       { name: "model_package", help: t("The model: s3://…, https://…, the absolute path of a model.tar.gz, models:/NAME/VERSION or models:/NAME@ALIAS of the server.") },
       { name: "base_container_url", help: t("Base image, docker://… or another address that Singularity takes."), value: me.base_container_url },
@@ -159,10 +163,14 @@ async function act(name, server) {
   try {
     await ACTIONS[name](server);
   } catch (failure) {
-    list.tell(server, failure);
-    say(`${failure.detail} ${failure.cure}`);
+    refused(server, failure);
   }
   list.draw(servers, act);
+}
+
+function refused(server, failure) {
+  list.tell(server, failure);
+  say(`${failure.detail} ${failure.cure}`);
 }
 
 const redraw = () => servers && list.draw(servers, act);
@@ -182,5 +190,11 @@ byId("reset").addEventListener("click", () => {
   operations.forgetFinished();
   redraw();
 });
+onLate((server, failure) => {
+  refused(server, failure);
+  redraw();
+});
+// A key that is held presses once: else a dialog that opens under it would be answered before it was read.
+document.addEventListener("keydown", (event) => event.repeat && event.key === "Enter" && event.preventDefault());
 operations.show();
 refresh();

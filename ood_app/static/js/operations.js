@@ -1,5 +1,6 @@
 // "Operational status for requests": each request of this page with its steps as they happen.
-import { breakable, byId, h, icon, say, spinner } from "./dom.js";
+import { arrange, breakable, byId, h, icon, say, spinner } from "./dom.js";
+import { focusOn } from "./focus.js";
 import { problemBox } from "./problem.js";
 import { duration, t, when } from "./texts.js";
 
@@ -25,7 +26,10 @@ export function wanted() {
   return known.size ? open : JSON.parse(sessionStorage.getItem(STORE) ?? "[]");
 }
 
-/** Takes new answers; calls `onEnd` for each operation that has just ended. What was `asked` for and is not answered is known no longer. */
+/**
+ * Takes new answers; calls `onEnd` for each operation that has just ended. What was `asked` for and is not answered is known no longer; what its
+ * reader asked for stays until it has ended, and the last of that after it, however much others ask for meanwhile.
+ */
 export function update(operations, onEnd, asked = []) {
   for (const id of asked) if (!operations.some((each) => each.id === id)) known.delete(id);
   for (const operation of operations) {
@@ -34,7 +38,9 @@ export function update(operations, onEnd, asked = []) {
     announce(before, operation);
     if (before && !finished(before) && finished(operation)) onEnd(operation);
   }
-  const kept = newestFirst().slice(0, KEPT);
+  const own = newestFirst().filter((each) => !each.requested_by || each.requested_by === reader); // what runs on the console's own host says no name
+  const stays = (each) => each === own[0] || (own.includes(each) && !finished(each));
+  const kept = newestFirst().sort((a, b) => stays(b) - stays(a)).slice(0, KEPT);
   for (const id of known.keys()) if (!kept.some((each) => each.id === id)) known.delete(id);
   sessionStorage.setItem(STORE, JSON.stringify([...known.keys()]));
   show();
@@ -100,21 +106,43 @@ function announce(before, operation) {
 /** Folds that the reader opened or closed; the others show the newest and whatever is under way. */
 const folds = new Map();
 
+/** The boxes as they were drawn last, by the request's id. */
+const drawn = new Map();
+
 function draw(operations) {
   const place = byId("operations");
-  const logs = new Set([...place.querySelectorAll(".problem-box details[open]")].map((each) => each.closest(".operation").dataset.id));
   const active = place.contains(document.activeElement) ? document.activeElement : null;
   const focused = active?.closest(".operation")?.dataset.id;
-  byId("reset").hidden = !operations.some(finished);
-  if (!operations.length) {
-    place.replaceChildren(h("p.text-body-secondary", {}, t("Nothing was asked for yet. The steps of a request appear here as they happen.")));
-    return;
+  showReset(operations.some(finished));
+  const boxes = operations.map((each, at) => boxOf(each, folds.get(each.id) ?? (at === 0 || !finished(each))));
+  const all = boxes.length ? boxes : [h("p.text-body-secondary", {}, t("Nothing was asked for yet. The steps of a request appear here as they happen."))];
+  [...place.children].filter((each) => !all.includes(each)).forEach((each) => each.remove());
+  arrange(place, all);
+  for (const id of drawn.keys()) if (!operations.some((each) => each.id === id)) drawn.delete(id);
+  if (active?.isConnected === false) {
+    const again = place.querySelector(`[data-id="${CSS.escape(focused ?? "")}"]`);
+    focusOn(again?.querySelector(`[data-key="${CSS.escape(active.dataset.key ?? "")}"]`) ?? again?.querySelector("summary") ?? byId("operations-title"));
   }
-  place.replaceChildren(...operations.map((each, at) => article(each, folds.get(each.id) ?? (at === 0 || !finished(each)), logs.has(each.id))));
-  if (focused) {
-    const again = place.querySelector(`[data-id="${CSS.escape(focused)}"]`);
-    (again?.querySelector(`[data-key="${CSS.escape(active.dataset.key ?? "")}"]`) ?? again?.querySelector("summary"))?.focus();
+}
+
+/** A button that goes takes the focus with it, unless it is given to the heading before. */
+function showReset(wanted) {
+  const reset = byId("reset");
+  if (!wanted && document.activeElement === reset) focusOn(byId("operations-title"));
+  reset.hidden = !wanted;
+}
+
+/** One that has ended is drawn once: whoever reads its log, or marks a part of it, is not disturbed by each look. */
+function boxOf(operation, open) {
+  const print = JSON.stringify([operation, whatOf(operation), new Date().toDateString()]);
+  const before = drawn.get(operation.id);
+  if (before?.print === print && finished(operation)) {
+    before.box.open = open;
+    return before.box;
   }
+  const box = article(operation, open, Boolean(before?.box.querySelector(".problem-box details[open]")));
+  drawn.set(operation.id, { print, box });
+  return box;
 }
 
 function article(operation, open, logOpen) {
