@@ -156,31 +156,36 @@ TABLE = (
         _matching(_SERVER_ID, "12 characters of a-z and 0-9, a letter first"),
         "the opaque id, 12 characters `[a-z0-9]`, a letter first",
     ),
-    Setting("mlflow_version", REQUIRED, _matching(_VERSION, "a version such as 3.17.2"), "must equal the installed one"),
+    Setting("mlflow_version", REQUIRED, _matching(_VERSION, "a version such as 3.17.2"), "must be the installed version"),
     Setting("listen", REQUIRED, _listen, "`ADDRESS:PORT` that nginx binds from the guard's start on"),
     Setting(
         "public_hosts",
         REQUIRED,
         _list_of(_HOST, "a list with at least one HOST[:PORT]", least=1),
-        "list of `HOST[:PORT]` by which clients reach it (MLflow's Host check), with or without capitals",
+        "list of the `HOST[:PORT]` by which clients reach the server (for MLflow's Host check), in upper or lower case",
     ),
     Setting(
         "origins",
         [],
         _list_of(_ORIGIN, "a list of origins such as https://portal.example.org", least=0),
-        "origins whose pages may change something, e.g. `https://portal.example.org`; each `http://` + public host is added by itself",
+        "origins whose pages may make changes, e.g. `https://portal.example.org`; `http://` + each public host is added automatically",
     ),
     Setting(
         "sign_in_origins",
         [],
         _list_of(_ORIGIN, "a list of origins such as https://portal.example.org", least=0),
-        "origins of the pages from which a ticket may come; empty: `origins`",
+        "origins of the pages from which a ticket may come; empty: the same as `origins`",
     ),
-    Setting("console_url", None, _optional(_matching(_URL, "an http(s) URL or null")), "the console, for who must sign in (anew)"),
-    Setting("session_seconds", 43200, _number(60, "seconds, 60 or more"), "for how long a sign-in through the portal lasts"),
+    Setting(
+        "console_url",
+        None,
+        _optional(_matching(_URL, "an http(s) URL or null")),
+        "the console's address, shown to anybody who must sign in (again)",
+    ),
+    Setting("session_seconds", 43200, _number(60, "seconds, 60 or more"), "how long a sign-in through the portal lasts"),
     Setting("bucket", REQUIRED, _matching(_BUCKET, "a bucket's name"), "the bucket where the artifacts live: `s3://BUCKET/PREFIX`"),
-    Setting("prefix", REQUIRED, _prefix, "the keys' beginning in the bucket; no slash at either end"),
-    Setting("endpoint_url", None, _optional(_matching(_URL, "an http(s) URL or null")), "the object store's URL; null: Amazon's"),
+    Setting("prefix", REQUIRED, _prefix, "what all keys in the bucket begin with; no slash at either end"),
+    Setting("endpoint_url", None, _optional(_matching(_URL, "an http(s) URL or null")), "the object store's URL; null: Amazon S3"),
     Setting("region", "us-east-1", _matching(re.compile(r"[A-Za-z0-9-]+"), "a region's name"), "the object store's region, for signatures"),
     Setting("s3_ca_file", None, _optional(_file), "CA bundle for the object store"),
     Setting(
@@ -193,9 +198,11 @@ TABLE = (
         "idle_seconds",
         900,
         _number(0, "seconds, 0 or more"),
-        "MLflow is stopped after this long without activity; fractions are allowed; `0` never",
+        "MLflow is stopped after this many seconds without activity; fractions are allowed; `0`: never",
     ),
-    Setting("drain_seconds", 60, _number(0, "seconds, 0 or more"), "what a request under way is given at a stop or restart"),
+    Setting(
+        "drain_seconds", 60, _number(0, "seconds, 0 or more"), "how many seconds requests under way get to finish at a stop or restart"
+    ),
     Setting("workers", 1, _whole(1, "a whole number, 1 or more"), "MLflow's worker processes"),
     Setting(
         "genai_jobs",
@@ -205,18 +212,18 @@ TABLE = (
         "start and show them",
     ),
     Setting("allow_gateway", False, _boolean, "let `/gateway` routes through"),
-    Setting("gateway_private", False, _boolean, "let the gateway ask models at private addresses and without TLS, too"),
-    Setting("webhooks", True, _boolean, "send the webhooks that members made; `false` for a copy of a server that is only tried out"),
+    Setting("gateway_private", False, _boolean, "also let the gateway ask models at private addresses and without TLS"),
+    Setting("webhooks", True, _boolean, "send the webhooks that members made; `false` for a copy of a server that is only a trial"),
     Setting(
-        "max_upload_bytes", 0, _whole(0, "bytes, 0 or more"), "limit of the size of one artifact that is sent, 0 for none but `tmp_bytes`"
+        "max_upload_bytes", 0, _whole(0, "bytes, 0 or more"), "largest artifact that may be sent, in bytes; 0: no limit except `tmp_bytes`"
     ),
     Setting(
         "tmp_bytes",
         10 * 1024**3,
         _whole(1, "bytes, 1 or more"),
-        "bound of what uploads and downloads, all workers' and jobs' together, may spool in `tmp/` at once",
+        "how many bytes the uploads and downloads of all workers and jobs together may spool in `tmp/` at once",
     ),
-    Setting("nginx", "nginx", _program, "nginx program"),
+    Setting("nginx", "nginx", _program, "the nginx program"),
 )
 
 
