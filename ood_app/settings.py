@@ -79,26 +79,29 @@ class Setting:
 TABLE: Final = (
     Setting("service", "MLWF_SERVICE", DEFAULT_ADDRESS, "Address of the service: `unix:///path/service.sock` or `https://host`."),
     Setting("ca_file", "MLWF_CA_FILE", "", "CA bundle for its certificate. Empty: the host's own CAs."),
-    Setting("munge_uid", "MLWF_MUNGE_UID", "", "The service's account, where it is on another host: MUNGE proves who the caller is."),
-    Setting("munge_socket", "MLWF_MUNGE_SOCKET", "", "munged's socket. Empty: its default one."),
-    Setting("timeout", PREFIX + "TIMEOUT", "5", "Seconds that one answer of the service is waited for.", _seconds),
+    Setting(
+        "munge_uid", "MLWF_MUNGE_UID", "", "The service's account, if the service is on another host: MUNGE then proves who the caller is."
+    ),
+    Setting("munge_socket", "MLWF_MUNGE_SOCKET", "", "munged's socket. Empty: MUNGE's default."),
+    Setting("timeout", PREFIX + "TIMEOUT", "5", "Seconds to wait for each answer from the service.", _seconds),
     Setting(
         "portal_url",
         PREFIX + "PORTAL_URL",
         "",
-        "Origin of the portal, e.g. `https://portal.example.org`. Changes are accepted from its pages only. "
-        "Empty: the console is reached directly, on a loopback address.",
+        "Origin of the portal, e.g. `https://portal.example.org`. Only its pages may make changes. Empty: the console is reached "
+        "directly, on a loopback address.",
         _web_address,
     ),
     Setting(
         "secret_key",
         "SECRET_KEY_BASE",
         "",
-        "Signs the session cookie. Open OnDemand gives each user one. Empty: a random one, so a restart asks for a reload of the page.",
+        "Key that signs the session cookie. Open OnDemand gives each user one. Empty: a random key, so users must reload the page "
+        "after a restart.",
     ),
     Setting("title", PREFIX + "TITLE", "App for MLflow Server", "Heading of the page."),
     Setting(
-        "language", PREFIX + "LANGUAGE", "", "`en` or `ja` for readers who did not choose. Empty: what their browser asks for.", _language
+        "language", PREFIX + "LANGUAGE", "", "`en` or `ja`, for readers who have not chosen. Empty: what their browser asks for.", _language
     ),
     Setting(
         "portal_menu_url", PREFIX + "PORTAL_MENU_URL", "", "Where the link back to Open OnDemand leads, e.g. `/pun/sys/dashboard`.", _link
@@ -114,14 +117,14 @@ TABLE: Final = (
         "image_form_url",
         PREFIX + "IMAGE_FORM_URL",
         "",
-        "Open OnDemand form behind **Create image**, likewise.",
+        "Open OnDemand form behind **Create image**, in the same way.",
         _link,
     ),
     Setting(
         "local_jobs",
         PREFIX + "LOCAL_JOBS",
         "false",
-        "`true`: **Export model** and **Create image** run on the console's own host, as the caller, where no form is set. For a demo, "
+        "`true`: where no form is set, **Export model** and **Create image** run on the console's own host, as the caller. For a demo, "
         "or a host that may do such work.",
         _yes_no,
     ),
