@@ -25,8 +25,8 @@ FAILURES: Final[dict[str, Failure]] = {
     "not_json": Failure(400, "The request's body is not JSON: {why}", "Send a JSON object with Content-Type application/json."),
     "too_large": Failure(413, "The request's body is larger than {limit} bytes", "Send less at once."),
     "no_such_path": Failure(404, "There is nothing at {path}", "See /api/v1/openapi.json for what there is."),
-    "method_not_allowed": Failure(405, "{method} is not possible at {path}", "See /api/v1/openapi.json for what is."),
-    "too_many_requests": Failure(429, "Too many requests that cost much are under way", "Try again in a few seconds."),
+    "method_not_allowed": Failure(405, "{method} is not possible at {path}", "See /api/v1/openapi.json for what is possible."),
+    "too_many_requests": Failure(429, "Too many expensive requests are under way", "Try again in a few seconds."),
     "bad_http": Failure(400, "The request is not proper HTTP: {why}", "Use an ordinary HTTP client."),
     "internal": Failure(
         500,
@@ -39,7 +39,7 @@ FAILURES: Final[dict[str, Failure]] = {
     ),
     "credential_missing": Failure(
         401,
-        "This address of the service wants a MUNGE credential, and the request has none",
+        "This address of the service requires a MUNGE credential, and the request has none",
         "Use mlwf with munge_uid in its settings; for an API token the service has another address, which the admins know.",
     ),
     "credential_refused": Failure(
@@ -53,7 +53,7 @@ FAILURES: Final[dict[str, Failure]] = {
         "Ask the admins to set your host's clock (NTP), then try again.",
     ),
     "credential_replayed": Failure(
-        401, "This MUNGE credential was used before, and each is good for one request", "Send the request again with a new one."
+        401, "This MUNGE credential was used before, and each is valid for one request only", "Send the request again with a new one."
     ),
     "credential_for_other": Failure(
         401, "The MUNGE credential is not for the service's account (uid {uid}) alone", "Set munge_uid to {uid} in mlwf's settings."
@@ -64,11 +64,11 @@ FAILURES: Final[dict[str, Failure]] = {
     "munge_failed": Failure(503, "MUNGE does not work on the service's host: {why}", "Tell the admins: munged must run there."),
     "token_missing": Failure(
         401,
-        "This address of the service wants an API token, and the request has none",
+        "This address of the service requires an API token, and the request has none",
         "Put yours into the file that token_file names; for MUNGE the service has another address, which the admins know.",
     ),
     "token_unknown": Failure(401, "The API token is not one of this service's", "Check the file that holds it, or ask the admins for one."),
-    "token_expired": Failure(401, "The API token {id} was good until {date}", "Ask the admins for a new one."),
+    "token_expired": Failure(401, "The API token {id} was valid until {date}", "Ask the admins for a new one."),
     "token_revoked": Failure(401, "The API token {id} was revoked", "Ask the admins for a new one."),
     "no_such_user": Failure(404, "There is no user {user} on the service's host", "Check the name."),
     "no_such_token": Failure(404, "There is no API token {id}", "Look at `aihub tokens list --all`."),
@@ -84,7 +84,7 @@ FAILURES: Final[dict[str, Failure]] = {
     "not_allowed": Failure(403, "The site lets only {who} do this", "Ask one of them to do it."),
     "group_changed": Failure(
         409,
-        "Group {group} has another id now ({now}) than when the server was made ({then}), so the server is frozen",
+        "Group {group} now has a different id ({now}) from when the server was made ({then}), so the server is frozen",
         "Ask the admins to check who the group is.",
     ),
     # the server
@@ -93,15 +93,15 @@ FAILURES: Final[dict[str, Failure]] = {
     ),
     "server_replaced": Failure(
         404,
-        "The tracking server {env_name} in group {group} is another one by now: the one that was meant was deleted",
-        "Look at the list, and ask again if the new one is meant.",
+        "The tracking server {env_name} in group {group} is a new one by now: the one that you meant was deleted",
+        "Look at the list, and ask again if you mean the new one.",
     ),
     "no_such_operation": Failure(404, "There is no operation {id} that you can see", "Look at the server itself."),
     "server_exists": Failure(409, "Group {group} already has a tracking server {env_name}", "Choose another env_name, or use that one."),
     "nothing_to_restore": Failure(
         404,
         "There is no deleted tracking server {env_name} in group {group} that can be restored",
-        "Create it anew; its bucket was not touched.",
+        "Create it again; its bucket was not touched.",
     ),
     "server_busy": Failure(409, "Another operation ({kind}) is under way on this server", "Wait until it has ended."),
     "server_deleting": Failure(
@@ -113,7 +113,7 @@ FAILURES: Final[dict[str, Failure]] = {
     "too_many_kept": Failure(
         409,
         "{count} deleted tracking servers of group {group} are still kept, which is the site's limit",
-        "Restore one of them instead, wait until the first one's time is over, or ask the admins to purge those that nobody wants.",
+        "Restore one of them instead, wait until one of them expires, or ask the admins to purge those that nobody needs.",
     ),
     "ports_exhausted": Failure(
         503, "No port is free in the service's range {range}", "Tell the admins to widen port_first to port_last, or to purge servers."
@@ -124,7 +124,7 @@ FAILURES: Final[dict[str, Failure]] = {
     "port_taken": Failure(
         409,
         "Port {port} of this server is held by another program",
-        "Tell the admins: that program must let go of it; the server starts by itself afterwards.",
+        "Tell the admins: that program must release it; the server then starts by itself.",
     ),
     "version_missing": Failure(
         409, "MLflow {version} is not installed on the service's host", "Ask the admins to install it, or choose another version."
@@ -133,7 +133,7 @@ FAILURES: Final[dict[str, Failure]] = {
     "version_older": Failure(
         409,
         "MLflow {version} is older than this server's {current}, and a database cannot go back to an older schema",
-        "Choose a newer version; an upgrade of the last days can be rolled back instead.",
+        "Choose a newer version; a recent upgrade can be rolled back instead.",
     ),
     "migration_failed": Failure(
         502, "The database could not be brought to MLflow {version}: {why}", "The server goes on as it was; give the log to the admins."
@@ -144,12 +144,12 @@ FAILURES: Final[dict[str, Failure]] = {
     "nothing_to_roll_back": Failure(
         404,
         "No earlier version is kept of tracking server {env_name} in group {group}",
-        "An upgrade can be rolled back for some days only; ask the admins for a backup.",
+        "An upgrade can be rolled back only for some days; ask the admins for a backup.",
     ),
     "rollback_differs": Failure(
         409,
-        "The tracking server {env_name} would go back to MLflow {now} by now, and not to {asked}: it was upgraded or rolled back meanwhile",
-        "Look at the list, and ask again if that is meant.",
+        "The tracking server {env_name} would now go back to MLflow {now}, not to {asked}: it was upgraded or rolled back meanwhile",
+        "Look at the list, and ask again if that is what you want.",
     ),
     "endpoint_fixed": Failure(403, "This site's tracking servers use the object store {endpoint} only", "Leave endpoint_url out."),
     "endpoint_closed": Failure(
@@ -167,14 +167,16 @@ FAILURES: Final[dict[str, Failure]] = {
     ),
     "server_not_up": Failure(409, "The tracking server {env_name} does not run now ({status})", "Start it, then open it again."),
     "no_such_bearer_token": Failure(404, "This server has no token {id}", "Look at the list of its tokens."),
-    "token_of_other": Failure(403, "The token {id} belongs to {user}", "Ask {user}, or who may set this server's users, to revoke it."),
-    "token_too_long": Failure(403, "At this site a token lives for {days} days at most", "Ask for a shorter time."),
-    "too_many_tokens": Failure(409, "You have {count} tokens of this server, which is the limit", "Revoke those that are not used."),
+    "token_of_other": Failure(
+        403, "The token {id} belongs to {user}", "Ask {user}, or anybody who may set this server's users, to revoke it."
+    ),
+    "token_too_long": Failure(403, "At this site a token is valid for {days} days at most", "Ask for a shorter time."),
+    "too_many_tokens": Failure(409, "You have {count} tokens of this server, which is the limit", "Revoke those that are no longer used."),
     "lease_of_other": Failure(409, "The lease {id} belongs to {user}", "Choose another id for yours."),
-    "too_many_leases": Failure(409, "This server has {count} leases, which is the limit", "End those that are not needed any more."),
+    "too_many_leases": Failure(409, "This server has {count} leases, which is the limit", "End those that are no longer needed."),
     # the box
     "box_failed_to_start": Failure(
-        502, "The tracking server did not start: {why}", "The lines of its log tell more; try Start again, or give them to the admins."
+        502, "The tracking server did not start: {why}", "The lines of its log say more; try Start again, or give them to the admins."
     ),
     "box_failed_to_stop": Failure(502, "The tracking server did not stop: {why}", "Try again; if it goes on, tell the admins."),
     "box_ill": Failure(
@@ -186,7 +188,7 @@ FAILURES: Final[dict[str, Failure]] = {
     "host_short_of_disk": Failure(
         507,
         "The service's host has {free} GiB free, and {needed} GiB must be for another tracking server",
-        "Ask the admins to free space; servers that are there go on.",
+        "Ask the admins to free space; existing servers go on.",
     ),
     "disk_low": Failure(
         507,
@@ -202,10 +204,11 @@ FAILURES: Final[dict[str, Failure]] = {
     "daemon_disk_full": Failure(
         507,
         "The containers' daemon on the service's host has no space left: {why}",
-        "Tell the admins to free space for Docker's own folder (Docker Root Dir in `docker info`); `docker system df` tells what takes it.",
+        "Tell the admins to free space for Docker's own folder (Docker Root Dir in `docker info`); `docker system df` shows what takes "
+        "it up.",
     ),
-    "runtime_unavailable": Failure(503, "The runtime {runtime} does not answer: {why}", "Tell the admins; servers that run go on running."),
-    "runtime_refused": Failure(503, "The runtime {runtime} refuses this: {why}", "Tell the admins; servers that run go on running."),
+    "runtime_unavailable": Failure(503, "The runtime {runtime} does not answer: {why}", "Tell the admins; running servers keep running."),
+    "runtime_refused": Failure(503, "The runtime {runtime} refuses this: {why}", "Tell the admins; running servers keep running."),
     "runtime_rootless": Failure(
         503,
         "The containers' daemon at {address} runs without root, and so without the servers' user ids, limits and firewall",
@@ -214,7 +217,7 @@ FAILURES: Final[dict[str, Failure]] = {
     "image_missing": Failure(
         503,
         "There is no image {image} on the service's host",
-        "Tell the admins to build one (tracking_server/build-image); servers that run go on running.",
+        "Tell the admins to build one (tracking_server/build-image); running servers keep running.",
     ),
     "network_unusable": Failure(
         503,
@@ -241,8 +244,8 @@ FAILURES: Final[dict[str, Failure]] = {
     "storage_forbidden": Failure(
         422,
         "The key {access_key_id} may not {action} in bucket {bucket}",
-        "Give the key that right, use the bucket's owner's key, or correct cloud_storage_bucket_name: some stores give the same answer "
-        "when there is no such bucket.",
+        "Give the key that right, use a key of the bucket's owner, or correct cloud_storage_bucket_name: some stores give the same "
+        "answer when there is no such bucket.",
     ),
     "storage_unreachable": Failure(
         422, "The object store {endpoint} cannot be reached: {why}", "Check the endpoint's address; if it is right, try again later."
@@ -253,7 +256,7 @@ FAILURES: Final[dict[str, Failure]] = {
     "storage_region_wrong": Failure(
         422, "The bucket {bucket} is not in region {region}", "Name the bucket's own region, or leave region out for the site's."
     ),
-    "storage_full": Failure(422, "The bucket {bucket} takes nothing more ({why})", "Free space or raise its quota, then try again."),
+    "storage_full": Failure(422, "The bucket {bucket} accepts no more data ({why})", "Free space or raise its quota, then try again."),
     "storage_clock": Failure(
         503, "The clocks of the service's host and of the object store differ by too much", "Tell the admins to set the clock."
     ),
@@ -276,7 +279,7 @@ FAILURES: Final[dict[str, Failure]] = {
         "Use that version again, or put back a backup from before it.",
     ),
     "state_not_empty": Failure(
-        409, "{path} exists already, and a backup is put back on an empty machine only", "Move it away, or name another state_dir."
+        409, "{path} exists already, and a backup can be put back only on an empty machine", "Move it away, or name another state_dir."
     ),
     "snapshot_damaged": Failure(502, "The kept copy of the database is damaged: {why}", "Tell the admins: the last backup may have it."),
 }

@@ -45,7 +45,9 @@ def conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
     """Settings that name another one's address, each with why that cannot be."""
     for (first, one), (second, other) in combinations(addresses(settings).items(), 2):
         if one == other:
-            why = _("is {other} too, and each listener treats its callers in its own way; choose another port", other=f"{first}_listen")
+            why = _(
+                "is the same as {other}, and each listener treats its callers in its own way; choose another port", other=f"{first}_listen"
+            )
             yield f"{second}_listen", why
 
 
@@ -82,7 +84,9 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         if path.exists() and not path.is_socket():
-            raise CannotListenError(_("{path} is there and no socket; remove it, or name another place in the setting socket", path=path))
+            raise CannotListenError(
+                _("{path} exists and is not a socket; remove it, or name another place in the setting socket", path=path)
+            )
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise CannotListenError(

@@ -73,7 +73,7 @@ def _parse(path: Path) -> dict[str, tuple[int, Any]]:
         if node is None:
             return {}
         if not isinstance(node, yaml.MappingNode):
-            raise _mistake(path, node.start_mark.line + 1, _("the file must be `name: value` lines; write it so"))
+            raise _mistake(path, node.start_mark.line + 1, _("the file must consist of `name: value` lines; write it so"))
         return _entries(path, *_part(path, node, yaml.safe_load(text)))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -87,7 +87,9 @@ def _part(path: Path, node: yaml.MappingNode, values: Mapping[Any, Any]) -> tupl
         return node, values
     for key, value in node.value:
         if key.value not in SITE_PARTS:
-            told = _("{name} is no part of a site's file ({parts}); put it into one", name=key.value, parts=", ".join(SITE_PARTS))
+            told = _(
+                "{name} is not a part of a site's file ({parts}); put it into one of them", name=key.value, parts=", ".join(SITE_PARTS)
+            )
             raise _mistake(path, key.start_mark.line + 1, told)
         if key.value == SITE_PART and not isinstance(value, yaml.MappingNode):
             raise _mistake(path, value.start_mark.line + 1, _("{name} must hold `name: value` lines; write it so", name=SITE_PART))
@@ -99,7 +101,7 @@ def _entries(path: Path, node: yaml.MappingNode, values: Mapping[Any, Any]) -> d
     for key, _value in node.value:
         name, line = str(key.value), key.start_mark.line + 1
         if name in lines:
-            told = _("{name} stands on line {line} already; keep one of them", name=name, line=lines[name])
+            told = _("{name} is already on line {line}; keep one of them", name=name, line=lines[name])
             raise _mistake(path, line, told)
         lines[name] = line
     return {str(name): (lines.get(str(name), 1), value) for name, value in values.items()}
@@ -107,7 +109,7 @@ def _entries(path: Path, node: yaml.MappingNode, values: Mapping[Any, Any]) -> d
 
 def _did_you_mean(name: str, known: Mapping[str, object]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
-    return _("is no setting; did you mean {name}?", name=close[0]) if close else _("is no setting; `aihub settings` lists all")
+    return _("is not a setting; did you mean {name}?", name=close[0]) if close else _("is not a setting; `aihub settings` lists all")
 
 
 def _at(path: Path, line: int | None, told: str) -> str:
@@ -141,7 +143,7 @@ def _follow_rules(rules: Mapping[str, Any], value: Any) -> None:
     if "most" in rules and value > rules["most"]:
         raise _WrongError(_("is {value}, which is too large; the most is {most}", value=value, most=rules["most"]))
     if rules.get("absolute") and not value.is_absolute():
-        raise _WrongError(_("is the relative path {value}; write it from / on", value=value))
+        raise _WrongError(_("is the relative path {value}; write an absolute one, which begins with /", value=value))
     if rules.get("in_urls") and (wrong := next((each for each in _NOT_IN_URLS if each in str(value)), None)):
         raise _WrongError(_("is {value}; choose one without {letter}, which databases' addresses cannot hold", value=value, letter=wrong))
     if rules.get("address") and not _is_address(value):
@@ -190,7 +192,7 @@ def _number(value: Any) -> float:
 
 def _word(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise _WrongError(_("is {value!r}; write a text (in quotes where it looks like a number)", value=value))
+        raise _WrongError(_("is {value!r}; write text (in quotes if it looks like a number)", value=value))
     return value
 
 
@@ -246,9 +248,9 @@ def _together(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "allowed_groups", _("is empty, so nobody could have a server; write '*' for all groups")
     if not any(size.name == settings.default_size for size in settings.sizes):
         known = ", ".join(sizes.names(settings.sizes))
-        yield "default_size", _("is {value}, which is none of sizes; name one of {known}", value=settings.default_size, known=known)
+        yield "default_size", _("is {value}, which is not one of sizes; name one of {known}", value=settings.default_size, known=known)
     if settings.munge_listen and not settings.munge_url:
-        yield "munge_listen", _("is set without munge_url; write there by which https:// address callers reach it")
+        yield "munge_listen", _("is set without munge_url; set that to the https:// address at which callers reach it")
     yield from listeners.conflicts(settings)
     if settings.mlflow_versions == ():
         yield "mlflow_versions", _("is empty; leave it out to offer all that are installed")
@@ -262,11 +264,13 @@ def _containers(settings: Settings) -> Iterator[tuple[str, str]]:
         try:
             subnets.append(ipaddress.IPv4Network(getattr(settings, name)))
         except ValueError as error:
-            yield name, _("is no network ({why}); write e.g. 10.213.0.0/22", why=str(error))
+            yield name, _("is not a network ({why}); write e.g. 10.213.0.0/22", why=str(error))
     if len(subnets) == 2 and subnets[0].overlaps(subnets[1]):
         yield "mlflow_network", _("overlaps gate_network ({other}); choose another", other=settings.gate_network)
     if not settings.docker_host.startswith("unix:///"):
-        told = _("is {value!r}; write unix:///PATH, its socket: who reaches an address of the daemon is root", value=settings.docker_host)
+        told = _(
+            "is {value!r}; write unix:///PATH, its socket: whoever reaches the daemon at an address is root", value=settings.docker_host
+        )
         yield "docker_host", told
     if settings.image.replace("{version}", "") == settings.image or "{" in settings.image.replace("{version}", ""):
         yield "image", _("is {value!r}; write {version} once, where the MLflow version stands, and no other braces", value=settings.image)

@@ -28,7 +28,7 @@ _MAY_LACK: Final = {field.name for field in fields(SizeClass) if field.default i
 def parse(value: Any) -> tuple[SizeClass, ...]:
     """The setting ``sizes`` as values. Raises ValueError with what is wrong and the cure, as words that follow the setting's name."""
     if not isinstance(value, dict) or not value:
-        raise ValueError(_("is no table; write NAME: {example} for each size", example=_EXAMPLE))
+        raise ValueError(_("is not a table; write NAME: {example} for each size", example=_EXAMPLE))
     return tuple(_size(name, row) for name, row in value.items())
 
 
@@ -68,7 +68,7 @@ def _size(name: Any, row: Any) -> SizeClass:
     known = {field.name for field in fields(SizeClass)} - {"name"}
     wrong = sorted({str(key) for key in row} - known) or sorted(known - _MAY_LACK - set(row))
     if wrong:
-        raise ValueError(_("{name} has {key} wrong or not at all; write {known}", name=name, key=wrong[0], known=", ".join(sorted(known))))
+        raise ValueError(_("{name}: {key} is unknown or missing; write {known}", name=name, key=wrong[0], known=", ".join(sorted(known))))
     choices = {choice: row.get(choice, False) for choice in _CHOICES}
     for choice, value in choices.items():
         if not isinstance(value, bool):
@@ -99,6 +99,6 @@ def _number(name: str, key: str, value: Any, *, least: float, whole: bool = Fals
     if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value < 1_000_000:
         bound = {"name": name, "key": key, "value": value, "least": f"{least:g}"}
         if whole:
-            raise ValueError(_("{name}: {key} is {value!r}; write a whole number of {least} at least", **bound))
-        raise ValueError(_("{name}: {key} is {value!r}; write a number of {least} at least", **bound))
+            raise ValueError(_("{name}: {key} is {value!r}; write a whole number that is at least {least}", **bound))
+        raise ValueError(_("{name}: {key} is {value!r}; write a number that is at least {least}", **bound))
     return value

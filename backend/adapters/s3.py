@@ -146,7 +146,7 @@ class _Trial:
         prefix = f"{self.target.storage.prefix}/"
         answer = self.client.list_objects_v2(Bucket=self.target.storage.bucket, Prefix=prefix, MaxKeys=1)
         if "IsTruncated" not in answer:
-            raise not_s3(self.target, "its answer to a list is none")
+            raise not_s3(self.target, "its answer to a request for a list is not one")
 
     def _write(self) -> None:
         key = f"{self.target.storage.prefix}/{self.name}"

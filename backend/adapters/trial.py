@@ -82,7 +82,7 @@ class _Client:
         """Upload, download, remove."""
         place, content = f"/api/2.0/mlflow-artifacts/artifacts/{path}", b"hello"
         self._ask("PUT", place, data=content)
-        self.expect(self._ask("GET", place) == content, "an artifact comes back as another one")
+        self.expect(self._ask("GET", place) == content, "an artifact comes back changed")
         self._ask("DELETE", place)
 
     def expect(self, so: bool, otherwise: str) -> None:
@@ -94,7 +94,7 @@ class _Client:
         what, until, held = f"{method} {path.partition('?')[0]}", time.monotonic() + SECONDS, b""
         try:
             with self._session.request(method, self._base + path, timeout=SECONDS, stream=True, **options) as answer:
-                self.expect(answer.status_code < 300, Told("{request} is answered by {status}", request=what, status=answer.status_code))
+                self.expect(answer.status_code < 300, Told("{request} is answered with {status}", request=what, status=answer.status_code))
                 while len(held) < MOST_BYTES and (chunk := answer.raw.read1(65536)):
                     held += chunk
                     self.expect(time.monotonic() < until, "it did not answer in time")

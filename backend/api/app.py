@@ -112,7 +112,7 @@ def _read_body() -> None:
             raise problems.InvalidRequestError({}, i18n.translate("this request has no body", g.language))
         return
     if request.mimetype != "application/json":
-        raise ServiceError("not_json", why="its Content-Type is another one")
+        raise ServiceError("not_json", why="its Content-Type is a different one")
     if not isinstance(_parsed(body), dict):
         raise ServiceError("not_json", why="it is not an object")
 

@@ -230,13 +230,13 @@ class ServersQuery(Input):
     """Which servers are listed."""
 
     all: Literal["true", "false"] = Field(default="false", description="Those of every group (admins only).")
-    deleted: Literal["true", "false"] = Field(default="false", description="With those that were deleted and can be restored.")
+    deleted: Literal["true", "false"] = Field(default="false", description="Also servers that were deleted and can be restored.")
 
 
 _MESSAGES: Final[dict[str, str]] = {
-    "missing": "This is needed",
+    "missing": "This is required",
     "extra_forbidden": "There is no such field",
-    "user_twice": "A user stands there twice",
+    "user_twice": "A user is listed twice",
     "string_too_long": "This is too long",
     "too_long": "At most {max_length} entries",
     "int_type": "This must be a whole number",
@@ -246,8 +246,8 @@ _MESSAGES: Final[dict[str, str]] = {
     "list_type": "This must be a list",
     "model_type": "This must be an object",
     "model_attributes_type": "This must be an object",
-    "string_type": "This must be a text",
-    "string_unicode": "This must be a text of whole characters",
+    "string_type": "This must be text",
+    "string_unicode": "This must be text of valid characters",
 }
 _PATTERNS: Final[dict[str, str]] = {
     "env_name": "2 to 255 of a-z, 0-9, - and _, a letter or digit first",

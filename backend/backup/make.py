@@ -72,7 +72,7 @@ def _alone(settings: Settings) -> Iterator[None]:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ServiceError("backup_failed", why=_("another backup is being made; wait for its end")) from None
+            raise ServiceError("backup_failed", why=_("another backup is being made; wait until it is done")) from None
         yield
     finally:
         os.close(folder)

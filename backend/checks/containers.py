@@ -31,7 +31,7 @@ def daemon(settings: Settings) -> Iterator[Finding]:
         yield Finding(name="daemon", state="ok", detail=detail)
     else:
         detail = _(
-            "{user} is in the group {group} of {socket}: what answers requests can become root by it",
+            "{user} is in the group {group} of {socket}: through it, the part that answers requests can become root",
             user=caller.user,
             group=group.name,
             socket=socket,
@@ -52,7 +52,7 @@ def engine(settings: Settings) -> Iterator[Finding]:
         detail, cure = _lack(bound)
         yield Finding(name="limits", state="failure", detail=detail, cure=cure)
     if not lacks:
-        yield Finding(name="limits", state="ok", detail=_("the daemon leaves out none of those that it tells of"))
+        yield Finding(name="limits", state="ok", detail=_("the daemon leaves out none of the limits that it reports on"))
     if about.folder is not None:
         yield from room.daemons_disk(settings, about.folder)
 

@@ -28,7 +28,7 @@ def daemons_disk(settings: Settings, folder: Path) -> Iterator[Finding]:
     try:
         if folder.stat().st_dev in {path.stat().st_dev for path in places(settings)}:
             return
-        cure = _("free space (`docker system df` tells what takes it), or move {path} (data-root in daemon.json)", path=folder)
+        cure = _("free space (`docker system df` shows what takes it up), or move {path} (data-root in daemon.json)", path=folder)
         yield _room(settings, folder, cure)
     except FileNotFoundError:
         detail = _("the daemon's folder {path} is not on this host, so how much is free for it is not known", path=folder)

@@ -86,7 +86,7 @@ def keys(settings: Settings) -> Iterator[Finding]:
     if keyring.is_settled(registry):
         yield Finding(name="keys", state="ok", detail=_("{path}, newest {key}", path=settings.keys_file, key=keyring.newest))
     else:
-        detail = _("some secrets are still under an older key: a rotation was cut short")
+        detail = _("some secrets are still under an older key: a rotation was interrupted")
         yield Finding(name="keys", state="warning", detail=detail, cure=_("run `aihub keys rotate` again, which finishes it"))
 
 
@@ -123,7 +123,7 @@ def runtime(settings: Settings) -> Iterator[Finding]:
     if chosen.isolates:
         yield Finding(name="runtime", state="ok", detail=chosen.name)
     else:
-        detail = _("{runtime} keeps groups apart by nothing, which allow_unisolated accepts", runtime=chosen.name)
+        detail = _("{runtime} does not keep groups apart, which allow_unisolated accepts", runtime=chosen.name)
         yield Finding(name="runtime", state="warning", detail=detail, cure=_("use it for one group, development or a demo only"))
     if settings.runtime == "docker":
         yield from containers.engine(settings)
@@ -161,7 +161,7 @@ def environments(settings: Settings) -> Iterator[Finding]:
         used = set(session.scalars(select(Server.mlflow_version)))
     missing = ", ".join(sorted(used - set(there)))
     if missing:
-        detail = _("servers have {versions}, not installed", versions=missing)
+        detail = _("servers need {versions}, not installed", versions=missing)
         yield Finding(name="MLflow in use", state="failure", detail=detail, cure=cure)
 
 
@@ -173,7 +173,7 @@ def ports(settings: Settings) -> Iterator[Finding]:
     span = range(settings.port_first, settings.port_last + 1)
     total, given = len(span), sum(owner is not None and port in span for port, owner in known.items())
     bounds = f"{settings.port_first}-{settings.port_last}"
-    detail = _("{range}: {given} of {total} given, {rest} rest", range=bounds, given=given, total=total, rest=total - given - left)
+    detail = _("{range}: {given} of {total} given out, {rest} resting", range=bounds, given=given, total=total, rest=total - given - left)
     tight = left < max(1, total // 20)
     cure = _("widen port_first to port_last") if tight else ""
     yield Finding(name="ports", state="warning" if tight else "ok", detail=detail, cure=cure)
@@ -192,7 +192,7 @@ def _taken_ports(settings: Settings) -> Iterator[Finding]:
         mine = session.scalars(select(Server.port).where(at_rest).order_by(Server.port)).all()
     taken = ", ".join(str(port) for port in mine if not portpool.is_bindable(settings.listen_address, port))
     if taken:
-        detail = _("another program holds {ports}, which servers have that are stopped or deleted", ports=taken)
+        detail = _("another program holds {ports}, which belong to servers that are stopped or deleted", ports=taken)
         yield Finding(name="ports taken", state="warning", detail=detail, cure=_("see who holds them: such a server cannot start"))
 
 
@@ -210,7 +210,7 @@ def gateways(settings: Settings) -> Iterator[Finding]:
     """An open gateway connects to public addresses and to the object store, so members should not be who names that."""
     opened = ", ".join(size.name for size in settings.sizes if size.gateway and not size.gateway_private)
     if opened and not settings.endpoint_url_fixed:
-        detail = _("with the sizes {sizes} members name an address and port that their server's gateway may reach", sizes=opened)
+        detail = _("with the sizes {sizes}, members can choose an address and port to which their server's gateway connects", sizes=opened)
         yield Finding(name="gateway", state="warning", detail=detail, cure=_("set endpoint_url"))
 
 

@@ -42,10 +42,10 @@ NAMES: Final = {
 """What people read for a finding's name; any other name (nginx, a setting) is a word of its own."""
 
 
-@click.command(
-    help=_("Look whether all is well: a line for each thing, and the cure where it is not. Exit status 1 where something fails.")
+@click.command(help=_("Check that all is well: one line for each thing, with the cure where it is not. Exit status 1 if something fails."))
+@click.option(
+    "--remove-orphans", is_flag=True, help=_("Stop and remove whatever belongs to no server in the registry, databases included.")
 )
-@click.option("--remove-orphans", is_flag=True, help=_("Stop and remove what no server of the registry owns, databases included."))
 @click.option("--yes", is_flag=True, help=_("With --remove-orphans: do not ask."))
 @json_option
 @click.pass_context
@@ -70,7 +70,7 @@ def _remove_orphans(settings: Settings, *, yes: bool) -> None:
 
     found = look_for_orphans(settings)
     if found:
-        confirm(_("No server of the registry has these: {found}. Remove them for good, databases included", found=found), yes=yes)
+        confirm(_("These belong to no server in the registry: {found}. Remove them for good, databases included", found=found), yes=yes)
         clear_orphans(settings, found, acting_admin())
 
 

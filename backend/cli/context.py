@@ -74,7 +74,7 @@ def confirm(question: str, *, yes: bool) -> None:
     except click.Abort:
         if sys.stdin.isatty():  # Ctrl-C
             raise
-        raise click.UsageError(_("{question}? Nobody is here to answer; add --yes", question=question)) from None
+        raise click.UsageError(_("{question}? There is nobody here to answer; add --yes", question=question)) from None
     if not agreed:
         raise click.Abort
 

@@ -13,10 +13,10 @@ from backend.cli.language import _
 
 @click.command(
     help=_(
-        """Copy registry, keys and every server's database into DIRECTORY, which must not exist yet, while all runs.
+        """Copy registry, keys and every server's database into DIRECTORY, which must not exist yet, while everything runs.
 
-    It holds the keys, so whoever has it has the secrets: keep it as you keep those. Objects in buckets are not in it. Where a database
-    cannot be copied, the rest is, and the exit status is 1.
+    It contains the keys, so whoever has it has the secrets: guard it as you guard those. Objects in buckets are not in it. If a database
+    cannot be copied, everything else still is, and the exit status is 1.
     """
     )
 )
@@ -33,8 +33,9 @@ def backup(context: click.Context, *, directory: Path) -> None:
     click.echo(_("{path}: {count} files, {size} bytes", path=directory, count=len(manifest["files"]), size=size))
     if manifest["failures"]:
         told = _(
-            "the backup is made, but of these databases it holds at most the files as they lay, below damaged/: {servers}; keep the last "
-            "backup that has them, and put them back from it or delete the servers with `aihub servers delete --damaged`",
+            "the backup is made, but these databases could not be copied; it has at most their files as they were, below damaged/: "
+            "{servers}; keep the last backup that has them, and put them back from it or delete the servers with `aihub servers delete "
+            "--damaged`",
             servers=_named(manifest["failures"]),
         )
         raise CommandError(told)
@@ -48,8 +49,8 @@ def _named(failures: Sequence[dict[str, str]]) -> str:
     help=_(
         """Put the backup in DIRECTORY back into the settings' state_dir, on a machine that has none yet.
 
-    Run `aihub init` and `aihub check` afterwards; `aihub serve` then starts the servers that were wanted. Run by root, all of it belongs
-    to the account whose folder state_dir is.
+    Run `aihub init` and `aihub check` afterwards; `aihub serve` then starts the servers that should be running. If root runs it, the
+    files belong to the account that owns state_dir.
     """
     )
 )

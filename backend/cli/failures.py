@@ -47,9 +47,7 @@ def _of_registry(error: DBAPIError) -> str | None:
     """
     why = " ".join(str(error.orig).split())
     if getattr(error.orig, "sqlite_errorcode", 0) & _PRIMARY == sqlite3.SQLITE_IOERR:
-        return _(
-            "the registry cannot be used ({why}); look at its disk, of which the host's log tells more, and at the account's quota", why=why
-        )
+        return _("the registry cannot be used ({why}); check its disk (the host's log says more) and the account's quota", why=why)
     if isinstance(error.orig, sqlite3.OperationalError):
         return _("the registry cannot be used ({why}); run `aihub init` first, and run this as the service's account or as root", why=why)
     if type(error.orig) is sqlite3.DatabaseError:  # exactly: that is how it says that a file is damaged, or none of its own

@@ -19,18 +19,20 @@ if TYPE_CHECKING:
 
 @click.command(
     help=_(
-        """What the servers' containers may reach: prints the rules (nftables), with the names of the allow-list as they resolve now.
+        """Print the rules (nftables) for what the servers' containers may reach, with the names of the allow-list as they resolve now.
 
-    Run it with --ensure before Docker starts, and with --apply from a timer: names are looked up anew each time. Where an entry has no
-    address, nothing is changed and the exit status is 1; where no rules are in force yet, they are put in force without that entry.
+    Run it with --ensure before Docker starts, and with --apply from a timer: names are looked up again each time. If an entry has no
+    address, nothing is changed and the exit status is 1; if no rules are in force yet, they are put in force without that entry.
     """
     )
 )
 @click.option("--apply", is_flag=True, help=_("Check the rules, then put them in force in one step. Needs root and nft."))
 @click.option(
-    "--ensure", is_flag=True, help=_("The same, but the rules in force are enough (exit status 0) where an entry has no address.")
+    "--ensure",
+    is_flag=True,
+    help=_("Like --apply, but if an entry has no address and rules are already in force, leave those and exit with status 0."),
 )
-@click.option("--remove", is_flag=True, help=_("Take them out of force."))
+@click.option("--remove", is_flag=True, help=_("Remove the rules that are in force."))
 @click.pass_context
 def firewall(context: click.Context, *, apply: bool, ensure: bool, remove: bool) -> None:
     from backend.cli.failures import CommandError
@@ -91,7 +93,7 @@ def _keep_apart(rules: str) -> None:
     done = nft("-f", "-", rules=rules)
     if done.returncode:
         told = _(
-            "nft refuses the rules for what stays on a bridge ({why}), so servers' containers are apart only where the host has "
+            "nft refuses the rules for traffic within a bridge ({why}), so servers' containers are kept apart only if the host has "
             "bridge-nf-call-iptables at 1; set that, or boot a kernel with CONFIG_NF_TABLES_BRIDGE",
             why=_why(done),
         )

@@ -22,10 +22,10 @@ def keys() -> None:
 
 @keys.command(
     help=_(
-        """Make a newer key and encrypt every stored secret with it. The service may run meanwhile.
+        """Make a new key and encrypt every stored secret with it. The service may keep running.
 
-    Cut short, it is run again: then it finishes what it began instead of making another key. The older keys stay in the file, since kept
-    backups need them.
+    If it was interrupted, run it again: it then finishes what it began instead of making another key. The older keys stay in the file,
+    since kept backups need them.
     """
     )
 )
@@ -41,7 +41,7 @@ def rotate(context: click.Context) -> None:
         if keyring.is_settled(registry):
             click.echo(_("key {key} made", key=keyring.rotate()))
         else:
-            click.echo(_("key {key} is there already; what is still under an older one is encrypted anew", key=keyring.newest))
+            click.echo(_("key {key} is there already; what is still under an older key is now encrypted with it", key=keyring.newest))
         changed = keyring.reencrypt(registry)
         click.echo(_("{count} stored secrets encrypted with key {key}", count=changed, key=keyring.newest))
 
@@ -49,7 +49,9 @@ def rotate(context: click.Context) -> None:
 @keys.command(help=_("Give a server a new ticket key. It signs sign-in tickets and session cookies. The server goes on running."))
 @click.argument("name", type=ServerName(), metavar="GROUP/ENV")
 @click.option(
-    "--at-once", is_flag=True, help=_("End every session of that server now; else those under the key before go on until their time.")
+    "--at-once",
+    is_flag=True,
+    help=_("End every session of that server now; otherwise sessions under the previous key go on until they expire."),
 )
 @click.pass_context
 def tickets(context: click.Context, *, name: tuple[str, str], at_once: bool) -> None:
@@ -58,4 +60,4 @@ def tickets(context: click.Context, *, name: tuple[str, str], at_once: bool) -> 
     make_service(ready_settings(context)).access.rotate_ticket_key(acting_admin(), *name, at_once=at_once)
     click.echo(_("a new ticket key is made; the server has it within seconds"))
     if at_once:
-        click.echo(_("every session of it ends then; whoever wants in presses Open again"))
+        click.echo(_("all its sessions end then; to get in again, users press Open"))

@@ -17,13 +17,13 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "init": ("backend.cli.setup", _("make the state: folder, keys, registry")),
     "serve": ("backend.cli.setup", _("run the service in the foreground")),
     "firewall": ("backend.cli.firewall", _("what the servers' containers may reach: print the rules, or put them in force")),
-    "check": ("backend.cli.checks", _("look whether all is well, and say the cure where not")),
+    "check": ("backend.cli.checks", _("check that all is well, and say what to do where it is not")),
     "servers": ("backend.cli.servers", _("list, show, start, stop, upgrade, rollback, resize, delete, restore, purge")),
     "operations": ("backend.cli.records", _("what was asked for and what became of it")),
     "audit": ("backend.cli.records", _("who asked for what")),
     "tokens": ("backend.cli.tokens", _("API tokens for users on hosts without MUNGE")),
     "keys": ("backend.cli.keys", _("the keys that encrypt secrets at rest, and the servers' ticket keys")),
-    "backup": ("backend.cli.copies", _("copy registry, keys and every database, while all runs")),
+    "backup": ("backend.cli.copies", _("copy registry, keys and every database while everything runs")),
     "restore": ("backend.cli.copies", _("put a backup back on an empty machine")),
     "settings": ("backend.cli.setup", _("the settings in force, or the table of all")),
     "openapi": ("backend.cli.setup", _("the API's OpenAPI document")),
@@ -34,13 +34,13 @@ _HELP: Final = _(
     """Self-service MLflow tracking servers: the command for admins.
 
 \b
-A first start:
+To start for the first time:
   aihub init          make what the settings name
-  aihub check         see that all is well
+  aihub check         check that all is well
   aihub serve         run it (systemd does the same)
 
 Settings are read from the file that AIHUB_SETTINGS names (default /etc/aihub/settings.yml), or --settings. Run it as the service's
-account or as root. Every listing knows --json. Exit status: 0 well, 1 a failure, 2 wrong use.
+account or as root. Every listing takes --json. Exit status: 0 success, 1 failure, 2 wrong use.
 """
 )
 

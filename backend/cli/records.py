@@ -43,8 +43,8 @@ _AUDIT: Final = {
 
 
 @click.command(help=_("Operations, the latest first."))
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000), help=_("How many, the latest first."))
-@click.option("--state", type=click.Choice(["pending", "running", "succeeded", "failed"]), help=_("Only those."))
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000), help=_("How many to show, the latest first."))
+@click.option("--state", type=click.Choice(["pending", "running", "succeeded", "failed"]), help=_("Only operations in that state."))
 @json_option
 @click.pass_context
 def operations(context: click.Context, *, limit: int, state: str | None, as_json: bool) -> None:
@@ -67,11 +67,14 @@ def _with_error(view: Row) -> Row:
 
 
 @click.command(help=_("Who asked for what, the latest first."))
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1_000_000), help=_("How many, the latest first."))
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1_000_000), help=_("How many to show, the latest first."))
 @click.option("--user", help=_("Only what that user asked for."))
 @click.option("--group", help=_("Only for servers of that group."))
 @click.option(
-    "--since", type=click.DateTime(), metavar="DATE", help=_("Only from then on (UTC): 2026-11-29, or with a time, 2026-11-29T09:30:00.")
+    "--since",
+    type=click.DateTime(),
+    metavar="DATE",
+    help=_("Only from that time on (UTC): 2026-11-29, or with a time, 2026-11-29T09:30:00."),
 )
 @json_option
 @click.pass_context

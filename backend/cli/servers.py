@@ -44,12 +44,14 @@ class ServerName(click.ParamType[tuple[str, str]]):
             return value
         group, slash, env = str(value).partition("/")
         if not (group and slash and env):
-            self.fail(_("{value!r} is no server: write GROUP/ENV, as `aihub servers list` shows them", value=value), param, ctx)
+            self.fail(_("{value!r} is not a server: write GROUP/ENV, as `aihub servers list` shows them", value=value), param, ctx)
         return group, env
 
 
 _NAME = click.argument("name", type=ServerName(), metavar="GROUP/ENV")
-_ID = click.option("--id", "server_id", metavar="ID", help=_("Which of several deleted ones (see `list --deleted`); the latest otherwise."))
+_ID = click.option(
+    "--id", "server_id", metavar="ID", help=_("Id of one of several deleted servers (see `list --deleted`); by default the latest.")
+)
 _WAIT = click.option("--wait/--no-wait", default=True, help=_("Wait until it is done (default), or only ask for it."))
 _YES = click.option("--yes", is_flag=True, help=_("Do not ask."))
 
@@ -59,9 +61,9 @@ def servers() -> None:
     pass
 
 
-@servers.command("list", help=_("All servers with their last seen status."))
-@click.option("--deleted", is_flag=True, help=_("With those that were deleted and can be restored."))
-@click.option("--troubled", is_flag=True, help=_("Only those with something wrong: each says what."))
+@servers.command("list", help=_("All servers, each with the status last seen."))
+@click.option("--deleted", is_flag=True, help=_("Also servers that were deleted and can be restored."))
+@click.option("--troubled", is_flag=True, help=_("Only servers with something wrong, and what it is."))
 @json_option
 @click.pass_context
 def list_(context: click.Context, *, deleted: bool, troubled: bool, as_json: bool) -> None:
@@ -77,9 +79,9 @@ def list_(context: click.Context, *, deleted: bool, troubled: bool, as_json: boo
 
 @servers.command("show", help=_("Everything about one server, as the API answers it (JSON)."))
 @_NAME
-@click.option("--deleted", is_flag=True, help=_("A deleted one of that name: the latest, or the one with --id."))
+@click.option("--deleted", is_flag=True, help=_("A deleted server of that name: the latest, or the one that --id names."))
 @_ID
-@click.option("--json", is_flag=True, expose_value=False, help=_("The same: what this command shows is always JSON."))
+@click.option("--json", is_flag=True, expose_value=False, help=_("Changes nothing: this command always prints JSON."))
 @click.pass_context
 def show_(context: click.Context, *, name: tuple[str, str], deleted: bool, server_id: str | None) -> None:
     (view,) = _views(_service(context), lambda session: [_one(session, name, deleted=deleted, server_id=server_id)])
@@ -104,7 +106,7 @@ def stop(context: click.Context, *, name: tuple[str, str], wait: bool) -> None:
 
 @servers.command(help=_("Delete a server. Database, settings and port are kept for a while; its bucket is never touched."))
 @_NAME
-@click.option("--damaged", is_flag=True, help=_("Where its database cannot be copied, keep the files of it as they are."))
+@click.option("--damaged", is_flag=True, help=_("If its database cannot be copied, keep its files as they are."))
 @_WAIT
 @_YES
 @click.pass_context
@@ -115,7 +117,7 @@ def delete(context: click.Context, *, name: tuple[str, str], damaged: bool, wait
     _ask(context, "delete", name, wait=wait, server_id=found.id, damaged=damaged)
 
 
-@servers.command(help=_("Undo a delete. It is the latest of that name, or that of the server with --id."))
+@servers.command(help=_("Restore a deleted server. It is the latest of that name, or the one that --id names."))
 @_NAME
 @_ID
 @_WAIT
@@ -126,7 +128,7 @@ def restore(context: click.Context, *, name: tuple[str, str], server_id: str | N
 
 @servers.command(
     help=_(
-        """Forget a deleted server now. It is the latest of that name, or the one with --id. Its database is gone for good;
+        """Forget a deleted server now. It is the latest of that name, or the one that --id names. Its database is gone for good;
     its bucket is never touched.
     """
     )
@@ -145,7 +147,7 @@ def purge(context: click.Context, *, name: tuple[str, str], server_id: str | Non
 @servers.command(help=_("Give a server a newer MLflow, after a trial on a copy. The database from before is kept for a while."))
 @_NAME
 @click.argument("version", metavar="[MLFLOW_VERSION]", required=False)
-@click.option("--mlflow-version", metavar="MLFLOW_VERSION", help=_("The same, as `mlwf server upgrade` has it."))
+@click.option("--mlflow-version", metavar="MLFLOW_VERSION", help=_("The same, written as for `mlwf server upgrade`."))
 @_WAIT
 @click.pass_context
 def upgrade(context: click.Context, *, name: tuple[str, str], version: str | None, mlflow_version: str | None, wait: bool) -> None:
@@ -229,15 +231,15 @@ def _ask(
     service, ask = _service(context), Ask(caller=acting_admin(), group=name[0], env=name[1], server_id=server_id)
     operation: Operation = getattr(service.requests, kind)(ask, *values, **more)
     if operation.finished_at is not None:
-        click.echo(_("It is so already."))
+        click.echo(_("Nothing to do: it is so already."))
         return
-    click.echo(_("{operation}: asked for", operation=operation.id))
+    click.echo(_("{operation}: requested", operation=operation.id))
     if not wait:
         return
     from backend.api.service import reconciler_seen
 
     if not reconciler_seen(service.settings)[1]:
-        click.echo(_("The service does not run; it does this when it is started."), err=True)
+        click.echo(_("The service is not running; it will do this once it is started."), err=True)
         return
     _follow(service, operation.id)
 

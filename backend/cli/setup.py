@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @click.command(
     help=_(
-        """Make what the settings name: the state's folder (0700), a first encryption key, the registry in its newest form.
+        """Make what the settings name: the state folder (0700), a first encryption key, the registry with its newest schema.
 
-    Run it as the service's account; run it again after each upgrade. What is there already is kept. Run by root, what it makes belongs to
-    the account whose state it is.
+    Run it as the service's account, and again after each upgrade. What is there already is kept. If root runs it, what it makes belongs
+    to the account that owns the state folder.
     """
     )
 )
@@ -71,7 +71,11 @@ def _make_state(settings: Settings) -> None:
     )
 )
 @click.option(
-    "--part", type=click.Choice(["all", "web", "reconciler"]), default="all", show_default=True, help=_("Only what answers, or what acts.")
+    "--part",
+    type=click.Choice(["all", "web", "reconciler"]),
+    default="all",
+    show_default=True,
+    help=_("Run only the part that answers (web), or the part that acts (reconciler)."),
 )
 @click.pass_context
 def serve(context: click.Context, *, part: str) -> None:
@@ -104,7 +108,7 @@ def serve(context: click.Context, *, part: str) -> None:
 
 
 @click.command(help=_("The settings in force, each with its value."))
-@click.option("--markdown", is_flag=True, help=_("The table of all settings, as docs/reference/settings.md has it."))
+@click.option("--markdown", is_flag=True, help=_("The table of all settings, as in docs/reference/settings.md."))
 @json_option
 @click.pass_context
 def settings(context: click.Context, *, markdown: bool, as_json: bool) -> None:

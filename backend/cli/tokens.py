@@ -14,7 +14,7 @@ _COLUMNS: Final = {
     "id": "id",
     "user": _("user"),
     "state": _("state"),
-    "expires_at": _("good until"),
+    "expires_at": _("valid until"),
     "used_at": _("last used"),
     "created_by": _("created by"),
     "note": _("note"),
@@ -22,15 +22,18 @@ _COLUMNS: Final = {
 
 
 @click.group(
-    help=_("API tokens for users on hosts without MUNGE. Whoever has a token is that user: hand it over by a way that others cannot read.")
+    help=_(
+        "API tokens for users on hosts without MUNGE. Whoever has a token can act as that user: hand it over in a way that nobody "
+        "else can read."
+    )
 )
 def tokens() -> None:
     pass
 
 
-@tokens.command(help=_("Make a token. It is written to standard output once and kept nowhere; the rest is said on standard error."))
-@click.option("--user", required=True, help=_("Who its holder is."))
-@click.option("--days", default=90, show_default=True, type=click.IntRange(1, MOST_DAYS), help=_("How long it is good."))
+@tokens.command(help=_("Make a token. It is written once to standard output and stored nowhere; everything else goes to standard error."))
+@click.option("--user", required=True, help=_("The user whom the token stands for."))
+@click.option("--days", default=90, show_default=True, type=click.IntRange(1, MOST_DAYS), help=_("How many days it is valid."))
 @click.option("--note", default="", help=_("What it is for."))
 @click.pass_context
 def create(context: click.Context, *, user: str, days: int, note: str) -> None:
@@ -39,12 +42,12 @@ def create(context: click.Context, *, user: str, days: int, note: str) -> None:
     holder = find_user(ready_settings(context), user)
     row, text = _tokens(context).create(user=holder, days=days, note=note[:255], by=acting_admin())
     until = row.expires_at.isoformat(timespec="seconds")
-    click.echo(_("token {id} for {user}, good until {until}", id=row.id, user=row.user, until=until), err=True)
+    click.echo(_("token {id} for {user}, valid until {until}", id=row.id, user=row.user, until=until), err=True)
     click.echo(text.reveal())
 
 
-@tokens.command("list", help=_("The tokens, the newest first; never their texts."))
-@click.option("--all", "all_", is_flag=True, help=_("With those that ran out or were revoked."))
+@tokens.command("list", help=_("List the tokens, the newest first, without their texts."))
+@click.option("--all", "all_", is_flag=True, help=_("Also tokens that have expired or were revoked."))
 @json_option
 @click.pass_context
 def list_(context: click.Context, *, all_: bool, as_json: bool) -> None:
@@ -67,7 +70,7 @@ def list_(context: click.Context, *, all_: bool, as_json: bool) -> None:
     show(rows, _COLUMNS, as_json=as_json)
 
 
-@tokens.command(help=_("Refuse a token from its next request on."))
+@tokens.command(help=_("Revoke a token: it is refused from the next request on."))
 @click.argument("token_id", metavar="ID")
 @click.pass_context
 def revoke(context: click.Context, *, token_id: str) -> None:

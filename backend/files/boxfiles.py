@@ -69,7 +69,7 @@ class BoxDirectories:
         True if something changed. Error: ``disk_full``.
         """
         config, named = self.directory(box.server_id) / "config", {token.id for token in box.tokens}
-        with full_disk_is_ours("writing who may no longer in"), self._writing(box.server_id):
+        with full_disk_is_ours("writing who may no longer get in"), self._writing(box.server_id):
             try:
                 revoked = json.loads((config / _REVOKED).read_bytes())["revoked"]
                 tokens = json.loads((config / _TOKENS).read_bytes())["tokens"]

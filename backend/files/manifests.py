@@ -30,7 +30,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ServiceError("snapshot_damaged", why="it is not there, or not whole") from None
+        raise ServiceError("snapshot_damaged", why="it is missing or incomplete") from None
     except ValueError as error:
         raise ServiceError("snapshot_damaged", why="its manifest cannot be read") from error
     return manifest

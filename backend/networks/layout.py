@@ -151,7 +151,7 @@ def _addresses(entry: str, host: str, port: int, lookup: Lookup) -> list[ipaddre
         return [ipaddress.IPv4Network(host)]
     except ValueError as error:
         if "/" in host:
-            raise EntryError(_("egress: {entry} is no network ({why}); correct it", entry=entry, why=str(error))) from None
+            raise EntryError(_("egress: {entry} is not a network ({why}); correct it", entry=entry, why=str(error))) from None
     try:
         return [ipaddress.IPv4Network(address) for address in sorted(set(lookup(host, port)))]
     except OSError as error:

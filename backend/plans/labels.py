@@ -20,7 +20,7 @@ LABELS: Final[dict[str, str]] = {
     "migrate_copy": "Migrate the copy",
     "try_version": "Try the new version on the copy",
     "migrate": "Migrate the database",
-    "prove_version": "See that the version reads the database",
+    "prove_version": "Check that the version reads the database",
     "take_version": "Change to the version",
     "wait_users": "Wait until the new users are in force",
 }

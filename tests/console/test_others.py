@@ -34,5 +34,5 @@ def test_a_dialog_that_was_open_meanwhile_deletes_no_other_server_of_that_name(s
     dialog.get_by_role("textbox").fill("wine")
     service.add("gaa50000", "wine")
     dialog.get_by_role("button", name="Delete", exact=True).click()
-    expect(dialog).to_contain_text("is another one by now: the one that was meant was deleted")
+    expect(dialog).to_contain_text("is a new one by now: the one that you meant was deleted")
     assert service.servers["gaa50000/wine"]["status"] == "running"

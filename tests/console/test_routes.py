@@ -128,7 +128,7 @@ def test_what_a_page_of_before_shows_is_not_done_to_another_server_of_that_name(
     auth_file.write_text("{'user_name': 'alice', 'pass': 'secret'}")
     answer = caller.send(method, f"/servers/gaa50000/wine/{what}".rstrip("/"), {**body, "server_id": shown})
     assert (answer.status_code, answer.json["code"]) == (404, "server_replaced")
-    assert answer.json["cure"] == "Look at the list, and ask again if the new one is meant."
+    assert answer.json["cure"] == "Look at the list, and ask again if you mean the new one."
     assert not service.operations
 
 

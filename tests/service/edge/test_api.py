@@ -378,7 +378,7 @@ def test_a_renamed_group_freezes_too(world: World) -> None:
     del world.directory.groups[GROUP.name]
     world.be(Caller(user="alice", uid=ALICE.uid, groups=(type(GROUP)(name="renamed", gid=GROUP.gid),)))
     (view,) = world.get("/servers")["servers"]
-    assert view["warnings"][0]["detail"].startswith("Group gaa50000 has another id now (none)")
+    assert view["warnings"][0]["detail"].startswith("Group gaa50000 now has a different id (none)")
 
 
 def test_errors_of_the_registry_show_no_values(world: World, caplog: pytest.LogCaptureFixture) -> None:

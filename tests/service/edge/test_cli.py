@@ -138,8 +138,8 @@ def test_listing_and_showing(admin: Admin, world: World) -> None:
 def test_an_admins_wishes_are_written_and_audited(admin: Admin, world: World) -> None:
     server_id = world.made()
     output = admin.run("servers", "stop", "gaa50000/wine").output
-    assert "asked for" in output
-    assert "it does this when it is started" in output
+    assert "requested" in output
+    assert "it will do this once it is started" in output
     assert world.row(server_id).desired == "stopped"
     with world.registry.reading() as session:
         entry = session.scalars(select(AuditEntry).order_by(AuditEntry.id.desc())).first()

@@ -43,7 +43,7 @@ def test_check_finds_what_is_wrong(admin: Admin, world: World) -> None:
     found = {each["name"]: each for each in json.loads(admin.run("check", "--json", code=1).stdout)}
     assert found["state"]["cure"] == "chmod 0700 it"
     assert "open to others" in found["keys"]["detail"]
-    assert "servers have 3.17.2" in found["MLflow in use"]["detail"]
+    assert "servers need 3.17.2" in found["MLflow in use"]["detail"]
     assert f"run PATH={Path(sys.executable).parent}:$PATH tracking_server/install VERSION" in found["MLflow in use"]["cure"], "uv is found"
     assert "zzzzzzzzzzzz" in found["orphans"]["detail"]
     settings.state_dir.chmod(0o700)

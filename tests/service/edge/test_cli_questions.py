@@ -50,7 +50,7 @@ def test_who_says_yes_means_the_server_that_was_there_when_it_was_asked(admin: A
 
     world.made()
     refused = admin.run("servers", command, "gaa50000/wine", "--no-wait", text=Late(another), code=1)
-    assert "is another one by now: the one that was meant was deleted" in str(refused.exception)
+    assert "is a new one by now: the one that you meant was deleted" in str(refused.exception)
     assert admin.json("operations", "--state", "pending") == []
 
 
@@ -63,4 +63,4 @@ def test_a_roll_back_that_was_done_before_the_yes_is_not_taken_back(admin: Admin
     operation = world.create()
     world.finish(operation["id"], previous_version="3.16.0", previous_revision="abc", previous_until=now() + timedelta(days=1))
     refused = admin.run("servers", "rollback", "gaa50000/wine", "--no-wait", text=Late(another), code=1)
-    assert "would go back to MLflow 3.17.2 by now, and not to 3.16.0" in str(refused.exception)
+    assert "would now go back to MLflow 3.17.2, not to 3.16.0" in str(refused.exception)

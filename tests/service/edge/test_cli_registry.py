@@ -52,12 +52,12 @@ def test_a_port_that_has_rested_is_free_again_for_the_check_too(admin: Admin, wo
         session.add_all(Port(port=port, server_id=None, rests_until=now() - timedelta(days=1)) for port in span)
         session.add_all(Port(port=port, server_id="elsewhere", rests_until=None) for port in range(span.stop, span.stop + 200))
     (found,) = (each for each in admin.json("check") if each["name"] == "ports")
-    assert (found["state"], found["detail"]) == ("ok", f"{span[0]}-{span[-1]}: 0 of 100 given, 0 rest")
+    assert (found["state"], found["detail"]) == ("ok", f"{span[0]}-{span[-1]}: 0 of 100 given out, 0 resting")
     with world.registry.session() as session:
         for port in session.scalars(select(Port).where(Port.server_id.is_(None), Port.port > span[3])):
             port.rests_until = now() + timedelta(days=1)
     (found,) = (each for each in admin.json("check") if each["name"] == "ports")
-    assert (found["state"], found["detail"]) == ("warning", f"{span[0]}-{span[-1]}: 0 of 100 given, 96 rest")
+    assert (found["state"], found["detail"]) == ("warning", f"{span[0]}-{span[-1]}: 0 of 100 given out, 96 resting")
 
 
 def test_a_registry_outside_of_the_state_is_the_accounts_too_when_root_puts_it_back(world: World) -> None:

@@ -43,7 +43,7 @@ def test_another_server_of_that_name_is_left_alone(world: World, change: str) ->
     world.be(ALICE)
     refused = CHANGES[change](world, f"?server_id={first}")
     assert code(refused) == (404, "server_replaced")
-    assert "the one that was meant was deleted" in refused.json["detail"]
+    assert "the one that you meant was deleted" in refused.json["detail"]
     assert (world.row(second).desired, count(world, Lease)) == ("running", 0)
     assert world.get("/servers/gaa50000/wine")["operation"] is None
     world.finish(
@@ -93,5 +93,5 @@ def test_a_roll_back_that_another_did_meanwhile_is_not_taken_back(world: World) 
     world.finish(begun["id"], mlflow_version="3.16.0", previous_version="3.17.2")
     refused = world.client.post(f"{WINE}/rollback?mlflow_version=3.16.0")
     assert code(refused) == (409, "rollback_differs")
-    assert "would go back to MLflow 3.17.2 by now, and not to 3.16.0" in refused.json["detail"]
+    assert "would now go back to MLflow 3.17.2, not to 3.16.0" in refused.json["detail"]
     assert world.client.post(f"{WINE}/rollback?mlflow_version=3.17.2").status_code == 202

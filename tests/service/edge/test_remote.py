@@ -261,7 +261,7 @@ def test_the_command_over_munge_and_tls(remote: Remote, tmp_path: Path) -> None:
 def test_tokens(remote: Remote) -> None:
     made = remote.live.aihub("tokens", "create", "--user", "nobody", "--note", "laptop")
     text = made.stdout.strip()
-    assert "for nobody, good until" in made.stderr
+    assert "for nobody, valid until" in made.stderr
     with remote.with_token(text) as client:
         assert (client.me().uid, client.me().admin) == (NOBODY, False)
     rows = json.loads(remote.live.aihub("tokens", "list", "--json").stdout)

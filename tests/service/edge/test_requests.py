@@ -255,7 +255,7 @@ def test_users_that_are_refused(world: World, users: list[dict[str, str]], field
 def test_a_user_twice(world: World) -> None:
     world.made()
     answer = world.client.put(f"{WINE}/users", json={"users": [{"user_name": "a", "pass": "x"}, {"user_name": "a", "pass": "y"}]})
-    assert "A user stands there twice" in answer.json["detail"]
+    assert "A user is listed twice" in answer.json["detail"]
 
 
 def test_nobody_is_a_list_too(world: World) -> None:

@@ -178,7 +178,7 @@ def silent(connection: socket.socket) -> None:
 @pytest.mark.parametrize(
     ("talk", "code", "why"),
     [
-        (says("200 OK", "<html><body>Welcome</body></html>"), "storage_not_s3", "its answer to a list is none"),
+        (says("200 OK", "<html><body>Welcome</body></html>"), "storage_not_s3", "its answer to a request for a list is not one"),
         (says("200 OK", "Welcome & hello <b>"), "storage_not_s3", "it answers with a web page"),
         (says("404 Not Found", "<html><body>nginx</body></html>"), "storage_not_s3", "it answers with a web page"),
         (says("401 Unauthorized", "", "text/plain"), "storage_not_s3", "it answers with status 401 and no error of S3"),

@@ -146,7 +146,7 @@ def test_what_lies_in_the_sockets_place(live: Live) -> None:
     live.socket.write_text("something else")
     refused = live.aihub("serve", check=False)
     assert refused.returncode == 1
-    assert f"{live.socket} is there and no socket; remove it" in refused.stderr
+    assert f"{live.socket} exists and is not a socket; remove it" in refused.stderr
     assert live.socket.read_text() == "something else"
 
 

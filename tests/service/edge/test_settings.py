@@ -70,8 +70,8 @@ def test_the_environment_names_the_file(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("region: a\nport_frist: 3\n", "line 2: port_frist is no setting; did you mean port_first?"),
-        ("xyzzy: 3\n", "line 1: xyzzy is no setting; `aihub settings` lists all"),
+        ("region: a\nport_frist: 3\n", "line 2: port_frist is not a setting; did you mean port_first?"),
+        ("xyzzy: 3\n", "line 1: xyzzy is not a setting; `aihub settings` lists all"),
         ("workers: 0\n", "line 1: workers is 0, which is too small; the least is 1"),
         ("idle_seconds: -1\n", "line 1: idle_seconds is -1, which is too small; the least is 0"),
         ("token_listen: here\n", "line 1: token_listen is 'here'; write ADDRESS:PORT, such as 127.0.0.1:8441"),
@@ -84,8 +84,8 @@ def test_the_environment_names_the_file(tmp_path: Path, monkeypatch: pytest.Monk
         ("observe_seconds: .nan\n", "line 1: observe_seconds is nan; write a number"),
         ("create_by: all\n", "line 1: create_by is 'all'; choose one of members, admins"),
         ("state_dir: /a%20b\n", "line 1: state_dir is /a%20b; choose one without %, which databases' addresses cannot hold"),
-        ("state_dir: here\n", "line 1: state_dir is the relative path here; write it from / on"),
-        ("region: 7\n", "line 1: region is 7; write a text (in quotes where it looks like a number)"),
+        ("state_dir: here\n", "line 1: state_dir is the relative path here; write an absolute one, which begins with /"),
+        ("region: 7\n", "line 1: region is 7; write text (in quotes if it looks like a number)"),
         ("allowed_groups: g*\n", "line 1: allowed_groups is 'g*'; write a list, e.g. [one, two]"),
         ("allow_unisolated: 'true'\n", "line 1: allow_unisolated is 'true'; write true or false"),
         ("allowed_groups: []\n", "line 1: allowed_groups is empty, so nobody could have a server; write '*' for all groups"),
@@ -94,10 +94,13 @@ def test_the_environment_names_the_file(tmp_path: Path, monkeypatch: pytest.Monk
         ("port_first: 25000\nport_last: 24000\n", "line 2: port_last is below port_first (25000); make it larger"),
         (
             "docker_host: tcp://127.0.0.1:2375\n",
-            "line 1: docker_host is 'tcp://127.0.0.1:2375'; write unix:///PATH, its socket: who reaches an address of the daemon is root",
+            (
+                "line 1: docker_host is 'tcp://127.0.0.1:2375'; write unix:///PATH, its socket: whoever reaches the daemon at an"
+                " address is root"
+            ),
         ),
-        ("region: a\nregion: b\n", "line 2: region stands on line 1 already; keep one of them"),
-        ("- a\n", "line 1: the file must be `name: value` lines; write it so"),
+        ("region: a\nregion: b\n", "line 2: region is already on line 1; keep one of them"),
+        ("- a\n", "line 1: the file must consist of `name: value` lines; write it so"),
     ],
 )
 def test_a_mistake_is_named_with_its_cure(tmp_path: Path, text: str, said: str) -> None:

@@ -41,21 +41,21 @@ def test_a_sites_own_sizes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("sizes: big", "is no table"),
-        ("sizes: {}", "is no table"),
+        ("sizes: big", "is not a table"),
+        ("sizes: {}", "is not a table"),
         ("sizes: {Big: {memory: 1GiB, cpus: 1, pids: 99, workers: 1}}", "has the name 'Big'"),
         ("sizes: {big: 3}", "big is 3"),
-        ("sizes: {big: {memory: 1GiB, cpus: 1, pids: 99}}", "big has workers wrong or not at all"),
-        ("sizes: {big: {memory: 1GiB, cpus: 1, pids: 99, workers: 1, colour: red}}", "big has colour wrong"),
+        ("sizes: {big: {memory: 1GiB, cpus: 1, pids: 99}}", "big: workers is unknown or missing"),
+        ("sizes: {big: {memory: 1GiB, cpus: 1, pids: 99, workers: 1, colour: red}}", "big: colour is unknown"),
         ("sizes: {big: {memory: 1GB, cpus: 1, pids: 99, workers: 1}}", "big: memory is '1GB'; write at least 512MiB"),
         ("sizes: {big: {memory: 1000, cpus: 1, pids: 99, workers: 1}}", "big: memory is 1000"),
         ("sizes: {big: {memory: 1GiB, cpus: 1, pids: 99, workers: 1, log: 1m}}", "big: log is '1m'; write at least 1MiB"),
         ("sizes: {big: {memory: 1GiB, cpus: 1, pids: 99, workers: 1, log: 1000}}", "big: log is 1000; write at least 1MiB"),
-        ("sizes: {big: {memory: 1GiB, cpus: 0, pids: 99, workers: 1}}", "big: cpus is 0; write a number of 0.1 at least"),
+        ("sizes: {big: {memory: 1GiB, cpus: 0, pids: 99, workers: 1}}", "big: cpus is 0; write a number that is at least 0.1"),
         ("sizes: {big: {memory: 1GiB, cpus: 1, pids: 99, workers: 1.5}}", "big: workers is 1.5; write a whole number"),
         ("sizes: {big: {memory: 1GiB, cpus: 1, pids: 99, workers: 1, genai_jobs: 'yes'}}", "big: genai_jobs is 'yes'; write true or false"),
         ("sizes: {big: {memory: 1GiB, cpus: 1, pids: 99, workers: 1, gateway: 1}}", "big: gateway is 1; write true or false"),
-        ("default_size: huge", "is huge, which is none of sizes; name one of small, medium, large"),
+        ("default_size: huge", "is huge, which is not one of sizes; name one of small, medium, large"),
     ],
 )
 def test_a_mistake_is_named(tmp_path: Path, text: str, said: str) -> None:

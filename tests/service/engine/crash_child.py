@@ -61,7 +61,7 @@ def run(home: Path, settings: dict[str, Any], crash: Crash) -> None:
     unfit = settings.pop("unfit", False)
     site = open_site(home, settings)
     if unfit:
-        site.trial.look_error = ServiceError("version_unfit", version="10.0.0", why="GET / is answered by 500")
+        site.trial.look_error = ServiceError("version_unfit", version="10.0.0", why="GET / is answered with 500")
     run_once(site, crash)
 
 

@@ -135,7 +135,7 @@ def test_a_daemon_that_does_not_come_back_is_the_failure(site: Site, monkeypatch
     assert (ended.state, told["detail"], told["cure"], waiting(site, operation)) == (
         "failed",
         "The runtime docker does not answer: there is no socket",
-        "Tell the admins; servers that run go on running.",
+        "Tell the admins; running servers keep running.",
         [],
     )
     site.runtime.everything_is_away = False

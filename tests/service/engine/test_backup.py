@@ -206,7 +206,7 @@ def test_of_two_at_once_the_second_is_refused_and_harms_nothing(two: Site, tmp_p
 
     meanwhile(monkeypatch, "_copy_database", second)
     manifest = backup(two.registry, two.settings, tmp_path / "backup")
-    assert refused == ["another backup is being made; wait for its end"]
+    assert refused == ["another backup is being made; wait until it is done"]
     assert [server["database"] for server in manifest["servers"]] == [True, True, True]
     assert len([name for name in manifest["files"] if name.endswith("mlflow.db")]) == 3
     backup(two.registry, two.settings, tmp_path / "another")

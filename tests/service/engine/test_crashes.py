@@ -20,7 +20,7 @@ from tests.service.engine import crash_child
 from tests.service.engine.crash_child import Crash, open_site
 from tests.service.engine.support import NEWER, SECRET, VERSION, Site, install_version, make_database, runs_in, schema_of
 
-UNFIT = ServiceError("version_unfit", version=NEWER, why="GET / is answered by 500")
+UNFIT = ServiceError("version_unfit", version=NEWER, why="GET / is answered with 500")
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["tests.service.engine.crash_child"])
 

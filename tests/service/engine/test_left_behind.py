@@ -18,7 +18,7 @@ from backend.wishes import policy
 from tests.service.engine.support import ADMIN, ALICE, GROUP, NEWER, Site, asking, make_database, runs_in
 
 HANGS = ServiceError("box_failed_to_stop", why="it hangs")
-UNFIT = ServiceError("version_unfit", version=NEWER, why="GET / is answered by 500")
+UNFIT = ServiceError("version_unfit", version=NEWER, why="GET / is answered with 500")
 
 
 @pytest.fixture

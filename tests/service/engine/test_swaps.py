@@ -22,7 +22,7 @@ from tests.service.engine.support import ADMIN, NEWER, VERSION, Site, asking, ma
 
 AWAY = ServiceError("runtime_unavailable", runtime="docker", why="it does not answer")
 FULL = OSError(28, "No space left on device")
-UNFIT = ServiceError("version_unfit", version=NEWER, why="GET / is answered by 500")
+UNFIT = ServiceError("version_unfit", version=NEWER, why="GET / is answered with 500")
 
 
 @pytest.fixture

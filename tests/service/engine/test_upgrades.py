@@ -16,7 +16,7 @@ from backend.registry.models import Operation, Server, now
 from tests.service.engine.running import running
 from tests.service.engine.support import ADMIN, NEWER, SIZE, VERSION, Site, asking, make_database, runs_in, schema_of, until
 
-UNFIT = ServiceError("version_unfit", version=NEWER, why="GET / is answered by 500")
+UNFIT = ServiceError("version_unfit", version=NEWER, why="GET / is answered with 500")
 BROKEN = ServiceError("migration_failed", version=NEWER, why="no such table", log="the last lines")
 
 
