@@ -34,7 +34,7 @@ def test_links_of_a_base_are_not_followed(tmp_path: Path) -> None:
     for place in (meta / "env", meta):
         shutil.rmtree(place)
         place.symlink_to(home)
-        with pytest.raises(MlwfError, match="is no folder"):
+        with pytest.raises(MlwfError, match="is not a folder"):
             _prepare(root, "base")
         place.unlink()
     assert [each.name for each in home.iterdir()] == ["secret"]

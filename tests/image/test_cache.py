@@ -83,7 +83,7 @@ def test_where_it_may_not_be(tmp_path: Path, folder: str) -> None:
             if os.geteuid() != 0:
                 pytest.skip("only root can give a folder away")
             os.chown(root, 65534, 65534)
-    with pytest.raises(MlwfError, match="Name a folder of yours in MLWF_CACHE"):
+    with pytest.raises(MlwfError, match="Set MLWF_CACHE to a folder of yours"):
         Cache.open({"MLWF_CACHE": str(root)})
 
 

@@ -179,7 +179,7 @@ def test_a_shared_layer_for_another_user(tmp_path: Path, monkeypatch: pytest.Mon
         (site.root / "bases").mkdir(exist_ok=True)
         subprocess.run(["/bin/sh", "-ec", opens], cwd=site.root, check=True)
         assert got() == kept
-        assert f"Shared, only read: {site.root}" in told()
+        assert f"Shared, read-only: {site.root}" in told()
         kept.chmod(0o700)
         assert got() is None, "nor is it taken for one that can be used"
         assert f"{kept}: Permission denied" in told()

@@ -86,11 +86,11 @@ def test_an_index_of_a_uv_lock_of_which_only_versions_are_taken(serve_index: Ser
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        ("wheels", "no web address"),
+        ("wheels", "not a web address"),
         ("https://u:hunter2secret@x.example/simple", "user name or a password"),
         ("https://x.example/${AWS_SECRET_ACCESS_KEY}/simple", "variables of your environment"),
-        ("https://x.example/simple\\n-e artifacts", "no web address"),
-        ("https://x.example/sim ple", "no web address"),
+        ("https://x.example/simple\\n-e artifacts", "not a web address"),
+        ("https://x.example/sim ple", "not a web address"),
     ],
 )
 def test_what_is_no_index_of_a_uv_lock_is_never_asked(make_folder: MakeFolder, locking: MakeLocking, address: str, words: str) -> None:

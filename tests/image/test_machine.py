@@ -130,12 +130,12 @@ def test_every_fault_is_named(tmp_path: Path) -> None:
     with pytest.raises(MlwfError) as caught:
         find_tempspace({"TMPDIR": str(tmp_path / "none"), "SLURM_TMPDIR": str(tmp_path / "bound")}, None, 1 << 60, mounts=table)
     said = str(caught.value)
-    assert f"{tmp_path}/none (TMPDIR): it is no folder" in said
+    assert f"{tmp_path}/none (TMPDIR): it is not a folder" in said
     assert f"{tmp_path}/bound (SLURM_TMPDIR): programs may not run there (noexec)" in said
     assert "/tmp (the usual place): only" in said
     assert "--tmpdir" in said
     for relative in (Path("here"), Path("none")):
-        with pytest.raises(MlwfError, match="it is no folder"):
+        with pytest.raises(MlwfError, match="it is not a folder"):
             find_tempspace({}, relative, 1, mounts=table)
 
 

@@ -94,7 +94,7 @@ def test_a_later_file_only_refines_the_python_of_an_earlier_one(
     }
     with pytest.raises(MlwfError) as caught:
         read_package(make_folder(changes))
-    assert f"exact Python: {said}" in str(caught.value)
+    assert f"exact Python version: {said}" in str(caught.value)
     assert "python=3.11.7" in caught.value.cure
 
 
@@ -103,7 +103,7 @@ def test_an_old_package_with_conda_alone(make_folder: MakeFolder) -> None:
     assert read_package(folder).requirements == ("mlflow==3.17.2", "numpy==2.4.0")
     folder = make_folder({"python_env.yaml": None, "requirements.txt": None, "conda.yaml": CONDA + "- cudatoolkit=11.8\n"}, name="cuda")
     (folder / "conda.yaml").write_text(CONDA.replace("- pip:", "- cudatoolkit=11.8\n- pip:"))
-    with pytest.raises(MlwfError, match=r"packages of conda: 'cudatoolkit=11.8'"):
+    with pytest.raises(MlwfError, match=r"requires conda packages: 'cudatoolkit=11.8'"):
         read_package(folder)
 
 
@@ -168,8 +168,8 @@ def test_what_only_conda_has_is_named_beside_requirements(make_folder: MakeFolde
     [
         ({"MLmodel": "flavors: {sklearn: {}}"}, "no python_function flavor"),
         ({"MLmodel": "- a list"}, "it is not a mapping"),
-        ({"MLmodel": "a: [unclosed"}, "it is no YAML"),
-        ({"MLmodel": "a: !!python/object/apply:os.system ['touch /tmp/x']"}, "it is no YAML"),
+        ({"MLmodel": "a: [unclosed"}, "it is not YAML"),
+        ({"MLmodel": "a: !!python/object/apply:os.system ['touch /tmp/x']"}, "it is not YAML"),
         (
             {
                 "MLmodel": "a: &-a [x]\n"
@@ -178,17 +178,20 @@ def test_what_only_conda_has_is_named_beside_requirements(make_folder: MakeFolde
             "refers to itself too often",
         ),
         ({"MLmodel": "a: &a [*a]\n"}, "refers to itself too often"),
-        ({"python_env.yaml": "[" * 3000}, "it is no YAML"),
-        ({"python_env.yaml": None, "conda.yaml": None, "MLmodel": MLMODEL.replace("3.11.7", "3.11")}, "exact Python: MLmodel: '3.11'"),
+        ({"python_env.yaml": "[" * 3000}, "it is not YAML"),
+        (
+            {"python_env.yaml": None, "conda.yaml": None, "MLmodel": MLMODEL.replace("3.11.7", "3.11")},
+            "exact Python version: MLmodel: '3.11'",
+        ),
         (
             {"python_env.yaml": "python: '3.11.7; rm -rf /'\n", "conda.yaml": None, "MLmodel": MLMODEL.replace("3.11.7", "x")},
             "exact Python",
         ),
-        ({"requirements.txt": None, "conda.yaml": None, "python_env.yaml": "python: 3.11.7\n"}, "does not say its requirements"),
+        ({"requirements.txt": None, "conda.yaml": None, "python_env.yaml": "python: 3.11.7\n"}, "does not record its requirements"),
         ({"requirements.txt": "numpy==1\xff"}, ""),
-        ({"python_env.yaml": f"python: 0x{'f' * 5000}\n"}, "it is no YAML"),
-        ({"python_env.yaml": f"python: {'1:' * 400_000}1\n"}, "it is no YAML"),
-        ({"python_env.yaml": "python: !!bool x\n"}, "it is no YAML"),
+        ({"python_env.yaml": f"python: 0x{'f' * 5000}\n"}, "it is not YAML"),
+        ({"python_env.yaml": f"python: {'1:' * 400_000}1\n"}, "it is not YAML"),
+        ({"python_env.yaml": "python: !!bool x\n"}, "it is not YAML"),
         ({"python_env.yaml": f"a: &a {'x' * 100_000}\nb: [{'*a, ' * 100_000}]\n"}, "refers to itself too often"),
         ({"conda.yaml": f"dependencies:\n- python={'1' * 1_000_000} x\n"}, "longer than 2000"),
         (
@@ -219,17 +222,17 @@ def test_an_example_outside_the_package_is_none(make_folder: MakeFolder) -> None
         ("-i https://evil.example/simple", "--allow-indexes"),
         ("--extra-index-url=https://evil.example/simple", "--allow-indexes"),
         ("--find-links https://evil.example/", "--allow-indexes"),
-        ("-f wheels/", "no web address"),
-        ("--no-index", "not for a model to set"),
-        ("--trusted-host evil.example", "not for a model to set"),
-        ("--no-binary :all:", "not for a model to set"),
-        ("--config-settings=x", "not for a model to set"),
+        ("-f wheels/", "not a web address"),
+        ("--no-index", "a model may not set this option"),
+        ("--trusted-host evil.example", "a model may not set this option"),
+        ("--no-binary :all:", "a model may not set this option"),
+        ("--config-settings=x", "a model may not set this option"),
         ("-e .", "source folder"),
         ("--editable git+https://x.example/y", "source folder"),
         ("git+https://github.com/x/y", "a path or an address"),
-        ("thing @ git+https://github.com/x/y", "fixed by its hash"),
-        ("thing @ http://x.example/thing-1-py3-none-any.whl", "fixed by its hash"),
-        ("thing @ file:///etc/passwd", "fixed by its hash"),
+        ("thing @ git+https://github.com/x/y", "pinned by its hash"),
+        ("thing @ http://x.example/thing-1-py3-none-any.whl", "pinned by its hash"),
+        ("thing @ file:///etc/passwd", "pinned by its hash"),
         ("thing @ https://x.example/thing-1-py3-none-any.whl", "--allow-urls"),
         ("https://x.example/thing-1-py3-none-any.whl", "a path or an address"),
         ("./code/thing-1-py3-none-any.whl", "a path or an address"),

@@ -215,7 +215,7 @@ def test_another_patch_is_taken_where_that_is_allowed(cache: Cache, tmp_path: Pa
     base: Any = SimpleNamespace(facts=SimpleNamespace(pythons=bases, architecture="x86_64"))
     assert find_python("3.11.9", base, none, wishes=allowed) == Python("3.11.10", "/newest", None, "base")
     for wishes, offered in ((PythonWishes(), True), (allowed, False)):
-        with pytest.raises(MlwfError, match=r"Take a base image with Python 3\.11\.9") as caught:
+        with pytest.raises(MlwfError, match=r"Use a base image with Python 3\.11\.9") as caught:
             find_python("3.11.9", BASE, none, wishes=wishes)
         assert ("--allow-python-minor" in str(caught.value)) is offered
 

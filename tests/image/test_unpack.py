@@ -128,7 +128,7 @@ def test_names_that_differ_come_out_as_they_went_in_where_the_file_system_tells_
 
 def test_bombs(tmp_path: Path) -> None:
     zeros = tar(entry("big", size=40 << 20))
-    assert "as a bomb does" in refused(zeros, tmp_path / "ratio", bomb_from=1 << 20, ratio=100)
+    assert "like a zip bomb" in refused(zeros, tmp_path / "ratio", bomb_from=1 << 20, ratio=100)
     assert "larger than" in refused(zeros, tmp_path / "size", size=30 << 20)
     assert "more than 5 files" in refused(tar(*(entry(str(number)) for number in range(6))), tmp_path / "count", entries=5)
     with pytest.raises(MlwfError, match="not enough space"):

@@ -121,7 +121,7 @@ def test_what_contradicts_itself_does_so_offline_too(serve_index: Serve, make_fo
 def test_a_version_that_came_out_since_is_to_be_fetched_first(serve_index: Serve, make_folder: MakeFolder, locking: Lockings) -> None:
     makes = locking(serve_index(Index().add("top", "1.0")))
     makes.lock(make_folder({"requirements.txt": "top==1.0"}, name="old"))
-    with pytest.raises(MlwfError, match=r"--offline forbids to ask it: .*top==2\.0.*--fetch-only"):
+    with pytest.raises(MlwfError, match=r"--offline forbids asking it: .*top==2\.0.*--fetch-only"):
         makes.lock(make_folder({"requirements.txt": "top==2.0"}, name="new"), offline=True)
 
 

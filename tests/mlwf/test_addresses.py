@@ -24,15 +24,15 @@ def test_unreadable(url: str, mlwf: Callable[..., int], capsys: pytest.CaptureFi
     assert (split_url(url).scheme, split_url(url).hostname) == ("", None)
     with pytest.raises(WrongUseError, match="such as http://HOST:PORT/mlflow/"):
         base_url(url)
-    with pytest.raises(WrongUseError, match="no address of the service"):
+    with pytest.raises(WrongUseError, match="not an address of the service"):
         open_session(url)
     with pytest.raises(StoreError, match="not an http or https URL"):
         StoreSource(endpoint_url=url, region=None, bucket="b", prefix="m", environ={})
-    with pytest.raises(WrongUseError, match="is no web address"):
+    with pytest.raises(WrongUseError, match="is not a web address"):
         WebSource(url, {}, checked=False)
     with pytest.raises(WrongUseError):
         fetch_files(f"s3{url[url.index(':') :]}", tmp_path / "model", environ={}, progress=Silence())
-    with pytest.raises(RefusedRequirementError, match="it is no web address"):
+    with pytest.raises(RefusedRequirementError, match="it is not a web address"):
         check_requirements(tmp_path, [f"--extra-index-url {url}"], Policy(indexes=True))
     for command in (["doctor", url], ["verify", url]):
         assert mlwf(*command) == 2

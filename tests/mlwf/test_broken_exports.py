@@ -71,8 +71,8 @@ def test_the_same_from_the_store(tracking: Tracking, tmp_path: Path, proxy: Make
 @pytest.mark.parametrize(
     ("fault", "why"),
     [
-        (Fault(body=WEIGHTS[:-1]), "has another size than listed"),
-        (Fault(body=b"<html>"), "has another size than listed"),
+        (Fault(body=WEIGHTS[:-1]), "has a different size from the one listed"),
+        (Fault(body=b"<html>"), "has a different size from the one listed"),
         (Fault(status=404), "HTTP 404"),
     ],
     ids=["short", "html", "gone"],

@@ -221,7 +221,7 @@ def test_env_prints_no_other_password_where_the_locale_has_not_its_letters(servi
     argv = [Path(sys.executable).parent / "mlwf", "server", "env", "g/wine"]
     done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "the character set in use here (latin-1) has not" in done.stderr
+    assert "the character set in use here (latin-1) lacks" in done.stderr
     assert "LC_ALL=C.UTF-8" in done.stderr
 
 

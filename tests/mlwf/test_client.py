@@ -142,7 +142,7 @@ def test_a_change_is_waited_for_longer_and_may_be_done_unanswered(service: FakeS
         with Client(f"unix://{path}", language="en") as client:
             with pytest.raises(ServiceUnavailable, match=r"no answer within 0\.1 seconds\. Try again in a moment\."):
                 client.health()
-            with pytest.raises(ServiceUnavailable, match=r"no answer within 0\.3 seconds\. It may be done all the same"):
+            with pytest.raises(ServiceUnavailable, match=r"no answer within 0\.3 seconds\. It may still be done"):
                 client.stop("gaa50000", "wine")
 
 
@@ -186,9 +186,9 @@ def test_a_proxy_before_a_service_that_is_away(service: FakeService) -> None:
     """nginx's page is no answer of a service of another version; where the service is started anew, it is waited for."""
     service.refuse = (502, "<html>bad gateway")
     with Client(service.address) as client:
-        with pytest.raises(ServiceUnavailable, match=r"the proxy before it answers 502\. Try again"):
+        with pytest.raises(ServiceUnavailable, match=r"the proxy in front of it answers 502\. Try again"):
             client.me()
-        with pytest.raises(ServiceUnavailable, match="It may be done all the same"):
+        with pytest.raises(ServiceUnavailable, match="It may still be done"):
             client.start("g", "e")
         started = Operation.from_json({"id": "op_1", "kind": "start", "state": "pending"})
         done = client.wait(started, timeout=20, sleep=lambda _seconds: setattr(service, "refuse", None))

@@ -80,7 +80,7 @@ def test_what_is_verified_and_what_settings_name(here: Path) -> None:
     with service_account():
         with pytest.raises(MlwfError, match=r"/closed/there is neither a folder nor a URL: Permission denied\."):
             verify(closed, {}, Silent())
-        with pytest.raises(MlwfError, match=r"REQUESTS_CA_BUNDLE names .*/closed/there, which is not there: Permission denied\."):
+        with pytest.raises(MlwfError, match=r"REQUESTS_CA_BUNDLE names .*/closed/there, which does not exist: Permission denied\."):
             plain_session("https://127.0.0.1:9", {"REQUESTS_CA_BUNDLE": closed})
         with pytest.raises(MlwfError, match=r"There is no CA file .*/closed/there: Permission denied\."):
             connection({"MLWF_SERVICE": "https://127.0.0.1:9", "MLWF_CA_FILE": closed}, site_file=here / "none")

@@ -121,8 +121,8 @@ def test_variables_go_before_the_users_file_and_that_before_the_sites(folder: Pa
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("servic: x", "servic is no setting. Use these: service, ca_file"),
-        ("service: [x]", "service is no text"),
+        ("servic: x", "servic is not a setting. Use these: service, ca_file"),
+        ("service: [x]", "service is not text"),
         ("- x", "it has no 'name: value' lines"),
         ("service: {", "cannot be used"),
         (f"service: {ADDRESS}\ntoken_file: token", "token_file is the relative path token"),
@@ -160,9 +160,9 @@ ODD_TOKENS = ["aihub_x_y\r\naihub_z", "aihub_x y", "aihub_x\x00y", "aihub_é"]
 @pytest.mark.parametrize("text", ODD_TOKENS)
 def test_a_tokens_variable_that_no_header_can_carry(folder: Path, text: str) -> None:
     """It is wrong use, and shown nowhere; it was a fault of the tool, whose traceback held the token."""
-    with pytest.raises(WrongUseError, match="MLWF_TOKEN cannot be used: it does not hold one token") as failed:
+    with pytest.raises(WrongUseError, match="MLWF_TOKEN cannot be used: it does not hold exactly one token") as failed:
         connection({"MLWF_SERVICE": ADDRESS, "MLWF_TOKEN": text}, site_file=folder / "none")
-    with pytest.raises(WrongUseError, match="MLFLOW_TRACKING_TOKEN cannot be used: it does not hold one token") as failed_too:
+    with pytest.raises(WrongUseError, match="MLFLOW_TRACKING_TOKEN cannot be used: it does not hold exactly one token") as failed_too:
         tracking_session("http://127.0.0.1:9", {"HOME": str(folder), "MLFLOW_TRACKING_TOKEN": text})
     assert "aihub_" not in f"{failed.value!r} {failed_too.value!r}"
 

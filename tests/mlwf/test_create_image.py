@@ -81,7 +81,7 @@ def test_from_the_package_to_an_image_that_has_answered(ground: Ground, models: 
     (wrong / "expected_output.json").write_text('{"predictions": [1.0, 2.5]}')
     ground.give(wrong)
     told = create(ground, wrong, "--offline", status=1)
-    assert "answers something else than was recorded" in told
+    assert "answer differs from the one recorded" in told
     assert '"predictions"' in log_of(ground, told), "what the server answered"
     (wrong / "expected_output.json").write_text('{"predictions": [1.0, 2.0]}')
     assert answer_of(create(ground, wrong, "--offline", "--json"))["proof"]["compared"] is True  # type: ignore[index]
@@ -298,9 +298,9 @@ def test_packages_of_conda_are_told_wherever_an_image_is_read_about(ground: Grou
     given = ["--model-pkg-url", ground.give(model), "--base-container-url", f"docker-archive:{ground.base}", "--no-test"]
     told = ground.run(ground.create(*given), seconds=500)
     assert told.returncode == 0, told.stderr
-    assert "Packages of conda are not in the image: 'openjdk=11'" in " ".join(told.stderr.split())
+    assert "Conda packages are not in the image: 'openjdk=11'" in " ".join(told.stderr.split())
     folder = ground.home / told.stdout.strip()
-    assert "Packages of conda are not in the image: 'openjdk=11'" in (folder / "build.log").read_text()
+    assert "Conda packages are not in the image: 'openjdk=11'" in (folder / "build.log").read_text()
     assert json.loads((folder / "provenance.json").read_text())["conda-left-out"] == ["openjdk=11"]
 
     again = ground.run(ground.create(*given, "--json"), seconds=500)

@@ -297,7 +297,7 @@ def test_a_server_that_hangs_is_told_once(scheme: str, mlwf: Callable[..., int],
     assert states(found, "connection", "address") == ["ok", "failed"]
     dependent = ("login", "version", "clock", "bucket", "bucket-write", "bucket-parts")
     assert {found[name]["state"] for name in dependent} == {"note"}
-    assert {found[name]["text"] for name in dependent} == {"not looked at: the server is not reached"}
+    assert {found[name]["text"] for name in dependent} == {"not checked: the server cannot be reached"}
     assert "Try again" not in said
     assert asked == {"http": 3, "https": 4}[scheme], "the port, its TLS, health and info"
 

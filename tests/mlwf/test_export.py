@@ -71,7 +71,7 @@ def test_what_mlflow_lists_and_misreads_is_not_left_out(tracking: Tracking, tmp_
         source = ServerSource(api, f"0/{run_id}/artifacts/model/{name}")
         with pytest.raises(MlwfError, match="MLflow misreads") if name != "MLmodel" else nullcontext():
             source.files()
-    with pytest.raises(MlwfError, match="MLflow misreads its name"):
+    with pytest.raises(MlwfError, match="MLflow misreads such a name"):
         ServerSource(api, f"0/{run_id}/artifacts/model").files()
 
 
@@ -155,9 +155,9 @@ def test_credentials_file_of_mlflow(tracking: Tracking, wine: str, tmp_path: Pat
 @pytest.mark.parametrize(
     "case",
     [
-        ("wine", ("--model-version", "9"), {}, 1, "has no version 9. Choose one of those it has: 1, @champion."),
+        ("wine", ("--model-version", "9"), {}, 1, "has no version 9. Choose one that it has: 1, @champion."),
         ("wine", ("--model-alias", "best"), {}, 1, "has no version @best"),
-        ("vine", (), {}, 1, "There is no registered model vine. Choose one of those there are: "),
+        ("vine", (), {}, 1, "There is no registered model vine. Choose one that exists: "),
         ("wine", (), {"MLFLOW_TRACKING_PASSWORD": "wrong"}, 1, "the user name or the password is missing or wrong"),
         ("wine", ("--model-version", "champion"), {}, 2, "--model-alias"),
         ("wine", ("--model-registry-url", "http://me:pw@127.0.0.1/"), {}, 2, "Set MLFLOW_TRACKING_USERNAME"),

@@ -42,14 +42,14 @@ def test_the_forms_of_the_file(tmp_path: Path, text: str, users: list[tuple[str,
         (f"{{user_name: a, pass: *{SECRET}}}", "basic_auth.yml:1 cannot be used: this is not YAML"),
         (f"user_name: a\npass: '{SECRET}\n", "this is not YAML"),
         ("user_name: a\n", ":1 cannot be used: pass is missing"),
-        ("- {user_name: a, pass: x}\n- {user_name: b, pass: 0123}\n", ":2 cannot be used: pass must be a text in quotes"),
+        ("- {user_name: a, pass: x}\n- {user_name: b, pass: 0123}\n", ":2 cannot be used: pass must be text in quotes"),
         ("- {user_name: a, pass: x}\n-\n- {user_name: a, pass: y}\n", ":2 cannot be used: an entry"),
-        ("- {user_name: a, pass: x}\n- {user_name: a, pass: y}\n", ":2 cannot be used: the user a stands there twice"),
+        ("- {user_name: a, pass: x}\n- {user_name: a, pass: y}\n", ":2 cannot be used: the user a is listed twice"),
         (f"{{user_name: a, password: {SECRET}}}", "only the keys user_name and pass are known"),
-        ("{user_name: a, user_name: b, pass: c}", "user_name stands there twice"),
+        ("{user_name: a, user_name: b, pass: c}", "user_name is there twice"),
         ("{user_name: 'a:b', pass: c}", "neither a colon"),
         ("{user_name: a, pass: ''}", "not empty"),
-        ("{user_name: a, pass: {b: c}}", "must be a text"),
+        ("{user_name: a, pass: {b: c}}", "must be text"),
         (f"!!python/object/apply:os.system ['{SECRET}']", "an entry"),
         (b"\xff\xfe\x00", "not UTF-8"),
         ("[" * 5000, "this is not YAML"),
@@ -175,7 +175,7 @@ def test_profiles(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("profile", "words"),
-    [("none", "Choose one of those it has: default, half"), ("half", "aws_secret_access_key"), ("session", "temporary")],
+    [("none", "Choose one that it has: default, half"), ("half", "aws_secret_access_key"), ("session", "temporary")],
 )
 def test_profiles_that_cannot_be_used(tmp_path: Path, profile: str, words: str) -> None:
     with pytest.raises(ProfileError) as caught:

@@ -97,7 +97,7 @@ def test_what_the_daemon_does_not_give(folder: Path, monkeypatch: pytest.MonkeyP
     Daemon.body = b'{"Id": "no digest"}'
     assert f"The image base:1 {cannot}daemon answers 200" in told(monkeypatch, folder)
     Daemon.body, Daemon.size = b"", 1 << 60
-    assert "There is no place for" in told(monkeypatch, folder), "the daemon tells how large it is"
+    assert "There is no room for" in told(monkeypatch, folder), "the daemon tells how large it is"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")

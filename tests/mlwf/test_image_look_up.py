@@ -102,9 +102,9 @@ def test_what_is_wrong_with_the_base_is_told_before_the_package_is_fetched(
     good = f"docker://{address}/python:3"
     with monkeypatch.context() as patched:
         patched.setattr("mlwf.image.plan.LEAST_SPACE", 1 << 60)
-        assert "There is no place for" in told(patched, tmp_path, good)[1]
+        assert "There is no room for" in told(patched, tmp_path, good)[1]
         for pulled in ("library://a/b/c:1", f"oras://{address}/python:3"):
-            assert "There is no place for" in told(patched, tmp_path, pulled)[1]
+            assert "There is no room for" in told(patched, tmp_path, pulled)[1]
     for base in (good, "library://a/b/c:1"):
         assert "127.0.0.1:9" in told(monkeypatch, tmp_path, base)[1], "only then the package is asked for"
 
@@ -293,13 +293,13 @@ def test_the_room_for_a_base_is_told_by_its_layers(tmp_path: Path, monkeypatch: 
     huge = manifest_of(1 << 50, 1 << 20)
     serve(index_of(digest_of(huge), here), huge)
     needed = 4 * ((1 << 50) + (1 << 20)) >> 20
-    assert f"There is no place for {needed} MB" in told(monkeypatch, tmp_path, f"docker://{address}/python:3")[1]
+    assert f"There is no room for {needed} MB" in told(monkeypatch, tmp_path, f"docker://{address}/python:3")[1]
 
     blobs = tmp_path / "layout/blobs/sha256"
     blobs.mkdir(parents=True)
     (blobs / digest_of(huge).partition(":")[2]).write_bytes(huge)
     (blobs.parents[1] / "index.json").write_text(json.dumps({"manifests": [{"digest": digest_of(huge)}]}))
-    assert f"There is no place for {needed} MB" in told(monkeypatch, tmp_path, f"oci:{tmp_path / 'layout'}")[1]
+    assert f"There is no room for {needed} MB" in told(monkeypatch, tmp_path, f"oci:{tmp_path / 'layout'}")[1]
     assert layers_size(lambda digest: layout_manifest(blobs.parents[1], digest), digest_of(b"not there")) == 0
     for file in (blobs / digest_of(huge).partition(":")[2], blobs.parents[1] / "index.json"):
         os.truncate(file, 1 << 40)  # read into memory as a whole, it would be the machine's end
@@ -313,7 +313,7 @@ def test_there_is_room_for_a_sif_before_it_is_fetched(tmp_path: Path, monkeypatc
     (needed,) = re.findall(r"not enough space in .*/cache: (\d+) MB", told(monkeypatch, tmp_path, f"oras://{address}/base:3")[1])
     assert int(needed) >= 2 << 30
     monkeypatch.setattr("mlwf.image.plan.check_space", lambda *_asked: None)
-    assert f"There is no place for {3 << 30} MB" in told(monkeypatch, tmp_path, f"oras://{address}/base:3")[1]
+    assert f"There is no room for {3 << 30} MB" in told(monkeypatch, tmp_path, f"oras://{address}/base:3")[1]
     assert "127.0.0.1:9" in told(monkeypatch, tmp_path, f"oras://{address}/base:2")[1], "it is the package that fails"
     assert "127.0.0.1:9" in told(monkeypatch, tmp_path, f"oras://{address}/Base:2")[1], "as the container tool reads it, if it does"
 

@@ -120,7 +120,7 @@ def test_which_tool_is_taken(tmp_path: Path) -> None:
     with pytest.raises(MlwfError, match="something else"):
         find_tool(environ)
     (tmp_path / "apptainer").write_bytes(b"\x7fELF\2\1\1" + b"\0" * 60)
-    with pytest.raises(MlwfError, match=r"does not run: Exec format error\. Load a module that is for this node"):
+    with pytest.raises(MlwfError, match=r"does not run: Exec format error\. Load a module made for this node"):
         find_tool(environ)
     fake_tool(tmp_path, "mksquashfs", "mksquashfs version 4.4\n\tgzip (default)\n\txz")
     squasher = find_mksquashfs(environ, find_tool({**environ, "MLWF_CONTAINER_TOOL": "singularity"}))

@@ -55,7 +55,7 @@ def test_what_was_fetched_is_what_the_job_without_network_takes(web: Web, create
     url, web_files = f"{web.url}/model.tar.gz", web.files
     status, told = create(url, "--offline")
     assert status == 1
-    assert f"The model package {url} is not in the cache, and --offline forbids to fetch it. Run the same command with --fetch-only" in told
+    assert f"The model package {url} is not in the cache, and --offline forbids fetching it. Run the same command with --fetch-only" in told
     assert "no build" not in told
     for archive in (OLD, NEW):
         web.files = {"/model.tar.gz": archive}
@@ -91,7 +91,7 @@ def test_without_either_option_nothing_is_kept(web: Web, create: Callable[..., t
 def test_a_checksum_is_of_no_registered_model(create: Callable[..., tuple[int, str]]) -> None:
     for option in ("--offline", "--fetch-only"):
         status, told = create("models:/wine/1", option, "--model-pkg-sha256", sha256(OLD))
-        assert (status, "A checksum is of an archive" in told) == (2, True)
+        assert (status, "A checksum belongs to an archive" in told) == (2, True)
     assert "models:/wine/1 is not in the cache" in create("models:/wine/1", "--offline")[1]
 
 

@@ -89,15 +89,15 @@ def test_a_file_and_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "lr:0.1").mkdir()
     (tmp_path / "lr:0.1/model.tar.gz").symlink_to(file)
     fetched("lr:0.1/model.tar.gz", tmp_path / "of a path with a colon")
-    assert "is no model package" in refused("lr:0.2/model.tar.gz", tmp_path / "of none")
+    assert "is not a model package" in refused("lr:0.2/model.tar.gz", tmp_path / "of none")
     (tmp_path / "wrapped.tar.gz").write_bytes(packed(FILES, prefix="model/"))
     fetched(tmp_path / "wrapped.tar.gz", tmp_path / "four")
     of_a_mac = {"._model": b"x", ".DS_Store": b"x", "__MACOSX/._model": b"x", **{f"model/{name}": data for name, data in FILES.items()}}
     (tmp_path / "wrapped on a mac.tar.gz").write_bytes(packed(of_a_mac))
     fetched(tmp_path / "wrapped on a mac.tar.gz", tmp_path / "of a mac")
     assert f"its SHA-256 is {SHA256}, not {OTHER}" in refused(file, tmp_path / "five", checksum=OTHER)
-    assert "no SHA-256" in refused(file, tmp_path / "five", checksum="md5:123")
-    assert "a checksum is of an archive" in refused(tmp_path / "one", tmp_path / "five", checksum=SHA256).lower()
+    assert "not a SHA-256" in refused(file, tmp_path / "five", checksum="md5:123")
+    assert "a checksum belongs to an archive" in refused(tmp_path / "one", tmp_path / "five", checksum=SHA256).lower()
 
 
 def test_what_is_no_package(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_what_is_no_package(tmp_path: Path) -> None:
     assert "there is no MLmodel in it" in refused(tmp_path / "empty", into)
     assert "there is no MLmodel in it" in refused(tmp_path / "no-model.tar.gz", into)
     for source in ("ftp://x.example/model.tar.gz", "runs:/1/model", "javascript:alert(1)"):
-        assert "is no model package" in refused(source, into)
+        assert "is not a model package" in refused(source, into)
     (tmp_path / "locked").mkdir()
     (tmp_path / "locked" / "MLmodel").write_text("x")
     (tmp_path / "locked" / "dangling").symlink_to("nowhere")
@@ -147,9 +147,9 @@ def test_redirects_and_what_they_may_not_lead_to(tmp_path: Path, web: Callable[.
     }
     fetched(f"{server.url}/latest", tmp_path / "model")
     for path, words in {
-        "round": "from address to address",
-        "file": "is no web address",
-        "none": "is no web address",
+        "round": "leading on to another address",
+        "file": "is not a web address",
+        "none": "is not a web address",
         "login": "holds a user name or password",
         "plain": "plain http",
         "gone": "there is no such file",
@@ -177,7 +177,7 @@ def test_the_object_store(tmp_path: Path, s3_store: S3Store) -> None:
         fetched(f"s3://{bucket}/model.tar.gz", tmp_path / "top", environ)
         assert "there is no such bucket or object" in refused(f"s3://{bucket}/none.tar.gz", tmp_path / "other", environ)
         for source in (f"s3://{bucket}", f"s3://{bucket}/", "s3:///key", f"s3://{bucket}/folder/", "s3://u:p@bucket/key"):
-            assert "is no address of an object" in refused(source, tmp_path / "other", environ)
+            assert "is not the address of an object" in refused(source, tmp_path / "other", environ)
         patch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
         assert "the secret of your key is wrong" in refused(f"s3://{bucket}/model.tar.gz", tmp_path / "other", environ)
     assert "no AWS credentials" in refused(f"s3://{bucket}/model.tar.gz", tmp_path / "other", environ)
@@ -211,7 +211,7 @@ def test_of_an_answer_that_leads_elsewhere_no_more_is_read_than_where(tmp_path: 
         said = refused(f"http://127.0.0.1:{listening.getsockname()[1]}/model.tar.gz", tmp_path / "model")
         listening.shutdown(socket.SHUT_RDWR)
         thread.join()
-    assert "is no web address" in said
+    assert "is not a web address" in said
     assert sent < 32
 
 
@@ -289,7 +289,7 @@ def test_a_tracking_server_and_a_folder_of_its_export(tmp_path: Path, tracking: 
     for number, source in enumerate(["models:/im%61ged@ab/1", "models:/im%61ged@ab@champion"]):
         fetched(source, tmp_path / f"as it is {number}", environ)
     assert "no version 7" in refused("models:/imaged/7", tmp_path / "other", environ)
-    assert "is no registered model" in refused("models:/imaged", tmp_path / "other", environ)
+    assert "is not a registered model" in refused("models:/imaged", tmp_path / "other", environ)
     assert "MLFLOW_TRACKING_URI" in refused("models:/imaged/1", tmp_path / "other", {"HOME": str(tmp_path)})
     cache = Cache.open({"MLWF_CACHE": str(tmp_path / "cache")})
     with keep_package(cache, "models:/imaged@champion", environ, Counting(), checked=False) as archive:

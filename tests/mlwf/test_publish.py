@@ -44,7 +44,7 @@ def test_publish_verify_and_again(package: Path, sh: Shell) -> None:
     assert names(sh.store, bucket) == ["wine/2/README.md", "wine/2/info.yaml", "wine/2/model.tar.gz"]
     assert "Application: registration of a model" in sh.out
     assert "alice@example.org" in sh.out
-    assert "Only those whom the bucket lets can read it." in sh.err
+    assert "Only those with access to the bucket can read it." in sh.err
     form = loaded(package)
     assert form["Distribution"]["ContentURL"] == [f"s3://{bucket}/wine/2/model.tar.gz"]
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", form["DatePublished"])
@@ -77,7 +77,7 @@ def test_another_package_is_not_overwritten_unasked(package: Path, tmp_path: Pat
     bucket, other = sh.store.make_bucket(), make_package(tmp_path / "other", weights=b"other")
     assert sh("publish", str(package), f"s3://{bucket}/m/") == 0
     assert sh("publish", str(other), f"s3://{bucket}/m/") == 1
-    assert "Another package lies at" in sh.err
+    assert "There is already another package at" in sh.err
     assert sh("publish", str(other), f"s3://{bucket}/m/", "--replace") == 0
     assert sh("verify", f"s3://{bucket}/m/") == 0
 
@@ -88,10 +88,10 @@ def test_another_package_is_not_overwritten_unasked(package: Path, tmp_path: Pat
         ("Name: wine", "Name: wine: [", "info.yaml is not valid YAML in line"),
         ("Name: wine", "Nmae: wine", "Nmae is not a key of this form. Did you mean Name?"),
         ("Name: wine", "Name: ''", "Name is required and empty"),
-        ("Version: '2'", "Version: 2.10", "Version is not a text. Write it in quotes."),
+        ("Version: '2'", "Version: 2.10", "Version is not text. Write it in quotes."),
         ("Email: alice@example.org", "Email: at home", "Creator.ContactPoint.Email is not an e-mail address"),
         ("Keywords:\n- wine\n- regression", "Keywords: wine", "Keywords is not a list"),
-        ("measurements of it.", "", "Description has 44 characters of at least 50"),
+        ("measurements of it.", "", "Description has 44 characters and needs at least 50"),
         ("DateCreated: ''", "DateCreated: yesterday", "DateCreated is not a date"),
     ],
 )

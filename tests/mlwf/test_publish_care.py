@@ -42,7 +42,7 @@ def test_a_file_that_a_human_put_there_stays(name: str, package: Path, sh: Shell
     bucket, client = sh.store.make_bucket(), sh.store.client()
     client.put_object(Bucket=bucket, Key=f"m/{name}", Body=b"My own words.\n")
     assert sh("publish", package, f"s3://{bucket}/m/") == 1
-    assert f"Another file lies at s3://{bucket}/m/{name} already" in sh.err
+    assert f"There is already another file at s3://{bucket}/m/{name}" in sh.err
     assert keys_in(sh.store, bucket) == [f"m/{name}"]
     assert client.get_object(Bucket=bucket, Key=f"m/{name}")["Body"].read() == b"My own words.\n"
     assert sh("publish", package, f"s3://{bucket}/m/", "--replace") == 0
@@ -308,7 +308,7 @@ def test_a_form_whose_values_are_not_what_they_say(text: str) -> None:
 @pytest.mark.parametrize("text", ["Creator: &c {Name: 1}\nLicense:\n  <<: *c\n", "x: &x {Name: 1}\n<<: *x\n", "Creator: !!omap [Name: 1]"])
 def test_a_form_that_takes_over_what_it_has_said(text: str) -> None:
     """What stands in no line there is told by the line above it."""
-    assert [problem.line for problem in problems(FormFile(text)) if problem.what == "is not a text"]
+    assert [problem.line for problem in problems(FormFile(text)) if problem.what == "is not text"]
 
 
 @pytest.mark.parametrize("more", ["AdditionalInfo: *a11", "Keywords: *a11", "? [*a11]\n: 1", "? {a: b}\n: 1"])

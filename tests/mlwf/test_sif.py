@@ -45,6 +45,6 @@ def test_the_same_objects_are_the_same_sif(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"SIF_MAGIC", b"\0" * 40000, b"x" * 32 + b"SIF_MAGIC\0" + b"\xff" * 40000])
 def test_what_is_no_sif_is_said(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
-    with pytest.raises(MlwfError, match="no Singularity image"):
+    with pytest.raises(MlwfError, match="not a Singularity image"):
         sif.read_partition(tmp_path / "file")
     assert sif.read_objects(tmp_path / "file") == {}

@@ -123,9 +123,9 @@ def test_a_servers_own_store_goes_before_a_profiles_and_one_that_is_named_before
         ({"AWS_PROFILE": "gone"}, "/nonexistent/program.*credential_process"),
         ({"AWS_PROFILE": "talks"}, "Expecting value.*credential_process"),
         ({"AWS_WEB_IDENTITY_TOKEN_FILE": "/nonexistent/token", "AWS_ROLE_ARN": "arn:aws:iam::1:role/x"}, "/nonexistent/token"),
-        ({"AWS_ACCESS_KEY_ID": "鍵", "AWS_SECRET_ACCESS_KEY": "b"}, "AWS_ACCESS_KEY_ID holds a character that is in no key"),
-        ({"AWS_ACCESS_KEY_ID": "a\r", "AWS_SECRET_ACCESS_KEY": "b\r"}, "AWS_ACCESS_KEY_ID holds a character.*line ends of Windows"),
-        ({"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_SESSION_TOKEN": "c\r"}, "AWS_SESSION_TOKEN holds a character"),
+        ({"AWS_ACCESS_KEY_ID": "鍵", "AWS_SECRET_ACCESS_KEY": "b"}, "AWS_ACCESS_KEY_ID contains a character that no key can contain"),
+        ({"AWS_ACCESS_KEY_ID": "a\r", "AWS_SECRET_ACCESS_KEY": "b\r"}, "AWS_ACCESS_KEY_ID contains a character.*Windows line endings"),
+        ({"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_SESSION_TOKEN": "c\r"}, "AWS_SESSION_TOKEN contains a character"),
     ],
 )
 def test_settings_over_which_botocore_stumbles(environ: Mapping[str, str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,11 +170,11 @@ def test_who_vouches_for_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("AWS_PROFILE", "plain")
     assert source_of({})._session.verify is True
     monkeypatch.setenv("AWS_PROFILE", "site")
-    with pytest.raises(StoreError, match=f"ca_bundle names {site}, which is not there"):
+    with pytest.raises(StoreError, match=f"ca_bundle names {site}, which does not exist"):
         source_of({})
     site.touch()
     assert source_of({})._session.verify == str(site)
-    with pytest.raises(StoreError, match=f"AWS_CA_BUNDLE names {mine}, which is not there"):
+    with pytest.raises(StoreError, match=f"AWS_CA_BUNDLE names {mine}, which does not exist"):
         source_of({"AWS_CA_BUNDLE": str(mine)})
     mine.touch()
     assert source_of({"AWS_CA_BUNDLE": str(mine)})._session.verify == str(mine)

@@ -81,7 +81,10 @@ def test_what_is_printed_finds_no_room(service: FakeService, tmp_path: Path) -> 
     ended = mlwf(tmp_path, {"MLWF_SERVICE": service.address}, "server", "list", after=">/dev/full")
     assert ended.returncode == 1
     assert ended.stderr.decode().splitlines() == [
-        "Error: What this prints, or a file of it, cannot be written: No space left on device. Free some space, or have it print elsewhere."
+        (
+            "Error: The output, or a file that belongs to it, cannot be written: No space left on device. "
+            "Free some space, or send the output elsewhere."
+        )
     ]
 
 
@@ -150,7 +153,7 @@ def test_a_proxy_that_does_not_answer_is_named(variable: str, proxy: str, why: s
     with pytest.raises(RegistryError) as failed:
         TrackingApi(url, tracking_session(url, {}), wait=lambda _seconds: None).get("x")
     shown = re.sub("me:p.*@", "…@", proxy)
-    assert f"by way of the proxy {shown}: for a server inside, add 127.0.0.2 to no_proxy" in str(failed.value)
+    assert f"through the proxy {shown}: for a server inside, add 127.0.0.2 to no_proxy" in str(failed.value)
     found = {each.check: each for each in look(Server(url, {}, str).checks(), seconds=10)}
     assert why in str(failed.value)
     assert why in found["address"].text
@@ -179,7 +182,7 @@ def test_a_proxy_that_asks_for_a_login_is_named(scheme: str, monkeypatch: pytest
         with pytest.raises(RegistryError, match="407") as failed:
             TrackingApi(url, tracking_session(url, {}), wait=lambda _seconds: None).get("x")
         server.shutdown()
-    assert f"by way of the proxy http://127.0.0.1:{server.server_port}: for a server inside" in str(failed.value)
+    assert f"through the proxy http://127.0.0.1:{server.server_port}: for a server inside" in str(failed.value)
 
 
 def test_a_missing_bundle_is_named_by_its_own_variable() -> None:

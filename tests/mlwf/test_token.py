@@ -46,7 +46,7 @@ def test_hours_and_days_are_one_too_many(service: FakeService, mlwf: Run, capsys
 
 def test_a_minute_is_the_least(service: FakeService, mlwf: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert mlwf("token", "create", "g/wine", "--hours", "0.01") == 2
-    assert "a minute at least" in capsys.readouterr().err
+    assert "at least a minute" in capsys.readouterr().err
     assert mlwf("token", "create", "g/wine", "--days", "0") == 2
     assert service.tokens == []
     assert mlwf("token", "create", "--help") == 0

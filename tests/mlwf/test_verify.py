@@ -81,7 +81,7 @@ def test_what_was_not_read_is_not_told_as_absent(fault: Fault, said: str, publis
 
 
 def test_what_is_absent_is_told_so(published: str) -> None:
-    with pytest.raises(MlwfError, match=r"There is no info\.yaml to be read at .*HTTP 404"):
+    with pytest.raises(MlwfError, match=r"There is no readable info\.yaml at .*HTTP 404"):
         looked_at(f"{published}/elsewhere/")
 
 

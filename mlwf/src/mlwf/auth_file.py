@@ -48,7 +48,7 @@ def read_auth_file(path: Path) -> list[User]:
     seen: set[str] = set()
     for entry, user in zip(entries, users, strict=True):
         if user.user_name in seen:
-            raise _wrong(path, entry.start_mark, _("the user {name} stands there twice").format(name=user.user_name))
+            raise _wrong(path, entry.start_mark, _("the user {name} is listed twice").format(name=user.user_name))
         seen.add(user.user_name)
     return users
 
@@ -67,9 +67,9 @@ def _user(path: Path, node: yaml.Node) -> User:
         if name not in _KEYS:
             raise _wrong(path, key.start_mark, _("only the keys user_name and pass are known"))
         if name in found:
-            raise _wrong(path, key.start_mark, _("{key} stands there twice").format(key=name))
+            raise _wrong(path, key.start_mark, _("{key} is there twice").format(key=name))
         if not isinstance(value, yaml.ScalarNode) or value.tag != "tag:yaml.org,2002:str" or not value.value:
-            raise _wrong(path, value.start_mark, _("{key} must be a text in quotes, and not empty").format(key=name))
+            raise _wrong(path, value.start_mark, _("{key} must be text in quotes, and not empty").format(key=name))
         found[name] = value.value
     for name in _KEYS:
         if name not in found:

@@ -42,7 +42,7 @@ def key_pair(profile: str, path: Path | None = None) -> KeyPair:
     if profile not in parser.sections():
         known = ", ".join(parser.sections()) or "-"
         raise ProfileError(
-            what, _("{path} has no such profile").format(path=path), _("Choose one of those it has: {known}.").format(known=known)
+            what, _("{path} has no such profile").format(path=path), _("Choose one that it has: {known}.").format(known=known)
         )
     if parser.get(profile, "aws_session_token", fallback=""):
         raise ProfileError(

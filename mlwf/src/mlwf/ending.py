@@ -32,8 +32,8 @@ class Terminated(BaseException):
         if self.number not in WARNINGS:
             return _("Terminated; nothing was kept.")
         return _(
-            "Ended by {signal}, which batch systems send where a job was deleted or its time is over; nothing was kept: "
-            "ask for more time, or submit it again."
+            "Ended by {signal}, which batch systems send when a job was deleted or its time is over; nothing was kept: ask for more "
+            "time, or submit it again."
         ).format(signal=signal.Signals(self.number).name)
 
 

@@ -134,7 +134,7 @@ def _does_not_stay_up(server: Server) -> MlwfError:
     place = f"{server.group}/{server.env_name}"
     what = _("{server} does not stay up: it was started {times} times").format(server=place, times=STARTS)
     return MlwfError(
-        what, cure=_("See its state with 'mlwf server show {server}', and ask the admins where nobody stops it.").format(server=place)
+        what, cure=_("See its state with 'mlwf server show {server}', and ask the admins if nobody is stopping it.").format(server=place)
     )
 
 

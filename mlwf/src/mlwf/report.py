@@ -53,7 +53,7 @@ def fault_of(error: BaseException) -> str:
     """What is said of an error that nobody foresaw where it happened."""
     if isinstance(error, MemoryError) or "can't start new thread" in str(error):
         cure = _("Ask for more memory, on Grid Engine with -l h_vmem=…, or raise ulimit -v; for threads also ulimit -u.")
-        return with_cure(_("There is too little memory here, or too many threads run"), cure)
+        return with_cure(_("There is too little memory here, or too many threads are running"), cure)
     if (unwritten := no_room(error)) is not None:
         return unwritten
     return _("This is a fault of the tool ({kind}). Run it again with --stacktrace and send the output to the admins.").format(

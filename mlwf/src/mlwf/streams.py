@@ -50,13 +50,13 @@ def no_room(error: BaseException) -> str | None:
     nothing is printed any more.
     """
     if isinstance(error, UnicodeEncodeError):
-        words = _("A name or text has letters that the character set in use here ({charset}) has not")
+        words = _("A name or text has characters that the character set in use here ({charset}) lacks")
         return with_cure(words.format(charset=error.encoding), _("Write names in UTF-8, and run it again with LC_ALL=C.UTF-8."))
     if not isinstance(error, OSError) or error.errno not in {errno.ENOSPC, errno.EDQUOT}:
         return None
     _print_no_more()
-    words = _("What this prints, or a file of it, cannot be written: {why}").format(why=error.strerror)
-    return with_cure(words, _("Free some space, or have it print elsewhere."))
+    words = _("The output, or a file that belongs to it, cannot be written: {why}").format(why=error.strerror)
+    return with_cure(words, _("Free some space, or send the output elsewhere."))
 
 
 def _print_no_more() -> None:

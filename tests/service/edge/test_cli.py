@@ -48,8 +48,8 @@ def test_streams_that_are_full_or_closed(after: str, code: int) -> None:
     argv = ["sh", "-c", f'exec "$@" {after}', "sh", sys.executable, "-c", script, "openapi"]
     done = subprocess.run(argv, cwd=ROOT, env=os.environ | {"LANG": "C.UTF-8"}, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == code, done.stderr
-    full = "aihub: What this prints, or a file of it, cannot be written: No space left on device. "
-    assert done.stderr == (f"{full}Free some space, or have it print elsewhere.\n" if code else "")
+    full = "aihub: The output, or a file that belongs to it, cannot be written: No space left on device. "
+    assert done.stderr == (f"{full}Free some space, or send the output elsewhere.\n" if code else "")
 
 
 @pytest.mark.parametrize("name", ["", *_COMMANDS, "servers list", "servers delete", "keys rotate", "keys tickets"])
@@ -84,7 +84,7 @@ def test_wrong_use_is_2_and_a_failure_is_1(admin: Admin, tmp_path: Path) -> None
     assert "No such command" in told("nonsense", file=admin.file, code=2)
     assert "write GROUP/ENV" in told("servers", "start", "wine", file=admin.file, code=2)
     assert "There is no tracking server wine in group g" in told("servers", "start", "g/wine", file=admin.file, code=1)
-    assert "the character set in use here (utf-8) has not" in told("servers", "start", "g\udc83/wine", file=admin.file, code=1)
+    assert "the character set in use here (utf-8) lacks" in told("servers", "start", "g\udc83/wine", file=admin.file, code=1)
     assert "did you mean state_dir?" in told("check", file=_written(tmp_path, "state_dri: /x\n"), code=1)
     assert "run `aihub init` first" in told("servers", "list", file=_written(tmp_path, f"state_dir: {tmp_path}/none\n"), code=1)
     assert "there is no such file" in told("settings", file=tmp_path / "nothing.yml", code=1)

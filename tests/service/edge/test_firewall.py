@@ -147,7 +147,7 @@ def test_a_kernel_without_rules_for_bridges_has_the_others(host: Host, tmp_path:
     for option in ("--apply", "--ensure"):
         done = host.firewall(option, egress=[HERE], by=by)
         assert (done.returncode, "192.0.2.7 . 5432" in host.in_force()) == (0, True), done.stderr
-        assert "a bridge (Operation not supported), so servers' containers are apart only where" in done.stderr
+        assert "a bridge (Operation not supported), so servers' containers are kept apart only if" in done.stderr
     assert host.firewall("--remove", egress=[HERE], by=by).returncode == 0
     assert host.in_force() == ""
 

@@ -118,5 +118,5 @@ def test_a_disk_that_is_ill_is_not_told_as_full(world: World) -> None:
             change()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, bounds)
-    assert str(sentence(caught.value)).startswith("the registry cannot be used (disk I/O error); look at its disk")
+    assert str(sentence(caught.value)).startswith("the registry cannot be used (disk I/O error); check its disk")
     change()

@@ -45,14 +45,14 @@ from mlwf.transfer.session import file_before_token
     metavar="[USER]",
     is_flag=False,
     flag_value="",
-    help=_("Make the file first, with USER (you, if not given) and a new strong password. A file that is there is never changed."),
+    help=_("Make the file first, with USER (you, if not given) and a new strong password. An existing file is never changed."),
 )
 @wait_option
 @stacktrace_option
 def auth(*, target: Target, user: str | None, wait: bool) -> None:
     console = _console()
     if user and ("/" in user or ":" in user or not is_one_line(user)):
-        raise WrongUseError(_("{user} is no user name").format(user=user), cure=_("Write GROUP/ENV before --generate."))
+        raise WrongUseError(_("{user} is not a user name").format(user=user), cure=_("Write GROUP/ENV before --generate."))
     with Client.from_environment() as client:
         server = client.server(target.group, target.env)
         path = Path(server.auth_file)
@@ -136,7 +136,7 @@ def _password_of(path: Path, user: str | None) -> dict[str, str]:
     users = {each.user_name: each for each in auth_file.read_auth_file(path)}
     chosen = users.get(user or next(iter(users)))
     if chosen is None:
-        cure = _("Choose one of those it has: {known}.").format(known=", ".join(users))
+        cure = _("Choose one that it has: {known}.").format(known=", ".join(users))
         raise MlwfError(_("{path} has no user {user}").format(path=path, user=user), cure=cure)
     return {"MLFLOW_TRACKING_USERNAME": chosen.user_name, "MLFLOW_TRACKING_PASSWORD": chosen.password.reveal()}
 

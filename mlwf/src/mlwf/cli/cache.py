@@ -51,11 +51,13 @@ def info(*, as_json: bool) -> None:
     out = console()
     out.print(Text(str(opened.root), "bold"))
     print_table(table, out)
-    said = _("Together {size:.2f} GB in {files} files; jobs at work in it: {jobs}")
+    said = _("In all {size:.2f} GB in {files} files; jobs using it now: {jobs}")
     out.print(said.format(size=together["bytes"] / GB, files=together["files"], jobs=leases(opened)), markup=False)
     for layer, fault in shared.items():
-        unread = _("Shared, but you cannot read it: {why}. Who keeps it opens bases, images and locks to all with 'chmod -R go-w,a+rX'.")
-        said = unread.format(why=fault) if fault else _("Shared, only read: {folder}").format(folder=layer)
+        unread = _(
+            "Shared, but you cannot read it: {why}. Its owner can open bases, images and locks to everybody with 'chmod -R go-w,a+rX'."
+        )
+        said = unread.format(why=fault) if fault else _("Shared, read-only: {folder}").format(folder=layer)
         out.print(said, markup=False)
 
 
@@ -67,7 +69,7 @@ def _count(found: Sequence[Entry]) -> dict[str, int]:
     "prune",
     help=_("Remove what was not used for longest. At most --max-gb gigabytes are left; what was used within the last hour stays."),
 )
-@click.option("--max-gb", type=Amount(min=0), metavar="GB", help=_("Gigabytes that may be left."))
+@click.option("--max-gb", type=Amount(min=0), metavar="GB", help=_("How many gigabytes may be left."))
 @click.option("--all", "everything", is_flag=True, help=_("Remove all that was not used within the last hour."))
 @json_option
 @stacktrace_option

@@ -69,20 +69,23 @@ HELP = _(
 @click.option("--no-test", is_flag=True, help=_("Hand the image over without testing the model in it."))
 @click.option("--offline", is_flag=True, help=_("Use only what is in the cache; say at once what is missing."))
 @click.option("--fetch-only", is_flag=True, help=_("Only fill the cache (on a node with internet), for --offline in a job."))
-@click.option("--relock", is_flag=True, help=_("Resolve the packages anew, though there is a lock for them."))
+@click.option("--relock", is_flag=True, help=_("Resolve the packages again, although there is a lock for them."))
 @click.option(
-    "--allow-python-minor", is_flag=True, help=_("Take another patch version of the same Python, where the exact one is not to be had.")
+    "--allow-python-minor", is_flag=True, help=_("Use another patch version of the same Python if the exact one is not available.")
 )
-@click.option("--allow-source-builds", is_flag=True, help=_("Also packages without a wheel: their build runs code of theirs."))
+@click.option("--allow-source-builds", is_flag=True, help=_("Also packages without a wheel: their build runs their own code."))
 @click.option("--allow-indexes", is_flag=True, help=_("Also from package indexes that the model names (--extra-index-url and the like)."))
 @click.option("--allow-urls", is_flag=True, help=_("Also packages at https addresses that the model names (NAME @ https://…)."))
 @click.option("--python-mirror", default="", metavar="URL", help=_("Where uv fetches Python; UV_PYTHON_INSTALL_MIRROR by default."))
 @click.option(
     "--compression",
     type=click.Choice(COMPRESSIONS),
-    help=_("How the image is packed; by default as this machine's container tool reads it best. gzip: every Apptainer and Singularity."),
+    help=_(
+        "How the image is packed; by default in the way that this machine's container tool reads best. gzip: for every Apptainer "
+        "and Singularity."
+    ),
 )
-@click.option("--copy", is_flag=True, help=_("Give container.simg bytes of its own, where it would be a hard link into the cache."))
+@click.option("--copy", is_flag=True, help=_("Make container.simg a copy where it would be a hard link into the cache."))
 @click.option("--no-https", is_flag=True, help=_("The registry of the base image speaks plain HTTP."))
 @click.option("--json", "as_json", is_flag=True, help=_("The result as JSON on stdout, the steps as JSON lines on stderr."))
 @click.option("--stacktrace", is_flag=True, help=_("Add the traceback to an error message."))
@@ -136,9 +139,9 @@ def _told(verdict: Verdict | None) -> str:
         return _("Tested: the model answers its input example as recorded.")
     return {
         ANSWERED: _("Tested: the model answers its input example."),
-        LOADED: _("Tested: the model loads; it has no input example to be asked."),
+        LOADED: _("Tested: the model loads; it has no input example to try."),
         NEEDS_GPU: _(
-            "Not tested: the model needs a GPU, and this job has none of NVIDIA. Run the same command on a node with one to test it."
+            "Not tested: the model needs an NVIDIA GPU, and this job has none. Run the same command on a node with one to test it."
         ),
     }[verdict.state]
 

@@ -125,7 +125,7 @@ def _summary(result: Exported, console: Console) -> None:
     )
     if result.because:
         console.print(_("Not straight from the object store: {reason}").format(reason=result.because), markup=False)
-    console.print(_("Fill what info.yaml marks as REQUIRED before you publish it."), markup=False)
+    console.print(_("Fill in what info.yaml marks as REQUIRED before you publish it."), markup=False)
     click.echo(str(result.folder))
 
 

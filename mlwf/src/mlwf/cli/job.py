@@ -35,7 +35,7 @@ from mlwf.settings import environment
     "progress_file",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help=_("Where to tell how it goes, as JSON."),
+    help=_("Where to write its progress, as JSON."),
 )
 @click.option("--note", default="", help=_("What others see beside the lease, such as the job's number."))
 @stacktrace_option

@@ -24,10 +24,10 @@ from mlwf.report import stderr
 
 @click.group(
     help=_(
-        """Vouch for a tracking server while a job runs.
+        """Hold a tracking server while a job runs.
 
-    When the last lease of a server is over, the server is stopped or kept, as that lease says. A job that dies without a word is noticed
-    when its lease runs out.
+    When the last lease of a server is over, the server is stopped or kept, as that lease says. If a job dies without ending its lease,
+    that is noticed when the lease runs out.
 
     \b
     Examples:

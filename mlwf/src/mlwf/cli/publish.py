@@ -63,10 +63,10 @@ class Bar:
 @click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("url", metavar="s3://BUCKET/PREFIX/")
 @click.option("--acl", type=click.Choice(ACCESSES), help=_("Who may read it; checked afterwards by a read without a key."))
-@click.option("--by-policy", is_flag=True, help=_("Let everybody read the prefix by the bucket's policy, where the store has no ACLs."))
+@click.option("--by-policy", is_flag=True, help=_("Let everybody read the prefix through the bucket's policy, if the store has no ACLs."))
 @click.option("--profile", metavar="NAME", help=_("Profile of ~/.aws/credentials that holds the keys."))
 @endpoint_option
-@click.option("--replace", is_flag=True, help=_("Replace another package that lies there."))
+@click.option("--replace", is_flag=True, help=_("Replace another package that is already there."))
 @click.option("--abort", is_flag=True, help=_("Only remove what interrupted uploads left in the bucket."))
 @json_option
 @stacktrace_option
@@ -107,7 +107,7 @@ def _tell(done: run.Published, console: Console) -> None:
         console.print(_("Uploaded: {names}").format(names=", ".join(done.uploaded)), markup=False)
     if done.unchanged:
         console.print(_("There already, unchanged: {names}").format(names=", ".join(done.unchanged)), markup=False)
-    console.print(_("Everybody can read it.") if done.public else _("Only those whom the bucket lets can read it."), markup=False)
+    console.print(_("Everybody can read it.") if done.public else _("Only those with access to the bucket can read it."), markup=False)
 
 
 @click.command(

@@ -33,7 +33,7 @@ def server() -> None:
 
 
 @server.command("list", help=_("List the servers of your groups."))
-@click.option("--all", "everyone", is_flag=True, help=_("Those of every group (admins)."))
+@click.option("--all", "everyone", is_flag=True, help=_("The servers of every group (admins only)."))
 @click.option("--deleted", is_flag=True, help=_("Also the deleted ones that can be restored."))
 @json_option
 @stacktrace_option
@@ -79,11 +79,13 @@ def show(*, target: Target, as_json: bool) -> None:
 @click.option("--endpoint-url", metavar="URL", help=_("Address of the object store, where it is not the site's own."))
 @click.option("--region", help=_("Region of the object store."))
 @click.option(
-    "--artifact-access", type=click.Choice(["proxied", "direct"]), help=_("Artifacts through the server, or clients go to S3 themselves.")
+    "--artifact-access",
+    type=click.Choice(["proxied", "direct"]),
+    help=_("Artifacts go through the server, or clients access S3 themselves."),
 )
 @click.option("--mlflow-version", metavar="VERSION", help=_("MLflow version, of those that the service offers."))
 @click.option("--size", metavar="NAME", help=_("How much of the host it may take, of the sizes that the service offers."))
-@click.option("--idle-seconds", type=click.IntRange(min=0), help=_("Sleep after so many seconds without a request; 0 is never."))
+@click.option("--idle-seconds", type=click.IntRange(min=0), help=_("Sleep after this many seconds without a request; 0: never."))
 @wait_option
 @stacktrace_option
 def create(
@@ -184,12 +186,16 @@ def _ask_for_name(target: Target) -> None:
         raise WrongUseError(_("The deletion of {target} is not confirmed").format(target=target), cure=_("Add --yes."))
     typed = click.prompt(_("Type the name {env} to delete it").format(env=target.env), err=True, default="", show_default=False)
     if typed != target.env:
-        raise MlwfError(_("The name is another one; nothing was deleted"), cure=_("Type {env} exactly.").format(env=target.env))
+        raise MlwfError(
+            _("The name that you typed does not match; nothing was deleted"), cure=_("Type {env} exactly.").format(env=target.env)
+        )
 
 
 @server.command(help=_("Bring a deleted server back. Its database, settings and port are as before."))
 @target_argument(deleted=True)
-@click.option("--id", "server_id", metavar="ID", help=_("Which of several deleted ones of that name (list --deleted); else the latest."))
+@click.option(
+    "--id", "server_id", metavar="ID", help=_("Id of one of several deleted servers of that name (list --deleted); by default the latest.")
+)
 @wait_option
 @stacktrace_option
 def restore(*, target: Target, server_id: str | None, wait: bool) -> None:

@@ -171,7 +171,7 @@ def _line(step: Step) -> str:
 def follow(client: Client, console: Console, operation: Operation, *, wait: bool) -> bool:
     """Shows the operation to its end, unless not asked to wait. Answers whether it is known to have succeeded."""
     if not wait and not operation.finished:
-        words = _("Asked for; look with 'mlwf server show {group}/{env}'.")
+        words = _("Requested; check with 'mlwf server show {group}/{env}'.")
         console.print(words.format(group=operation.group, env=operation.env_name), markup=False)
         return False
     with StepPrinter(console) as printer:

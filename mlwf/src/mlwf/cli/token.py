@@ -50,7 +50,7 @@ def lifetime(hours: float | None, days: float | None) -> int:
         return DEFAULT_SECONDS
     seconds = (hours or 0) * 3600 + (days or 0) * 86400
     if seconds < LEAST_SECONDS:
-        raise WrongUseError(_("A token lives for a minute at least"), cure=_("Give a longer time."))
+        raise WrongUseError(_("A token must be valid for at least a minute"), cure=_("Give a longer time."))
     return round(min(seconds, MOST_SECONDS))
 
 

@@ -65,7 +65,7 @@ class Server:
                 try:
                     self._health()
                 except Unreached as error:
-                    raise Noted(_("not looked at: the server is not reached")) from error
+                    raise Noted(_("not checked: the server cannot be reached")) from error
                 raise
 
         return run
@@ -85,7 +85,7 @@ class Server:
             raise Failed(what, _body_message(answer), cure)
         document = _object(answer) if answer.status_code == requests.codes.ok else None
         if document is None:
-            raise Noted(_("the server is not one of this service's, and does not tell its storage"))
+            raise Noted(_("the server is not one of this service's, and does not report its storage"))
         return document
 
     def _get(self, path: str) -> requests.Response:
@@ -124,7 +124,7 @@ class Server:
             raise Failed(
                 _("port {port} of {host} cannot be reached").format(port=self._port, host=self.host),
                 error.strerror or str(error),
-                _("Is the server stopped (mlwf server list), or does a firewall stand between this node and it?"),
+                _("Is the server stopped (mlwf server list), or is there a firewall between this node and it?"),
             ) from error
 
     def _tls(self) -> str:
@@ -138,7 +138,7 @@ class Server:
         except OSError as error:
             raise _tls_fault(error) from error
         if context.verify_mode == ssl.CERT_NONE:
-            raise Noted(_("{version}; MLFLOW_TRACKING_INSECURE_TLS: whose certificate it is nobody checks").format(version=version))
+            raise Noted(_("{version}; because of MLFLOW_TRACKING_INSECURE_TLS nobody checks the certificate").format(version=version))
         return _("{version}, certificate until {until}").format(version=version, until=until)
 
     def _address(self) -> str:
@@ -167,7 +167,7 @@ class Server:
             raise Noted(_("server {server}; this Python has no mlflow").format(server=server))
         words = _("server {server}, client {client}").format(server=server, client=client)
         if client.split(".")[0] != server.split(".", maxsplit=1)[0]:
-            raise Noted(words + _("; the first numbers differ: new functions of the client may be missing on the server"))
+            raise Noted(words + _("; the major versions differ: the server may lack new functions of the client"))
         return words
 
     def _mlflow_version(self) -> str:
@@ -178,14 +178,14 @@ class Server:
         answer = self._get("version")
         version = answer.text.strip()
         if answer.status_code != requests.codes.ok or not VERSION.fullmatch(version):
-            raise Noted(_("the server does not tell its version"))
+            raise Noted(_("the server does not report its version"))
         return version
 
     def _clock(self) -> str:
         try:
             there = parsedate_to_datetime(self._health().headers.get("Date", ""))
         except ValueError as error:
-            raise Noted(_("the server does not tell its time")) from error
+            raise Noted(_("the server does not report its time")) from error
         skew = abs((dt.datetime.now(dt.UTC) - there).total_seconds())
         words = _("{seconds:.0f} s apart from the server").format(seconds=skew)
         if skew > SKEW_FAILED:
@@ -235,7 +235,7 @@ def _context(trusted: bool | str | None) -> ssl.SSLContext:
 
 def _tls_fault(error: OSError) -> Unreached:
     if isinstance(error, ssl.SSLCertVerificationError):
-        cure = _("Name the site's CA in MLFLOW_TRACKING_SERVER_CERT_PATH, and check the host name.")
+        cure = _("Set MLFLOW_TRACKING_SERVER_CERT_PATH to the site's CA, and check the host name.")
         return Unreached(_("the certificate is not trusted"), error.verify_message, cure)
     why = error.strerror or str(error)
     return Unreached(_("no TLS connection can be made"), why, _("Is it an http:// address? Look at Service List."))

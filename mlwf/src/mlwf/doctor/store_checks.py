@@ -38,7 +38,7 @@ class Bucket:
     def _store(self) -> Store:
         told = self._server.info
         if not told.get("bucket"):
-            raise Noted(_("the server is not one of this service's, and does not tell its storage"))
+            raise Noted(_("the server is not one of this service's, and does not report its storage"))
         place = Place(str(told["bucket"]), f"{told['prefix']}/", endpoint_of(self._environ, told).rstrip("/"))
         return Store(s3_client(place, self._environ, region=told.get("region")), place)
 
@@ -89,13 +89,13 @@ class Bucket:
             finally:
                 store.client.delete_object(**where)  # type: ignore[arg-type]
         if content != PART:
-            raise Failed(_("what was written reads differently"), cure=_("Ask the store's admins."))
+            raise Failed(_("what is read back differs from what was written"), cure=_("Ask the store's admins."))
         return _("written, read and deleted")
 
     def _parts(self) -> str:
         store = self._store
         where = {"Bucket": store.place.bucket, "Key": store.place.key(f"{self._name}.parts")}
-        with store_errors(_("{place} takes no upload in parts").format(place=store.place.s3_url())):
+        with store_errors(_("{place} does not accept uploads in parts").format(place=store.place.s3_url())):
             upload = store.client.create_multipart_upload(**where)["UploadId"]  # type: ignore[arg-type]
             with self._aborted(store, where | {"UploadId": upload}):
                 store.client.upload_part(**where, UploadId=upload, PartNumber=1, Body=PART)  # type: ignore[arg-type]

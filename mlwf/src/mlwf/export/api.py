@@ -58,7 +58,7 @@ class TrackingApi:
         cure = (
             _("Check the URL, and that the server is started (mlwf server list).")
             if not error.reached
-            else _("Try again in a moment; if it stays, see the server's state with 'mlwf server list'.")
+            else _("Try again in a moment; if it goes on, see the server's state with 'mlwf server list'.")
         )
         return RegistryError(_("The tracking server at {url} gives no answer").format(url=self.base), str(error), self._and_proxy(cure))
 

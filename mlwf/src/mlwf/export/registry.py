@@ -79,13 +79,13 @@ def _unknown(api: TrackingApi, name: str, wanted: str) -> RegistryError:
         found = api.get("registered-models/search", max_results="20").get("registered_models") or []
         known = ", ".join(str(each.get("name")) for each in found) or "-"
         what = _("There is no registered model {name}").format(name=name)
-        return RegistryError(what, cure=_("Choose one of those there are: {known}.").format(known=known), code="NO_MODEL")
+        return RegistryError(what, cure=_("Choose one that exists: {known}.").format(known=known), code="NO_MODEL")
     quoted = name.replace("'", "''")
     versions = api.get("model-versions/search", filter=f"name='{quoted}'", max_results="50").get("model_versions") or []
     aliases = [f"@{each.get('alias')}" for each in model.get("aliases") or []]
     known = ", ".join([*sorted((str(each.get("version")) for each in versions), key=lambda text: text.zfill(9)), *aliases]) or "-"
     what = _("The model {name} has no version {wanted}").format(name=name, wanted=wanted)
-    return RegistryError(what, cure=_("Choose one of those it has: {known}.").format(known=known), code="NO_VERSION")
+    return RegistryError(what, cure=_("Choose one that it has: {known}.").format(known=known), code="NO_VERSION")
 
 
 def _model_id(source: str) -> str:
@@ -113,7 +113,7 @@ class _Resolver:
                 uri = self._of_model(uri)
             else:
                 return self._final(kind, uri)
-        raise RegistryError(_("The source of the model version leads in a circle"), cure=_("Register the model anew."))
+        raise RegistryError(_("The source of the model version leads in a circle"), cure=_("Register the model again."))
 
     def optional(self, route: str, key: str, **params: str) -> Json:
         """An object that may be gone (a deleted run) or unknown to an older server: then empty."""

@@ -125,7 +125,7 @@ def _choose(wanted: Wanted, api: TrackingApi, location: Location, environ: Mappi
         raise MlwfError(
             _("This server's artifacts are not read through it"),
             _("they lie in {place}").format(place=f"s3://{location.bucket}/{location.path}"),
-            _("Leave --through server away, and set AWS credentials that can read there."),
+            _("Leave out --through server, and set AWS credentials that can read there."),
         )
     server = ServerSource(api, through_server)
     return server, server.files(), because
@@ -157,7 +157,7 @@ def _store(told: Mapping[str, object], location: Location, environ: Mapping[str,
         bucket = str(told.get("bucket") or "")
         key = f"{told.get('prefix')}/{location.path}" if told.get("prefix") else location.path
         if not bucket:
-            raise StoreError(_("The tracking server does not say where its artifacts are stored"), cure=_("Use --through server."))
+            raise StoreError(_("The tracking server does not report where its artifacts are stored"), cure=_("Use --through server."))
     region = told.get("region")
     return StoreSource(
         endpoint_url=endpoint_of(environ, told), region=str(region) if region else None, bucket=bucket, prefix=key, environ=environ

@@ -81,7 +81,7 @@ class ServerSource:
         with opened(self._session, request) as response:
             announced = byte_count(response.headers.get("Content-Length", ""))
             if file.size is not None and announced not in {None, file.size}:
-                raise RefusedError(_("{path} has another size than listed").format(path=file.path))
+                raise RefusedError(_("{path} has a different size from the one listed").format(path=file.path))
             yield body(response)
 
 

@@ -251,7 +251,7 @@ def _rename_into(fresh: Path, entry: Path) -> bool:
 
 
 def _unusable(root: Path, why: str) -> MlwfError:
-    return MlwfError(_("The cache {folder} cannot be used").format(folder=root), why, _("Name a folder of yours in MLWF_CACHE."))
+    return MlwfError(_("The cache {folder} cannot be used").format(folder=root), why, _("Set MLWF_CACHE to a folder of yours."))
 
 
 def _stamp(file: Path) -> list[int]:

@@ -282,7 +282,7 @@ def _lock(kit: Kit, base: ComingBase, python: Python, package: ModelPackage, *, 
 def _not_fetched(kit: Kit, text: str) -> MlwfError:
     squasher = kit.squash.squasher
     return MlwfError(
-        _("The base image {text} is not in the cache, and --offline forbids to fetch it").format(text=text),
+        _("The base image {text} is not in the cache, and --offline forbids fetching it").format(text=text),
         _("there is none for {tool} and {packer}").format(
             tool=f"{kit.tool.kind} {kit.tool.version}", packer=f"mksquashfs {squasher.version} ({squasher.compression})"
         ),

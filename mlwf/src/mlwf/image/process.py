@@ -193,7 +193,7 @@ class Runner:
                     raise MlwfError(
                         what,
                         _("it wrote more than {size} MB").format(size=MAX_OUTPUT >> 20),
-                        _("The build log has the beginning of it; where a program of the base image or the model does that, take another."),
+                        _("The build log has the beginning of it; if a program of the base image or the model does that, use another one."),
                     )
         process.wait(max(0.0, end - time.monotonic()) if end is not None else None)
         return bytes(out), bytes(err)

@@ -173,12 +173,12 @@ def judge(result: dict[str, object], package: ModelPackage, *, has_gpu: bool) ->
         except (OSError, ValueError, OverflowError, RecursionError) as error:
             raise MlwfError(
                 _("The model's answer cannot be compared with the one that was recorded with it"),
-                _("one of the two is no JSON, or too large"),
+                _("one of the two is not JSON, or is too large"),
                 _cure(),
             ) from error
         if not equal:
             raise MlwfError(
-                _("The model answers something else than was recorded with it"),
+                _("The model's answer differs from the one recorded with it"),
                 _("{answer} instead of {expected}").format(answer=text[:120], expected=recorded[:120]),
                 _cure(),
             )
@@ -215,4 +215,4 @@ def _speaks_of_gpu(lines: list[str]) -> bool:
 
 
 def _cure() -> str:
-    return _("The build log has all of its words; --no-test hands the image over untested.")
+    return _("The build log has the whole message; --no-test hands the image over untested.")

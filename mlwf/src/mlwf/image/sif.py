@@ -93,7 +93,7 @@ def read_partition(path: Path) -> Partition:
             filesystem, purpose, arch = struct.unpack_from("<ii4s", extra)
             if filesystem == SQUASHFS and purpose == SYSTEM_PARTITION and arch.rstrip(b"\0") in names:
                 return Partition(offset, size, names[arch.rstrip(b"\0")])
-    raise MlwfError(_("{file} is no Singularity image (SIF) with a squashfs").format(file=path), cure=_("Name another base image."))
+    raise MlwfError(_("{file} is not a Singularity image (SIF) with a squashfs").format(file=path), cure=_("Name another base image."))
 
 
 def is_packed_with_zstd(path: Path) -> bool:

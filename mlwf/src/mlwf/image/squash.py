@@ -48,5 +48,6 @@ def _check(target: Path, offset: int, size: int) -> None:
     used = int.from_bytes(superblock[40:48], "little") if superblock[:4] == sif.SQUASHFS_MAGIC else -1
     if not 0 < used <= size:
         raise MlwfError(
-            _("The image that mksquashfs wrote is not whole"), cure=_("Try again; if it comes back, report the version of squashfs-tools.")
+            _("The image that mksquashfs wrote is not whole"),
+            cure=_("Try again; if it happens again, report the version of squashfs-tools."),
         )

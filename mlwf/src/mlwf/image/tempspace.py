@@ -62,7 +62,7 @@ def find_tempspace(environ: Mapping[str, str], asked: Path | None, needed: int, 
         if not place.fault:
             return place.path
     raise MlwfError(
-        _("There is no place for {size} MB of temporary files").format(size=needed // MB),
+        _("There is no room for {size} MB of temporary files").format(size=needed // MB),
         "; ".join(f"{place.path} ({place.named}): {place.fault}" for place in places),
         _("Name a folder on a local disk of this node with --tmpdir."),
     )
@@ -86,7 +86,7 @@ def _fault(path: Path, needed: int, kinds: Callable[[Path], tuple[str, str]]) ->
 
 def _unfit(path: Path, needed: int, kinds: Callable[[Path], tuple[str, str]]) -> str:
     if not path.is_absolute() or not path.is_dir():
-        return _("it is no folder")
+        return _("it is not a folder")
     if not os.access(path, os.W_OK | os.X_OK):
         return _("you may not write there")
     kind, options = kinds(path)

@@ -151,7 +151,7 @@ def _known(command: str, environ: Mapping[str, str]) -> ContainerTool:
     try:
         said = Runner(environ).run([command, "--version"], _("{command} does not run").format(command=command), timeout=60)
     except ProgramError as error:
-        cure = _("Load a module that is for this node, or name another command in MLWF_CONTAINER_TOOL.")
+        cure = _("Load a module made for this node, or set MLWF_CONTAINER_TOOL to another command.")
         raise MlwfError(error.what, error.why, cure) from error
     return ContainerTool(Path(command), *parse_version(said))
 
@@ -161,8 +161,8 @@ def parse_version(said: str) -> tuple[str, str]:
     match = re.fullmatch(r"(?P<kind>apptainer|singularity(?:-ce|-pro)?) version (?P<version>[0-9]+\.[0-9]+\S*)", said.strip())
     if not match:
         raise MlwfError(
-            _("The container tool does not say a version that we know: {said}").format(said=said.strip()[:80] or "''"),
-            cure=_("Name Apptainer 1.1 or Singularity 3.8, or a later one, in MLWF_CONTAINER_TOOL."),
+            _("The container tool reports a version that we do not recognise: {said}").format(said=said.strip()[:80] or "''"),
+            cure=_("Set MLWF_CONTAINER_TOOL to Apptainer 1.1 or Singularity 3.8, or a later version."),
         )
     return match["kind"], match["version"]
 
@@ -232,7 +232,7 @@ def _compression(tool: ContainerTool, *, can_zstd: bool, wanted: str) -> str:
         return ZSTD if can_zstd and tool.opens_zstd else GZIP
     if wanted == ZSTD and not tool.opens_zstd:
         raise MlwfError(
-            _("{tool} opens no image that is packed with zstd").format(tool=f"{tool.kind} {tool.version}"),
+            _("{tool} cannot open images packed with zstd").format(tool=f"{tool.kind} {tool.version}"),
             cure=_("Leave out --compression and MLWF_COMPRESSION, or make it where there is Apptainer 1.4 or later."),
         )
     if wanted == ZSTD and not can_zstd:

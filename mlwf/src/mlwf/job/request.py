@@ -60,7 +60,7 @@ def meaning(name: str) -> str:
         "base_container_url": lambda: _("docker://… or another address that Singularity takes"),
         "output_dir": lambda: _("the absolute path of a folder"),
     }
-    return texts[name]() if name in texts else _("a text without control characters")
+    return texts[name]() if name in texts else _("text without control characters")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +85,11 @@ class JobRequest:
     def from_json(cls, data: Any) -> Self:
         """Raises WrongUseError that names the field."""
         if not isinstance(data, dict):
-            raise WrongUseError(_("The request is no object"), cure=_("Write its fields as JSON."))
+            raise WrongUseError(_("The request is not an object"), cure=_("Write its fields as JSON."))
         known = {each.name for each in fields(cls)}
         for name, value in data.items():
             if name not in known:
-                raise WrongUseError(_("{name} is no field of a request").format(name=name), cure=_("Leave it out."))
+                raise WrongUseError(_("{name} is not a field of a request").format(name=name), cure=_("Leave it out."))
             if not isinstance(value, str) or (value and not re.fullmatch(RULES[name], value)):
                 raise _refused(name)
         found = cls(**data)

@@ -122,7 +122,7 @@ def _say(progress: Progress, operation: Operation) -> None:
 def _session(request: JobRequest, progress: Progress) -> None:
     """Vouch for the server until the hours are over, or somebody ends the session: both are good ends."""
     # Held: whoever reads that it holds may end it before the next line here.
-    with Held() as held, progress.step("hold", _("The server is vouched for")):
+    with Held() as held, progress.step("hold", _("The server is held")):
         try:
             with held.lifted():
                 threading.Event().wait(max(int(request.hours) * 3600 - LAST_SECONDS, 1))

@@ -113,11 +113,11 @@ def prove(url: str, access: Access, environ: Mapping[str, str], profile: str | N
         cure = _("Try --by-policy, or ask the store's admins how objects are made public.")
         if by_policy:
             cure = _(
-                "Run it again in a minute: a policy may take a moment. If it stays, ask the store's admins what forbids public access."
+                "Run it again in a minute: a policy may take a moment. If it goes on, ask the store's admins what forbids public access."
             )
         raise MlwfError(
             _("{url} cannot be read without a key, although that was asked for").format(url=url),
-            _("the store took the request and did not act on it, or the bucket forbids it"),
+            _("the store accepted the request and did not act on it, or the bucket forbids it"),
             cure,
         )
     if access != "public-read" and readable:

@@ -65,7 +65,7 @@ def _shape(field: Field, value: Any) -> tuple[str, str] | None:
     if field.kind == "text" and isinstance(value, (dt.date, dt.datetime)) and field.path[-1] in DATES:
         return None
     if field.kind == "text":
-        return _("is not a text"), _("Write it in quotes.")
+        return _("is not text"), _("Write it in quotes.")
     if field.kind == "list":
         return _("is not a list"), _("Write each word in a line of its own that begins with '- '.")
     return _("has no keys below it"), _("Indent them by two spaces below it.")
@@ -73,7 +73,7 @@ def _shape(field: Field, value: Any) -> tuple[str, str] | None:
 
 def _content(field: Field, value: Any) -> tuple[str, str] | None:
     if field.kind == "list" and not all(isinstance(each, str) for each in value or ()):
-        return _("holds something that is not a text"), _("Write it in quotes.")
+        return _("contains something that is not text"), _("Write it in quotes.")
     name = field.path[-1]
     texts = [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, str) and each.strip()]
     if name in DATES and not all(map(_is_date, texts)):
@@ -89,7 +89,7 @@ def _required(field: Field, value: Any) -> tuple[str, str] | None:
     if not field.required or info.filled(field, value):
         return None
     if field.minimum > 1 and isinstance(value, str) and value.strip():
-        what = _("has {count} characters of at least {minimum}").format(count=len(value.strip()), minimum=field.minimum)
+        what = _("has {count} characters and needs at least {minimum}").format(count=len(value.strip()), minimum=field.minimum)
         return what, _("Say more about it.")
     return _("is required and empty"), _("Fill it: {meaning}.").format(meaning=_(field.meaning))
 

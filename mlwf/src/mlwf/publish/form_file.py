@@ -29,7 +29,7 @@ class FormFile:
         except (YAMLError, *ODD) as error:
             raise _broken(error) from error
         if not isinstance(loaded, CommentedMap):
-            raise MlwfError(_("info.yaml holds no keys"), cure=_("Take the info.yaml that mlwf_export_model wrote, and fill that."))
+            raise MlwfError(_("info.yaml holds no keys"), cure=_("Use the info.yaml that mlwf_export_model wrote, and fill that in."))
         self._map = loaded
 
     @property
@@ -74,5 +74,5 @@ def _broken(error: Exception) -> MlwfError:
     return MlwfError(
         _("info.yaml is not valid YAML in line {line}").format(line=line),
         why,
-        _("Correct that line: mind colons, quotes and the indentation."),
+        _("Correct that line: check colons, quotes and indentation."),
     )

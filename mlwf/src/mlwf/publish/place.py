@@ -159,14 +159,14 @@ def _refused(what: str, error: ClientError) -> StoreRefusedError:
             _("another package was published there meanwhile"),
             _("Publish under another prefix, such as one that ends with the version, or add --replace."),
         ),
-        "NoSuchUpload": (_("its parts were removed meanwhile"), _("Run it again; if it stays, ask the store's admins.")),
+        "NoSuchUpload": (_("its parts were removed meanwhile"), _("Run it again; if it goes on, ask the store's admins.")),
         "QuotaExceeded": (_("the bucket is full"), _("Remove something, or ask for more room; what was uploaded is removed.")),
     }
     missing = "NoSuchBucket" if error.operation_name == "HeadBucket" else "NoSuchKey"  # what answers HEAD has no code of its own
     names = {403: "AccessDenied", 404: missing, 507: "QuotaExceeded"}
     blamed = key_trouble(code)
     name = code if blamed or code in known else names.get(status, "")
-    why, cure = blamed or known.get(name) or (f"{code} ({status})", _("Run it again; if it stays, ask the store's admins."))
+    why, cure = blamed or known.get(name) or (f"{code} ({status})", _("Run it again; if it goes on, ask the store's admins."))
     return StoreRefusedError(what, why, cure, lasting=name in LASTING or code in LASTING)
 
 

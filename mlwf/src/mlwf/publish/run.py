@@ -108,7 +108,7 @@ class _Publication:
         if self._wanted.replace or there is None or there[1] or (local.exists() and up.is_published(self._store, name, _local(local))):
             return
         raise MlwfError(
-            _("Another file lies at {url} already").format(url=self._wanted.place.s3_url(name)),
+            _("There is already another file at {url}").format(url=self._wanted.place.s3_url(name)),
             _("it was not put there by mlwf publish"),
             _("Publish under another prefix, such as one that ends with the version, or add --replace."),
         )
@@ -121,7 +121,7 @@ class _Publication:
         new = not checked and not self._wanted.replace
         if new and up.published(self._store, name) is not None:
             raise MlwfError(
-                _("Another package lies at {url} already").format(url=self._wanted.place.s3_url(name)),
+                _("There is already another package at {url}").format(url=self._wanted.place.s3_url(name)),
                 cure=_("Publish under another prefix, such as one that ends with the version, or add --replace."),
             )
         self._report.begins(_("Uploading {name}").format(name=name), local.size)

@@ -161,7 +161,7 @@ class Upload:
                 self._in_parts(anew=True)
                 arrived = published(self._store, self._name)
         if arrived is None or arrived[0] != self._local.size:
-            cure = _("Run it again; if it stays, ask the store's admins.")
+            cure = _("Run it again; if it goes on, ask the store's admins.")
             raise StoreRefusedError(_("{name} did not arrive whole").format(name=self._name), "", cure, lasting=False)
 
     def _at_once(self) -> None:

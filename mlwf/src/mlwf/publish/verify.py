@@ -71,7 +71,7 @@ def _reader(target: str, environ: Mapping[str, str], endpoint_url: str | None, w
         if "?" in target or "#" in target:
             raise WrongUseError(
                 _("The address {url} has a query or a fragment").format(url=without_keys(target)),
-                cure=_("Give the folder's address without it; what needs a key is read by s3://BUCKET/PREFIX/."),
+                cure=_("Give the folder's address without it; what needs a key is read from s3://BUCKET/PREFIX/."),
             )
         for name in (TARBALL, FORM):
             target = target.removesuffix(name)
@@ -158,7 +158,7 @@ def _elsewhere(url: str, error: RefusedError) -> MlwfError:
 
 def _absent(where: str, name: str, why: str) -> MlwfError:
     return MlwfError(
-        _("There is no {name} to be read at {where}").format(name=name, where=where),
+        _("There is no readable {name} at {where}").format(name=name, where=where),
         why,
         _check_address(),
     )

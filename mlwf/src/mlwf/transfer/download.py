@@ -259,5 +259,5 @@ def _broken(file: RemoteFile, why: str) -> MlwfError:
     return MlwfError(
         _("The file {path} of the model could not be read").format(path=file.path),
         why,
-        _("Nothing was kept. Run it again; if it stays, see the server's state with 'mlwf server list'."),
+        _("Nothing was kept. Run it again; if it goes on, see the server's state with 'mlwf server list'."),
     )

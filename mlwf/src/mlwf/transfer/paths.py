@@ -21,7 +21,7 @@ def check_path(path: str) -> str:
         raise UnsafePathError(
             _("The model holds a file with an unsafe name, {path}").format(path=repr(path[:200])),
             why,
-            _("Nothing was written. Ask who made the model version, and log the model anew."),
+            _("Nothing was written. Ask whoever made the model version, and log the model again."),
         )
     return path
 

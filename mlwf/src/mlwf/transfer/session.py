@@ -126,7 +126,7 @@ def existing(path: str, variable: str) -> str:
     """The path that a setting names. Raises MlwfError where nothing is there."""
     there, why = look(Path(path).exists)
     if not there:
-        raise MlwfError(_("{variable} names {path}, which is not there").format(variable=variable, path=path), why, _("Correct it."))
+        raise MlwfError(_("{variable} names {path}, which does not exist").format(variable=variable, path=path), why, _("Correct it."))
     return path
 
 
@@ -146,7 +146,7 @@ def asked_proxy(session: requests.Session, url: str) -> str:
 def proxy_hint(session: requests.Session, url: str) -> str:
     """What is to be known of a failure where a proxy was asked, which may be what fails; empty where there is none."""
     proxy = asked_proxy(session, url)
-    words = _("It was asked by way of the proxy {proxy}: for a server inside, add {host} to no_proxy.")
+    words = _("It was asked through the proxy {proxy}: for a server inside, add {host} to no_proxy.")
     return words.format(proxy=proxy, host=split_url(url).hostname) if proxy else ""
 
 
@@ -177,7 +177,7 @@ def _auth(environ: Mapping[str, str]) -> AuthBase | None:
         token = one_token(text)
         if token is None:
             what = _("{variable} cannot be used").format(variable="MLFLOW_TRACKING_TOKEN")
-            raise WrongUseError(what, _("it does not hold one token"), _("Correct or unset it."))
+            raise WrongUseError(what, _("it does not hold exactly one token"), _("Correct or unset it."))
         return TokenAuth(token)
     if not (name and password):
         stored_name, stored_password = _stored(_credentials_file(environ))

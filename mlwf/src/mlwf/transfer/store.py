@@ -74,8 +74,8 @@ def credentials_of(session: botocore.session.Session) -> Credentials | None:
         if value and not (value.isascii() and value.isprintable()):
             raise StoreError(
                 _("The AWS credentials cannot be used"),
-                _("{name} holds a character that is in no key").format(name=name),
-                _("Set it anew: such a one comes from a file with the line ends of Windows, or from copying."),
+                _("{name} contains a character that no key can contain").format(name=name),
+                _("Set it again: such a character comes from a file with Windows line endings, or from copying."),
             )
     return credentials
 
@@ -93,7 +93,7 @@ def settings_errors() -> Iterator[None]:
         raise StoreError(what, str(error), words) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         # It hands on what it meets: a program or a file that is not there, an answer that is no JSON, a text where a section belongs.
-        cure = _("Correct the AWS settings: the variables AWS_… and ~/.aws/config, also what they run or read (credential_process …).")
+        cure = _("Correct the AWS settings: the variables AWS_… and ~/.aws/config, and what they run or read (credential_process …).")
         raise StoreError(what, str(error), cure) from error
 
 
@@ -156,7 +156,7 @@ class StoreSource:
         url = self._url(file.path)
         with opened(self._session, Request(url, self._signer.headers(url, extra))) as response:
             if ("Range" in extra) != (response.status_code == 206) or (file.etag and response.headers.get("ETag", file.etag) != file.etag):
-                raise RefusedError(_("{path} is another object than listed").format(path=file.path))
+                raise RefusedError(_("{path} is not the object that was listed").format(path=file.path))
             yield body(response)
 
     def _url(self, path: str) -> str:

@@ -69,7 +69,9 @@ def _auth(address: str, values: Values, environ: Mapping[str, str]) -> AuthBase:
         token = one_token(text)
         if token is None:
             raise WrongUseError(
-                _("{variable} cannot be used").format(variable="MLWF_TOKEN"), _("it does not hold one token"), _("Correct or unset it.")
+                _("{variable} cannot be used").format(variable="MLWF_TOKEN"),
+                _("it does not hold exactly one token"),
+                _("Correct or unset it."),
             )
         return TokenAuth(token)
     token_file = _absolute("token_file", values.token_file)
@@ -109,9 +111,11 @@ def _read(file: Path, *, must_exist: bool) -> dict[str, str]:
         raise WrongUseError(what, _("it has no 'name: value' lines"), _("Correct it."))
     for name, value in content.items():
         if name not in NAMES:
-            raise WrongUseError(what, _("{name} is no setting").format(name=name), _("Use these: {names}.").format(names=", ".join(NAMES)))
+            raise WrongUseError(
+                what, _("{name} is not a setting").format(name=name), _("Use these: {names}.").format(names=", ".join(NAMES))
+            )
         if isinstance(value, (dict, list)):
-            raise WrongUseError(what, _("{name} is no text").format(name=name), _("Correct it."))
+            raise WrongUseError(what, _("{name} is not text").format(name=name), _("Correct it."))
     return {str(name): str(value) for name, value in content.items() if value is not None}
 
 
@@ -135,5 +139,5 @@ def _read_token(file: Path) -> Secret:
             raise MlwfError(what, _("others may read it"), _("Run: chmod 600 {path}").format(path=file))
         token = one_token(opened.read(4096))
     if token is None:
-        raise MlwfError(what, _("it does not hold one token"), _("Put the token from the admins into that file, mode 0600."))
+        raise MlwfError(what, _("it does not hold exactly one token"), _("Put the token from the admins into that file, mode 0600."))
     return token

@@ -87,7 +87,7 @@ def answer_of(response: requests.Response, *, address: str) -> dict[str, Any]:
         answer: Any = response.json()
     except requests.JSONDecodeError as error:
         if response.status_code in AWAY:
-            what, why = _unreached(address), _("the proxy before it answers {status}").format(status=response.status_code)
+            what, why = _unreached(address), _("the proxy in front of it answers {status}").format(status=response.status_code)
             raise ServiceUnavailable(what, why, _try_again(asked=response.request.method != "GET")) from error
         raise not_understood(response.status_code) from error
     if not isinstance(answer, dict):
@@ -141,7 +141,7 @@ def unavailable(error: requests.RequestException, *, address: str, method: str, 
     elif isinstance(cause, PermissionError):
         why, cure = _("this user may not open it"), _("Ask the admins for access to the service.")
     else:
-        why, cure = str(cause or error), _("Try again in a moment, and tell the admins if it stays.")
+        why, cure = str(cause or error), _("Try again in a moment; if it goes on, tell the admins.")
     return ServiceUnavailable(what, why, cure)
 
 
@@ -151,7 +151,7 @@ def _unreached(address: str) -> str:
 
 def _try_again(*, asked: bool) -> str:
     """The cure. `asked`: it was for a change, which the service may have heard."""
-    return _("It may be done all the same: look before you ask again.") if asked else _("Try again in a moment.")
+    return _("It may still be done: check before you ask again.") if asked else _("Try again in a moment.")
 
 
 def _tls_reason(error: BaseException) -> str:

@@ -92,7 +92,7 @@ def _unix(address: str) -> tuple[requests.Session, str]:
     path = Path(parts.path)
     if parts.netloc or not path.is_absolute() or not path.name:
         raise WrongUseError(
-            _("{address} is no address of the service").format(address=address), cure=_("Write unix:///path/to/service.sock.")
+            _("{address} is not an address of the service").format(address=address), cure=_("Write unix:///path/to/service.sock.")
         )
     session = OneAnswer()
     session.trust_env = False  # proxies and .netrc have no say over a local socket
@@ -114,7 +114,7 @@ def open_session(address: str) -> tuple[requests.Session, str]:
     if builder is None:
         known = ", ".join(f"{scheme}://…" for scheme in SCHEMES)
         raise WrongUseError(
-            _("{address} is no address of the service").format(address=address),
-            cure=_("Use one of {known} in MLWF_SERVICE.").format(known=known),
+            _("{address} is not an address of the service").format(address=address),
+            cure=_("Set MLWF_SERVICE to an address that begins with one of {known}.").format(known=known),
         )
     return builder(address)

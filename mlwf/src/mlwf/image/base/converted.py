@@ -90,7 +90,7 @@ def load_base(file: Path) -> Base:
         inspected = json.loads(objects[INSPECT_OBJECT])
     except (KeyError, ValueError, TypeError) as error:
         raise MlwfError(
-            _("{file} is no base image of ours").format(file=file), cure=_("Run 'mlwf cache prune --all' and try again.")
+            _("{file} is not a base image that this tool made").format(file=file), cure=_("Run 'mlwf cache prune --all' and try again.")
         ) from error
     return Base(file, sif.read_partition(file), inspected, facts)
 
@@ -113,7 +113,7 @@ def unpack(
     kit.tool.build_sandbox(kit.runner, source, root, shown=shown, tmpdir=folder, http=http, login=login)
     if os.path.lexists(root / OURS):
         raise MlwfError(
-            _("The base image has a /{name} already").format(name=OURS), cure=_("Take a base image that was not made by this tool.")
+            _("The base image has a /{name} already").format(name=OURS), cure=_("Use a base image that was not made by this tool.")
         )
     return Unpacked(root, _probe(kit, root, named, digest), started)
 
@@ -151,7 +151,7 @@ def _probe(kit: Kit, root: Path, named: str, digest: str) -> BaseFacts:
     libc = lines[1].removeprefix("glibc ").strip()
     if architecture is None:
         raise MlwfError(
-            _("The base image is for unknown processors: {machine}").format(machine=lines[0]), cure=_("Use another base image.")
+            _("The base image is for an unknown processor: {machine}").format(machine=lines[0]), cure=_("Use another base image.")
         )
     pythons: dict[str, str] = {}
     for line in lines[2:]:
@@ -168,7 +168,7 @@ def _prepare(root: Path, named: str) -> dict[str, object]:
         if place.is_symlink() or (place.exists() and not place.is_dir()):
             raise MlwfError(
                 _("The base image cannot be used"),
-                _("its {path} is no folder").format(path=f"/{place.relative_to(root)}"),
+                _("its {path} is not a folder").format(path=f"/{place.relative_to(root)}"),
                 _("Use another base image."),
             )
     _write(meta / "env/92-mlwf.sh", ENVIRONMENT_HOOK)

@@ -31,7 +31,7 @@ def _ask(name: str, environ: Mapping[str, str]) -> requests.Response:
     """The daemon's good answer. Raises MlwfError."""
     address = environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
     if not address.startswith("unix://"):
-        raise _unreadable(name, _("{address} is no Unix socket").format(address=address))
+        raise _unreadable(name, _("{address} is not a Unix socket").format(address=address))
     session = requests.Session()
     session.trust_env = False
     session.mount("http://", UnixAdapter(Path(address.removeprefix("unix://"))))

@@ -28,7 +28,7 @@ class DockerReference:
         match = REFERENCE.fullmatch(text)
         if not match:
             raise WrongUseError(
-                _("{text} is no address of a container image").format(text=repr(text)),
+                _("{text} is not the address of a container image").format(text=repr(text)),
                 cure=_("Write docker://[HOST[:PORT]/]NAME[:TAG], in lower-case letters."),
             )
         host, name = match["host"] or "", match["name"]
@@ -53,7 +53,7 @@ def registry_cure(status: int | None) -> str:
     if status in {401, 403}:
         return _("Log in with 'docker login' or set APPTAINER_DOCKER_USERNAME and APPTAINER_DOCKER_PASSWORD, and check the name.")
     if status == 429:
-        return _("It counts what each user and each address fetches: log in with 'docker login', or wait and try again.")
+        return _("It limits what each user and each address may fetch: log in with 'docker login', or wait and try again.")
     if status >= 500:
-        return _("Try again; if it comes back, tell those who run the registry, or name a file (docker-archive:, SIF).")
+        return _("Try again; if it happens again, tell the people who run the registry, or name a file (docker-archive:, SIF).")
     return _("Check the name and the tag.")

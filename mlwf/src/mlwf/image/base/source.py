@@ -128,7 +128,7 @@ def _existing(name: str, text: str) -> Path:
 
 def _unknown(text: str) -> WrongUseError:
     return WrongUseError(
-        _("{text} is no base image").format(text=repr(text)), cure=_("A base image is one of: {forms}.").format(forms=FORMS)
+        _("{text} is not a base image").format(text=repr(text)), cure=_("A base image is one of: {forms}.").format(forms=FORMS)
     )
 
 

@@ -176,7 +176,7 @@ def make_or_fetch(environments: Environments, lock: Lock, folder: Path, *, offli
                 error.cure = error.cure or _cure(error.output)
                 raise
             raise MlwfError(
-                _("Packages are missing in the cache, and --offline forbids to fetch them"),
+                _("Packages are missing from the cache, and --offline forbids fetching them"),
                 error.why,
                 _("Run the same command with --fetch-only on a node with internet first."),
             ) from error
@@ -187,7 +187,7 @@ def make_or_fetch(environments: Environments, lock: Lock, folder: Path, *, offli
 
 def _cure(said: str) -> str:
     if "Hash mismatch" in said:
-        return _("Run it again with --relock; if it comes back, tell those who run the index.")
+        return _("Run it again with --relock; if it happens again, tell the people who run the index.")
     return _("Check the index (UV_DEFAULT_INDEX, UV_INDEX) and the network, then run it again: what was fetched is kept.")
 
 

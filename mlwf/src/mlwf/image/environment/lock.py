@@ -117,14 +117,14 @@ class BasePlatform:
             raise MlwfError(
                 _("Python packages cannot be installed in this base image"),
                 _("it has no glibc, or other processors than x86_64 and aarch64"),
-                _("Take a base of Debian, Ubuntu, Rocky or another with glibc."),
+                _("Use a base image of Debian, Ubuntu, Rocky or another system with glibc."),
             )
         known = [version for version in MANYLINUX if version <= int(self.glibc[2:])]
         if not known:
             raise MlwfError(
                 _("Python packages cannot be installed in this base image"),
                 _("its glibc {version} is older than any that wheels are made for").format(version=self.glibc),
-                _("Take a newer base image."),
+                _("Use a newer base image."),
             )
         return f"{machine}-manylinux_2_{known[-1]}"
 
@@ -196,13 +196,13 @@ def _explained(error: ProgramError, *, offline: bool, only_wheels: bool) -> Mlwf
     said = unwrapped(error.output)
     if offline and OLD_INDEX.search(said):
         return MlwfError(
-            _("The packages' index is not in the cache, and --offline forbids to ask it"),
+            _("The packages' index is not in the cache, and --offline forbids asking it"),
             error.why,
             _("Run the same command with --fetch-only on a node with internet first."),
         )
     cure = _("Check the index (UV_DEFAULT_INDEX, UV_INDEX) and the network, and that the versions exist for this Python and base image.")
     if BUILD.search(said):
-        cure = _("The build log has all of its words. Take a version that has a wheel, or a node with what its build needs.")
+        cure = _("The build log has the whole message. Use a version that has a wheel, or a node with what its build needs.")
     if only_wheels and NO_WHEEL.search(said):
         cure = _("A package has no wheel for this Python and base image: take a newer base, or allow its build with --allow-source-builds.")
     return MlwfError(error.what, error.why, cure)
@@ -269,6 +269,6 @@ def _packages(text: str) -> list[re.Match[str]]:
     for line in text.replace(" \\\n    ", " ").removesuffix("\n").split("\n") if text else ():
         match = PACKAGE.fullmatch(line)
         if not match:
-            raise RefusedRequirementError(line, _("it has no fixed version"), _("Lock the project's packages anew."))
+            raise RefusedRequirementError(line, _("it has no fixed version"), _("Lock the project's packages again."))
         found.append(match)
     return found

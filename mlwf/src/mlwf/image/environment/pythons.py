@@ -72,14 +72,15 @@ def find_python(wanted: str, base: ComingBase, kit: Kit, *, wishes: PythonWishes
         found = _found(wanted.rpartition(".")[0], base, kit, wishes)
     if found:
         return found
-    what = _("Python {version}, which the model recorded, is not to be had").format(version=wanted)
+    what = _("Python {version}, which the model recorded, is not available").format(version=wanted)
     if wishes.offline:
         cure = _("Run the same command with --fetch-only on a node with internet first.")
-        raise MlwfError(what, _("it is neither in the base image nor in the cache, and --offline forbids to fetch it"), cure)
-    cure = _("Take a base image with Python {version}, or set --python-mirror or MLWF_PYTHONS.")
+        raise MlwfError(what, _("it is neither in the base image nor in the cache, and --offline forbids fetching it"), cure)
+    cure = _("Use a base image with Python {version}, or set --python-mirror or MLWF_PYTHONS.")
     if not wishes.allow_minor:
         cure = _(
-            "Take a base image with Python {version}, set --python-mirror or MLWF_PYTHONS, or allow another patch: --allow-python-minor."
+            "Use a base image with Python {version}, set --python-mirror or MLWF_PYTHONS, or allow another patch version: "
+            "--allow-python-minor."
         )
     raise MlwfError(
         what,

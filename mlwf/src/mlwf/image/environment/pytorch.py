@@ -26,7 +26,9 @@ def recorded_backend(requirements: Requirements) -> str:
     tags = {match["tag"] for match in found if plain(match["name"]) in FAMILY}
     if len(tags) > 1:
         raise MlwfError(
-            _("The model's packages are built for different GPUs"), ", ".join(sorted(tags)), _("Log it from an environment of one kind.")
+            _("The model's packages are built for different GPUs"),
+            ", ".join(sorted(tags)),
+            _("Log it from an environment whose packages are all built for the same GPU."),
         )
     return tags.pop() if tags else ""
 

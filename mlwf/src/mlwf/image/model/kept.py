@@ -23,7 +23,7 @@ def kept_package(cache: Cache, source: str, environ: Mapping[str, str]) -> str:
     archive = replace(cache, layers=()).get(KIND, cache.key(source, place))
     if archive is None:
         raise MlwfError(
-            _("The model package {source} is not in the cache, and --offline forbids to fetch it").format(
+            _("The model package {source} is not in the cache, and --offline forbids fetching it").format(
                 source=f"{without_keys(source)} ({place})" if place else without_keys(source)
             ),
             cure=_("Run the same command with --fetch-only on a node with internet first."),

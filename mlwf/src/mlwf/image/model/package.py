@@ -42,7 +42,7 @@ class ModelPackage:
         pip's packages bring along much of what conda has packages for.
         """
         names = ", ".join(map(shown, self.left_out))[:400]
-        told = _("Packages of conda are not in the image: {names}. If the model needs them, take a base image that has them.")
+        told = _("Conda packages are not in the image: {names}. If the model needs them, use a base image that has them.")
         return told.format(names=names) if names else ""
 
     @property

@@ -63,7 +63,7 @@ def read_mapping(file: Path) -> dict[str, object]:
     except OSError as error:
         why = error.strerror or str(error)
     except NotPlainError as error:
-        why = _("it refers to itself too often") if error.endless else _("it is no YAML ({kind})").format(kind=error)
+        why = _("it refers to itself too often") if error.endless else _("it is not YAML ({kind})").format(kind=error)
     raise MlwfError(_("{file} of the model package cannot be read").format(file=file.name), why, _("Make it with mlwf_export_model."))
 
 
@@ -113,9 +113,9 @@ def _python(virtualenv: dict[str, object] | None, conda: dict[str, object] | Non
             return value, origin
         series = f"{value.rstrip('.*')}."
     raise MlwfError(
-        _("The model does not say its exact Python"),
+        _("The model does not record its exact Python version"),
         ", ".join(f"{origin}: {value[:40]!r}" for origin, value in said),
-        _("Log it again with a current mlflow, and in a conda_env of your own with an exact one, such as python=3.11.7."),
+        _("Log it again with a current mlflow; if you write the conda_env yourself, give an exact version in it, such as python=3.11.7."),
     )
 
 
@@ -147,7 +147,7 @@ def _requirements(folder: Path, virtualenv: dict[str, object] | None, conda: dic
     if (folder / "requirements.txt").is_file():
         return read_requirements(folder, "requirements.txt", policy)
     if conda is None:
-        raise MlwfError(_("The model does not say its requirements"), cure=_("Log it again with a current mlflow, which writes them."))
+        raise MlwfError(_("The model does not record its requirements"), cure=_("Log it again with a current mlflow, which writes them."))
     return check_requirements(folder, _conda_requirements(conda), policy)
 
 
@@ -156,7 +156,7 @@ def _conda_requirements(conda: dict[str, object]) -> list[str]:
     others = _only_conda(conda)
     if others:
         raise MlwfError(
-            _("The model asks for packages of conda"),
+            _("The model requires conda packages"),
             ", ".join(map(shown, others))[:400],
             _("Log it with pip requirements (pip_requirements=…), or name in a requirements.txt of the package what pip is to install."),
         )

@@ -37,7 +37,7 @@ def fetch_registered(source: str, into: Path, environ: Mapping[str, str], progre
     match = MODEL.fullmatch(source)
     if not match:
         raise WrongUseError(
-            _("{source} is no registered model").format(source=repr(source)), cure=_("Write models:/NAME/VERSION or models:/NAME@ALIAS.")
+            _("{source} is not a registered model").format(source=repr(source)), cure=_("Write models:/NAME/VERSION or models:/NAME@ALIAS.")
         )
     url = environ.get("MLFLOW_TRACKING_URI", "")
     if not url:

@@ -191,7 +191,7 @@ def _addressed(line: str, address: str, policy: Policy) -> str:
     url, _space, marker = address.partition(" ")
     parts = split_url(url)
     if not parts.hostname or parts.scheme != "https":
-        raise RefusedRequirementError(line, _("only what an https address gives can be fixed by its hash"), _log_again())
+        raise RefusedRequirementError(line, _("only what comes from an https address can be pinned by its hash"), _log_again())
     if parts.username or parts.password:
         raise _password(line)
     check_variables(line)
@@ -215,7 +215,7 @@ def _index(line: str, policy: Policy) -> str:
     if name in {"-e", "--editable"}:
         raise RefusedRequirementError(line, _("it is a source folder, which an image does not have"), _log_again())
     if name not in INDEXES:
-        raise RefusedRequirementError(line, _("this option is not for a model to set"), _log_again())
+        raise RefusedRequirementError(line, _("a model may not set this option"), _log_again())
     check_index(value, line, policy)
     return f"{INDEXES[name]} {value}"
 
@@ -224,7 +224,7 @@ def check_index(address: str, line: str, policy: Policy) -> None:
     """Whether packages may come from there. `line`: where it stands. Raises RefusedRequirementError."""
     parts = split_url(address)
     if not parts.hostname or parts.scheme not in {"https", "http"} or re.search(r"[\s'\"\\]", address) or not address.isprintable():
-        raise RefusedRequirementError(line, _("it is no web address"), _log_again())
+        raise RefusedRequirementError(line, _("it is not a web address"), _log_again())
     if parts.username or parts.password:
         raise _password(line)
     check_variables(line)
@@ -253,7 +253,9 @@ def check_variables(line: str) -> None:
 
 def _password(line: str) -> RefusedRequirementError:
     return RefusedRequirementError(
-        line, _("it holds a user name or a password"), _("Log the model without, and give the password in UV_INDEX_…_PASSWORD or ~/.netrc.")
+        line,
+        _("it holds a user name or a password"),
+        _("Log the model without it, and give the password in UV_INDEX_…_PASSWORD or ~/.netrc."),
     )
 
 

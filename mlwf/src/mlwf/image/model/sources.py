@@ -97,7 +97,7 @@ def _scheme(source: str) -> str:
 
 
 def _no_package(source: str) -> WrongUseError:
-    return WrongUseError(_("{source} is no model package").format(source=repr(source)), cure=_forms())
+    return WrongUseError(_("{source} is not a model package").format(source=repr(source)), cure=_forms())
 
 
 def _existing(source: str) -> Path:
@@ -161,7 +161,7 @@ def _stored(source: str, environ: Mapping[str, str]) -> tuple[StoreSource, Remot
     parts = split_url(source)
     key = parts.path.lstrip("/")
     if not parts.netloc or not key or key.endswith("/") or "@" in parts.netloc or parts.query or parts.fragment:
-        raise WrongUseError(_("{source} is no address of an object").format(source=_shown(source)), cure=_forms())
+        raise WrongUseError(_("{source} is not the address of an object").format(source=_shown(source)), cure=_forms())
     folder, _slash, name = key.rpartition("/")
     store = StoreSource(endpoint_url=endpoint_of(environ, {}), region=None, bucket=parts.netloc, prefix=folder, environ=environ)
     return store, store.look(name)
@@ -239,13 +239,13 @@ def _checksum(text: str | None) -> str:
         return ""
     found = CHECKSUM.fullmatch(text.strip())
     if not found:
-        raise WrongUseError(_("The checksum is no SHA-256"), cure=_("Give 64 hexadecimal digits, as sha256sum prints them."))
+        raise WrongUseError(_("The checksum is not a SHA-256"), cure=_("Give 64 hexadecimal digits, as sha256sum prints them."))
     return found[1].lower()
 
 
 def _no_checksum(checksum: str | None) -> None:
     if checksum:
-        raise WrongUseError(_("A checksum is of an archive, and this package is none"), cure=_("Leave the checksum away."))
+        raise WrongUseError(_("A checksum belongs to an archive, and this package is not one"), cure=_("Leave out the checksum."))
 
 
 def _forms() -> str:

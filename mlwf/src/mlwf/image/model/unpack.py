@@ -65,7 +65,7 @@ def unpack(archive: BinaryIO, into: Path, *, limits: Limits = DEFAULT_LIMITS) ->
         raise BadPackageError(f"{error.what}: {error.why}") from error
     except DAMAGE as error:
         raise BadPackageError(
-            _("it is damaged, or no .tar.gz ({detail})").format(detail=str(error)[:120] or type(error).__name__)
+            _("it is damaged, or not a .tar.gz ({detail})").format(detail=str(error)[:120] or type(error).__name__)
         ) from error
 
 
@@ -134,7 +134,7 @@ def _take(member: tarfile.TarInfo, stream: TarStream, target: "_Target") -> None
     if not is_file(member):
         raise BadPackageError(_("{path} is a link, a device or another special file").format(path=repr(member.name)))
     if member.mode & (stat.S_ISUID | stat.S_ISGID):
-        raise BadPackageError(_("{path} is to run with another's rights (setuid)").format(path=repr(member.name)))
+        raise BadPackageError(_("{path} would run with another user's rights (setuid)").format(path=repr(member.name)))
     if member.size < 0:
         raise tarfile.ReadError("an entry has a negative size")
     target.file(name, member.size, exactly(stream.content, member.size))
@@ -224,4 +224,4 @@ class _Target:
         """`behind`: how much (negative) of what is counted already has not been written yet."""
         written = self._size + behind
         if self._packed and written > self._limits.bomb_from and written > self._limits.ratio * self._packed():
-            raise BadPackageError(_("it unpacks to {times} times its size, as a bomb does").format(times=self._limits.ratio))
+            raise BadPackageError(_("it unpacks to {times} times its size, like a zip bomb").format(times=self._limits.ratio))

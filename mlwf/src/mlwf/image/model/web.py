@@ -39,7 +39,7 @@ class WebSource:
         except (TransientError, RefusedError) as error:
             status = error.status if isinstance(error, RefusedError) else 0
             why = {
-                401: _("it asks for a login, which this command has none for"),
+                401: _("it asks for a login, and this command has none"),
                 403: _("it may not be read without a login"),
                 404: _("there is no such file"),
                 NO_SUCH_RANGE: _("the file is empty"),
@@ -58,7 +58,7 @@ class WebSource:
                 self._url = _next(self._url, error.location)
                 self._check(self._url)
                 self._session = plain_session(self._url, self._environ)
-        raise RefusedError(_("it leads from address to address"))
+        raise RefusedError(_("it keeps leading on to another address"))
 
     def _first(self) -> RemoteFile:
         with opened(self._session, Request(self._url, {"Range": "bytes=0-0"})) as response:
@@ -77,7 +77,7 @@ class WebSource:
             headers = {"Range": f"bytes={offset}-{offset + length - 1}", "If-Match": file.etag}
         with opened(self._session, Request(self._url, headers)) as response:
             if (length is not None) != (response.status_code == 206):
-                raise RefusedError(_("it answers with another part than was asked for"))
+                raise RefusedError(_("it answers with a different part from the one asked for"))
             if file.etag and response.headers.get("ETag", file.etag) != file.etag:
                 raise RefusedError(_("{path} changed while it was read").format(path=file.path))
             yield body(response)
@@ -94,10 +94,10 @@ class WebSource:
                 cure=_("Download it by hand, or use s3:// with your keys."),
             )
         if not parts.hostname or parts.scheme not in {"https", "http"}:
-            raise WrongUseError(_("{source} is no web address").format(source=without_keys(url)), cure=_("Write https://HOST/PATH."))
+            raise WrongUseError(_("{source} is not a web address").format(source=without_keys(url)), cure=_("Write https://HOST/PATH."))
         if parts.scheme == "http" and not self._checked and not _is_loopback(parts.hostname):
             raise WrongUseError(
-                _("{source} can be changed on its way (plain http)").format(source=without_keys(url)),
+                _("{source} could be changed on its way (plain http)").format(source=without_keys(url)),
                 cure=_("Use https, or give the archive's SHA-256 with --model-pkg-sha256."),
             )
 
