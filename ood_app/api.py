@@ -122,7 +122,7 @@ def revoke_token(group: str, env: str, token_id: str) -> ResponseReturnValue:
 @api.post("/servers/<group>/<env>/<change>")
 def change(group: str, env: str, change: str) -> ResponseReturnValue:
     if change not in CHANGES:
-        raise Problem(404, "no_such_path", _("The console knows no {change}.").format(change=change), _("Reload the page."))
+        raise Problem(404, "no_such_path", _("The console has no such action: {change}.").format(change=change), _("Reload the page."))
     return _accepted(getattr(service(), change)(group, env, server_id=_meant()))
 
 
@@ -187,5 +187,5 @@ def _named(name: str) -> str | None:
 def _body() -> dict[str, Any]:
     body = request.get_json(silent=True)
     if not isinstance(body, dict):
-        raise Problem(400, "not_json", _("The request is no JSON object."), _("Reload the page."))
+        raise Problem(400, "not_json", _("The request is not a JSON object."), _("Reload the page."))
     return body

@@ -125,7 +125,7 @@ def _request(body: dict[str, Any]) -> JobRequest:
     given["output_dir"] = given.get("output_dir") or str(Path.home() / "mlflow")
     with use_language(g.language):
         if given.get("task") not in TASKS:
-            raise Problem(422, "not_valid", _("The console knows no such job."), _("Reload the page."))
+            raise Problem(422, "not_valid", _("The console does not know this job."), _("Reload the page."))
         wrong = [name for name, value in given.items() if value and not re.fullmatch(RULES[name], value)]
         wrong += [name for name in NEEDED[given["task"]] if not given.get(name)]
         if wrong:

@@ -173,7 +173,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     unknown = sorted(name for name in found if name.startswith(PREFIX) and name not in {row.variable for row in TABLE})
     if unknown:
         known = ", ".join(row.variable for row in TABLE)
-        raise SettingsError(f"{unknown[0]} is no setting of the console; there are {known}")
+        raise SettingsError(f"{unknown[0]} is not a setting of the console; there are {known}")
     site = _site(found)
     values = {row.name: _value(row, found.get(row.variable) or site.get(row.name) or row.default) for row in TABLE}
     values["secret_key"] = _Hidden(values["secret_key"])
@@ -195,7 +195,7 @@ def _site(environ: Mapping[str, str]) -> dict[str, str]:
     known = [row.name for row in TABLE if row.name != "secret_key"]  # everybody may read the file
     for name in found:
         if name not in known:
-            raise SettingsError(f"{path}: {name} is no setting of the console's part; there are {', '.join(known)}")
+            raise SettingsError(f"{path}: {name} is not a setting of the console's part; there are {', '.join(known)}")
     return found
 
 

@@ -41,7 +41,7 @@ def test_an_upgrade_says_what_happens_shows_its_steps_and_can_be_rolled_back(ser
     expect(dialog.get_by_role("combobox")).to_be_focused()
     expect(dialog.get_by_role("combobox")).to_have_value("3.17.2")
     expect(dialog).to_contain_text("tried on a copy of the database; the server goes on meanwhile")
-    expect(dialog).to_contain_text("Whatever fails before that leaves MLflow 3.15.0 serving.")
+    expect(dialog).to_contain_text("If anything fails before that, MLflow 3.15.0 goes on serving.")
     expect(dialog).to_contain_text(re.compile(r"kept until \w+ \d+, 20\d\d: until then Roll back brings them back"))
     assert service.received == []
     dialog.get_by_role("button", name="Upgrade MLflow").click()
@@ -99,7 +99,7 @@ def test_a_size_is_chosen_by_what_it_stands_for(service: FakeService, open_page:
     page = open_page()
     dialog = choose(page, "Change the size")
     expect(dialog.get_by_label("small: 1 GiB, 1 CPU, worker processes: 1")).to_be_checked()
-    expect(dialog).to_contain_text("A server that runs is started anew")
+    expect(dialog).to_contain_text("A running server is restarted")
     dialog.get_by_label("medium: 2 GiB, 2 CPU, worker processes: 2, with MLflow's GenAI jobs, with MLflow's AI gateway").check()
     dialog.get_by_role("button", name="Change the size").click()
     expect(page.locator(".conclusion")).to_contain_text("Size changed")

@@ -158,5 +158,5 @@ def test_a_wrong_setting_is_said(tmp_path: Path) -> None:
     with personal_server(USER.pw_uid, USER.pw_gid, {"AIHUB_CONSOLE_TITEL": "x"}) as server:
         answer = requests.get(server.address + "/", timeout=60)
         assert answer.status_code == 503
-        assert "AIHUB_CONSOLE_TITEL is no setting of the console" in answer.text
-        assert "AIHUB_CONSOLE_TITEL is no setting of the console" in server.log
+        assert "AIHUB_CONSOLE_TITEL is not a setting of the console" in answer.text
+        assert "AIHUB_CONSOLE_TITEL is not a setting of the console" in server.log

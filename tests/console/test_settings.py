@@ -38,7 +38,7 @@ def test_a_value_that_cannot_be_used_is_refused_by_name(variable: str, value: st
 
 
 def test_a_typo_is_found() -> None:
-    with pytest.raises(SettingsError, match="AIHUB_CONSOLE_TITEL is no setting"):
+    with pytest.raises(SettingsError, match="AIHUB_CONSOLE_TITEL is not a setting"):
         load({"AIHUB_CONSOLE_TITEL": "x"})
 
 
@@ -64,8 +64,8 @@ def test_the_sites_file_and_the_environment(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("console: {titel: x}", "titel is no setting of the console's part"),
-        ("console: {secret_key: x}", "secret_key is no setting of the console's part"),
+        ("console: {titel: x}", "titel is not a setting of the console's part"),
+        ("console: {secret_key: x}", "secret_key is not a setting of the console's part"),
         ("console: [x]", "must be `name: value` lines"),
         ("console: {title: [x]}", "title must be one value"),
         ("console: {", "it cannot be read"),

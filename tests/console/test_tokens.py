@@ -36,7 +36,7 @@ def test_the_list_says_whose_and_until_when_and_ends_one(service: FakeService, t
     rows = tokens.locator("tbody tr")
     expect(rows.nth(0)).to_contain_text("alice (you)<b>night run</b>in force")
     expect(rows.nth(2)).to_contain_text("carol")
-    expect(rows.nth(3)).to_contain_text("over")
+    expect(rows.nth(3)).to_contain_text("expired")
     expect(rows.nth(3).get_by_role("button")).to_have_count(0)
     rows.nth(0).get_by_role("button", name="Revoke").click()
     expect(rows.nth(0)).to_contain_text("revoked")

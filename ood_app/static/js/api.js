@@ -34,7 +34,7 @@ export async function call(method, path, body) {
   if (!answer && (response.type === "opaqueredirect" || response.status === 401)) throw sessionEnded();
   throw new Failure(answer ?? {
     code: "console_unreachable",
-    detail: t("The console gave an answer that is not understood (status {status}).", { status: response.status }),
+    detail: t("The console's answer is not understood (status {status}).", { status: response.status }),
     cure: method === "GET" ? t("Reload the page; if it goes on, tell the admins.") : maybeDone(),
   });
 }

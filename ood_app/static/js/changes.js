@@ -6,7 +6,7 @@ import { sizeText } from "./fields.js";
 import { needs } from "./list.js";
 import { dayOf, t } from "./texts.js";
 
-const away = () => t("Then it stops for the change: what is under way ends first, and MLflow's clients try again by themselves for some minutes.");
+const away = () => t("Then it stops for the change: requests under way finish first, and MLflow's clients try again by themselves for some minutes.");
 
 /** A form with its button; `work` gives the operation. */
 function confirm(server, title, label, colour, onAccepted, work, ...content) {
@@ -34,7 +34,7 @@ export function upgradeDialog(server, days, onAccepted) {
     h("ol.mt-3.mb-0", {},
       h("li", {}, t("The new version is tried on a copy of the database; the server goes on meanwhile.")),
       h("li", {}, away()),
-      h("li", {}, t("Its database is copied and brought to the new version, and it starts again. Whatever fails before that leaves MLflow {version} serving.", { version: server.mlflow_version })),
+      h("li", {}, t("Its database is copied and migrated to the new version, and it starts again. If anything fails before that, MLflow {version} goes on serving.", { version: server.mlflow_version })),
       h("li", {}, t("The old version and its database are kept until {date}: until then Roll back brings them back.", { date: keptUntil(days) }))));
 }
 
@@ -53,7 +53,7 @@ export function rollbackDialog(server, days, onAccepted) {
 export function stopDialog(server, work) {
   confirm(server, t("Stop {name}?", { name: nameOf(server) }), "Stop", "danger", () => {}, work,
     needs(server),
-    h("p.mb-0", {}, t("What logs to it fails from then on, until somebody presses Start.")));
+    h("p.mb-0", {}, t("Whatever logs to it fails from then on, until somebody presses Start.")));
 }
 
 /** More or less of the service's host. */
@@ -64,5 +64,5 @@ export function sizeDialog(server, sizes, onAccepted) {
   confirm(server, t("Change the size of {name}", { name: nameOf(server) }), t("Change the size"), "primary", onAccepted,
     (form) => change("PUT", server, "/size", { size: form.elements.size.value }),
     h("fieldset", {}, h("legend.fs-6", {}, t("How much of the service's host the server may take.")), ...sizes.map(choice)),
-    h("p.mt-3.mb-0", {}, t("A server that runs is started anew: what is under way ends first, and MLflow's clients try again by themselves.")));
+    h("p.mt-3.mb-0", {}, t("A running server is restarted: requests under way finish first, and MLflow's clients try again by themselves.")));
 }

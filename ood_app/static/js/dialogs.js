@@ -55,7 +55,7 @@ export function deleteDialog(server, restoreDays, onAccepted) {
     needs(server),
     h("ul", {},
       h("li", {}, t("Kept until {date}: a snapshot of its database, its settings and its port. Until then Restore brings it back.", { date: until })),
-      h("li", {}, t("The bucket {bucket} and all that is in it are never touched.", { bucket: server.bucket }))),
+      h("li", {}, t("The bucket {bucket} and everything in it are never touched.", { bucket: server.bucket }))),
     h("label.form-label", { for: "typed" }, t("Type the env_name to confirm:"), " ", h("code.breakable", {}, server.env_name)), typed);
   const opened = open(server, t("Delete {name}?", { name }), form);
   typed.addEventListener("input", () => { button.disabled = typed.value !== server.env_name; });
@@ -137,7 +137,7 @@ export function authFileDialog(server, failure, register) {
 /** Another key pair for a server that exists. */
 export function storageDialog(server, onAccepted) {
   const form = h("form", { id: "storage-form", novalidate: true },
-    h("p", {}, t("The new key is tried first; until it is proven, the old one stays. The bucket {bucket} stays the same.", { bucket: server.bucket })),
+    h("p", {}, t("The new key is tried first; until it has worked, the old one stays in use. The bucket {bucket} stays the same.", { bucket: server.bucket })),
     document.getElementById("key-fields").content.cloneNode(true));
   const button = h("button.btn.btn-primary", { type: "submit", form: form.id }, t("Change the key"));
   const opened = open(server, t("Change the key of {name}", { name: nameOf(server) }), form);

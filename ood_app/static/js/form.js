@@ -76,7 +76,7 @@ function describeSizes(sizes) {
 
 function noGroup(me) {
   return h("p.alert.alert-info", { "data-no-group": "" }, me.other_groups.length
-    ? t("In your groups ({groups}) only others may create servers: ask the group's manager.", { groups: me.other_groups.join(", ") })
+    ? t("In your groups ({groups}) you may not create servers: ask the group's manager.", { groups: me.other_groups.join(", ") })
     : t("You are in no group that may have tracking servers: ask your group's manager to add you, then log in to the portal again."));
 }
 

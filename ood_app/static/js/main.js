@@ -79,7 +79,7 @@ function groupNote() {
 
 function showLost(failure) {
   lost = true;
-  const cure = servers ? `${failure.cure} ${t("What you see is from before. Servers that run go on running, and so do the jobs that log to them.")}` : failure.cure;
+  const cure = servers ? `${failure.cure} ${t("What you see is out of date. Running servers keep running, and so do the jobs that log to them.")}` : failure.cure;
   banner("lost", problemBox({ detail: failure.detail, cure }, "", failure.unreachable ? "warning" : "danger"));
   if (!servers) byId("servers").replaceChildren(h("p.text-body-secondary", {}, t("The list appears as soon as the service answers.")));
 }
@@ -136,7 +136,7 @@ const ACTIONS = {
       authFileDialog(server, failure, register(server));
     }
   },
-  job: (server) => linesDialog(server, t("Lines for a job"), t("Put these into your job script, with the password that stands in the auth file."), server.job_lines),
+  job: (server) => linesDialog(server, t("Lines for a job"), t("Put these into your job script, with the password from the auth file."), server.job_lines),
   export: (server) => {
     const words = t("On a login or compute node with the mlwf tools: this packs one version of a registered model.");
     if (!me?.local_jobs) return linesDialog(server, "Export model", words, server.export_command);

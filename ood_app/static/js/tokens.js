@@ -9,7 +9,7 @@ import { momentOf, t } from "./texts.js";
 const OPEN = ["pending", "active"];
 /** How long a new token's window has to come up before another one can be asked for. */
 const WINDOW_MS = 3000;
-const states = () => ({ pending: t("in force within seconds"), active: t("in force"), expired: t("over"), revoked: t("revoked") });
+const states = () => ({ pending: t("in force within seconds"), active: t("in force"), expired: t("expired"), revoked: t("revoked") });
 
 /** The dialog. `me`: who asks. */
 export function tokensDialog(server, me) {
