@@ -243,7 +243,7 @@ def test_the_recorded_answer_is_compared(tmp_path: Path) -> None:
     (tmp_path / "expected_output.json").write_text('{"predictions": [1, "a", null]}')
     assert judge(answered, model(tmp_path), has_gpu=False).compared is True
     (tmp_path / "expected_output.json").write_text('{"predictions": [1.1, "a", null]}')
-    with pytest.raises(MlwfError, match="something else"):
+    with pytest.raises(MlwfError, match="differs from the one recorded"):
         judge(answered, model(tmp_path), has_gpu=False)
 
 

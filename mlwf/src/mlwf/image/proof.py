@@ -215,4 +215,4 @@ def _speaks_of_gpu(lines: list[str]) -> bool:
 
 
 def _cure() -> str:
-    return _("The build log has the whole message; --no-test hands the image over untested.")
+    return _("The build log has the full output; --no-test hands the image over untested.")

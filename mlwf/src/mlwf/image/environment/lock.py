@@ -202,7 +202,7 @@ def _explained(error: ProgramError, *, offline: bool, only_wheels: bool) -> Mlwf
         )
     cure = _("Check the index (UV_DEFAULT_INDEX, UV_INDEX) and the network, and that the versions exist for this Python and base image.")
     if BUILD.search(said):
-        cure = _("The build log has the whole message. Use a version that has a wheel, or a node with what its build needs.")
+        cure = _("The build log has the full output. Use a version that has a wheel, or a node with what its build needs.")
     if only_wheels and NO_WHEEL.search(said):
         cure = _("A package has no wheel for this Python and base image: take a newer base, or allow its build with --allow-source-builds.")
     return MlwfError(error.what, error.why, cure)
