@@ -111,7 +111,7 @@ def test_it_goes_nowhere_else() -> None:
         asked.append(request.path)
         says("")(request)
 
-    with box({"/mlflow/": elsewhere, "/elsewhere": there}) as address, pytest.raises(ServiceError, match="is answered by 302"):
+    with box({"/mlflow/": elsewhere, "/elsewhere": there}) as address, pytest.raises(ServiceError, match="is answered with 302"):
         look(address)
     assert not asked
 
