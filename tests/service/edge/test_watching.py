@@ -107,7 +107,7 @@ def test_a_listener_of_its_own(live: Live) -> None:
     assert [part.cmdline()[4] for part in live.parts() if part.cmdline()[4] == "metrics"]
     live.configure(token_listen=live.settings["metrics_listen"])
     try:
-        with pytest.raises(SettingsError, match="metrics_listen is token_listen too"):
+        with pytest.raises(SettingsError, match="metrics_listen is the same as token_listen"):
             load(live.file)
     finally:
         live.configure(token_listen=None)
