@@ -40,7 +40,7 @@ class ServerSource:
         while folders:
             folder = folders.pop()
             if folder.count("/") > MAX_DEPTH or len(found) + len(folders) > MAX_FILES:
-                raise MlwfError(_("The model has too many files or folders"), cure=_("Log the model anew with fewer files."))
+                raise MlwfError(_("The model has too many files or folders"), cure=_("Log the model again with fewer files."))
             for entry in self._list(folder):
                 path = check_path(f"{folder}/{entry.get('path')}".lstrip("/") if folder else str(entry.get("path") or ""))
                 self._check_reachable(path)
@@ -56,7 +56,7 @@ class ServerSource:
         if "#" in full or urlunparse(urlparse(unquote(full))) != full:
             raise MlwfError(
                 _("The tracking server cannot give {path} of the model").format(path=repr(path or full)),
-                _("MLflow misreads its name, with '#', with '%' and two digits, or with ';' or '?' at the end"),
+                _("MLflow misreads such a name: one with '#', one with '%' and two digits, or one that ends with ';' or '?'"),
                 _("Set AWS credentials that can read the bucket: the files then come straight from the object store."),
             )
 
