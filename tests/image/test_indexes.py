@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from mlwf.errors import MlwfError
-from mlwf.image.cache import Cache
+from mlwf.image.cache import Cache, remove_tree
 from mlwf.image.environment.install import Environments
 from mlwf.image.environment.lock import Lock, _packages
 from mlwf.image.environment.pythons import Python
@@ -43,10 +43,10 @@ def model(make_folder: MakeFolder, requirements: str, *packages: Package, name: 
     return make_folder({"uv.lock": text, "pyproject.toml": project, "requirements.txt": requirements}, name=name)
 
 
-def fetch(lock: Lock, index: Index, folder: Path, more: str = "") -> None:
-    """As an image's environment is fetched on a machine whose index is `index`, and whose UV_INDEX names `more`."""
-    environ = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "UV_DEFAULT_INDEX": index.url, "UV_INDEX": more, **lock.variables}
-    kit: Any = SimpleNamespace(runner=Runner(environ), cache=Cache.open({"MLWF_CACHE": str(folder / "cache")}))
+def fetch(lock: Lock, url: str, folder: Path, more: str = "", log: IO[bytes] | None = None) -> None:
+    """As an image's environment is fetched on a machine whose index is at `url`, and whose UV_INDEX names `more`."""
+    environ = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "UV_DEFAULT_INDEX": url, "UV_INDEX": more, **lock.variables}
+    kit: Any = SimpleNamespace(runner=Runner(environ, log), cache=Cache.open({"MLWF_CACHE": str(folder / "cache")}))
     base: Any = SimpleNamespace(facts=SimpleNamespace(glibc="2.36", architecture="amd64"))
     Environments(kit, base, Python("3.11.7", "/python", None, "base")).fetch(lock, folder / "layer")
 
@@ -65,7 +65,7 @@ def test_an_index_of_a_uv_lock_is_asked_where_it_is_allowed(
     assert lock.uv_lock == "taken as it is"
     assert lock.text.splitlines()[1:3] == ["# Installed with UV_INDEX_STRATEGY=unsafe-first-match", f"--extra-index-url {other.url}"]
     assert [(each.name, each.version, each.hashes) for each in lock.packages] == [("below", "1.5", (below,)), ("rare", "1.0", (rare,))]
-    fetch(lock, site, tmp_path)
+    fetch(lock, site.url, tmp_path)
     assert {"/files/rare-1.0-py3-none-any.whl"} == {each for each in other.asked if each.startswith("/files/")}
 
 
@@ -128,11 +128,28 @@ def test_a_uv_lock_of_a_sites_two_indexes(serve_index: Serve, make_folder: MakeF
     makes.environ = {**makes.environ, "UV_INDEX": f"site={first.url}"}
     lock = makes.lock(model(make_folder, "rare==1.0\nbelow", ("rare", "1.0", first.url, rare), ("below", "1.5", PYPI, below)))
     assert (lock.uv_lock, "extra-index" in lock.text) == ("taken as it is", False)
-    fetch(lock, usual, tmp_path, more=f"site={first.url}")
+    fetch(lock, usual.url, tmp_path, more=f"site={first.url}")
     assert "/files/below-1.5-py3-none-any.whl" in usual.asked
     assert lock.variables == {"UV_INDEX_STRATEGY": "unsafe-first-match"}
     makes.environ = {**makes.environ, "UV_INDEX_STRATEGY": "unsafe-best-match"}
     assert makes.lock(tmp_path / "package").variables == {"UV_INDEX_STRATEGY": "unsafe-best-match"}
+
+
+def test_a_password_is_not_in_what_uv_says_while_it_fetches(
+    serve_index: Serve, locking: MakeLocking, make_folder: MakeFolder, tmp_path: Path
+) -> None:
+    """uv's own words on its progress go into the image's log, which is handed on with the image."""
+    site = serve_index(Index(password="hunter2-of-the-site").add("rare", "1.0").add("bad", "1.0"))
+    lock = locking(site, site.url_with_password).lock(make_folder({"requirements.txt": "rare==1.0\nbad==1.0"}))
+    with (tmp_path / "build.log").open("wb") as log:
+        fetch(lock, site.url_with_password, tmp_path, log=log)
+        site.add("bad", "1.0", more={"bad/replaced.py": "since"})
+        remove_tree(tmp_path / "cache")
+        with pytest.raises(MlwfError, match=r"bad==1\.0") as caught:
+            fetch(lock, site.url_with_password, tmp_path, log=log)
+    said = (tmp_path / "build.log").read_text()
+    assert "+ rare==1.0" in said
+    assert site.password not in said + str(caught.value)
 
 
 def test_pages_of_links_in_a_uv_lock(make_folder: MakeFolder, locking: MakeLocking) -> None:
@@ -239,7 +256,7 @@ def test_a_sites_mirror_of_pytorch(serve_index: Serve, make_folder: MakeFolder, 
     makes.environ = {**makes.environ, "UV_TORCH_BACKEND": ""}
     lock = makes.lock(make_folder({"requirements.txt": "torch==2.8.0+cu128"}))
     assert [(each.version, lock.variables) for each in lock.packages] == [("2.8.0+cu128", {})]
-    fetch(lock, index, tmp_path)
+    fetch(lock, index.url, tmp_path)
     assert any("whl" in each for each in index.asked)
 
 
