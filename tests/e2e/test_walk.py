@@ -1,6 +1,6 @@
 """The main job, as a new user does it: create a tracking server in the browser, train against it, export the model.
 
-One demo, one Chromium, the commands of the README; nothing is stood in for.
+One demo, one Chromium, the README's own lines in a shell; nothing is stood in for.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import signal
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,10 @@ from tests.support.runtimes import is_open
 
 ENV_NAME = "wine"
 LOGIN = ("alice", "correct horse battery staple")
+# What the README's walk has its reader type: the variables, the training, and within a sentence the export.
+README_WALK = (ROOT / "README.md").read_text("utf-8").partition("\n## The walk\n")[2].partition("\n## ")[0]
+VARIABLES, TRAIN = re.findall(r"^ +```\n(.+?)^ +```$", README_WALK, re.MULTILINE | re.DOTALL)
+(EXPORT,) = re.findall(r"`(mlwf_export_model .+?)`", README_WALK)
 # The user's own two files, the store's list of who may come, and what the box signs its requests with.
 MAY_HOLD_A_SECRET = ("yml/basic_auth.yml", "aws/credentials", "store/s3.json", "config/s3/credentials")
 KEYS_OF_A_BOX = ("config/keys.json", "config/ticket_keys.json")
@@ -38,10 +42,17 @@ class Walk:
     console: ConsolePage
     work: Path
 
-    def command(self, *argv: str, cwd: Path | None = None, **more: str) -> "subprocess.CompletedProcess[str]":
+    def command(self, *argv: str) -> "subprocess.CompletedProcess[str]":
         """A command in the user's second terminal, with what `bin/demo env` gave."""
-        environment = self.demo.variables | more
-        done = subprocess.run(argv, cwd=cwd or self.work, env=environment, capture_output=True, text=True, check=False, timeout=170)
+        return self._run(argv, self.work, self.demo.variables)
+
+    def typed(self, *lines: str) -> "subprocess.CompletedProcess[str]":
+        """Lines of the README in a new shell in the clone, after those that set the variables there."""
+        variables = VARIABLES.replace("GROUP", self.demo.variables["DEMO_GROUP"])
+        return self._run(("bash", "-euc", "\n".join((variables, *lines))), ROOT, self.demo.environment)
+
+    def _run(self, argv: Sequence[str], folder: Path, environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+        done = subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=280)
         assert done.returncode == 0, f"{argv}\n{done.stdout}\n{done.stderr}"
         return done
 
@@ -66,9 +77,9 @@ def test_the_whole_walk(walk: Walk, browser: Browser) -> None:
     url = _create_server(walk)
     _nobody_gets_in_before_there_are_users(url)
     _register_user(walk)
-    _train_twice(walk, url)
+    _train_twice(walk)
     _both_runs_are_in_the_ui(browser, url)
-    _export_version_2(walk, url)
+    _export_version_2(walk)
     _export_by_a_click(walk)
     _no_secret_where_none_belongs(walk)
     _asleep_and_awake_again(walk, url)
@@ -100,10 +111,9 @@ def _register_user(walk: Walk) -> None:
     walk.console.register_users(ENV_NAME)
 
 
-def _train_twice(walk: Walk, url: str) -> None:
-    login = {"MLFLOW_TRACKING_URI": url, "MLFLOW_TRACKING_USERNAME": LOGIN[0], "MLFLOW_TRACKING_PASSWORD": LOGIN[1]}
-    for version, alpha, l1_ratio in ((1, "0.5", "0.5"), (2, "0.1", "0.9")):
-        done = walk.command("python", "samples/wine/train.py", alpha, l1_ratio, cwd=ROOT, **login)
+def _train_twice(walk: Walk) -> None:
+    done = walk.typed(TRAIN)
+    for version in ("1", "2"):
         assert f"Created version '{version}' of model 'ElasticnetWineModel'" in done.stdout + done.stderr
 
 
@@ -125,10 +135,8 @@ def _both_runs_are_in_the_ui(browser: Browser, url: str) -> None:
     context.close()
 
 
-def _export_version_2(walk: Walk, url: str) -> None:
-    login = {"MLFLOW_TRACKING_USERNAME": LOGIN[0], "MLFLOW_TRACKING_PASSWORD": LOGIN[1]}
-    options = ("--model-registry-url", url, "--model-name", "ElasticnetWineModel", "--model-version", "2")
-    walk.command("mlwf_export_model", *options, **login)
+def _export_version_2(walk: Walk) -> None:
+    walk.typed(f"cd {walk.work}", EXPORT)
     (package,) = walk.work.glob("MLWFExportModel_*")
     assert package.stat().st_mode & 0o777 == 0o750
     info = yaml.safe_load((package / "info.yaml").read_text())
