@@ -141,6 +141,9 @@ FAILURES: Final[dict[str, Failure]] = {
     "version_unfit": Failure(
         502, "MLflow {version} does not serve this server's data as it should: {why}", "The server goes on as it was; tell the admins."
     ),
+    "version_down": Failure(
+        502, "The tracking server did not start with MLflow {version}: {why}", "Unless it goes on as it was, roll it back; tell the admins."
+    ),
     "nothing_to_roll_back": Failure(
         404,
         "No earlier version is kept of tracking server {env_name} in group {group}",

@@ -39,6 +39,15 @@ def files_of(database: Path) -> list[Path]:
     return [path for path in (*(database.with_name(database.name + side) for side in SIDES), database) if is_there(path) is not False]
 
 
+def mark_of(database: Path) -> list[int] | None:
+    """What each write to a database that nobody has open changes; None where its last transactions may lie beside it."""
+    beside = [path for path in files_of(database) if not path.name.endswith((DATABASE, "-shm"))]
+    if is_there(database) is False or any(path.stat().st_size for path in beside):
+        return None
+    found = database.stat()
+    return [found.st_ino, found.st_size, found.st_mtime_ns]
+
+
 def copied_files(database: Path) -> list[Path]:
     """Those of them that a proven copy is made of; the database itself also where it is not there."""
     wal = database.with_name(database.name + "-wal")
@@ -172,8 +181,12 @@ class DatabaseCopies:
 
     def note_touched(self, server_id: str) -> None:
         """From now on, and after a power cut too, the copy may be the only whole one: the box's own database is about to be changed."""
+        self.note(server_id, **{_TOUCHED: True})
+
+    def note(self, server_id: str, **facts: Any) -> None:
+        """The copy says that of itself besides. Error: ``snapshot_damaged``."""
         folder = self.folder(server_id)
-        write_manifest(folder, {**read_manifest(folder), _TOUCHED: True})
+        write_manifest(folder, {**read_manifest(folder), **facts})
 
     def is_touched(self, server_id: str) -> bool:
         """Whether the box's own database may not be whole any more. Error: ``snapshot_damaged``."""

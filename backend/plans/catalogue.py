@@ -202,13 +202,11 @@ def write_users(work: Work) -> None:
 
 _UP: Final = (Step("start_box", box.start_box, starts=True), Step("wait_ready", box.wait_ready))
 
-# From take_version on nothing is taken back: users may have written.
-_TAKE_OVER: Final = (
-    Step("prove_version", upgrade.prove_version, upgrade.stop_proof, starts=True),
-    Step("take_version", upgrade.take_version),
+_PROVE: Final = Step("prove_version", upgrade.prove_version, upgrade.stop_proof, starts=True)
+_START_TAKEN: Final = (
     Step("write_box", box.write_box),
-    Step("start_box", box.start_if_wished),
-    Step("wait_ready", box.wait_if_wished),
+    Step("start_box", upgrade.start_taken),
+    Step("wait_ready", upgrade.wait_taken),
 )
 
 PLANS: Final[dict[OperationKind, Plan]] = {
@@ -274,7 +272,9 @@ PLANS: Final[dict[OperationKind, Plan]] = {
             Step("stop_box", upgrade.stop_for_swap, upgrade.start_as_before),
             Step("snapshot", upgrade.keep_replaced, upgrade.put_right),
             Step("migrate", upgrade.migrate_for_good, upgrade.put_right),
-            *_TAKE_OVER,
+            _PROVE,
+            Step("take_version", upgrade.take_version, upgrade.give_back),
+            *_START_TAKEN,
         ),
         succeed=_has_version,
         fail=_stays,
@@ -285,7 +285,9 @@ PLANS: Final[dict[OperationKind, Plan]] = {
             Step("stop_box", upgrade.stop_for_swap, upgrade.start_as_before),
             Step("snapshot", upgrade.keep_replaced, upgrade.put_right),
             Step("unpack_snapshot", upgrade.place_earlier, upgrade.put_right),
-            *_TAKE_OVER,
+            _PROVE,
+            Step("take_version", upgrade.take_version),  # not taken back: the copy that it came from is no copy any more
+            *_START_TAKEN,
         ),
         succeed=_has_version,
         fail=_stays,

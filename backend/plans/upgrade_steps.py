@@ -2,21 +2,23 @@
 
 The order is what keeps data and service safe: a *copy* is migrated and tried while the old version serves; then the server stops (requests
 under way end, newcomers are refused and their clients try again), so that the copy that is migrated for good misses no write; the new
-version must open it behind a port that no user knows; only then the registry says that the server has the new version (``take_version``,
-from where nothing is taken back, since users may write again), and it starts. Whatever fails before puts the old database back and starts
-the old version.
+version must open it behind a port that no user knows; only then the registry says that the server has the new version (``take_version``),
+and it starts. Whatever fails puts the old database back and starts the old version. Once it has the new version, that is done only where
+nobody has written since: nothing that was answered is ever lost.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from sqlalchemy.orm import Session
 
+from backend.errors import ServiceError
 from backend.plans import box_steps as box
 from backend.plans.replaced import recover
 from backend.plans.trial_steps import migrate, password, remove_trial, start_aside, take_trial_port, trial_box
-from backend.plans.upgrade_state import about, has_taken_version, is_swapping, recover_earlier
+from backend.plans.upgrade_state import about, has_taken_version, is_swapping, nobody_wrote, note_taken, recover_earlier
 from backend.plans.world import Work
 from backend.registry.models import Server
 
@@ -91,8 +93,10 @@ def stop_proof(work: Work) -> None:
 
 
 def take_version(work: Work) -> None:
-    """The registry says that the server has this version; from here nothing is taken back."""
+    """The registry says that the server has this version."""
     target, days = work.becoming(), work.world.settings.previous_days
+    if not has_taken_version(work):
+        note_taken(work)
 
     def take(_session: Session, server: Server) -> None:
         if has_taken_version(work):
@@ -106,3 +110,41 @@ def take_version(work: Work) -> None:
     if is_swapping(work):
         work.world.previous.adopt(work.server_id, work.world.replaced)
     remove_trial(work)
+
+
+def give_back(work: Work) -> None:
+    """The server has the version from before again, where nobody wrote since it was taken; its database then comes back as before that."""
+    if not has_taken_version(work):
+        return
+    replaced = work.world.replaced
+    box.stop_box(work)
+    if not nobody_wrote(work):
+        return
+    if not is_swapping(work):  # first the copy: cut short here, it is the previous one again as soon as anything is started
+        replaced.adopt(work.server_id, work.world.previous)
+    before = replaced.about(work.server_id)
+
+    def give(_session: Session, server: Server) -> None:
+        server.mlflow_version, server.schema_revision = before["mlflow_version"], before["schema_revision"]
+        server.previous_version = server.previous_revision = server.previous_until = server.upgraded_by = None
+
+    work.change(give)
+
+
+def start_taken(work: Work) -> None:
+    """As ``start_if_wished``. Error also: ``version_down``."""
+    _named(work, box.start_if_wished)
+
+
+def wait_taken(work: Work) -> None:
+    """As ``wait_if_wished``. Error also: ``version_down``."""
+    _named(work, box.wait_if_wished)
+
+
+def _named(work: Work, step: Callable[[Work], None]) -> None:
+    try:
+        step(work)
+    except ServiceError as error:
+        if error.code != "box_failed_to_start":
+            raise
+        raise ServiceError("version_down", log=error.log, version=work.server().mlflow_version, why=error.params["why"]) from error

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from backend.files.snapshots import mark_of
 from tests.support.box import STARTERS, Box, alive, until
 
 pytestmark = pytest.mark.box
@@ -256,3 +257,23 @@ def test_mlflow_that_never_starts_is_failed_and_comes_back_when_the_cause_is_gon
     box.replace("keys.json", keys)
     box.wait_state("awake", seconds=30)
     assert box.request("GET", "/").status_code == 200
+
+
+def test_only_a_write_changes_the_databases_file(own_box: MakeBox) -> None:
+    """By that an upgrade whose version does not start knows that nobody has written since, and is taken back."""
+    box = own_box()
+
+    def mark_after(action: Callable[[], object]) -> list[int] | None:
+        box.start()
+        action()
+        assert box.stop() == 0
+        return mark_of(box.home / "data" / "mlflow.db")
+
+    def read() -> object:
+        return box.api("POST", "runs/search", json={"experiment_ids": ["0"]})
+
+    assert mark_after(lambda: create_run(box)) is None, "it may lie beside the file until the next start"
+    before = mark_after(read)
+    assert before is not None
+    assert mark_after(read) == before
+    assert mark_after(lambda: create_run(box)) != before

@@ -2,7 +2,9 @@
 
 Called as `PYTHON -P -m tracking_server DIRECTORY`. A file `fake.json` beside `config/`, or beside this program, changes its ways:
 `{"die": "why"}` ends it with status 1, `{"state": "failed", "reason": …}` answers so, `{"deaf": true}` ignores SIGTERM,
-`{"mute": true}` answers nothing. Called as `PYTHON -P -m tracking_server.migrate DATABASE` it notes its version in the database; a file
+`{"mute": true}` answers nothing, `{"loud": "failed"}` is the state where what acts by itself is on.
+
+Called as `PYTHON -P -m tracking_server.migrate DATABASE` it notes its version in the database; a file
 `slow-migration` beside this program makes it wait first, `no-migration` makes it fail.
 """
 
@@ -39,7 +41,7 @@ class Health(BaseHTTPRequestHandler):
         ways = ways_now()
         answer = {
             "server_id": SETTINGS["server_id"],
-            "state": ways.get("state", "asleep"),
+            "state": ways["loud"] if "loud" in ways and SETTINGS.get("webhooks", True) else ways.get("state", "asleep"),
             "mlflow_version": "9.9.9",
             "reason": ways.get("reason"),
             "config": {name: replaced_at(name) for name in CONFIG},

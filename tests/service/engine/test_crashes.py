@@ -97,6 +97,11 @@ UNDO_UPGRADE = [
     *(Crash("backend.files.snapshots:DatabaseCopies.remove", call=4, after=after) for after in (False, True)),
     Crash("upgrade.ending"),
 ]
+GIVE_BACK = [
+    *(Crash(f"upgrade.{step}.{moment}") for step in ("take_version", "migrate") for moment in ("undoing", "undone")),
+    *(Crash("backend.files.snapshots:DatabaseCopies.adopt", call=2, after=after) for after in (False, True)),
+    Crash("upgrade.ending"),
+]
 UNDO = [Crash(f"create.{step}.{moment}") for step in ("start_box", "write_box") for moment in ("undoing", "undone")]
 UNDO += [
     Crash("create.wait_ready.noted"),
@@ -236,6 +241,23 @@ def test_an_upgrade_that_cannot_be(crashed: Site, settings: dict[str, Any], wher
     crashed.reconciler().reconcile_all()
     done = crashed.operation(operation)
     assert (done.state, (done.error or {}).get("code")) == ("failed", "version_unfit")
+    assert (crashed.one().mlflow_version, crashed.one().previous_version) == (VERSION, None)
+    assert (runs_in(crashed.database(server)), schema_of(crashed.database(server))) == (["first"], None)
+    assert (crashed.previous(), crashed.replaced()) == ([], [])
+    assert_runs(crashed)
+
+
+@pytest.mark.parametrize("where", mostly_heavy(GIVE_BACK, str(GIVE_BACK[5])), ids=str)
+def test_an_upgrade_to_a_version_that_does_not_start(crashed: Site, settings: dict[str, Any], where: Crash):
+    """It can be tried and proven, where nothing acts by itself, and does not start as the server."""
+    server = crashed.made()
+    make_database(crashed.database(server), runs=["first"])
+    (settings["envs_dir"] / f"mlflow-{NEWER}" / "bin" / "fake.json").write_text('{"loud": "failed", "reason": "no jobs"}')
+    operation = crashed.upgrade()
+    crash(crashed, settings, where)
+    crashed.reconciler().reconcile_all()
+    done = crashed.operation(operation)
+    assert (done.state, (done.error or {}).get("code")) == ("failed", "version_down")
     assert (crashed.one().mlflow_version, crashed.one().previous_version) == (VERSION, None)
     assert (runs_in(crashed.database(server)), schema_of(crashed.database(server))) == (["first"], None)
     assert (crashed.previous(), crashed.replaced()) == ([], [])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -129,17 +129,27 @@ def test_a_look_puts_back_what_could_not_be(site: Site, server: Server):
     assert_the_next_upgrade_loses_nothing(site, server, "first")
 
 
-def test_a_version_that_was_taken_keeps_its_writes_though_its_copy_could_not_be_moved(site: Site, server: Server):
+def test_a_version_that_was_taken_and_whose_copy_could_not_be_moved_is_given_back(site: Site, server: Server):
     with failing("backend.files.snapshots.DatabaseCopies.adopt", server, OSError(5, "Input/output error")):
         assert code_of(run(site, site.upgrade())) == "internal"
-    reconciler = site.reconciler()
-    for _look in ("that starts it", "that sees it"):
-        reconciler.reconcile_all()
-    assert (site.one().mlflow_version, site.one().status, site.replaced(), site.previous()) == (NEWER, "running", [], [server.id])
-    make_database(site.database(server), runs=["of weeks"])
+        assert (site.one().mlflow_version, site.runtime.running()) == (VERSION, [server.id])
+    assert_the_next_upgrade_loses_nothing(site, server, "first")
+
+
+def test_a_version_that_does_not_start_and_whose_copy_cannot_be_moved_back_stays(site: Site, server: Server):
+    """What was before it can be rolled back to as soon as it can be moved again."""
+
+    def at(point: str) -> None:
+        if point == "upgrade.take_version.noted":
+            site.runtime.start_error = ServiceError("box_failed_to_start", why="no jobs")
+            fails.enter_context(failing("backend.files.snapshots.DatabaseCopies.adopt", server, OSError(5, "Input/output error")))
+
+    with ExitStack() as fails:
+        assert code_of(run(site, site.upgrade(), at)) == "version_down"
+    site.runtime.start_error = None
+    assert (site.one().mlflow_version, site.replaced(), site.previous()) == (NEWER, [], [server.id])
     assert run(site, site.ask("rollback")).state == "succeeded"
-    assert (runs_in(site.database(server)), schema_of(site.database(server))) == (["first"], None)
-    assert runs_in(site.kept_previous(server) / "mlflow.db") == ["first", "of weeks"]
+    assert_the_next_upgrade_loses_nothing(site, server, "first")
 
 
 def half_replaced(site: Site, server: Server) -> None:

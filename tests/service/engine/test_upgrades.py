@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from backend.registry.models import Operation, Server, now
 from tests.service.engine.running import running
 from tests.service.engine.support import ADMIN, NEWER, SIZE, VERSION, Site, asking, make_database, runs_in, schema_of, until
 
+DOWN = ServiceError("box_failed_to_start", why="no jobs")
 UNFIT = ServiceError("version_unfit", version=NEWER, why="GET / is answered with 500")
 BROKEN = ServiceError("migration_failed", version=NEWER, why="no such table", log="the last lines")
 
@@ -95,7 +97,20 @@ def test_what_acts_by_itself_is_off_while_a_version_is_tried_and_proven(tmp_path
     assert seen == [dict.fromkeys(names, False), dict.fromkeys(names, False), dict.fromkeys(names, True)]
 
 
-@pytest.mark.parametrize("where", ["migrate_copy", "try_version", "prove_version"])
+def failing(site: Site, where: str) -> Callable[[str], None]:
+    """What makes the start with the new version fail, at one of its last two steps, and lets the old version start."""
+
+    def at(point: str) -> None:
+        if point == "upgrade.take_version.noted":
+            site.runtime.start_error = DOWN if where == "start_box" else None
+            site.runtime.born = BoxState.FAILED if where == "wait_ready" else BoxState.AWAKE
+        elif point.endswith("undoing"):
+            site.runtime.start_error, site.runtime.born = None, BoxState.AWAKE
+
+    return at
+
+
+@pytest.mark.parametrize("where", ["migrate_copy", "try_version", "prove_version", "start_box", "wait_ready"])
 def test_what_fails_leaves_the_old_version_serving(site: Site, where: str):
     server = site.made()
     make_database(site.database(server), runs=["first"])
@@ -103,10 +118,10 @@ def test_what_fails_leaves_the_old_version_serving(site: Site, where: str):
         site.runtime.migrate_error = BROKEN
     elif where == "try_version":
         site.trial.error = UNFIT
-    else:
+    elif where == "prove_version":
         site.trial.look_error = UNFIT
     operation = site.upgrade()
-    site.reconciler().reconcile_all()
+    site.reconciler(at=failing(site, where)).reconcile_all()
     done = site.operation(operation)
     assert done.state == "failed"
     assert {row["name"]: row["state"] for row in done.steps}[where] == "failed"
@@ -116,9 +131,30 @@ def test_what_fails_leaves_the_old_version_serving(site: Site, where: str):
     assert schema_of(site.database(server)) is None
     assert site.settings_of(server)["mlflow_version"] == VERSION
     assert site.settings_of(server)["listen"] == f"127.0.0.1:{server.port}"
-    if where != "prove_version":
+    if where in {"migrate_copy", "try_version"}:
         assert site.runtime.starts.count(server.id) == 1, "it was never away"
     assert_nothing_of_the_trial_is_left(site, previous=False)
+
+
+def test_nothing_that_was_written_to_the_new_version_is_taken_back(site: Site):
+    server = site.made()
+    make_database(site.database(server), runs=["first"])
+    fails = failing(site, "wait_ready")
+
+    def at(point: str) -> None:
+        fails(point)
+        if point == "upgrade.start_box.done":
+            make_database(site.database(server), runs=["written before it failed"])
+
+    operation = site.upgrade()
+    site.reconciler(at=at).reconcile_all()
+    assert (site.operation(operation).error or {})["code"] == "version_down"
+    assert (site.one().mlflow_version, site.one().previous_version) == (NEWER, VERSION)
+    assert runs_in(site.database(server)) == ["first", "written before it failed"]
+    assert (site.previous(), site.replaced()) == ([server.id], [])
+    site.ask("rollback")
+    site.reconciler().reconcile_all()
+    assert (site.one().mlflow_version, site.one().status, runs_in(site.database(server))) == (VERSION, "running", ["first"])
 
 
 def test_a_server_that_was_stopped_stays_stopped(site: Site):
