@@ -30,10 +30,13 @@ class DockerError(Exception):
 
 @dataclass(frozen=True)
 class Docker:
-    """A running daemon. `home`: its folder, with `docker.sock` in it. `programs`: a folder with another Docker than the machine's."""
+    """A running daemon. `home`: its folder, with `docker.sock` in it. `programs`: a folder with another Docker than the machine's.
+    `as_is`: it has its images, and makes none.
+    """
 
     home: Path
     programs: Path | None = None
+    as_is: bool = False
 
     @property
     def host(self) -> str:
@@ -56,7 +59,7 @@ class Docker:
 
     def box_image(self, version: str) -> str:
         """The image of the tracking servers, made of the sources as they are now (minutes the first time, seconds when all is cached)."""
-        if not os.environ.get("AIHUB_IMAGE_AS_IS"):  # for who changes nothing in the image meanwhile
+        if not self.as_is and not os.environ.get("AIHUB_IMAGE_AS_IS"):  # the variable is for who changes nothing in the image meanwhile
             self.build_box_image(version, self.base_image())
         return f"aihub-box:{version}"
 

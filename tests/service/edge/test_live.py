@@ -16,15 +16,31 @@ from mlwf.secret import Secret
 
 from demo.ports import free_ports
 from tests.service.edge.live import Live, until
+from tests.support.box import MLFLOW_VERSION
 from tests.support.docker import Docker
-from tests.support.runtimes import containers_of, is_open, server_processes, service_on
+from tests.support.podman import running_podman
+from tests.support.runtimes import containers_of, is_open, runtimes, server_processes, service_on
 from tests.support.s3 import S3Store
 
-pytestmark = [pytest.mark.box, pytest.mark.timeout(400), pytest.mark.skipif(os.geteuid() != 0, reason="the caller's group is root's")]
+pytestmark = [pytest.mark.box, pytest.mark.timeout(900), pytest.mark.skipif(os.geteuid() != 0, reason="the caller's group is root's")]
 GROUP = "root"
 PASSWORDS = {"alice": "first-password-of-alice", "job": "second-password-of-job"}
 NEXT_PASSWORD = "third-password-of-alice"
 PORTAL = "https://portal.example.org"
+
+
+@pytest.fixture(scope="module", params=[*runtimes(), pytest.param("podman", marks=[pytest.mark.heavy, pytest.mark.containers])])
+def containers(request: pytest.FixtureRequest) -> Iterator[Docker | None]:
+    """As everywhere, and of Podman's Docker-compatible socket besides."""
+    if request.param == "process":
+        yield None
+        return
+    docker: Docker = request.getfixturevalue("docker")
+    if request.param == "docker":
+        yield docker
+        return
+    with running_podman(docker, docker.box_image(MLFLOW_VERSION)) as podman:
+        yield podman
 
 
 @pytest.fixture(scope="module")
