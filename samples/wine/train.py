@@ -43,10 +43,19 @@ def read(source: str) -> bytes:
     return Path(source).read_bytes()
 
 
+def read_table(source: str | None) -> pd.DataFrame:
+    """What is at the source, or at UCI's address if there is none. Raises OSError or ValueError where that is no table, or not UCI's."""
+    table = pd.read_csv(io.BytesIO(read(source or UCI)), sep=";")
+    if not source and "quality" not in table:
+        # A network's sign-in page or its proxy answers in UCI's place, and says that all is well.
+        raise ValueError("what came is not the data, perhaps a page of this network's sign-in or proxy")
+    return table
+
+
 def wine(source: str | None) -> tuple[pd.DataFrame, "pd.Series[float]", str]:
     """Features, target and the name of the data. Without a source UCI's file, or scikit-learn's own wine data where it is out of reach."""
     try:
-        table = pd.read_csv(io.BytesIO(read(source or UCI)), sep=";")
+        table = read_table(source)
     except (OSError, ValueError) as error:
         if source:
             raise SystemExit(f"{source} could not be read ({error}): check the path or address, or leave --data away") from error
@@ -54,9 +63,7 @@ def wine(source: str | None) -> tuple[pd.DataFrame, "pd.Series[float]", str]:
         bundled = load_wine(as_frame=True)
         return bundled.data, bundled.target.astype(float), "scikit-learn wine"
     if "quality" not in table:
-        raise SystemExit(
-            f"{source or UCI} has no column `quality`: give a file in the layout of UCI's winequality-red.csv, with semicolons"
-        )
+        raise SystemExit(f"{source} has no column `quality`: give a file in the layout of UCI's winequality-red.csv, with semicolons")
     return table.drop(columns="quality").astype(float), table["quality"].astype(float), source or UCI
 
 
