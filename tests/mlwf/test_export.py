@@ -18,6 +18,7 @@ from requests.auth import HTTPBasicAuth
 from tests.mlwf.exporting import arguments, files_of, info_of, members, nothing_left, run, the_package
 from tests.mlwf.tracking import MLMODEL, PlainServer, Tracking
 from tests.support.box import PASSWORD, USER, environment
+from tests.support.s3 import S3Store
 
 pytestmark = pytest.mark.box
 
@@ -132,6 +133,28 @@ def test_who_cannot_read_the_bucket_goes_through_the_server(
     only = run(tmp_path / "s", environ, *arguments(tracking.url, "wine", "--through", "store"))
     assert only.returncode == 1
     assert why in only.stderr
+    assert nothing_left(tmp_path / "s")
+
+
+def test_who_may_list_the_bucket_but_not_read_goes_through_the_server(
+    tracking: Tracking, s3_store: S3Store, wine: str, tmp_path: Path
+) -> None:
+    """Found before anything is fetched: the list alone looks as if all were well."""
+    lister = s3_store.lister
+    environ = {**tracking.login, "AWS_ACCESS_KEY_ID": lister.access_key, "AWS_SECRET_ACCESS_KEY": lister.secret_key}
+    settings, model = tracking.box.settings, f"{tracking.box.settings['prefix']}/0/{wine}/artifacts/model/"
+    listed = s3_store.client(lister).list_objects_v2(Bucket=settings["bucket"], Prefix=model)
+    assert {each["Key"].removeprefix(model) for each in listed["Contents"]} == {*FILES}, "this key lists"
+    done = run(tmp_path / "w", environ, *arguments(tracking.url, "wine"))
+    assert done.returncode == 0, done.stderr
+    assert "through the tracking server" in done.stderr
+    assert "your key may not read it" in done.stderr
+    assert members(the_package(tmp_path / "w")) == FILES
+    only = run(tmp_path / "s", environ, *arguments(tracking.url, "wine", "--through", "store"))
+    assert (only.returncode, only.stdout) == (1, "")
+    place = f"s3://{settings['bucket']}/{model.rstrip('/')}"
+    assert f"{place} cannot be read: your key may not read it" in only.stderr
+    assert "ask the bucket's owner for s3:ListBucket and s3:GetObject there" in only.stderr
     assert nothing_left(tmp_path / "s")
 
 

@@ -22,10 +22,10 @@ LIMITED_BUCKET = "limited-only"
 
 @dataclass
 class S3Store:
-    """A running store with three users.
+    """A running store with four users.
 
     `owner` may do everything; `limited` everything inside `limited_bucket` and nothing else; `reader` reads and lists every bucket and
-    writes none. Each has `access_key` and `secret_key`.
+    writes none; `lister` lists every bucket and reads none. Each has `access_key` and `secret_key`.
     """
 
     store: Store
@@ -48,6 +48,10 @@ class S3Store:
     @property
     def reader(self) -> StoreUser:
         return self.store.users["reader"]
+
+    @property
+    def lister(self) -> StoreUser:
+        return self.store.users["lister"]
 
     def client(self, user: StoreUser | None = None) -> "S3Client":
         """A boto3 client; the owner's unless a user is given (any `StoreUser`, so that wrong keys can be tried too)."""
@@ -102,7 +106,8 @@ def start_s3_store() -> S3Store:
     """A new running store. Another run may take a port between the choice and the start: then other ports are tried."""
     home = Path(tempfile.mkdtemp(prefix="s3-", dir="/tmp"))
     actions = [f"{action}:{LIMITED_BUCKET}" for action in ("Read", "Write", "List", "Tagging")]
-    users = [new_user("owner"), new_user("limited", actions=actions), new_user("reader", actions=["Read", "List"])]
+    rights = {"limited": actions, "reader": ["Read", "List"], "lister": ["List"]}
+    users = [new_user("owner"), *(new_user(name, actions=may) for name, may in rights.items())]
     store = S3Store(make_store(home, users))
     for attempt in (1, 2, 3):
         try:
