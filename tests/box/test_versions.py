@@ -156,9 +156,13 @@ def old_client() -> Path:
     return python
 
 
-def test_an_old_client_does_its_work_on_every_server(versioned: Box, old_client: Path) -> None:
-    found = use(versioned, old_client, f"old-{version_of(versioned.environment)}")
-    assert found == FOUND
+def test_an_old_client_does_its_work_on_every_server(versioned: Box, old_client: Path, s3_store: S3Store, tmp_path: Path) -> None:
+    """Then its model is exported, whose source is not what today's client makes of it."""
+    name = f"old-{version_of(versioned.environment)}"
+    assert use(versioned, old_client, name) == FOUND
+    source = versioned.api("GET", "model-versions/get", params={"name": name, "version": "1"})["model_version"]["source"]
+    assert source.startswith("mlflow-artifacts:/")
+    assert {"MLmodel", "python_model.pkl"} <= {*exported(versioned, s3_store, name, tmp_path)}
 
 
 @pytest.fixture(scope="module")
@@ -204,8 +208,20 @@ def test_a_client_that_goes_to_the_object_store_itself(direct: Box, jobs_keys: d
 
 
 @pytest.mark.heavy
-def test_an_old_client_goes_to_the_object_store_itself_too(direct: Box, old_client: Path, jobs_keys: dict[str, str]) -> None:
+def test_an_old_client_goes_to_the_object_store_itself_too(
+    direct: Box, old_client: Path, jobs_keys: dict[str, str], s3_store: S3Store, tmp_path: Path
+) -> None:
     assert use(direct, old_client, "old-straight", **jobs_keys) == FOUND
+    assert {"MLmodel", "python_model.pkl"} <= {*exported(direct, s3_store, "old-straight", tmp_path)}
+
+
+def exported(box: Box, store: S3Store, name: str, folder: Path) -> dict[str, bytes]:
+    """What is in the package of that model's first version, which is read straight from the store."""
+    keys = {"AWS_ACCESS_KEY_ID": store.reader.access_key, "AWS_SECRET_ACCESS_KEY": store.reader.secret_key}
+    environ = {"MLFLOW_TRACKING_USERNAME": box.auth[0], "MLFLOW_TRACKING_PASSWORD": box.auth[1], **keys}
+    done = run(folder / "exported", environ, *arguments(box.url, name, "--through", "store"))
+    assert done.returncode == 0, done.stderr
+    return members(the_package(folder / "exported"))
 
 
 def written(box: Box, store: S3Store) -> dict[str, bytes]:

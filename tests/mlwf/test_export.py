@@ -60,6 +60,20 @@ def test_through_the_server_gives_the_same_tarball(tracking: Tracking, wine: str
     assert sums[0] == sums[1]
 
 
+@pytest.mark.parametrize("way", ["server", "store"])
+def test_a_model_that_a_client_of_mlflow_2_registered(tracking: Tracking, tmp_path: Path, way: str) -> None:
+    """Its source is the address of the run's folder in the server."""
+    run_id = tracking.register(f"two-{way}", FILES, resolved=True)
+    version = tracking.box.api("GET", "model-versions/get", params={"name": f"two-{way}", "version": "1"})["model_version"]
+    assert version["source"] == f"mlflow-artifacts:/0/{run_id}/artifacts/model"
+    done = run(tmp_path / "w", tracking.environ, *arguments(tracking.url, f"two-{way}", "--through", way))
+    assert done.returncode == 0, done.stderr
+    package = the_package(tmp_path / "w")
+    assert members(package) == FILES
+    more = info_of(package)["AdditionalInfo"]
+    assert all(fact in more for fact in (run_id, "| rmse | 0.78 |")), more
+
+
 def test_what_mlflow_lists_and_misreads_is_not_left_out(tracking: Tracking, tmp_path: Path) -> None:
     """Of the folder its list has nothing; of the others it says that they are not there."""
     files = {"MLmodel": MLMODEL, "日 %41/deep/x": b"1", "a#b": b"2", "%2e%2e": b"3", "&amp;": b"4"}

@@ -51,8 +51,14 @@ class Tracking:
         for name, content in files.items():
             self.store.client().put_object(Bucket=settings["bucket"], Key=f"{settings['prefix']}/{root}/{name}", Body=content)
 
-    def register(self, name: str, files: Mapping[str, bytes], *, tags: Mapping[str, str] | None = None, description: str = "") -> str:
-        """A model of one version, as MLflow 2 makes it: `runs:/…/model`. Answers the run id."""
+    def register(
+        self, name: str, files: Mapping[str, bytes], *, tags: Mapping[str, str] | None = None, description: str = "", resolved: bool = False
+    ) -> str:
+        """A model of one version, among the artifacts of a run. Answers the run id.
+
+        Its source is `runs:/…/model`, as it is given to MlflowClient.create_model_version; `resolved`: the address of the run's folder
+        instead, which MLflow 2's `log_model` and `register_model` make of it.
+        """
         run = self.box.api("POST", "runs/create", json={"experiment_id": "0", "start_time": 1764000000000})["run"]["info"]
         root = run["artifact_uri"].partition(":/")[2].strip("/")
         self.put(f"{root}/model", files)
@@ -60,7 +66,8 @@ class Tracking:
         self.box.api("POST", "runs/log-metric", json={"run_id": run_id, "key": "rmse", "value": 0.78, "timestamp": 1})
         self.box.api("POST", "runs/log-parameter", json={"run_id": run_id, "key": "alpha", "value": "0.5"})
         self.box.api("POST", "registered-models/create", json={"name": name})
-        body: dict[str, Any] = {"name": name, "source": f"runs:/{run_id}/model", "run_id": run_id, "description": description}
+        source = f"{run['artifact_uri']}/model" if resolved else f"runs:/{run_id}/model"
+        body: dict[str, Any] = {"name": name, "source": source, "run_id": run_id, "description": description}
         body["tags"] = [{"key": key, "value": value} for key, value in (tags or {}).items()]
         self.box.api("POST", "model-versions/create", json=body)
         self.box.api("POST", "registered-models/alias", json={"name": name, "alias": "champion", "version": "1"})
