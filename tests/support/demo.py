@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,11 +23,12 @@ SECONDS = 120
 @dataclass
 class Demo:
     """`home` is short, for the sockets in it. `variables`: what `bin/demo env` exports, once it is up. `containers`: the daemon whose its
-    servers are; None: they are processes.
+    servers are; None: they are processes. `begin`: what its commands begin with, where they are another user's.
     """
 
     home: Path
     containers: Docker | None = None
+    begin: Sequence[str] = ()
     variables: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -43,7 +44,7 @@ class Demo:
 
     def run(self, *command: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         """`bin/demo COMMAND`, with its output."""
-        argv = [str(ROOT / "bin/demo"), *command]
+        argv = [*self.begin, str(ROOT / "bin/demo"), *command]
         # Output to files: parts that stay behind must not keep a pipe open, and a test would see it.
         return subprocess.run(argv, cwd=self.home, env=self.environment, capture_output=True, text=True, check=check, timeout=SECONDS)
 
@@ -83,11 +84,11 @@ class Demo:
 
 
 @contextlib.contextmanager
-def new_demo(containers: Docker | None = None) -> Iterator[Demo]:
+def new_demo(containers: Docker | None = None, begin: Sequence[str] = ()) -> Iterator[Demo]:
     """A demo's folder, not started; whatever runs in it is stopped at the end."""
     if containers is not None:
         containers.box_image(MLFLOW_VERSION)
-    demo = Demo(Path(tempfile.mkdtemp(prefix="d-", dir="/tmp")), containers)
+    demo = Demo(Path(tempfile.mkdtemp(prefix="d-", dir="/tmp")), containers, begin)
     try:
         yield demo
     finally:

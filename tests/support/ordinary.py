@@ -13,6 +13,23 @@ ROOT = Path(__file__).resolve().parents[2]
 USER = pwd.getpwnam("games")
 """One of Debian's own accounts, so that none has to be made; `GROUP` is its group."""
 GROUP = "games"
+# A folder appears alone in one that nobody else may enter: what else is there stays unseen.
+_ALONE = 'mount --bind "$2" /mnt && mount -t tmpfs -o mode=755 tmpfs "$1" && mkdir -p "$2" && mount --bind /mnt "$2" && umount /mnt'
+
+
+def as_ordinary(*, without: Path | None = None) -> list[str]:
+    """What a command begins with that root runs as that user, with a look of its own at the file system.
+
+    The development environment's Python is there wherever it lies, so that what this checkout's .venv holds can be run as it is.
+    `without`: a folder that is empty there.
+    """
+    prefix = Path(sys.base_prefix).resolve()
+    closed = [folder for folder in prefix.parents if not folder.stat().st_mode & stat.S_IXOTH]
+    steps = ["set -e"]
+    steps += [f'set -- {shlex.quote(str(closed[-1]))} {shlex.quote(str(prefix))} "$@"; {_ALONE}; shift 2'] if closed else []
+    steps += [f"mount -t tmpfs -o mode=755 tmpfs {shlex.quote(str(without))}"] if without else []
+    user = ["setpriv", f"--reuid={USER.pw_uid}", f"--regid={USER.pw_gid}", "--clear-groups"]
+    return ["unshare", "--mount", "sh", "-c", "\n".join([*steps, f'exec {shlex.join(user)} "$@"']), "sh"]
 
 
 def everyones_python() -> str:
