@@ -233,7 +233,8 @@ class FakeService:
 
 def problem(code: str, *, fields: dict[str, str] | None = None, **params: object) -> ResponseReturnValue:
     """A problem document in the service's own words."""
-    answer = jsonify(document(ServiceError(code, **params), "en", request_id=request.headers.get("X-Request-Id"), fields=fields))
+    language = request.headers.get("Accept-Language") or "en"
+    answer = jsonify(document(ServiceError(code, **params), language, request_id=request.headers.get("X-Request-Id"), fields=fields))
     answer.mimetype = CONTENT_TYPE
     return answer, FAILURES[code].status
 

@@ -16,6 +16,7 @@ from ood_app import jobs
 from ood_app.settings import Settings, load
 from tests.console.conftest import Caller, Opener
 from tests.console.fake_service import FakeService
+from tests.console.reading import left_in_english
 from tests.support.box import until
 
 IMAGE = {"task": "image", "model_package": "/no/such/model.tar.gz", "base_container_url": "docker-archive:/no/such.tar"}
@@ -227,6 +228,19 @@ def test_the_page_asks_starts_and_shows(open_page: Opener, service: FakeService)
     expect(operations.get_by_text("Create image · gaa50000 / wine")).to_be_visible()
     expect(operations.get_by_text("There is no ").first).to_be_visible(timeout=30_000)
     assert [each for each in open_page.complaints if "422" not in each] == []
+
+
+@pytest.mark.browser
+def test_in_japanese_nothing_of_it_is_left_in_english(open_page: Opener, service: FakeService) -> None:
+    service.add("gaa50000", "wine")
+    page = open_page(locale="ja-JP")
+    for name in ("Export model", "Create image"):
+        page.get_by_role("button", name=name).click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_role("button", name=name).click()
+        expect(dialog.get_by_role("alert").locator("strong")).to_be_visible()
+        assert left_in_english(page, service) == set()
+        page.keyboard.press("Escape")
 
 
 @pytest.mark.browser
