@@ -160,48 +160,6 @@ def test_restore_brings_back_the_row_that_was_pressed(service: FakeService, open
     expect(page.locator(f'tr.server[data-id="{newer["id"]}"]')).to_have_attribute("data-status", "deleted")
 
 
-def test_everything_goes_by_keyboard(service: FakeService, open_page: Opener) -> None:
-    service.add("gaa50000", "wine")
-    page = open_page()
-    expect(row(page, "wine")).to_be_visible()
-    focused = "document.activeElement.name || document.activeElement.textContent.trim() || document.activeElement.title"
-
-    def tab_to(text: str, key: str = "Tab") -> None:
-        for _each in range(60):
-            page.keyboard.press(key)
-            if page.evaluate(focused) == text:
-                outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-                assert outline == "solid", f"the focus on {text} cannot be seen"
-                return
-        raise AssertionError(f"Tab never came to {text}")
-
-    tab_to("Skip to the list")
-    tab_to("Service List Update")
-    tab_to("Delete")
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("dialog").get_by_role("textbox")).to_be_focused()
-    page.keyboard.press("Escape")
-    expect(page.get_by_role("dialog")).to_have_count(0)
-    expect(page.get_by_role("button", name="Delete")).to_be_focused()
-    tab_to("Stop", "Shift+Tab")
-    page.keyboard.press("Enter")
-    expect(row(page, "wine")).to_have_attribute("data-status", "stopped")
-    assert page.evaluate("document.activeElement.closest('tr')?.dataset.id") == service.servers["gaa50000/wine"]["id"]
-    tab_to("group_name")
-    page.keyboard.type("gaa50001")
-    for name, value in [("env_name", "by_keys"), ("cloud_storage_bucket_name", "bucket")]:
-        page.keyboard.press("Tab")
-        assert page.evaluate(focused) == name
-        page.keyboard.type(value)
-    page.keyboard.press("Tab")
-    for value in ("AKIA", "secret"):
-        page.keyboard.press("Tab")
-        page.keyboard.type(value)
-    page.keyboard.press("Enter")
-    expect(page.locator(".conclusion").first).to_contain_text("Service created")
-    assert "gaa50001/by_keys" in service.servers
-
-
 @pytest.mark.parametrize("locale", ["en-US", "ja-JP"])
 def test_a_phone_shows_cards_and_never_scrolls_sideways(service: FakeService, open_page: Opener, locale: str) -> None:
     service.add("gaa50000", "e" * 255)

@@ -10,10 +10,10 @@ export const placeOf = (element) => ({ key: element?.dataset?.key, row: element?
 /** The focus goes there, and the page stays where it is: its reader may have scrolled on. */
 export const focusOn = (element) => element?.focus({ preventScroll: true });
 
-/** To what has that name by now, else to what can be pressed in the same row, else to the list. */
+/** To what has that name by now, else to what can be pressed in the same row, a fold before what is hidden in it, else to the list. */
 export function backTo({ key, row }) {
   const named = key && document.querySelector(`[data-key="${CSS.escape(key)}"]${ABLE}`);
-  focusOn(named || (row && document.querySelector(`tr[data-id="${CSS.escape(row)}"] :is(button${ABLE}, a[href])`)) || list());
+  focusOn(named || (row && document.querySelector(`tr[data-id="${CSS.escape(row)}"] :is(button${ABLE}, a[href], summary)`)) || list());
 }
 
 /** The list's field where there is one, else the list itself. */
