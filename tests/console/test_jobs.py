@@ -16,6 +16,7 @@ from ood_app import jobs
 from ood_app.settings import Settings, load
 from tests.console.conftest import Caller, Opener
 from tests.console.fake_service import FakeService
+from tests.console.form import row, tab_to
 from tests.console.reading import left_in_english
 from tests.support.box import until
 
@@ -228,6 +229,28 @@ def test_the_page_asks_starts_and_shows(open_page: Opener, service: FakeService)
     expect(operations.get_by_text("Create image · gaa50000 / wine")).to_be_visible()
     expect(operations.get_by_text("There is no ").first).to_be_visible(timeout=30_000)
     assert [each for each in open_page.complaints if "422" not in each] == []
+
+
+@pytest.mark.browser
+def test_an_export_is_asked_for_by_keyboard(open_page: Opener, service: FakeService, tmp_path: Path) -> None:
+    service.add("gaa50000", "wine")
+    page = open_page()
+    expect(row(page, "wine")).to_be_visible()
+    tab_to(page, "Export model")
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_label("model_name")).to_be_focused()
+    for value in ("m", "1", "/no/such/folder"):
+        page.keyboard.type(value)
+        page.keyboard.press("Tab")
+    tab_to(page, "Export model")
+    page.keyboard.press("Enter")
+    expect(dialog).to_have_count(0)
+    expect(page.get_by_role("button", name="Export model")).to_be_focused()
+    (request,) = tmp_path.glob(".local/state/aihub/jobs/*/request.json")
+    asked = json.loads(request.read_text())
+    assert [asked[name] for name in ("model_name", "model_version", "output_dir")] == ["m", "1", "/no/such/folder"]
+    expect(page.locator('.operation[data-state="failed"]')).to_be_visible()
 
 
 @pytest.mark.browser
