@@ -22,10 +22,10 @@ LIMITED_BUCKET = "limited-only"
 
 @dataclass
 class S3Store:
-    """A running store with four users.
+    """A running store with five users.
 
-    `owner` may do everything; `limited` everything inside `limited_bucket` and nothing else; `reader` reads and lists every bucket and
-    writes none; `lister` lists every bucket and reads none. Each has `access_key` and `secret_key`.
+    `owner` and `other_owner` may do everything; `limited` everything inside `limited_bucket` and nothing else; `reader` reads and lists
+    every bucket and writes none; `lister` lists every bucket and reads none. Each has `access_key` and `secret_key`.
     """
 
     store: Store
@@ -40,6 +40,10 @@ class S3Store:
     @property
     def owner(self) -> StoreUser:
         return self.store.users["owner"]
+
+    @property
+    def other_owner(self) -> StoreUser:
+        return self.store.users["other_owner"]
 
     @property
     def limited(self) -> StoreUser:
@@ -107,7 +111,7 @@ def start_s3_store() -> S3Store:
     home = Path(tempfile.mkdtemp(prefix="s3-", dir="/tmp"))
     actions = [f"{action}:{LIMITED_BUCKET}" for action in ("Read", "Write", "List", "Tagging")]
     rights = {"limited": actions, "reader": ["Read", "List"], "lister": ["List"]}
-    users = [new_user("owner"), *(new_user(name, actions=may) for name, may in rights.items())]
+    users = [new_user("owner"), new_user("other_owner"), *(new_user(name, actions=may) for name, may in rights.items())]
     store = S3Store(make_store(home, users))
     for attempt in (1, 2, 3):
         try:

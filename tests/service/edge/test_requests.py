@@ -299,6 +299,12 @@ def test_storage_keeps_what_is_not_named(world: World) -> None:
     assert payload(world, second["id"]) == {**STORAGE, "endpoint_url": "https://s3.two", "region": "r2"}
 
 
+def test_storage_is_always_in_the_same_bucket(world: World) -> None:
+    world.made()
+    answer = world.client.put(f"{WINE}/storage", json={**STORAGE, "bucket": "another"})
+    assert (answer.status_code, list(answer.json["fields"])) == (422, ["bucket"])
+
+
 def test_strangers_learn_nothing(world: World) -> None:
     world.made()
     world.be(BOB)

@@ -7,13 +7,18 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
+import psutil
 import pytest
+import requests
 from mlwf.secret import Secret
 
 from backend.domain import StorageKey
 from backend.runtimes.proctable import guard_pid, processes_of
 from backend.wishes.values import StorageWish
+from demo.ports import LOOPBACK
+from demo.store import StoreUser
 from tests.service.engine.real_site import RealSite, running_site
 from tests.service.engine.support import asking, until
 from tests.support.box import MLFLOW_VERSION, environment
@@ -57,16 +62,44 @@ def test_everything_of_a_box_killed_at_once_comes_back(real: RealSite):
     assert real.experiments() == ["Default", "first"]
 
 
-def test_new_keys_are_in_force_after_a_restart_of_mlflow(real: RealSite, s3_store: S3Store):
-    limited = StorageKey(access_key_id=s3_store.reader.access_key, secret_access_key=Secret(s3_store.reader.secret_key))
-    asked = real.requests.set_storage(asking(), StorageWish(key=limited))
-    failed = real.ask_and_wait(asked, "failed")
+def key_of(user: StoreUser) -> StorageKey:
+    return StorageKey(access_key_id=user.access_key, secret_access_key=Secret(user.secret_key))
+
+
+def mlflow_pids(site: RealSite) -> set[int]:
+    """Of the box's MLflow, which a request has just woken."""
+    found = {each.pid: psutil.Process(each.pid).cmdline() for each in processes_of(directory_of(site))}
+    return {pid for pid, words in found.items() if "tracking_server.mlflow_process" in words}
+
+
+def test_keys_that_are_refused_leave_the_old_in_force(real: RealSite, s3_store: S3Store):
+    failed = real.ask_and_wait(real.requests.set_storage(asking(), StorageWish(key=key_of(s3_store.reader))), "failed")
     assert failed.error is not None
     assert failed.error["code"] == "storage_forbidden"
     credentials = directory_of(real) / "config" / "s3" / "credentials"
     assert s3_store.owner.access_key in credentials.read_text(), "the old stay in force"
-    owner = StorageKey(access_key_id=s3_store.owner.access_key, secret_access_key=Secret(s3_store.owner.secret_key))
-    real.ask_and_wait(real.requests.set_storage(asking(), StorageWish(key=owner)))
+
+
+def test_new_keys_are_in_force_after_a_restart_of_mlflow(real: RealSite, s3_store: S3Store):
+    """MLflow shows its key and its store in the address that it signs for a download; the store proves that the secret is the key's."""
+    place = "/api/2.0/mlflow-artifacts/{}/0/keys/artifacts/x"
+
+    def signed() -> SplitResult:
+        address: str = real.request("GET", place.format("presigned")).json()["url"]
+        assert requests.get(address, timeout=60).content == b"x", address
+        return urlsplit(address)
+
+    assert real.request("PUT", place.format("artifacts"), data=b"x").status_code == 200
+    assert parse_qs(signed().query)["X-Amz-Credential"][0].startswith(f"{s3_store.owner.access_key}/")
+    before = mlflow_pids(real)
+    other_name = s3_store.endpoint_url.replace(LOOPBACK, "localhost")
+    wish = StorageWish(key=key_of(s3_store.other_owner), endpoint_url=other_name)
+    real.ask_and_wait(real.requests.set_storage(asking(), wish))
+    now = signed()
+    assert parse_qs(now.query)["X-Amz-Credential"][0].startswith(f"{s3_store.other_owner.access_key}/")
+    assert f"http://{now.netloc}" == other_name
+    assert before
+    assert not before & mlflow_pids(real)
     assert real.experiments() == ["Default", "first"]
 
 
