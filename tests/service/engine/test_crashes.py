@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from backend.domain import OperationKind
 from backend.errors import ServiceError
+from backend.plans.catalogue import PLANS
 from backend.runtimes.proctable import processes_of
 from demo.ports import free_range
 from tests.service.engine import crash_child
@@ -24,22 +26,11 @@ UNFIT = ServiceError("version_unfit", version=NEWER, why="GET / is answered with
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["tests.service.engine.crash_child"])
 
-STEPS = {
-    "create": ("check_storage", "write_box", "start_box", "wait_ready"),
-    "delete": ("stop_box", "snapshot", "remove_box"),
-    "upgrade": (
-        *("copy_for_trial", "migrate_copy", "try_version", "stop_box", "snapshot", "migrate"),
-        *("prove_version", "take_version", "write_box", "start_box", "wait_ready"),
-    ),
-    "rollback": ("take_port", "stop_box", "snapshot", "unpack_snapshot", "prove_version", "take_version"),
-    "users": ("write_box", "wait_users"),
-    "storage": ("check_storage", "write_box", "wait_ready"),
-    "restore": ("check_name", "unpack_snapshot", "write_box", "start_box", "wait_ready"),
-}
-
 
 def points(kind: str) -> list[Crash]:
-    between = [Crash(f"{kind}.{step}.{moment}") for step in STEPS[kind] for moment in ("begun", "done", "noted")]
+    """Around each step of its plan, so that none goes without."""
+    steps = [step.name for step in PLANS[OperationKind(kind)].steps]
+    between = [Crash(f"{kind}.{step}.{moment}") for step in steps for moment in ("begun", "done", "noted")]
     return [*between, Crash(f"{kind}.ending"), Crash(f"{kind}.ended")]
 
 
