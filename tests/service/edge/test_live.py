@@ -21,11 +21,13 @@ from tests.support.docker import Docker
 from tests.support.podman import running_podman
 from tests.support.runtimes import containers_of, is_open, runtimes, server_processes, service_on
 from tests.support.s3 import S3Store
+from tests.support.secret_forms import forms_of
 
 pytestmark = [pytest.mark.box, pytest.mark.timeout(900), pytest.mark.skipif(os.geteuid() != 0, reason="the caller's group is root's")]
 GROUP = "root"
-PASSWORDS = {"alice": "first-password-of-alice", "job": "second-password-of-job"}
-NEXT_PASSWORD = "third-password-of-alice"
+PASSWORDS = {"alice": "first password/of alice", "job": "second password/of job"}
+NEXT_PASSWORD = "third password/of alice"
+GIVEN = {*PASSWORDS.values(), NEXT_PASSWORD, "not-the-secret-of-it", "nothing-at-all-here"}
 PORTAL = "https://portal.example.org"
 
 
@@ -60,6 +62,12 @@ def wish(store: S3Store, **changes: Any) -> dict[str, Any]:
     user = store.owner
     given = {"group": GROUP, "env_name": "w" * 255, "bucket": store.make_bucket(), "access_key_id": user.access_key}
     return {**given, "secret_access_key": Secret(user.secret_key), **changes}
+
+
+def objects_of(store: S3Store, server: Server) -> list[str]:
+    """What lies below the server's prefix."""
+    found = store.client().list_objects_v2(Bucket=server.storage.bucket, Prefix=f"{server.storage.prefix}/")
+    return [each["Key"] for each in found.get("Contents", [])]
 
 
 def status_of(url: str, auth: tuple[str, str] | None = None, **headers: str) -> int:
@@ -105,15 +113,21 @@ def test_a_whole_life(live: Live, client: Client, s3_store: S3Store, containers:
     live.start()
     until(lambda: client.server(GROUP, server.env_name).status in {"running", "sleeping"})
 
+    place = f"{server.inside_url}api/2.0/mlflow-artifacts/artifacts/0/kept/artifacts/x"
+    assert requests.put(place, data=b"x", auth=("alice", NEXT_PASSWORD), timeout=60).status_code == 200
+    held = objects_of(s3_store, server)
+    assert held
     client.wait(client.stop(GROUP, server.env_name))
     assert client.server(GROUP, server.env_name).status == "stopped"
     client.wait(client.delete(GROUP, server.env_name))
     assert client.servers() == []
     (deleted,) = client.servers(deleted=True)
     assert deleted.port == server.port
+    assert objects_of(s3_store, server) == held, "the bucket is the group's"
     client.wait(client.restore(GROUP, server.env_name), timeout=200)
     assert client.server(GROUP, server.env_name).inside_url == server.inside_url
     assert status_of(server.inside_url, ("alice", NEXT_PASSWORD)) == 200
+    assert objects_of(s3_store, server) == held
     check = live.aihub("check", "--json", check=False)
     failed = {each["name"] for each in json.loads(check.stdout) if each["state"] == "failure"}
     assert failed == (set() if containers is None else {"firewall"}), "which no test of the API puts in force"
@@ -122,17 +136,10 @@ def test_a_whole_life(live: Live, client: Client, s3_store: S3Store, containers:
 def test_no_secret_is_where_none_belongs(live: Live, client: Client, s3_store: S3Store, containers: Docker | None) -> None:
     """After all that: not in a log, an argument list, the service's environment, the registry, a folder that others read, or an answer."""
     (server,) = client.servers()
-    config = live.state / "servers" / server.id / "config"
-    keyring = live.state / "keys.json"
-    own = {  # what the box needs, 0600, and the service its keyring
-        s3_store.owner.secret_key: config / "s3" / "credentials",
-        **dict.fromkeys(json.loads((config / "keys.json").read_bytes()).values(), config / "keys.json"),
-        **dict.fromkeys(_keys_in(config / "ticket_keys.json"), config / "ticket_keys.json"),
-        **dict.fromkeys(_keys_in(keyring), keyring),
-    }
-    given = {*PASSWORDS.values(), NEXT_PASSWORD, "not-the-secret-of-it", "nothing-at-all-here"}
-    secrets = {*own, *given, *_used_without_password(live, client, server)}
-    assert len(secrets) == 1 + 3 + 1 + 1 + 5 + 4
+    own = _own(live, server, s3_store)
+    names = {*own, *GIVEN, *_used_without_password(live, client, server)}
+    assert len(names) == 1 + 3 + 1 + 1 + 5 + 4
+    secrets = _all_forms(names)
     for path in (path for path in live.home.rglob("*") if path.is_file()):
         with contextlib.suppress(FileNotFoundError):  # MLflow takes what lies beside its database along when it falls asleep
             content = path.read_bytes()
@@ -140,9 +147,9 @@ def test_no_secret_is_where_none_belongs(live: Live, client: Client, s3_store: S
             inside = live.state in path.parents
             assert not inside or not is_open(path), f"{path} is open to others"
     assert not any(secret in live.log for secret in secrets)
-    parts, boxes = ([_told_by(process) for process in found] for found in (live.parts(), server_processes(containers, live.state)))
+    parts = [_told_by(process) for process in live.parts()]
     assert all(parts)
-    assert any(boxes)
+    boxes = until(lambda: _told_while_awake(server, containers, live.state), what="MLflow among what was looked at")
     assert not any(secret in text for secret in secrets for text in (*parts, *boxes))
     answers = (
         str([each.raw for each in client.servers(deleted=True)])
@@ -156,6 +163,35 @@ def test_no_secret_is_where_none_belongs(live: Live, client: Client, s3_store: S
     assert not any(secret in answers for secret in secrets)
     assert "$2b$" not in answers
     assert _operations_with_payload(live.state / "registry.db") == 0
+
+
+def test_the_end_of_a_server_leaves_its_bucket_and_keeps_no_secret(live: Live, client: Client, s3_store: S3Store) -> None:
+    (server,) = client.servers()
+    held, secrets = objects_of(s3_store, server), _all_forms({*_own(live, server, s3_store), *GIVEN})
+    assert held
+    client.wait(client.delete(GROUP, server.env_name))
+    assert objects_of(s3_store, server) == held
+    kept = [path for path in (live.state / "kept").rglob("*") if path.is_file()]
+    assert "mlflow.db" in {path.name for path in kept}
+    assert [path for path in kept if any(secret.encode() in path.read_bytes() for secret in secrets)] == []
+    live.aihub("servers", "purge", f"{GROUP}/{server.env_name}", "--yes")
+    assert client.servers(deleted=True) == []
+    assert objects_of(s3_store, server) == held
+
+
+def _own(live: Live, server: Server, store: S3Store) -> dict[str, Path]:
+    """What the box needs, and the service's keyring: each secret with the one file, of mode 0600, that has it."""
+    config, keyring = live.state / "servers" / server.id / "config", live.state / "keys.json"
+    return {
+        store.owner.secret_key: config / "s3" / "credentials",
+        **dict.fromkeys(json.loads((config / "keys.json").read_bytes()).values(), config / "keys.json"),
+        **dict.fromkeys(_keys_in(config / "ticket_keys.json"), config / "ticket_keys.json"),
+        **dict.fromkeys(_keys_in(keyring), keyring),
+    }
+
+
+def _all_forms(secrets: set[str]) -> set[str]:
+    return {form for secret in secrets for form in forms_of(secret, *PASSWORDS)}
 
 
 def _keys_in(file: Path) -> list[str]:
@@ -176,6 +212,13 @@ def _used_without_password(live: Live, client: Client, server: Server) -> set[st
     cookie = signed_in.headers["Set-Cookie"].partition(";")[0]
     assert status_of(server.inside_url, Cookie=cookie, Origin=PORTAL) == 200
     return {*(text.split("_", 2)[2] for text in (bearer, token)), *(text.rpartition(".")[2] for text in (ticket, cookie))}
+
+
+def _told_while_awake(server: Server, containers: Docker | None, state: Path) -> list[str]:
+    """What the box's processes tell, MLflow's among them; nothing where it fell asleep meanwhile."""
+    assert status_of(server.inside_url, ("alice", NEXT_PASSWORD)) == 200
+    told = [_told_by(process) for process in server_processes(containers, state)]
+    return told if any("tracking_server.mlflow_process" in each for each in told) else []
 
 
 def _told_by(process: psutil.Process) -> str:
