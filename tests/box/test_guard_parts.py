@@ -3,16 +3,32 @@
 import errno
 import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.box.parts import LEAST, NoLoop, settings
 from tracking_server.guard import signed
+from tracking_server.guard.answers import Answers
+from tracking_server.guard.http import Request, Response
+from tracking_server.guard.identity import Principal, Tell
 from tracking_server.guard.log import Log
 from tracking_server.guard.logs import LogKeeper
 from tracking_server.guard.sessions import Sessions, SignInError
 from tracking_server.guard.spent import Spent
+from tracking_server.guard.watch import Watch
+
+
+class Timers:
+    """A loop whose timers come when a test says so."""
+
+    def __init__(self) -> None:
+        self.due: list[tuple[float, Callable[[], None]]] = []
+
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        self.due.append((seconds, call))
 
 
 def test_logs_are_bounded(tmp_path: Path) -> None:
@@ -121,3 +137,34 @@ def test_a_session_of_a_clock_that_was_ahead_is_none_and_one_of_a_clock_that_is_
     of_now = enter()
     times[0] -= 1800
     assert sessions.find(of_now, "") is not None
+
+
+class Alice:
+    """A scheme that knows one user only, whoever asks."""
+
+    def attempt(self, _request: Request, tell: Tell) -> bool:
+        tell(Principal("basic", "alice"))
+        return True
+
+
+def test_nginx_is_told_who_asks_and_of_which_server() -> None:
+    """It passes both on to MLflow, in place of what a client said."""
+    mlflow: Any = None
+    answers = Answers(settings=settings, config=dict, mlflow=mlflow, schemes=[Alice()], closed=lambda: False, paths={})
+    given: list[Response] = []
+    answers(Request("/auth", {}), given.append)
+    assert given == [Response(200, b"", (("X-Aihub-Principal", "basic:alice"), ("X-Aihub-Server", LEAST["server_id"])))]
+
+
+def test_a_changed_file_is_seen_within_a_second(tmp_path: Path) -> None:
+    """Who was removed is out after two: the second one is for what follows the look."""
+    loop: Any = Timers()
+    file, seen = tmp_path / "users.json", []
+    Watch(loop, {file: lambda: seen.append(True)}, log=print)
+    for number in (1, 2, 3):
+        file.write_text("x" * number)
+        ((seconds, look),) = loop.due
+        assert seconds <= 1
+        loop.due.clear()
+        look()
+        assert len(seen) == number
