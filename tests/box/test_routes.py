@@ -117,6 +117,14 @@ def test_logs_hold_no_query_and_no_credential(box: Box, s3_store: S3Store) -> No
         assert [secret for secret in secrets if secret in text] == []
 
 
+def test_what_users_are_told_of_their_server_is_all_but_its_key(box: Box, s3_store: S3Store) -> None:
+    answer = box.request("GET", "/-/info")
+    told = ("server_id", "mlflow_version", "bucket", "prefix", "endpoint_url", "region")
+    expected = {**{name: box.settings[name] for name in told}, "artifact_access": "proxied", "principal": "basic:alice"}
+    assert answer.json() == expected
+    assert [key for key in (s3_store.owner.access_key, s3_store.owner.secret_key) if key in answer.text] == []
+
+
 def test_files_and_folders_are_the_owners_alone(box: Box) -> None:
     open_to_others = [
         path for path in box.home.rglob("*") if path.lstat().st_mode & 0o077 and not path.is_symlink() and path.parent.name != "config"
