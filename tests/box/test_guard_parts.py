@@ -2,20 +2,24 @@
 
 import errno
 import io
+import signal
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from demo.ports import LOOPBACK
 from tests.box.parts import LEAST, NoLoop, settings
 from tracking_server.guard import signed
 from tracking_server.guard.answers import Answers
-from tracking_server.guard.http import Request, Response
+from tracking_server.guard.http import Request, Respond, Response, accept_all
 from tracking_server.guard.identity import Principal, Tell
 from tracking_server.guard.log import Log
 from tracking_server.guard.logs import LogKeeper
+from tracking_server.guard.loop import READ, Loop
 from tracking_server.guard.sessions import Sessions, SignInError
 from tracking_server.guard.spent import Spent
 from tracking_server.guard.watch import Watch
@@ -168,3 +172,68 @@ def test_a_changed_file_is_seen_within_a_second(tmp_path: Path) -> None:
         loop.due.clear()
         look()
         assert len(seen) == number
+
+
+class Crowded(socket.socket):
+    """A listener of a process that has no descriptor left, until there is room."""
+
+    room, tries = False, 0
+    accepted: socket.socket | None = None
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        self.tries += 1
+        if not self.room:
+            raise OSError(errno.EMFILE, "Too many open files")
+        self.accepted, address = super().accept()
+        return self.accepted, address
+
+
+@pytest.fixture
+def crowded() -> Iterator[tuple[Loop, Crowded, socket.socket]]:
+    """It listens on the loop, and a client that has asked for something waits."""
+    loop = Loop()
+
+    def handler(_request: Request, respond: Respond) -> None:
+        respond(Response(200))
+        loop.stop()
+
+    with Crowded() as listener, socket.socket() as client:
+        listener.bind((LOOPBACK, 0))
+        listener.listen()
+        listener.setblocking(False)
+        client.connect(listener.getsockname())
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        loop.watch(listener, READ, lambda: accept_all(loop, listener, handler, once=True))
+        yield loop, listener, client
+        if listener.accepted is not None:
+            listener.accepted.close()
+    signal.set_wakeup_fd(-1)  # the loop's bell
+
+
+def test_without_descriptors_the_guard_tries_again_at_times_and_does_not_spin(crowded: tuple[Loop, Crowded, socket.socket]) -> None:
+    loop, listener, client = crowded
+    loop.later(0.5, lambda: setattr(listener, "room", True))
+    loop.run()
+    assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+    assert 2 <= listener.tries <= 10
+
+
+@pytest.mark.parametrize("meanwhile", ["unwatch", "watch"])
+def test_a_listener_that_rests_does_what_is_said_of_it_meanwhile(crowded: tuple[Loop, Crowded, socket.socket], meanwhile: str) -> None:
+    """MLflow's passes to MLflow as soon as that runs."""
+    loop, listener, _client = crowded
+    called: list[bool] = []
+
+    def other() -> None:
+        called.append(True)
+        loop.unwatch(listener)
+
+    def turn() -> None:
+        assert listener.tries == 1
+        listener.room = True
+        loop.unwatch(listener) if meanwhile == "unwatch" else loop.watch(listener, READ, other)
+
+    loop.later(0, turn)
+    loop.later(0.3, loop.stop)
+    loop.run()
+    assert (listener.tries, called) == (1, [True] if meanwhile == "watch" else [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 from collections.abc import Callable, Mapping
@@ -13,6 +14,9 @@ from tracking_server.guard.loop import READ, WRITE, Loop, Timer
 HEAD_BYTES = 256 * 1024  # more than nginx lets through
 BODY_BYTES = 16 * 1024  # likewise, for what the guard itself takes
 DRAIN_SECONDS = 30.0
+REST_SECONDS = 0.1
+"""Until connections are accepted again, after the guard or its machine had no descriptor or memory for one more."""
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PHRASES = {
     200: "OK",
     303: "See Other",
@@ -188,12 +192,14 @@ class Connection:
 
 
 def accept_all(loop: Loop, listener: socket.socket, handler: Handler, *, once: bool = False) -> None:
-    """Take every connection that waits now."""
+    """Take every connection that waits now. `listener` is watched for them."""
     while True:
         try:
             sock, _ = listener.accept()
         except BlockingIOError:
             return
-        except OSError:
-            return  # out of descriptors or the peer is gone: the next readiness brings us back
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                loop.rest(listener, REST_SECONDS)
+            return  # that, or a peer that is gone: the next readiness brings us back
         Connection(loop, sock, handler, once=once)

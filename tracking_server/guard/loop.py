@@ -41,6 +41,7 @@ class Loop:
         self._posted: deque[Callable[[], None]] = deque()
         self._signals: dict[int, Callable[[], None]] = {}
         self._children: dict[int, Callable[[int], None]] = {}
+        self._resting: dict[int, Timer] = {}
         self._running = True
         self._bell_in, self._bell_out = socket.socketpair()
         self._bell_in.setblocking(False)
@@ -51,6 +52,7 @@ class Loop:
 
     def watch(self, file: socket.socket | int, events: int, call: Callable[[], None]) -> None:
         """Call whenever the file is ready; a second `watch` of the same file replaces the first."""
+        self._end_rest(file)
         try:
             self._selector.modify(file, events, call)
         except KeyError:
@@ -58,8 +60,25 @@ class Loop:
 
     def unwatch(self, file: socket.socket | int) -> None:
         """Watched or not, it is not watched afterwards. To be called before the file is closed."""
+        self._end_rest(file)
         with suppress(KeyError):
             self._selector.unregister(file)
+
+    def rest(self, file: socket.socket | int, seconds: float) -> None:
+        """Do not call for this watched file for so long, where what it is ready for cannot be done now: it stays ready, and the call would
+        come again at once, and again. What `watch` or `unwatch` say of it meanwhile counts instead.
+        """
+        key = self._selector.unregister(file)
+
+        def again() -> None:
+            self.watch(file, key.events, key.data)
+
+        self._resting[key.fd] = self.later(seconds, again)
+
+    def _end_rest(self, file: socket.socket | int) -> None:
+        timer = self._resting.pop(file if isinstance(file, int) else file.fileno(), None)
+        if timer is not None:
+            timer.cancel()
 
     def later(self, seconds: float, call: Callable[[], None]) -> Timer:
         """Call once, so many seconds from now, unless the timer is cancelled before."""
