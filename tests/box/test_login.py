@@ -5,16 +5,31 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import requests
+from requests.adapters import HTTPAdapter
 
 from tests.support.box import NOTICED, PASSWORD, USER, Box, seconds_until, until, users_document
 from tests.support.flood import RATE, flooded
+from tests.support.tokens import bearer, tokens_document
 from tracking_server.guard.verifier import LANE_DEPTH
 
 pytestmark = pytest.mark.box
 MakeBox = Callable[..., Box]
+TOKEN = "mlwf_t1_" + "A" * 43
+
+
+class FromAddress(HTTPAdapter):
+    """Connections come from that address of this machine."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, **options, source_address=(self._address, 0))
 
 
 def test_no_users_means_nobody(own_box: MakeBox) -> None:
@@ -114,6 +129,23 @@ def test_five_hundred_wrong_passwords_a_second_delay_nobody_else(own_box: MakeBo
     assert set(flood.statuses) == {401, 429}, flood.statuses
     assert known < quiet_known + bcrypt, (known, quiet_known, bcrypt)
     assert first < LANE_DEPTH / 2 * bcrypt, (first, bcrypt)
+
+
+def test_whom_a_flood_is_about_gets_in_from_elsewhere_and_by_a_token(own_box: MakeBox) -> None:
+    """Nobody of them was let in before, so that each password is checked. Where the flood comes from, it may be told to come again."""
+    box = own_box()
+    box.write_users({"bob": PASSWORD, "carol": PASSWORD}, cost=12)
+    box.replace("tokens.json", tokens_document(("t1", TOKEN, "bob", time.time() + 600)))
+    box.start()
+    with flooded(box, "bob") as flood, requests.Session() as elsewhere:
+        elsewhere.mount("http://", FromAddress("127.0.0.2"))
+        assert elsewhere.get(f"{box.url}/-/info", auth=("bob", PASSWORD), timeout=60).status_code == 200
+        assert bearer(box, TOKEN) == "token:t1:bob"
+    assert "127.0.0.2 basic:bob " in (box.home / "log" / "access.log").read_text()
+    with flooded(box, "carol") as other_flood:
+        answered = [box.request("GET", "/-/info", auth=("carol", PASSWORD)).status_code for _ in range(20)]
+    assert set(answered) <= {200, 429}
+    assert {*flood.statuses, *other_flood.statuses} == {401, 429}
 
 
 def test_too_many_are_told_when_to_come_again(own_box: MakeBox) -> None:
