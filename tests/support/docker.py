@@ -31,12 +31,12 @@ class DockerError(Exception):
 @dataclass(frozen=True)
 class Docker:
     """A running daemon. `home`: its folder, with `docker.sock` in it. `programs`: a folder with another Docker than the machine's.
-    `as_is`: it has its images, and makes none.
+    `beside`: the daemon that makes its images, and whose bridge is there also while no container runs.
     """
 
     home: Path
     programs: Path | None = None
-    as_is: bool = False
+    beside: "Docker | None" = None
 
     @property
     def host(self) -> str:
@@ -59,7 +59,9 @@ class Docker:
 
     def box_image(self, version: str) -> str:
         """The image of the tracking servers, made of the sources as they are now (minutes the first time, seconds when all is cached)."""
-        if not self.as_is and not os.environ.get("AIHUB_IMAGE_AS_IS"):  # the variable is for who changes nothing in the image meanwhile
+        if self.beside is None and not os.environ.get(
+            "AIHUB_IMAGE_AS_IS"
+        ):  # the variable is for who changes nothing in the image meanwhile
             self.build_box_image(version, self.base_image())
         return f"aihub-box:{version}"
 

@@ -56,7 +56,7 @@ def forwarded(address: str, port: int) -> Iterator[int]:
 @contextlib.contextmanager
 def reachable(docker: Docker, store: S3Store) -> Iterator[str]:
     """The store's address for host and containers alike: Docker's own bridge, passed on to loopback."""
-    gateway = address_of(docker.run(*BRIDGE))
+    gateway = address_of((docker.beside or docker).run(*BRIDGE))
     with forwarded(gateway, store.store.ports["s3"]) as port:
         yield f"http://{gateway}:{port}"
 

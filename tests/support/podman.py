@@ -33,7 +33,7 @@ def running_podman(docker: Docker, image: str) -> Iterator[Docker]:
         docker.run("save", "--output", str(home / "image.tar"), image)
         load = [*podman, "load", "--quiet", "--input", f"{home}/image.tar"]
         subprocess.run(load, env=environment, check=True, capture_output=True, timeout=SECONDS)
-        found = Docker(home, as_is=True)
+        found = Docker(home, beside=docker)
         with (home / "log").open("ab") as log:
             service = subprocess.Popen([*podman, "system", "service", "--time", "0", found.host], env=environment, stdout=log, stderr=log)
         try:
