@@ -136,7 +136,9 @@ class Settings:
     # the object store
     endpoint_url: str | None = _row(None, "The object store of all servers; null: each server names its own, or else uses AWS.", url=True)
     region: str = _row("us-east-1", "Region with which requests to the object store are signed, unless a server names another.")
-    s3_ca_file: Path | None = _row(None, "CA bundle for the object store's certificate; null: the host's own.", absolute=True)
+    s3_ca_file: Path | None = _row(
+        None, "CA bundle for the object store's certificate; null: the operating system's own, in containers the image's.", absolute=True
+    )
     prefix_root: str = _row("mlflow", "First part of each server's prefix in its bucket: `PREFIX_ROOT/SERVER_ID`.")
     artifact_access: str = _row("proxied", "How clients reach artifacts unless a server says otherwise.", choices=("proxied", "direct"))
     # how servers run

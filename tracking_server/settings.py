@@ -187,7 +187,12 @@ TABLE = (
     Setting("prefix", REQUIRED, _prefix, "what all keys in the bucket begin with; no slash at either end"),
     Setting("endpoint_url", None, _optional(_matching(_URL, "an http(s) URL or null")), "the object store's URL; null: Amazon S3"),
     Setting("region", "us-east-1", _matching(re.compile(r"[A-Za-z0-9-]+"), "a region's name"), "the object store's region, for signatures"),
-    Setting("s3_ca_file", None, _optional(_file), "CA bundle for the object store"),
+    Setting(
+        "s3_ca_file",
+        None,
+        _optional(_file),
+        "CA bundle for the object store; null: the list of the operating system, in a container the image's",
+    ),
     Setting(
         "artifact_access",
         "proxied",

@@ -9,10 +9,9 @@ from mlwf.errors import MlwfError, WrongUseError
 from mlwf.transfer.session import tracking_session
 from mlwf.transfer.store import StoreSource
 
-from demo.ports import free_ports
 from tests.mlwf.publishing import Shell
 from tests.support.s3 import S3Store
-from tests.support.tls import Authority, nginx
+from tests.support.tls import Authority, in_front_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Unverified HTTPS")
 
@@ -29,15 +28,8 @@ class SecureStore:
 def secure_store(s3_store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SecureStore]:
     for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
-    authority, (port,) = Authority(tmp_path / "ca"), free_ports(1)
-    authority.issue()
-    pair = f"ssl_certificate {authority.folder}/fullchain.pem; ssl_certificate_key {authority.folder}/privkey.pem;"
-    passed = f"location / {{ proxy_pass {s3_store.endpoint_url}; proxy_set_header Host $http_host; }}"
-    temporary = "".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-    http = f"access_log off; {temporary} server {{ listen 127.0.0.1:{port} ssl; {pair} {passed} }}"
-    file = tmp_path / "nginx.conf"
-    file.write_text(f"daemon off; worker_processes 1; pid {tmp_path}/nginx.pid; error_log stderr warn; events {{}} http {{ {http} }}\n")
-    with nginx(file, port):
+    authority = Authority(tmp_path / "ca")
+    with in_front_of(s3_store.endpoint_url, authority) as port:
         yield SecureStore(f"https://127.0.0.1:{port}", authority)
 
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,7 @@ class Box:
     process: "subprocess.Popen[bytes] | None" = None
     spawned: bool = False  # MLflow is started by a spawner, as in a container, and not by the guard
     spawner: "subprocess.Popen[bytes] | None" = None
+    within: Sequence[str] = ()  # a command that runs the guard, such as one that gives it mounts of its own
 
     @property
     def origin(self) -> str:
@@ -124,7 +125,8 @@ class Box:
         options: list[str | Path] = ["--spawner", self.home / "spawn" / "spawn.sock"] if self.spawned else []
         if self.spawned and (self.spawner is None or self.spawner.poll() is not None):
             self.start_spawner()
-        argv: list[str | Path] = [*DIES_WITH_US, self.environment / "bin" / "python", "-P", "-m", "tracking_server", *options, self.home]
+        argv: list[str | Path] = [*DIES_WITH_US, *self.within, self.environment / "bin" / "python", "-P"]
+        argv += ["-m", "tracking_server", *options, self.home]
         with (self.home / "guard.stderr").open("ab") as output:
             self.process = subprocess.Popen(argv, cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 

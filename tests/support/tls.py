@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from demo.ports import is_free
+from demo.ports import LOOPBACK, free_ports, is_free
 from tests.support.box import until
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "deploy" / "nginx" / "aihub.conf"
@@ -33,10 +33,10 @@ class Authority:
         self.ca_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         self.ca_file.chmod(0o644)
 
-    def issue(self, host: str = "localhost") -> x509.Certificate:
-        """Write `fullchain.pem` and `privkey.pem` for that host and for loopback, as a renewal would."""
+    def issue(self, host: str = "localhost", *addresses: str) -> x509.Certificate:
+        """Write `fullchain.pem` and `privkey.pem` for that host, for loopback and for these addresses, as a renewal would."""
         key = ec.generate_private_key(ec.SECP256R1())
-        names = [x509.DNSName(host), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        names = [x509.DNSName(host), *(x509.IPAddress(ipaddress.ip_address(each)) for each in (LOOPBACK, *addresses))]
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
         certificate = self._signed(subject, key.public_key(), x509.SubjectAlternativeName(names))
         pem = serialization.Encoding.PEM
@@ -60,12 +60,33 @@ def configuration(folder: Path, replaced: dict[str, str]) -> Path:
         assert old in text, f"{old} is not in {TEMPLATE.name}"
         text = text.replace(old, new)
     (folder / "aihub.conf").write_text(text)
-    temporary = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-    user = "user root;" if os.geteuid() == 0 else ""
-    main = f"{user}daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr warn; events {{}}\n"
+    main, temporary = _usual(folder)
     file = folder / "nginx.conf"
     file.write_text(main + f"http {{ access_log {folder}/access.log; {temporary} include {folder}/aihub.conf; }}\n")
     return file
+
+
+@contextmanager
+def in_front_of(url: str, authority: Authority, *addresses: str) -> Iterator[int]:
+    """The port of loopback where an nginx passes https on to an object store. Its certificate is of that authority, and for these
+    addresses, too, by which others come to that port.
+    """
+    folder, (port,) = authority.folder, free_ports(1)
+    authority.issue("localhost", *addresses)
+    pair = f"ssl_certificate {folder}/fullchain.pem; ssl_certificate_key {folder}/privkey.pem;"
+    passed = f"client_max_body_size 0; location / {{ proxy_pass {url}; proxy_set_header Host $http_host; }}"
+    main, temporary = _usual(folder)
+    file = folder / "nginx.conf"
+    file.write_text(f"{main}http {{ access_log off; {temporary} server {{ listen {LOOPBACK}:{port} ssl; {pair} {passed} }} }}\n")
+    with nginx(file, port):
+        yield port
+
+
+def _usual(folder: Path) -> tuple[str, str]:
+    """What every nginx.conf here begins with, and nginx's folders for its temporary files."""
+    temporary = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    user = "user root;" if os.geteuid() == 0 else ""
+    return f"{user}daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr warn; events {{}}\n", temporary
 
 
 @contextmanager

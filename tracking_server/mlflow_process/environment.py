@@ -5,11 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
 
 from tracking_server.mlflow_process.plan import Plan
 from tracking_server.settings import Settings
 
 _POOL = "MLFLOW_SQLALCHEMYSTORE_"
+SYSTEM_LISTS: Final = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch
+    "/etc/pki/tls/certs/ca-bundle.crt",  # RHEL, Fedora
+    "/etc/ssl/ca-bundle.pem",  # SUSE
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",  # what RHEL's older names lead to
+    "/etc/ssl/cert.pem",  # Alpine
+)
+"""Where operating systems keep the certificate authorities that they trust, a site's own included. The service's own look at an object
+store has the same list."""
 
 
 def variables(plan: Plan) -> dict[str, str]:
@@ -49,9 +60,14 @@ def variables(plan: Plan) -> dict[str, str]:
     }
     if settings.endpoint_url:
         values["MLFLOW_S3_ENDPOINT_URL"] = settings.endpoint_url
-    if settings.s3_ca_file:
-        values["AWS_CA_BUNDLE"] = settings.s3_ca_file
+    if trusted := settings.s3_ca_file or _system_list():
+        values["AWS_CA_BUNDLE"] = trusted
     return values | _outwards(settings)
+
+
+def _system_list() -> str | None:
+    """The list of the machine or image that this runs on. Unasked, boto3 takes the list of a Python package, which knows no site's own."""
+    return next((path for path in SYSTEM_LISTS if Path(path).is_file()), None)
 
 
 def _outwards(settings: Settings) -> dict[str, str]:

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from backend.adapters import s3
 from backend.adapters.s3 import S3
 from backend.adapters.s3_errors import Target, from_answer
 from demo.ports import free_ports
@@ -323,6 +324,13 @@ def test_a_certificate_that_is_not_trusted_and_one_that_is(tmp_path: Path) -> No
         trusted = failure(storage(url), key(), S3(ca_file=tmp_path / "cert.pem"))
     assert (untrusted.code, untrusted.params["why"]) == ("storage_unreachable", "its TLS certificate is not trusted")
     assert trusted.code == "storage_key_unknown"
+
+
+def test_unless_told_otherwise_it_trusts_whom_the_operating_system_trusts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = tls(tmp_path)
+    monkeypatch.setattr(s3, "SYSTEM_LISTS", (str(tmp_path / "of-another-system"), str(tmp_path / "cert.pem"), "/dev/null"))
+    with listener(says("403 Forbidden", xml("InvalidAccessKeyId"), "application/xml"), context) as port:
+        assert failure(storage(f"https://localhost:{port}"), key()).code == "storage_key_unknown"
 
 
 def test_no_checksum_is_sent_and_the_account_s_own_files_have_no_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
