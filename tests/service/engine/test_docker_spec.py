@@ -12,7 +12,6 @@ import pytest
 from sqlalchemy import select
 
 from backend import versions
-from backend.checks import containers as container_checks
 from backend.checks import service as checks
 from backend.cli.owner import as_owner
 from backend.domain import SizeClass
@@ -118,6 +117,13 @@ def test_the_container_of_mlflow_whole():
             {"Type": "bind", "Source": f"{HOME}/spawn", "Target": "/box/spawn", "ReadOnly": False},
         ],
     }
+
+
+def test_a_ca_file_is_the_hosts_and_mlflows_alone():
+    gate, mlflow = (create_arguments(replace(POD, ca_file=Path("/etc/aihub/s3-ca.pem")))[role]["mounts"] for role in ("gate", "mlflow"))
+    assert mlflow[-1] == {"Type": "bind", "Source": "/etc/aihub/s3-ca.pem", "Target": "/etc/aihub/s3-ca.pem", "ReadOnly": True}
+    usual = create_arguments(POD)
+    assert (gate, mlflow[:-1]) == (usual["gate"]["mounts"], usual["mlflow"]["mounts"])
 
 
 def test_what_runs_once_is_as_closed_and_has_bounds():
@@ -256,7 +262,9 @@ def test_a_copy_without_room_is_not_begun(tmp_path: Path):
         keeper_of(unused).place_database(box, box / "data" / "mlflow.db", touching=lambda: unused(box))
 
 
-@pytest.mark.parametrize("change", [{"image": "sha256:def"}, {"address": ("10.1.2.3", 21001)}, {"size": replace(SIZE, memory=2**30)}])
+@pytest.mark.parametrize(
+    "change", [{"image": "sha256:def"}, {"address": ("10.1.2.3", 21001)}, {"size": replace(SIZE, memory=2**30)}, {"ca_file": Path("/ca")}]
+)
 def test_what_differs_has_another_digest(change: dict):
     def digests(pod: Pod) -> list[str]:
         return [arguments["labels"]["org.aihub.digest"] for arguments in create_arguments(pod).values()]
@@ -383,18 +391,3 @@ def test_folders_that_a_server_closed_are_said():
             (home / folder).chmod(0o700)
     assert told is not None
     assert (told.code, told.params["why"]) == ("box_ill", "its folders were closed to the service")
-
-
-def test_check_says_that_containers_have_no_dns_server(tmp_path: Path):
-    containers = Settings(
-        state_dir=tmp_path, runtime="docker", resolvers=(), endpoint_url="http://192.0.2.1:9000", egress=("10.9.0.0/16:443",)
-    )
-    for changes, state in (
-        ({}, "ok"),
-        ({"endpoint_url": "https://s3.example.org"}, "failure"),
-        ({"egress": ("db.example.org:5432",)}, "failure"),
-        ({"egress": ("db.example.org:5432",), "resolvers": ("192.0.2.53",)}, "ok"),
-    ):
-        (found,) = container_checks.resolvers(replace(containers, **changes))
-        assert (found.state, bool(found.cure)) == (state, state == "failure")
-    assert list(container_checks.resolvers(replace(containers, runtime="process"))) == []
