@@ -129,3 +129,17 @@ def test_what_is_wrong_with_the_next_server_stays_when_the_first_is_there(servic
     expect(page.locator(".conclusion")).to_contain_text("Service created")
     expect(page.locator("#env_name-error")).to_contain_text("Write 2 to 255")
     expect(page.get_by_label("cloud_storage_secret_accesskey")).to_have_value("right")
+
+
+def test_a_server_gets_the_version_that_was_chosen_of_several(service: FakeService, open_page: Opener) -> None:
+    service.choices = service.choices | {"mlflow_version": ["3.17.2", "3.15.0"]}
+    page = open_page()
+    fill(page)
+    page.get_by_text("More options").click()
+    version = page.locator("#mlflow_version")
+    expect(version.locator("option")).to_have_text(["3.17.2", "3.15.0"])
+    expect(version).to_have_value("3.17.2")
+    version.select_option("3.15.0")
+    page.get_by_role("button", name="Create Service").click()
+    expect(page.locator(".conclusion")).to_contain_text("Service created")
+    assert [body["mlflow_version"] for method, _path, body in service.received if method == "POST"] == ["3.15.0"]
