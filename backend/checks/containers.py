@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Final
+
+from sqlalchemy import func, select
 
 from backend.checks import room
 from backend.checks.shape import Finding
 from backend.i18n import _
 from backend.networks import layout
 from backend.networks.firewall import is_in_force
+from backend.registry.models import Server
 from backend.runtimes.docker_about import Bound
 from backend.serving import wiring
 from backend.settings import Settings
 
 SWAPS: Final = Path("/proc/swaps")
+BRIDGE: Final = 1023
+"""So many interfaces has a bridge at most, whatever its addresses are."""
 
 
 def daemon(settings: Settings) -> Iterator[Finding]:
@@ -102,6 +108,37 @@ def resolvers(settings: Settings) -> Iterator[Finding]:
         yield Finding(name="DNS", state="failure", detail=detail, cure=_("set resolvers to the site's DNS servers"))
     else:
         yield Finding(name="DNS", state="ok", detail=_("none, and none is needed: endpoint_url and egress are addresses"))
+
+
+def addresses(settings: Settings) -> Iterator[Finding]:
+    """Each server has an address in both networks for each of its containers; Docker's own words say little when there is none left."""
+    if settings.runtime != "docker":
+        return
+    room = {name: _room_in(getattr(settings, name)) for name in ("gate_network", "mlflow_network")}
+    name = min(room, key=lambda each: room[each])
+    with wiring.open_registry(settings).reading() as session:
+        servers = session.scalar(select(func.count()).select_from(Server).where(Server.deleted_at.is_(None))) or 0
+    detail = _(
+        "{name} ({network}) has room for {most} servers; there are {servers}, and ports for {ports}",
+        name=name,
+        network=getattr(settings, name),
+        most=room[name],
+        servers=servers,
+        ports=settings.port_last - settings.port_first + 1,
+    )
+    tight = room[name] - servers < max(1, room[name] // 20)
+    if not tight:
+        cure = ""
+    elif room[name] < BRIDGE:
+        cure = _("stop all servers, remove their network and set {name} to a wider one (docs/howto/docker.md)", name=name)
+    else:
+        cure = _("run further servers on another host: a bridge of the kernel has no room for more")
+    yield Finding(name="addresses", state="warning" if tight else "ok", detail=detail, cure=cure)
+
+
+def _room_in(network: str) -> int:
+    """For how many containers: the first address is the bridge's own, and the network's and the one for all are nobody's."""
+    return max(0, min(IPv4Network(network).num_addresses - 3, BRIDGE))
 
 
 def firewall(settings: Settings) -> Iterator[Finding]:

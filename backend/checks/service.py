@@ -253,6 +253,7 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("runtime", runtime),
     ("daemon", containers.daemon),
     ("DNS", containers.resolvers),
+    ("addresses", containers.addresses),
     ("firewall", containers.firewall),
     ("MLflow", environments),
     ("ports", ports),

@@ -3,8 +3,34 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from backend.checks import containers as container_checks
 from backend.settings import Settings
+from tests.service.engine.support import Site
+
+
+def checked(settings: Settings) -> tuple[str, str, str]:
+    (found,) = container_checks.addresses(settings)
+    return found.state, found.detail, found.cure
+
+
+def test_check_says_for_how_many_servers_the_networks_have_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    site = Site(tmp_path / "state")
+    settings = replace(site.settings, runtime="docker", gate_network="10.9.0.0/29", mlflow_network="10.9.1.0/30")
+    ports = settings.port_last - settings.port_first + 1
+    assert checked(settings) == ("ok", f"mlflow_network (10.9.1.0/30) has room for 1 servers; there are 0, and ports for {ports}", "")
+    site.create()
+    state, detail, cure = checked(settings)
+    assert (state, "there are 1," in detail, "set mlflow_network to a wider one" in cure) == ("warning", True, True)
+    wide = replace(settings, mlflow_network="10.10.0.0/16")
+    assert checked(wide) == ("ok", f"gate_network (10.9.0.0/29) has room for 5 servers; there are 1, and ports for {ports}", "")
+    assert "has room for 1023 servers" in checked(replace(wide, gate_network="10.9.0.0/16"))[1]
+    monkeypatch.setattr(container_checks, "BRIDGE", 1)
+    state, _detail, cure = checked(wide)
+    assert (state, "on another host" in cure) == ("warning", True)
+    assert list(container_checks.addresses(site.settings)) == []
+    site.registry.close()
 
 
 def test_check_says_that_containers_have_no_dns_server(tmp_path: Path):
