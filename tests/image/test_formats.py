@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from mlwf.image.base.converted import ENVIRONMENT_HOOK, RUNSCRIPT, BaseFacts, ComingBase
+from mlwf.image.base.converted import ENVIRONMENT_HOOK, PROBE, RUNSCRIPT, BaseFacts, ComingBase
 from mlwf.image.base.source import Pinned, parse_base
 from mlwf.image.cache import Cache
 from mlwf.image.create import _provenance
@@ -34,7 +34,7 @@ def recipe_of(base: str, *, only_wheels: bool = True, mirror: str = "") -> Recip
     ("raised", "texts", "noted"),
     [
         (FORMAT, (ENV_SH, README, compiled.COMPILE), ("8", "13fa4ac82c02dcf8")),
-        (BASE_FORMAT, (ENVIRONMENT_HOOK, RUNSCRIPT), ("7", "02705845f8a6c603")),
+        (BASE_FORMAT, (ENVIRONMENT_HOOK, RUNSCRIPT, PROBE), ("8", "b68560d1a6537e93")),
         (LOCK_FORMAT, LOCK_HEADS, ("9", "c3d9fd860bd530a0")),
         (pythons.FORM, (pythons.COMPILE,), ("2", "f2e9d71c531bb29b")),
     ],

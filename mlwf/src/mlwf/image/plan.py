@@ -32,7 +32,7 @@ from mlwf.transfer.workspace import check_space
 
 # Of what we write into an image, of what we make of a base, and of how packages are resolved. Raised with each change there: what an
 # older mlwf has made is in the caches, and would be taken for it.
-FORMAT, BASE_FORMAT, LOCK_FORMAT = "8", "7", "9"
+FORMAT, BASE_FORMAT, LOCK_FORMAT = "8", "8", "9"
 LEAST_SPACE = 1 << 30
 LAYERED = frozenset({"docker", "oci"})
 # What else is remembered of an address: how the container tool itself calls what it fetched.

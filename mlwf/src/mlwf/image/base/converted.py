@@ -36,12 +36,14 @@ if [ $# -eq 0 ] && [ -f /mlwf/README ]; then exec cat /mlwf/README; fi
 if [ $# -eq 0 ]; then exec /bin/sh; fi
 exec "$@"
 """
+# Beside its python3 a base may have others: Rocky 9 has 3.9 by that name, and 3.11 as python3.11. (No python3.11-config.)
 PROBE = """\
 uname -m
 getconf GNU_LIBC_VERSION 2>/dev/null || echo none
-for python in python3 /usr/local/bin/python3 /usr/bin/python3 /opt/conda/bin/python3; do
+for python in python3 /usr/local/bin/python3 /usr/bin/python3 /opt/conda/bin/python3 \
+        /usr/local/bin/python3.[0-9] /usr/local/bin/python3.[0-9][0-9] /usr/bin/python3.[0-9] /usr/bin/python3.[0-9][0-9]; do
     command -v "$python" >/dev/null 2>&1 || continue
-    "$python" -c 'import sys, venv; print("%d.%d.%d" % sys.version_info[:3], sys._base_executable or sys.executable)' 2>/dev/null
+    "$python" -c 'import sys, venv; print("%d.%d.%d" % sys.version_info[:3], sys._base_executable or sys.executable)' 2>/dev/null || true
 done
 """
 # What a base says of its Python becomes part of paths here: nothing else is believed.
