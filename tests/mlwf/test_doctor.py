@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import ssl
-import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from mlwf.doctor.findings import Check, Failed, Noted, look
 from mlwf.doctor.server_checks import Server
 
 from demo.ports import free_ports
+from tests.mlwf.image_parts import fake_tool
 from tests.mlwf.tracking import PlainServer, Tracking
 from tests.support.tls import Authority
 
@@ -317,16 +317,21 @@ def test_what_a_check_raises_is_what_is_found() -> None:
     assert (found[0].text, found[0].cure) == ("what: why", "cure")
 
 
-def test_the_node_alone(doctor: Examine, tmp_path: Path) -> None:
-    """A container tool that says its version, and none."""
-    tool = tmp_path / "apptainer"
-    tool.write_text("#!/bin/sh\necho apptainer version 1.4.5\n")
-    tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+def test_the_node_alone(doctor: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container tool that says its version, and none; a mksquashfs that is old."""
+    fake_tool(tmp_path, "apptainer", "apptainer version 1.4.5")
     found = doctor(PATH=f"{tmp_path}:{os.environ['PATH']}")
     assert "apptainer 1.4.5" in found["container"]["text"]
     assert "name" not in found
+    assert found["mksquashfs"]["state"] == "ok"
+    fake_tool(tmp_path, "mksquashfs", "mksquashfs version 4.3")
+    monkeypatch.setattr("mlwf.image.tool.SYSTEM", ())
+    found = doctor(PATH=f"{tmp_path}:/nowhere")
+    assert (found["mksquashfs"]["state"], found["container"]["state"]) == ("failed", "ok")
+    assert "too old: 4.3" in found["mksquashfs"]["text"]
+    assert "4.4" in found["mksquashfs"]["cure"]
     found = doctor(PATH="/nowhere")
-    assert found["container"]["state"] == "failed"
+    assert (found["mksquashfs"]["state"], found["container"]["state"]) == ("note", "failed")
     assert "module load" in found["container"]["cure"]
 
 

@@ -314,3 +314,19 @@ def test_how_an_image_cannot_be_packed(tmp_path: Path) -> None:
         find_mksquashfs({**environ, "MLWF_COMPRESSION": "zstd"}, CE)
     with pytest.raises(WrongUseError, match="MLWF_COMPRESSION cannot be 'xz'"):
         find_mksquashfs({**environ, "MLWF_COMPRESSION": "xz"}, CE)
+
+
+def test_a_mksquashfs_that_is_too_old_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RHEL 8 has 4.3; a module, or the container tool itself, may bring a newer one."""
+    monkeypatch.setattr("mlwf.image.tool.SYSTEM", ())
+    first, own = tmp_path / "bin", tmp_path / "libexec/apptainer/bin"
+    for folder in (first, own):
+        folder.mkdir(parents=True)
+    fake_tool(first, "mksquashfs", "mksquashfs version 4.3 (2014/05/12)\n\tgzip (default)")
+    tool, environ = ContainerTool(first / "apptainer", "apptainer", "1.4.5"), {"PATH": f"{first}:/nowhere"}
+    with pytest.raises(MlwfError, match=rf"too old: 4\.3 \({first}/mksquashfs\)\. .*4\.4 or later"):
+        find_mksquashfs(environ, tool)
+    fake_tool(own, "mksquashfs", "mksquashfs version 4.10-git.1 (2027/01/01)\n\tgzip (default)")
+    assert find_mksquashfs(environ, tool).version == "4.10-git.1"
+    with pytest.raises(MlwfError, match=r"There is no mksquashfs"):
+        find_mksquashfs({"PATH": "/nowhere"}, APPTAINER)

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mlwf.doctor.findings import Check, Failed, Noted
+from mlwf.errors import MlwfError
 from mlwf.i18n import _
 from mlwf.image.process import Runner
 from mlwf.image.tempspace import find_tempspace
-from mlwf.image.tool import find_tool
+from mlwf.image.tool import find_mksquashfs, find_tool
 
 ROOM = 10 << 30
 LITTLE = 1 << 30
@@ -23,6 +24,7 @@ class Node:
         return [
             Check("temporary", _("Temporary space"), self._temporary),
             Check("container", _("Apptainer or Singularity"), self._container),
+            Check("mksquashfs", "mksquashfs", self._mksquashfs),
             Check("namespaces", _("User namespaces"), self._namespaces),
         ]
 
@@ -37,6 +39,14 @@ class Node:
     def _container(self) -> str:
         tool = find_tool(self._environ)
         return f"{tool.kind} {tool.version} ({tool.path})"
+
+    def _mksquashfs(self) -> str:
+        try:
+            tool = find_tool(self._environ)
+        except MlwfError as error:  # which may bring one of its own
+            raise Noted(_("not checked: there is no Apptainer or Singularity")) from error
+        squasher = find_mksquashfs(self._environ, tool)
+        return f"{squasher.version} ({squasher.path})"
 
     def _namespaces(self) -> str:
         limit = Path("/proc/sys/user/max_user_namespaces")

@@ -18,6 +18,10 @@ NAMES = ("apptainer", "singularity")
 AUTO, GZIP, ZSTD = COMPRESSIONS = ("auto", "gzip", "zstd")
 BUILD_PREFIXES = ("APPTAINER", "SINGULARITY")
 NO_OCI_MODE = "SINGULARITY_NO_OCI"
+# The first with -offset, -mkfs-time and -all-time; RHEL 8 has 4.3.
+LEAST_MKSQUASHFS = (4, 4)
+# Where it is on some systems, and users have no PATH to.
+SYSTEM = ("/usr/sbin", "/sbin")
 Login = tuple[str, Secret]
 # Of the tools' own variables a program in a container is started with these alone: where they work, and how they mount an image at all.
 # The others reach into it whatever the options say: *_BIND, *_BINDPATH and *_MOUNT add to --bind, *ENV_* goes past --cleanenv.
@@ -149,7 +153,7 @@ def find_tool(environ: Mapping[str, str]) -> ContainerTool:
 
 def _known(command: str, environ: Mapping[str, str]) -> ContainerTool:
     try:
-        said = Runner(environ).run([command, "--version"], _("{command} does not run").format(command=command), timeout=60)
+        said = Runner(environ).run([command, "--version"], _does_not_run(command), timeout=60)
     except ProgramError as error:
         cure = _("Load a module made for this node, or set MLWF_CONTAINER_TOOL to another command.")
         raise MlwfError(error.what, error.why, cure) from error
@@ -182,33 +186,46 @@ class Squasher:
 
 
 def find_mksquashfs(environ: Mapping[str, str], tool: ContainerTool, wanted: str | None = None) -> Squasher:
-    """The machine's mksquashfs, else the one that Apptainer or Singularity brings. Raises MlwfError.
+    """The first mksquashfs of this machine, or else of Apptainer's or Singularity's own, that is new enough. Raises MlwfError.
 
     `wanted`: one of COMPRESSIONS; None: what MLWF_COMPRESSION says.
     """
-    beside = tool.path.resolve().parent.parent
-    paths = [
-        environ.get("PATH", ""),
-        "/usr/sbin",
-        "/sbin",
-        *(str(beside / part) for part in ("libexec/apptainer/bin", "libexec/singularity/bin")),
-    ]
-    found = shutil.which("mksquashfs", path=":".join(paths))
-    if not found:
-        raise MlwfError(
-            _("There is no mksquashfs on this machine"), cure=_("Ask the admins for squashfs-tools, or run this on another node.")
-        )
-    runner, what = Runner(environ), _("{command} does not run").format(command=found)
-    said, helped = runner.ask([found, "-version"], what), runner.ask([found, "-help"], what)
+    found, version = _mksquashfs(environ, tool)
+    runner, what = Runner(environ), _does_not_run(found)
+    helped = runner.ask([found, "-help"], what)
     if "-help-section" in helped:  # since 4.7 -help names sections alone
         helped = runner.ask([found, "-help-section", "compression"], what)
-    version = re.search(r"mksquashfs version (\S+)", said)
     can_zstd = re.search(rf"^\s+{ZSTD}\b", helped, re.MULTILINE) is not None
     wanted = wanted or environ.get("MLWF_COMPRESSION") or AUTO
     if wanted == AUTO and tool.opens_zstd and not _others_open_zstd(environ, tool):
         wanted = GZIP
     compression = _compression(tool, can_zstd=can_zstd, wanted=wanted)
-    return Squasher(Path(found), version[1] if version else "", compression)
+    return Squasher(Path(found), version, compression)
+
+
+def _mksquashfs(environ: Mapping[str, str], tool: ContainerTool) -> tuple[str, str]:
+    """The first one that has all the options that we give it, and its version. Raises MlwfError."""
+    beside = tool.path.resolve().parent.parent
+    own = (str(beside / part) for part in ("libexec/apptainer/bin", "libexec/singularity/bin"))
+    folders = [*environ.get("PATH", "").split(":"), *SYSTEM, *own]
+    old = ""
+    for found in dict.fromkeys(filter(None, (shutil.which("mksquashfs", path=folder) for folder in folders if folder))):
+        told = re.search(r"mksquashfs version (\S+)", Runner(environ).ask([found, "-version"], _does_not_run(found)))
+        version = told[1] if told else ""
+        numbers = re.match(r"(\d+)\.(\d+)", version)
+        if not numbers or (int(numbers[1]), int(numbers[2])) >= LEAST_MKSQUASHFS:
+            return found, version
+        old = old or f"{version} ({found})"
+    cure = _("Ask the admins for squashfs-tools {version} or later, or run this on another node.").format(
+        version=".".join(map(str, LEAST_MKSQUASHFS))
+    )
+    if old:
+        raise MlwfError(_("The mksquashfs of this machine is too old: {found}").format(found=old), cure=cure)
+    raise MlwfError(_("There is no mksquashfs on this machine"), cure=cure)
+
+
+def _does_not_run(command: str) -> str:
+    return _("{command} does not run").format(command=command)
 
 
 def _others_open_zstd(environ: Mapping[str, str], tool: ContainerTool) -> bool:
