@@ -20,7 +20,7 @@ from mlwf.errors import MlwfError
 from mlwf.image.cache import Cache
 from mlwf.image.cache_space import prune
 from mlwf.image.environment.pythons import Python, PythonWishes, _from_site, _from_uv, find_python
-from mlwf.image.process import Runner
+from mlwf.image.process import ProgramError, Runner
 
 from tests.image.web import Web
 from tests.support.account import ACCOUNT, account, folder_of
@@ -125,12 +125,32 @@ def test_a_python_that_an_older_mlwf_kept_is_made_anew(cache: Cache, site: Path)
 
 def test_another_patch_or_another_content_is_none(tmp_path: Path, mirror: Web) -> None:
     log = io.BytesIO()
-    assert not _from_uv("3.11.8", tmp_path / "python", tmp_path, runner(tmp_path, log), mirror.url)
-    assert not _from_uv("3.11.7", tmp_path / "python", tmp_path, runner(tmp_path, log, sha256="0" * 64), mirror.url)
+    with pytest.raises(ProgramError, match=r"3\.11\.8"):
+        _from_uv("3.11.8", tmp_path / "python", tmp_path, runner(tmp_path, log), mirror.url)
+    with pytest.raises(ProgramError, match="ash mismatch"):
+        _from_uv("3.11.7", tmp_path / "python", tmp_path, runner(tmp_path, log, sha256="0" * 64), mirror.url)
     assert not (tmp_path / "python").exists()
     said = log.getvalue().decode()
     assert "3.11.8" in said
     assert "ash mismatch" in said
+
+
+def test_why_uv_fetched_none_is_said(cache: Cache, tmp_path: Path, mirror: Web) -> None:
+    """And where another patch may be taken instead, that it was, and why."""
+    kit = kit_of(cache, tmp_path / "none")
+    kit.runner.environ.update(runner(tmp_path, io.BytesIO(), sha256="0" * 64).environ)
+    base: Any = SimpleNamespace(facts=SimpleNamespace(pythons={"3.11.2": "/own"}, architecture="x86_64"))
+    for url, why in ((mirror.url, "ash mismatch"), ("http://me:secret@127.0.0.1:9", "127.0.0.1:9/20240107")):
+        with pytest.raises(MlwfError, match=rf"uv fetched none \(.*{why}.*\)\. Use a base image") as caught:
+            find_python("3.11.7", base, kit, wishes=PythonWishes(mirror=url))
+        assert "secret" not in str(caught.value)
+    assert kit.told == []
+    assert find_python("3.11.7", base, kit, wishes=PythonWishes(allow_minor=True, mirror=mirror.url)).version == "3.11.2"
+    (warning,) = kit.told
+    assert warning.startswith("The image gets Python 3.11.2 in place of 3.11.7")
+    assert "ash mismatch" in warning
+    assert find_python("3.11.2", base, kit, wishes=PythonWishes(allow_minor=True)).version == "3.11.2"
+    assert kit.told == [warning], "the one that was wanted needs no word"
 
 
 def test_what_the_site_keeps(tmp_path: Path) -> None:
@@ -185,7 +205,8 @@ def kit_of(cache: Cache, site: Path, says: str = "3.11.7") -> Any:
     tool = SimpleNamespace(run=lambda *_args, **_options: f"{says}\n")
     environ = {"PATH": os.environ["PATH"], "MLWF_PYTHONS": str(site)}
     steps = SimpleNamespace(waits=lambda: None)
-    return SimpleNamespace(cache=cache, runner=Runner(environ, io.BytesIO()), tool=tool, processors=1, steps=steps)
+    runs, told = Runner(environ, io.BytesIO()), list[str]()
+    return SimpleNamespace(cache=cache, runner=runs, tool=tool, processors=1, steps=steps, told=told, warns=told.append)
 
 
 BASE: Any = SimpleNamespace(facts=SimpleNamespace(pythons={}, architecture="x86_64"), made=lambda: SimpleNamespace(file=Path("base.sif")))

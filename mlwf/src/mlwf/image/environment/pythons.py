@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from mlwf.image.base.converted import ComingBase
 from mlwf.image.cache import Cache
 from mlwf.image.environment.uv_program import run_uv
 from mlwf.image.kit import Kit
+from mlwf.image.model.requirements import without_passwords
 from mlwf.image.process import ProgramError, Runner
 from mlwf.image.tool import Bind
 
@@ -67,38 +68,46 @@ class PythonWishes:
 
 def find_python(wanted: str, base: ComingBase, kit: Kit, *, wishes: PythonWishes) -> Python:
     """The Python `wanted` ("3.11.7") for this base. Raises MlwfError when there is none, saying what would do."""
-    found = _found(wanted, base, kit, wishes)
+    refused: list[str] = []
+    found = _found(wanted, base, kit, wishes, refused)
     if not found and wishes.allow_minor:
-        found = _found(wanted.rpartition(".")[0], base, kit, wishes)
+        found = _found(wanted.rpartition(".")[0], base, kit, wishes, refused)
+    if found and found.version != wanted:
+        text = _("The image gets Python {version} in place of {wanted}, which the model recorded (--allow-python-minor)")
+        told = text.format(version=found.version, wanted=wanted)
+        kit.warns(f"{told}: {refused[0]}" if refused else told)
     if found:
         return found
+    raise _missing(wanted, base, wishes, refused)
+
+
+def _missing(wanted: str, base: ComingBase, wishes: PythonWishes, refused: Sequence[str]) -> MlwfError:
     what = _("Python {version}, which the model recorded, is not available").format(version=wanted)
     if wishes.offline:
         cure = _("Run the same command with --fetch-only on a node with internet first.")
-        raise MlwfError(what, _("it is neither in the base image nor in the cache, and --offline forbids fetching it"), cure)
+        return MlwfError(what, _("it is neither in the base image nor in the cache, and --offline forbids fetching it"), cure)
     cure = _("Use a base image with Python {version}, or set --python-mirror or MLWF_PYTHONS.")
     if not wishes.allow_minor:
         cure = _(
             "Use a base image with Python {version}, set --python-mirror or MLWF_PYTHONS, or allow another patch version: "
             "--allow-python-minor."
         )
-    raise MlwfError(
-        what,
-        _("the base image has {found}, the site keeps none, and uv fetched none").format(
-            found=", ".join(base.facts.pythons) or _("no Python")
-        ),
-        cure.format(version=wanted),
-    )
+    found = ", ".join(base.facts.pythons) or _("no Python")
+    why = _("the base image has {found}, the site keeps none, and uv fetched none").format(found=found)
+    return MlwfError(what, f"{why} ({refused[0]})" if refused else why, cure.format(version=wanted))
 
 
-def _found(wanted: str, base: ComingBase, kit: Kit, wishes: PythonWishes) -> Python | None:
-    """The Python `wanted`, or the newest of a minor version ("3.11"): the base's, one that was got before, the site's, or uv's."""
+def _found(wanted: str, base: ComingBase, kit: Kit, wishes: PythonWishes, refused: list[str]) -> Python | None:
+    """The Python `wanted`, or the newest of a minor version ("3.11"): the base's, one that was got before, the site's, or uv's.
+
+    Why uv fetches none is added to `refused`.
+    """
     own = newest(wanted, base.facts.pythons)
     if own:
         return Python(own, base.facts.pythons[own], None, "base")
     architecture = base.facts.architecture
     with kit.cache.lock(f"python-{wanted}-{architecture}", waits=kit.steps.waits):
-        return _kept(wanted, architecture, kit.cache) or _provide(wanted, base, kit, wishes)
+        return _kept(wanted, architecture, kit.cache) or _provide(wanted, base, kit, wishes, refused)
 
 
 def newest(wanted: str, versions: Iterable[str]) -> str:
@@ -128,13 +137,17 @@ def _python(version: str, folder: Path, origin: str) -> Python:
     return Python(version, f"{INSIDE}/bin/python{version.rpartition('.')[0]}", folder, origin)
 
 
-def _provide(wanted: str, base: ComingBase, kit: Kit, wishes: PythonWishes) -> Python | None:
+def _provide(wanted: str, base: ComingBase, kit: Kit, wishes: PythonWishes, refused: list[str]) -> Python | None:
     """Puts the Python into the cache; None when nobody has it."""
     with kit.cache.work() as work:
         made = work / "python"
         origin = "site" if _from_site(wanted, made, kit.runner.environ) else ""
-        if not origin and not wishes.offline and _from_uv(wanted, made, work, kit.runner, wishes.mirror):
-            origin = "uv"
+        if not origin and not wishes.offline:
+            try:
+                origin = "uv" if _from_uv(wanted, made, work, kit.runner, wishes.mirror) else ""
+            except ProgramError as error:
+                kit.runner.note(str(error))
+                refused.append(without_passwords(error.why))
         if not origin:
             return None
         version = _made_ready(wanted, made, base, kit)
@@ -189,15 +202,12 @@ def _from_site(wanted: str, into: Path, environ: Mapping[str, str]) -> bool:
 
 
 def _from_uv(wanted: str, into: Path, work: Path, runner: Runner, mirror: str) -> bool:
+    """Raises ProgramError where uv says why it fetches none."""
     fetched = work / "fetched"
     argv: list[str | Path] = ["python", "install", "--no-config", "--no-bin", "--install-dir", fetched, "--no-cache"]
-    try:
-        # As a variable, not an argument: a site's address may hold a password.
-        extra = {"UV_PYTHON_INSTALL_MIRROR": mirror} if mirror else {}
-        run_uv(runner, [*argv, wanted], _("uv cannot fetch Python {version}").format(version=wanted), within=work, extra=extra)
-    except ProgramError as error:
-        runner.note(str(error))
-        return False
+    # As a variable, not an argument: a site's address may hold a password.
+    extra = {"UV_PYTHON_INSTALL_MIRROR": mirror} if mirror else {}
+    run_uv(runner, [*argv, wanted], _("uv cannot fetch Python {version}").format(version=wanted), within=work, extra=extra)
     found = [each for each in fetched.iterdir() if (each / "bin").is_dir() and not each.is_symlink()]
     if len(found) != 1:
         return False
