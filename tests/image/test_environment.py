@@ -54,14 +54,17 @@ class Ground:
         environ = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "UV_DEFAULT_INDEX": index.url}
         self.kit = Kit(self.tool, Runner(environ, self.log), SimpleNamespace(processors=1), self.cache, None)  # type: ignore[arg-type]
 
-    def make(self, name: str, *, program: str | Path = sys.executable, digest: str = "sha256:one", version: str = VERSION) -> Path:
+    def make(
+        self, name: str, *, program: str | Path = sys.executable, digest: str = "sha256:one", version: str = VERSION,
+        lock: Lock | None = None, offline: bool = False,
+    ) -> Path:  # fmt: skip
         """The environment's site-packages."""
         facts = SimpleNamespace(source="base", digest=digest, glibc="2.36", architecture="amd64")
         base = ComingBase(facts, lambda: SimpleNamespace(file=Path("base.sif")))  # type: ignore[arg-type, return-value]
         layer = self.cache.root / "work" / name / "mlwf"
         layer.mkdir(parents=True)
         python = Python(version, str(program), None, "base")
-        make_or_fetch(Environments(self.kit, base, python), self.lock(), layer, offline=False)
+        make_or_fetch(Environments(self.kit, base, python), lock or self.lock(), layer, offline=offline)
         return layer / f"env/lib/python{python.minor}/site-packages"
 
     def lock(self) -> Lock:
@@ -137,6 +140,24 @@ def test_a_compilation_that_fails_is_told_as_such_each_time_and_fetches_nothing(
             ground.make(f"failed-{number}", program=fails, digest="sha256:fails")
     assert len(ground.index.asked) == asked
     assert not list((ground.cache.root / "work").glob("*/compiled"))
+
+
+@pytest.mark.parametrize("only", ["a source package", "a wheel for a newer glibc"])
+def test_a_package_without_a_wheel_in_a_lock_that_is_taken_as_it_is(tmp_path: Path, serve_index: Serve, only: str) -> None:
+    """Nothing was resolved before. With the index in the cache, without network, --fetch-only would not help either."""
+    index = Index()
+    if only == "a source package":
+        index.add_sdist("top", "1.0", {"PKG-INFO": "Metadata-Version: 2.1\nName: top\nVersion: 1.0\n"})
+    else:
+        index.add("top", "1.0", tag=f"cp{HERE.replace('.', '')}-none-manylinux_2_99_x86_64")
+    ground = Ground(tmp_path, serve_index(index))
+    (name,) = index.files
+    lock = Lock(f"top==1.0 --hash=sha256:{index.sha256(name)}\n", VERSION)
+    for offline in (False, True):
+        with pytest.raises(
+            ProgramError, match=r"cannot be fetched: .*top.* take a newer base, or allow its build with --allow-source-builds"
+        ):
+            ground.make(f"offline-{offline}", lock=lock, offline=offline)
 
 
 def test_an_environment_is_that_of_the_bases_python_whatever_runs_uv(ground: Ground) -> None:

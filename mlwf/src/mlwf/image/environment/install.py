@@ -12,9 +12,9 @@ from mlwf.i18n import _
 from mlwf.image.base.converted import ComingBase
 from mlwf.image.cache import remove_tree
 from mlwf.image.environment.compiled import Compiler
-from mlwf.image.environment.lock import BasePlatform, Lock
+from mlwf.image.environment.lock import BasePlatform, Lock, without_wheel
 from mlwf.image.environment.pythons import Python
-from mlwf.image.environment.uv_program import announced, run_uv
+from mlwf.image.environment.uv_program import announced, run_uv, unwrapped
 from mlwf.image.growth import Growth
 from mlwf.image.kit import Kit
 from mlwf.image.process import ProgramError
@@ -172,8 +172,11 @@ def make_or_fetch(environments: Environments, lock: Lock, folder: Path, *, offli
         try:
             environments.fetch(lock, folder, offline=offline, meter=meter)
         except ProgramError as error:
-            if not offline:
-                error.cure = error.cure or _cure(error.output)
+            said = unwrapped(error.output)
+            # A model's uv.lock may be taken as it is: then nobody has asked before. Fetching elsewhere would not help.
+            missing = without_wheel(said) if environments.only_wheels else ""
+            if missing or not offline:
+                error.cure = error.cure or missing or _cure(said)
                 raise
             raise MlwfError(
                 _("Packages are missing from the cache, and --offline forbids fetching them"),

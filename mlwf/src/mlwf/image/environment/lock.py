@@ -203,9 +203,14 @@ def _explained(error: ProgramError, *, offline: bool, only_wheels: bool) -> Mlwf
     cure = _("Check the index (UV_DEFAULT_INDEX, UV_INDEX) and the network, and that the versions exist for this Python and base image.")
     if BUILD.search(said):
         cure = _("The build log has the full output. Use a version that has a wheel, or a node with what its build needs.")
-    if only_wheels and NO_WHEEL.search(said):
-        cure = _("A package has no wheel for this Python and base image: take a newer base, or allow its build with --allow-source-builds.")
-    return MlwfError(error.what, error.why, cure)
+    return MlwfError(error.what, error.why, (without_wheel(said) if only_wheels else "") or cure)
+
+
+def without_wheel(said: str) -> str:
+    """What helps where uv says, in one line, that a package has no wheel; else empty."""
+    if not NO_WHEEL.search(said):
+        return ""
+    return _("A package has no wheel for this Python and base image: take a newer base, or allow its build with --allow-source-builds.")
 
 
 def _of_uv_lock(
