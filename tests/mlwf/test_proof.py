@@ -48,6 +48,14 @@ def test_answers_that_cannot_be_compared_are_no_fault_of_the_tool(tmp_path: Path
         judge({"state": "answered", "text": "1.5"}, package, has_gpu=False)
 
 
+def test_a_recorded_answer_is_not_passed_over_where_nothing_can_be_asked(tmp_path: Path) -> None:
+    package = model(tmp_path)
+    assert judge({"state": "loaded"}, package, has_gpu=False) == Verdict("loaded")
+    (tmp_path / "expected_output.json").write_text("{}")
+    with pytest.raises(MlwfError, match=r"cannot be compared .*no input example that can be sent\. .*expected_output\.json"):
+        judge({"state": "loaded"}, package, has_gpu=False)
+
+
 APPTAINER = """#!/bin/sh
 while [ $# -gt 0 ]; do case "$1" in *:/tmp:rw) outside=${1%%:*};; esac; shift; done
 env >"$outside/env"

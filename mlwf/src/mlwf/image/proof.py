@@ -163,9 +163,15 @@ def judge(result: dict[str, object], package: ModelPackage, *, has_gpu: bool) ->
             return Verdict(NEEDS_GPU)
         last = next((line for line in reversed(lines) if "Error" in line or "error" in line), lines[-1] if lines else "")
         raise MlwfError(_("The model does not work in the image"), last[:400], _cure())
-    if state == LOADED:
-        return Verdict(LOADED)
     expected = package.folder / "expected_output.json"
+    if state == LOADED:
+        if expected.is_file():
+            raise MlwfError(
+                _("The model's answer cannot be compared with the one that was recorded with it"),
+                _("the model has no input example that can be sent"),
+                _("Log the model with an input example, or without expected_output.json; --no-test hands the image over untested."),
+            )
+        return Verdict(LOADED)
     if expected.is_file():
         try:
             recorded = _bounded(expected)
