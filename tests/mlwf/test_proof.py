@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,10 +11,12 @@ import pytest
 from mlwf.errors import MlwfError
 from mlwf.image.cache import Cache
 from mlwf.image.create import _proof
+from mlwf.image.model.example import Example
 from mlwf.image.process import Runner
 from mlwf.image.proof import Verdict, judge, prove, read_result
 from mlwf.image.tool import ContainerTool
 
+from demo.ports import free_ports
 from tests.mlwf.image_parts import model
 
 
@@ -73,6 +76,54 @@ def test_a_model_computes_with_the_jobs_processors_on_the_jobs_gpus(tmp_path: Pa
     inside = [line for line in (tmp_path / "proof/env").read_text().splitlines() if line.startswith("APPTAINERENV_")]
     assert {"APPTAINERENV_OMP_NUM_THREADS=3", "APPTAINERENV_CUDA_VISIBLE_DEVICES=1"} < set(inside)
     assert not [line for line in inside if "OTHER" in line]
+
+
+# Runs the test on this machine in place of the container, with a folder and a port of its own.
+HERE = """#!/bin/sh
+while [ "$1" != /tmp/proof.py ]; do case "$1" in *:/tmp:rw) outside=${{1%%:*}};; esac; shift; done
+shift
+sed "s#/tmp/#$outside/#; s/8080/{port}/g" "$outside/proof.py" >"$outside/here.py"
+PYTHONPATH={folder} exec {python} "$outside/here.py" "$1" "$outside/example.json"
+"""
+# MLflow's server, of which one path never answers.
+HANGS = """
+import http.server, time
+class Server(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "{hangs}":
+            print("Error: of something else", flush=True)
+            time.sleep(60)
+        self.send_response(200)
+        self.end_headers()
+    def do_POST(self):
+        self.do_GET()
+http.server.ThreadingHTTPServer(("127.0.0.1", {port}), Server).serve_forever()
+"""
+
+
+@pytest.mark.parametrize(
+    ("hangs", "seconds", "why"),
+    [
+        ("", 2, "it was not loaded after 2"),
+        ("/ping", 2, "it was not loaded after 2"),
+        ("/invocations", 8, "no answer to its input example"),
+    ],
+)
+def test_a_model_that_hangs_is_told_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hangs: str, seconds: float, why: str) -> None:
+    """Not by what its server happened to say last. Without a path the server never listens."""
+    monkeypatch.setattr("mlwf.image.proof.SECONDS", float(seconds))
+    (port,) = free_ports(1)
+    (tmp_path / "mlflow").mkdir()
+    (tmp_path / "mlflow/__main__.py").write_text(HANGS.format(hangs=hangs, port=port) if hangs else "import time; time.sleep(60)")
+    (tmp_path / "apptainer").write_text(HERE.format(port=port, folder=tmp_path, python=sys.executable))
+    (tmp_path / "apptainer").chmod(0o755)
+    (tmp_path / "example.json").write_text("{}")
+    tool = ContainerTool(tmp_path / "apptainer", "apptainer", "1.4.5")
+    kit = SimpleNamespace(runner=Runner({"PATH": "/usr/bin:/bin"}), tool=tool)
+    package = replace(model(tmp_path), input_example=Example(tmp_path / "example.json", "json_object", False))
+    with pytest.raises(MlwfError, match=rf"{why}.*\. Run it again on a node with more") as caught:
+        prove(kit, tmp_path / "image", package, tmp_path)  # type: ignore[arg-type]
+    assert "something else" not in str(caught.value)
 
 
 def test_what_only_a_gpu_can_tell_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,7 +160,11 @@ class Runner:
                 with held.lifted():
                     out, err = self._collected(process, what, timeout, hears)
             except subprocess.TimeoutExpired as error:
-                raise MlwfError(what, _("no end after {seconds:.0f} seconds").format(seconds=error.timeout)) from error
+                raise MlwfError(
+                    what,
+                    _("no end after {seconds:.0f} seconds").format(seconds=error.timeout),
+                    _("Run it again, on another node if this one is busy; if it happens again, the program hangs, or its file system."),
+                ) from error
             finally:
                 end_group(process)
                 with self._guard:
@@ -180,6 +184,7 @@ class Runner:
                 selector.register(pipe, selectors.EVENT_READ, said)
             while selector.get_map():
                 if end is not None and time.monotonic() >= end:
+                    self._write(bytes(out[:FIRST_WORDS] + err[:FIRST_WORDS]))
                     raise subprocess.TimeoutExpired(process.args, timeout or 0.0)
                 for key, _events in selector.select(end - time.monotonic() if end is not None else None):
                     part = os.read(key.fd, 1 << 16)

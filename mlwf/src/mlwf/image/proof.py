@@ -18,7 +18,10 @@ from mlwf.image.model.package import ModelPackage
 from mlwf.image.process import ProgramError
 from mlwf.image.tool import Bind
 
+# For loading the model, and again for its answer.
 SECONDS = 1800.0
+# What the container tool needs besides, to set up and tidy up.
+MORE_SECONDS = 300.0
 ANSWERED, LOADED, NEEDS_GPU = "answered", "loaded", "needs-gpu"
 STATES = frozenset({ANSWERED, LOADED, "failed"})
 MAX_RESULT = 64 << 20
@@ -47,9 +50,11 @@ server = subprocess.Popen(
     [sys.executable, "-m", "mlflow", "models", "serve", "-m", "/mlwf-model", "-h", "127.0.0.1", "-p", "8080", "--env-manager", "local"],
     stdout=log, stderr=subprocess.STDOUT)
 
-def ask(path, body=None):
+limit = float(sys.argv[1])
+
+def ask(path, seconds, body=None):
     headers = {"Content-Type": "application/json"} if body is not None else {}
-    with opener.open(urllib.request.Request(URL + path, body, headers), timeout=float(sys.argv[1])) as answer:
+    with opener.open(urllib.request.Request(URL + path, body, headers), timeout=max(seconds, 0.1)) as answer:
         return answer.read()
 
 def told():
@@ -62,28 +67,31 @@ def end(**result):
         json.dump(result, file)
     sys.exit(0)
 
-deadline = time.monotonic() + float(sys.argv[1])
+deadline = time.monotonic() + limit
 while True:
     if server.poll() is not None:
         end(state="failed", text=told())
     try:
-        ask("/ping")
+        ask("/ping", deadline - time.monotonic())
         break
     except urllib.error.HTTPError as error:
         end(state="failed", text=told())
     except OSError:
-        if time.monotonic() > deadline:
-            end(state="failed", text=told())
+        if time.monotonic() >= deadline:
+            end(state="failed", late="load", text=told())
         time.sleep(0.05)
 if len(sys.argv) < 3:
     end(state="loaded")
 with open(sys.argv[2], "rb") as file:
     example = file.read()
+deadline = time.monotonic() + limit
 try:
-    end(state="answered", text=ask("/invocations", example).decode())
+    end(state="answered", text=ask("/invocations", limit, example).decode())
 except urllib.error.HTTPError as error:
     end(state="failed", text=told() + error.read().decode("utf-8", "replace"))
 except (OSError, http.client.HTTPException) as error:
+    if time.monotonic() >= deadline:
+        end(state="failed", late="answer", text=told())
     # Where the server has died, whoever started it says how.
     with contextlib.suppress(subprocess.TimeoutExpired):
         server.wait(10)
@@ -116,7 +124,7 @@ def prove(kit: Kit, image: Path, package: ModelPackage, folder: Path) -> Verdict
     variables = {"MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1", **chosen}
     what = _("The model does not work in the image")
     try:
-        kit.tool.run(kit.runner, image, command, what, binds=binds, variables=variables, nvidia=has_gpu, timeout=2 * SECONDS)
+        kit.tool.run(kit.runner, image, command, what, binds=binds, variables=variables, nvidia=has_gpu, timeout=2 * SECONDS + MORE_SECONDS)
         result = read_result(outside / "result.json")
     except (OSError, ValueError, RecursionError) as error:
         raise MlwfError(what, _("the test ended without a result"), _cure()) from error
@@ -161,6 +169,9 @@ def judge(result: dict[str, object], package: ModelPackage, *, has_gpu: bool) ->
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         if not has_gpu and _speaks_of_gpu(lines):
             return Verdict(NEEDS_GPU)
+        late = _late(str(result.get("late", "")))
+        if late:
+            raise MlwfError(_("The model does not work in the image"), late, _late_cure())
         last = next((line for line in reversed(lines) if "Error" in line or "error" in line), lines[-1] if lines else "")
         raise MlwfError(_("The model does not work in the image"), last[:400], _cure())
     expected = package.folder / "expected_output.json"
@@ -218,6 +229,18 @@ def _speaks_of_gpu(lines: list[str]) -> bool:
     errors = [line.lower() for line in lines if "Error" in line or "error" in line or "Found no" in line]
     meant = [NAMES.sub(" ", line) for line in errors[-3:] if not NOT_FOR_GPU.search(line)]
     return any(word in line for line in meant for word in GPU_WORDS)
+
+
+def _late(what: str) -> str:
+    """Why there is no answer, where the time was over first; else empty."""
+    return {
+        "load": _("it was not loaded after {seconds:.0f} seconds"),
+        "answer": _("it gave no answer to its input example within {seconds:.0f} seconds"),
+    }.get(what, "").format(seconds=SECONDS)
+
+
+def _late_cure() -> str:
+    return _("Run it again on a node with more processors or with a GPU; the build log has the full output, and --no-test tests nothing.")
 
 
 def _cure() -> str:
