@@ -302,6 +302,17 @@ def test_a_python_is_put_into_the_image_where_there_are_no_hard_links(tmp_path: 
     assert (tmp_path / "copied/bin/python3").stat().st_mode & 0o777 == 0o755
 
 
+def test_what_belongs_to_another_account_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a hard link, which some kernels allow, nobody but the owner could set the mode."""
+    kept = tmp_path / "kept"
+    kept.write_text("content")
+    monkeypatch.setattr(os, "geteuid", lambda: kept.stat().st_uid + 1)
+    link_or_copy(str(kept), str(tmp_path / "copied"))
+    hand_out(kept, tmp_path / "image")
+    assert [(tmp_path / name).read_text() for name in ("copied", "image")] == ["content"] * 2
+    assert kept.stat().st_nlink == 1
+
+
 def test_wrong_use_and_a_machine_without_the_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = ("--model-pkg-url", "m.tar.gz", "--base-container-url", "base.sif")
     assert run_command(monkeypatch, tmp_path, *asked[:2])[0] == 2

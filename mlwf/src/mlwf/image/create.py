@@ -231,7 +231,10 @@ def link_or_copy(source: str, target: str) -> None:
 
 
 def _link(image: Path | str, target: Path | str) -> bool:
+    """A file of another owner (of the site's cache, say) is not linked: its mode, which is set afterwards, only that owner can change."""
     try:
+        if Path(image).lstat().st_uid != os.geteuid():
+            return False
         link(image, target)
     except OSError:
         return False
