@@ -59,6 +59,21 @@ def test_what_is_no_base_is_wrong_use(text: str) -> None:
         parse_base(text)
 
 
+@pytest.mark.parametrize(
+    "text", ["docker://me:hunter2@reg.example/x:1", "oras://me:hunter2@reg.example/x:1", "library://hunter2@lib.example/e/c/n:1",
+             "docker://me:hun/hunter2@reg.example/x", f"docker://me:hunter2@reg.example/x@{DIGEST}", "https://me:hunter2@reg.example/x"],
+)  # fmt: skip
+def test_a_password_in_an_address_is_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(WrongUseError, match="holds a user name or password.*docker login") as caught:
+        parse_base(text)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [f"docker://reg.example/x@{DIGEST}", f"docker://x:1@{DIGEST}", f"oras://reg.example/x@{DIGEST}"])
+def test_a_digest_is_no_password(text: str) -> None:
+    assert parse_base(text).text == text
+
+
 def test_bases_that_lie_here(tmp_path: Path) -> None:
     (tmp_path / "研究\u3000データ").mkdir()
     archive = tmp_path / "研究\u3000データ" / "a:b.tar"

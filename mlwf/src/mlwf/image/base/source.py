@@ -17,6 +17,8 @@ from mlwf.transfer.tar_stream import DAMAGE
 FORMS = "docker://…, docker-archive:FILE.tar, oci:FOLDER:TAG, oci-archive:FILE.tar, docker-daemon:NAME:TAG, library://…, oras://…, FILE.sif"
 PULLED = ("library", "oras", "shub")
 DAEMON_NAME = re.compile(r"(?:[\w.-]+:[0-9]{1,5}/)?[\w./-]+(?::[\w.-]+)?|sha256:[0-9a-f]{64}")
+# Whatever stands before an @ there, unless a digest follows.
+USER_INFO = re.compile(r"[a-z][a-z0-9+-]*://.*@(?!sha256:)", re.IGNORECASE)
 MAX_DOCUMENT = 4 << 20
 # What reading an index raises that is missing, damaged or an enemy's.
 NO_IMAGE: tuple[type[Exception], ...] = (OSError, KeyError, TypeError, AttributeError, MlwfError, *DAMAGE)
@@ -54,6 +56,14 @@ def parse_base(text: str) -> BaseSource:
     """Raises WrongUseError for what is no base image's address, OSError for a path of which this user may not know what is there."""
     if not text or not is_one_line(text) or text.startswith("-"):
         raise _unknown(text)
+    if USER_INFO.match(text):
+        raise WrongUseError(
+            _("The address of the base image holds a user name or password, which others could read"),
+            cure=_(
+                "Write it without, and log in with 'docker login' or 'podman login', or set APPTAINER_DOCKER_USERNAME and "
+                "APPTAINER_DOCKER_PASSWORD; for library:// with 'apptainer remote login'."
+            ),
+        )
     if text.startswith("docker://"):
         return BaseSource(text, "docker", reference=DockerReference.parse(text))
     scheme, colon, rest = text.partition(":")
