@@ -1,5 +1,6 @@
 """Programs that end early: by SIGTERM, SIGHUP, a batch system's warning, or with their terminal."""
 
+import json
 import os
 import pty
 import signal
@@ -8,7 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlwf.cli import create_image
+from mlwf.ending import Terminated
 
+from tests.mlwf.image_parts import run_command
 from tests.support.box import until
 
 # What mlwf_create_image does around its work, which waits here.
@@ -125,3 +129,23 @@ def test_a_signal_in_a_destructor_ends_it_too(number: str, ends: str, where: str
     said = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert said.stdout.replace("(10)", "(<Signals.SIGUSR1: 10>)") == f"{ends}\n"
     assert said.stderr == ""
+
+
+@pytest.mark.parametrize(("raised", "status", "words"), [(KeyboardInterrupt(), 130, "Interrupted;"), (Terminated(), 143, "Terminated;")])
+def test_how_it_was_ended_is_a_line_of_json_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: BaseException, status: int, words: str
+) -> None:
+    def ended(*_given: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(create_image, "create", ended)
+    monkeypatch.setattr(create_image, "raise_on_terminate", lambda: None)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        done = run_command(monkeypatch, tmp_path, "--json", "--model-pkg-url", "m", "--base-container-url", "b")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done[:2] == (status, "")
+    told = json.loads(done[2])
+    assert (told.keys(), told["state"]) == ({"state", "what", "why", "cure"}, "failed")
+    assert told["what"].startswith(words)

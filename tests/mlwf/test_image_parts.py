@@ -50,7 +50,7 @@ def test_addresses_of_registries(text: str, pinned: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "-h", "docker://", "docker://Big/Name", "docker://a b", "docker://a;b", "http://x/y", "nofile.sif", "shub:x", "oci:",
+    "text", ["", "-h", "docker://", "docker://Big/Name", "docker://a b", "docker://a;b", "http://x/y", "nofile.sif", "shub://a/b", "oci:",
              "a\nb", "docker-archive:/no/such.tar", "docker-daemon:", "library:x",
              "docker://a/../b", "docker://../b", "docker://foo//bar", "docker://foo/.bar", "docker://foo:tâg", "docker://foo___bar"],
 )  # fmt: skip
@@ -64,7 +64,7 @@ def test_what_is_no_base_is_wrong_use(text: str) -> None:
              "docker://me:hun/hunter2@reg.example/x", f"docker://me:hunter2@reg.example/x@{DIGEST}", "https://me:hunter2@reg.example/x"],
 )  # fmt: skip
 def test_a_password_in_an_address_is_refused_and_not_repeated(text: str) -> None:
-    with pytest.raises(WrongUseError, match="holds a user name or password.*docker login") as caught:
+    with pytest.raises(WrongUseError, match=r"holds a user name or password.*docker login") as caught:
         parse_base(text)
     assert "hunter2" not in str(caught.value)
 

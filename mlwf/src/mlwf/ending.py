@@ -1,6 +1,7 @@
 """How a program that makes something ends early (Ctrl-C, SIGTERM, a lost terminal, a batch system): tidied up, with a word and a status."""
 
 import contextlib
+import json
 import os
 import signal
 import stat
@@ -114,11 +115,14 @@ def catch(numbers: Iterable[signal.Signals], handler: Callable[[int, FrameType |
             signal.signal(number, handler)
 
 
-def end(status: int, words: str, console: Console) -> NoReturn:
-    """The program's last words."""
+def end(status: int, words: str, console: Console, *, as_json: bool = False) -> NoReturn:
+    """The program's last words. `as_json`: as one line of JSON, in the form of a failure."""
     # A second Ctrl-C must not bring a traceback on top.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    console.print(words, markup=False)
+    if as_json:
+        sys.stderr.write(json.dumps({"state": "failed", "what": words, "why": "", "cure": ""}) + "\n")
+    else:
+        console.print(words, markup=False)
     sys.exit(status)
 
 

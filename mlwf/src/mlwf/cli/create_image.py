@@ -49,7 +49,7 @@ HELP = _(
     metavar="URL",
     help=_(
         "The base image: docker://…, docker-archive:FILE, oci:FOLDER:TAG, oci-archive:FILE, docker-daemon:NAME:TAG, "
-        "library://…, oras://…, shub://…, or a SIF."
+        "library://…, oras://…, or a SIF."
     ),
 )
 @click.option(
@@ -102,9 +102,9 @@ def command(*, package: str, base: str, no_test: bool, no_https: bool, as_json: 
         with TerminalReporter(console, as_json=as_json) as reporter:
             created = create(wanted, environment(), reporter)
     except KeyboardInterrupt:
-        end(130, _("Interrupted; nothing was kept."), console)
+        end(130, _("Interrupted; nothing was kept."), console, as_json=as_json)
     except Terminated as ended:
-        end(143, str(ended), console)
+        end(143, str(ended), console, as_json=as_json)
     except Exception as error:  # noqa: BLE001  # the last frame: every failure becomes one sentence and a status
         sys.exit(show_failure(error, stacktrace=stacktrace, as_json=as_json))
     _summary(created, console, as_json=as_json)

@@ -30,7 +30,7 @@ RULES = {
     "model_name": rf"{_PLAIN}{{1,256}}",
     "model_version": r"[1-9][0-9]{0,9}",
     "model_package": rf"(?=.{{1,2048}}$)({_OBJECT}|{_WEB}|/{_PLAIN}+|models:/+[^/{_CONTROL}]+(/[0-9]+|@[^/@{_CONTROL}]+))",
-    "base_container_url": r"((docker|library|oras|shub)://|(docker-archive|oci|oci-archive):/|docker-daemon:|/)[\x21-\x7e]{1,1024}",
+    "base_container_url": r"((docker|library|oras)://|(docker-archive|oci|oci-archive):/|docker-daemon:|/)[\x21-\x7e]{1,1024}",
     "output_dir": rf"/{_PLAIN}{{0,1024}}",
     "note": rf"{_PLAIN}{{1,255}}",
 }

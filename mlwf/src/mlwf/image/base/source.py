@@ -15,7 +15,7 @@ from mlwf.line import is_one_line
 from mlwf.transfer.tar_stream import DAMAGE
 
 FORMS = "docker://…, docker-archive:FILE.tar, oci:FOLDER:TAG, oci-archive:FILE.tar, docker-daemon:NAME:TAG, library://…, oras://…, FILE.sif"
-PULLED = ("library", "oras", "shub")
+PULLED = ("library", "oras")
 DAEMON_NAME = re.compile(r"(?:[\w.-]+:[0-9]{1,5}/)?[\w./-]+(?::[\w.-]+)?|sha256:[0-9a-f]{64}")
 # Whatever stands before an @ there, unless a digest follows.
 USER_INFO = re.compile(r"[a-z][a-z0-9+-]*://.*@(?!sha256:)", re.IGNORECASE)
