@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from backend.checks import service as checks
 from backend.networks import layout
 from backend.networks.layout import install_id
 from backend.runtimes.docker_seen import Container
@@ -22,8 +23,9 @@ from tests.service.engine.contract_upgrade import assert_nothing_answered_is_los
 from tests.service.engine.crash_child import Crash
 from tests.service.engine.docker_site import DockerSite, docker_site, run_as_root, state_folder
 from tests.service.engine.real_site import PASSWORD
-from tests.service.engine.support import SECRET, until
-from tests.support.docker import Docker
+from tests.service.engine.support import ADMIN, SECRET, until
+from tests.support.box import MLFLOW_VERSION
+from tests.support.docker import Docker, DockerError
 
 pytestmark = [pytest.mark.heavy, pytest.mark.containers, pytest.mark.timeout(600)]
 METADATA = "169.254.169.254"
@@ -325,6 +327,41 @@ def test_deleted_and_restored_with_what_was_in_it(site: DockerSite):
     site.ask_and_wait(site.ask("restore"))
     assert "first" in site.experiments()
     assert site.one().uid == uid
+
+
+@contextlib.contextmanager
+def container_labelled(site: DockerSite, **labels: str) -> Iterator[str]:
+    """The id of a running container that the service did not make, with labels as it gives them."""
+    options = [option for name, value in labels.items() for option in ("--label", f"org.aihub.{name}={value}")]
+    command = ("--stop-signal", "KILL", "--entrypoint", "sleep", f"aihub-box:{MLFLOW_VERSION}", "600")
+    made = site.docker.run("run", "--detach", "--network", "none", *options, *command)
+    try:
+        yield made
+    finally:
+        with contextlib.suppress(DockerError):  # it may be removed by then
+            site.docker.run("rm", "--force", made)
+
+
+def test_a_container_of_no_server_is_said_and_removed_only_when_asked_and_one_of_others_never(site: DockerSite):
+    ours = {"install": install_id(site.settings.state_dir), "server": "zzzzzzzzzzzz", "role": "gate"}
+
+    def running() -> set[str]:
+        return set(site.docker.run("ps", "--quiet", "--no-trunc").split())
+
+    with container_labelled(site, **ours) as lost, container_labelled(site, **ours | {"install": "0123abcd"}) as foreign:
+        assert [(each.state, each.detail) for each in checks.orphans(site.settings)] == [("warning", "running zzzzzzzzzzzz")]
+        site.stop_service()
+        try:
+            for _ in range(3):
+                site.reconciler().reconcile_all()
+            site.runtime.tidy()
+            assert {lost, foreign} <= running()
+        finally:
+            site.start_service()
+        checks.clear_orphans(site.settings, checks.look_for_orphans(site.settings), ADMIN)
+        assert {lost, foreign} & running() == {foreign}
+        assert [each.state for each in checks.orphans(site.settings)] == ["ok"]
+    until(site.is_back, 60)
 
 
 def test_with_live_restore_the_servers_answer_while_the_daemon_is_away(site: DockerSite):
