@@ -15,6 +15,7 @@ from tests.service.edge.live import Live, live_service
 from tests.support.box import MLFLOW_VERSION
 from tests.support.docker import Docker
 from tests.support.s3 import S3Store
+from tests.support.tls import Authority, in_front_of
 
 GATE_NETWORK, MLFLOW_NETWORK = "10.214.4.0/24", "10.214.5.0/24"
 
@@ -59,6 +60,14 @@ def reachable(docker: Docker, store: S3Store) -> Iterator[str]:
     gateway = address_of((docker.beside or docker).run(*BRIDGE))
     with forwarded(gateway, store.store.ports["s3"]) as port:
         yield f"http://{gateway}:{port}"
+
+
+@contextlib.contextmanager
+def reachable_by_https(docker: Docker, store: S3Store, authority: Authority) -> Iterator[str]:
+    """As `reachable`, behind a certificate of that authority."""
+    gateway = address_of(docker.run(*BRIDGE))
+    with in_front_of(store.endpoint_url, authority, gateway) as tls, forwarded(gateway, tls) as port:
+        yield f"https://{gateway}:{port}"
 
 
 @contextlib.contextmanager
