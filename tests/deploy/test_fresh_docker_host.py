@@ -46,6 +46,15 @@ with socket.create_server(("0.0.0.0", 8099)):
 """
 
 
+PUBLISHED, OF_THE_SERVICE = 29999, 8443
+ACCEPT = """
+import socket, sys
+with socket.create_server(("0.0.0.0", int(sys.argv[1]))) as listener:
+    while True:
+        listener.accept()[0].close()
+"""
+
+
 @pytest.fixture(scope="module")
 def site() -> Iterator[SiteNetwork]:
     with site_network(HOST) as site:
@@ -162,6 +171,12 @@ def reaches(installed: Installed, role: str, address: str, port: int | str) -> b
     return done.returncode == 0
 
 
+def machine_reaches(site: SiteNetwork, port: int) -> bool:
+    """From the other machine, at the host's address."""
+    argv = site.on_the_machine(sys.executable, "-c", f'import socket; socket.create_connection(("{ADDRESS}", {port}), 3)')
+    return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+
 @pytest.fixture
 def no_timer(installed: Installed) -> Iterator[None]:
     """Nothing puts the containers' rules in force between two lines of a test, which each look at the names does."""
@@ -187,6 +202,27 @@ def test_the_containers_reach_the_object_store_alone(installed: Installed, site:
         assert not reaches(installed, "mlflow", MACHINE, 8099)
         assert listener.stdin is not None
         listener.stdin.close()
+
+
+@pytest.mark.usefixtures("no_timer")
+def test_the_containers_reach_neither_another_server_nor_the_service_at_the_hosts_address(installed: Installed, site: SiteNetwork) -> None:
+    """Where clients reach both: at the port that Docker publishes for a gate, and at one of the service's own."""
+    host, argv = installed.host, ("python3", "-I", "-c", ACCEPT)
+    options = f"--network {TABLE.replace('_', '-')}-gate --publish {ADDRESS}:{PUBLISHED}:{PUBLISHED} --entrypoint /opt/aihub/env/bin/python"
+    gate = shlex.join([f"aihub-box:{MLFLOW_VERSION}", *argv[1:], str(PUBLISHED)])
+    try:
+        host.run(f"docker run --detach --name neighbour {options} {gate}")
+        host.run(f"systemd-run --unit=aihub-neighbour {shlex.join([*argv, str(OF_THE_SERVICE)])}")
+        for port in (PUBLISHED, OF_THE_SERVICE):
+            until(lambda port=port: machine_reaches(site, port), what=f"an answer at the port {port}")  # type: ignore[misc]
+        tried = [(role, port) for role in ("gate", "mlflow") for port in (PUBLISHED, OF_THE_SERVICE)]
+        assert [place for place in tried if reaches(installed, place[0], ADDRESS, place[1])] == []
+        host.run("AIHUB_SETTINGS=/etc/aihub/settings.yml aihub firewall --remove")
+        assert reaches(installed, "mlflow", ADDRESS, OF_THE_SERVICE), "without rules it does"
+        host.run("systemctl start aihub-firewall")
+        assert not reaches(installed, "mlflow", ADDRESS, OF_THE_SERVICE)
+    finally:
+        host.run("docker rm --force neighbour; systemctl stop aihub-neighbour; systemctl start aihub-firewall", check=False)
 
 
 @pytest.mark.usefixtures("no_timer")
