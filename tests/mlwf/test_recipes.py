@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from mlwf.image.base.source import parse_base, pin
+from mlwf.image.base.source import Pinned, parse_base, pin
 from mlwf.image.environment.pythons import Python
 from mlwf.image.model.requirements import without_passwords
 from mlwf.image.recipe import ENV_SH, Recipe
@@ -39,6 +39,37 @@ def test_recipes_name_the_content(tmp_path: Path) -> None:
     assert f"Bootstrap: docker-archive\nFrom: {archive}\n" in of_file.singularity()
     assert str(tmp_path) not in of_file.singularity(portable=True)
     assert "--only-binary" not in of_file.singularity()
+
+
+@pytest.mark.parametrize("http", [False, True])
+def test_the_recipe_speaks_to_the_registry_as_the_build_did(tmp_path: Path, http: bool) -> None:
+    archive = tmp_path / "base.tar"
+    archive.write_bytes(b"x")
+    for text, remote in ((f"docker://reg.example/python@{DIGEST}", True), (f"docker-archive:{archive}", False)):
+        base = parse_base(text)
+        recipe = Recipe(base, pin(base, {}, http=http, digest_of=lambda _file: DIGEST), PYTHON, only_wheels=True, http=http)
+        option = "--no-https " if http and remote else ""
+        assert f"\n# Then:   singularity build {option}container.simg Singularity\n" in recipe.singularity()
+        assert "--no-https" not in recipe.singularity(portable=True), "the same image however it was reached"
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "moves", "line"),
+    [
+        ("docker-daemon:base:1", f"docker-daemon:{DIGEST}", False, f"Bootstrap: docker-daemon\nFrom: {DIGEST}\n"),
+        ("oras://reg.example/base:1", "/tmp/pulled.sif", True, "Bootstrap: oras\nFrom: reg.example/base:1\n"),
+        ("library://e/c/base:1", "/tmp/pulled.sif", True, "Bootstrap: library\nFrom: e/c/base:1\n"),
+        (f"oras://reg.example/base@{DIGEST}", "/tmp/pulled.sif", False, f"Bootstrap: oras\nFrom: reg.example/base@{DIGEST}\n"),
+    ],
+)
+def test_the_recipe_names_a_tag_only_where_it_says_so(text: str, source: str, moves: bool, line: str) -> None:
+    recipe = Recipe(parse_base(text), Pinned(source, DIGEST, text), PYTHON, only_wheels=True)
+    said = recipe.singularity()
+    assert line in said
+    assert f"\n# The base image's content: {DIGEST}\n" in said
+    assert ("which may have moved since" in said) is moves
+    assert ("# The base image's name was docker-daemon:base:1.\n" in said) is (text == "docker-daemon:base:1")
+    assert "moved" not in recipe.singularity(portable=True)
 
 
 @pytest.mark.parametrize("kind", ["oci", "oci-archive"])

@@ -144,7 +144,7 @@ def make_plan(kit: Kit, wanted: Wanted, found: Found, package: ModelPackage, fol
         lock = _lock(kit, base, python, package, folder=folder, wanted=wanted)
         kit.runner.environ.update(lock.variables)
     mirror = without_passwords(wanted.python_mirror or kit.runner.environ.get("UV_PYTHON_INSTALL_MIRROR", ""))
-    recipe = Recipe(source, pinned, python, not wanted.allow_source_builds, lock.variables, mirror)
+    recipe = Recipe(source, pinned, python, not wanted.allow_source_builds, lock.variables, mirror, wanted.http_registry)
     key = _image_key(kit, base.facts, package.python, python, lock, recipe)
     return Plan(recipe, base, python, package.python, lock, key)
 

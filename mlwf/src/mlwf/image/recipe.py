@@ -1,12 +1,13 @@
 """The recipes beside an image: `Singularity` and `Dockerfile`, which build an equivalent one by hand."""
 
+import re
 import shlex
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from mlwf.image.base.source import BaseSource, Pinned
+from mlwf.image.base.source import PULLED, BaseSource, Pinned
 from mlwf.image.environment.pythons import Python
 from mlwf.image.environment.uv_program import uv_version
 
@@ -29,9 +30,9 @@ SINGULARITY = """\
 # Builds by hand an image like the one that mlwf_create_image made: the same base, the same packages,
 # {python_told}.
 # Before: pip install uv=={uv} && cp "$(command -v uv)" .{unpack}
-# Then:   singularity build container.simg Singularity
+# Then:   singularity build {options}container.simg Singularity
 #         (SingularityCE and PRO, as a user: with --fakeroot, or with proot in PATH)
-# The base image's content: {digest}
+# The base image's content: {digest}{named}
 Bootstrap: {bootstrap}
 From: {source}
 
@@ -81,7 +82,7 @@ BOOTSTRAPS = {"sif": "localimage"}
 @dataclass(frozen=True)
 class Recipe:
     """What both recipes say. `variables`: what else uv is told, to find what is in the lock; `mirror`: where uv fetches Python, where that
-    was said, without a password.
+    was said, without a password; `http`: the base's registry speaks plain HTTP.
     """
 
     base: BaseSource
@@ -90,13 +91,18 @@ class Recipe:
     only_wheels: bool
     variables: Mapping[str, str] = field(default_factory=dict)
     mirror: str = ""
+    http: bool = False
 
     def singularity(self, *, portable: bool = False) -> str:
-        """`portable`: a base image is named by its content and no mirror, so that the text is the same wherever they lie."""
+        """`portable`: a base image is named by its content and no mirror, so that the text is the same wherever they lie, however it is
+        reached.
+        """
         bootstrap, source, unpack = self._bootstrap()
         if portable and not self.base.reference:
             bootstrap, source, unpack = BOOTSTRAPS.get(self.base.kind, self.base.kind), self.pinned.digest, ""
-        told = self._shared("" if portable else self.mirror) | {"bootstrap": bootstrap, "source": source, "unpack": unpack}
+        options, named = ("", "") if portable else ("--no-https " if self.http and self.base.is_remote else "", self._named())
+        told = self._shared("" if portable else self.mirror)
+        told |= {"bootstrap": bootstrap, "source": source, "unpack": unpack, "options": options, "named": named}
         return SINGULARITY.format(environment=shlex.join(ENVIRONMENT), **told)
 
     def dockerfile(self) -> str:
@@ -115,7 +121,17 @@ class Recipe:
             # Of an archive no tool takes a digest, of a folder both do.
             unpack = f"\n#         mkdir base-image && tar -xf {shlex.quote(str(self.base.path))} -C base-image"
             return "oci", f"base-image@{self.pinned.digest}", unpack
+        if self.base.kind == "docker-daemon":
+            exact = self.pinned.source  # by its id: the name may mean another one by now
         return bootstrap, exact.removeprefix(f"{self.base.kind}:").removeprefix("//"), ""
+
+    def _named(self) -> str:
+        """A line on the base's name, where that holds nobody to its content, or is not what follows `From:`."""
+        if self.base.kind == "docker-daemon":
+            return f"\n# The base image's name was {self.base.text}."
+        if self.base.kind in PULLED and not re.search(r"@sha256:|:sha256\.", self.base.text):
+            return "\n# (the SHA-256 of the file that was taken: 'From:' names a tag, which may have moved since)"
+        return ""
 
     def _shared(self, mirror: str) -> dict[str, str]:
         wheels = "--only-binary :all: " if self.only_wheels else ""
