@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from mlwf.secret import Secret
 
-from backend.adapters.s3 import S3
-from backend.domain import StorageKey
 from backend.runtimes.docker_spec import GATE_CPUS, GATE_MEMORY, GATE_PIDS
-from backend.wishes.values import CreateWish
-from tests.service.engine.docker_site import DockerSite, docker_site, state_folder
-from tests.service.engine.support import GROUP, asking, until
-from tests.support.box import MLFLOW_VERSION
+from tests.service.engine.docker_site import DockerSite
+from tests.service.engine.secure_site import new_authority, secure_site, sent_and_fetched
+from tests.service.engine.support import asking, until
 from tests.support.docker import Docker
-from tests.support.docker_service import reachable_by_https
 from tests.support.s3 import S3Store
 from tests.support.tls import Authority
 
@@ -26,45 +19,18 @@ pytestmark = [pytest.mark.heavy, pytest.mark.containers, pytest.mark.timeout(600
 
 @pytest.fixture(scope="module")
 def authority() -> Iterator[Authority]:
-    """In a folder that the service's account may enter, which pytest's are not."""
-    with tempfile.TemporaryDirectory(prefix="ca-", dir="/tmp") as name:
-        yield Authority(Path(name))
+    with new_authority() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def site(docker: Docker, s3_store: S3Store, authority: Authority) -> Iterator[DockerSite]:
-    """Its store's certificate is trusted by `s3_ca_file` alone."""
-    bucket, owner, ca_file = s3_store.make_bucket(), s3_store.owner, authority.ca_file
-    with (
-        state_folder() as home,
-        reachable_by_https(docker, s3_store, authority) as endpoint_url,
-        docker_site(
-            docker,
-            home,
-            real_store=S3(ca_file=ca_file),
-            s3_ca_file=ca_file,
-            region=s3_store.region,
-            egress=(endpoint_url.removeprefix("https://"),),
-        ) as site,
-    ):
-        wish = CreateWish(
-            group=GROUP.name,
-            env_name="wine",
-            bucket=bucket,
-            key=StorageKey(access_key_id=owner.access_key, secret_access_key=Secret(owner.secret_key)),
-            endpoint_url=endpoint_url,
-            mlflow_version=MLFLOW_VERSION,
-        )
-        site.make(wish)
+    with secure_site(docker, s3_store, authority, s3_ca_file=authority.ca_file) as site:
         yield site
 
 
 def test_artifacts_go_to_a_store_that_the_hosts_ca_file_vouches_for(site: DockerSite, authority: Authority):
-    run = site.call("runs/create", {"experiment_id": "0", "start_time": 1})["run"]["info"]["run_id"]
-    path = f"/api/2.0/mlflow-artifacts/artifacts/0/{run}/artifacts/notes.bin"
-    sent = site.request("PUT", path, data=b"over TLS")
-    assert sent.status_code == 200, sent.text
-    assert site.request("GET", path).content == b"over TLS"
+    assert sent_and_fetched(site) == b"over TLS"
     seen = site.inside("mlflow", f"print(open({str(authority.ca_file)!r}).read(), end='')")
     assert seen.stdout == authority.ca_file.read_text(), "the file is the host's"
 
