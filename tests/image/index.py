@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import ssl
 import tarfile
 import threading
 import zipfile
@@ -83,7 +84,7 @@ class Index:
 class Serving:
     """Serves an index until `stop`."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, *, tls: ssl.SSLContext | None = None) -> None:
         expected = f"Basic {base64.b64encode(f'site:{index.password}'.encode()).decode()}"
 
         class Handler(BaseHTTPRequestHandler):
@@ -107,6 +108,8 @@ class Serving:
                 self.do_GET()
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if tls:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._server.daemon_threads = True
         index.port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))

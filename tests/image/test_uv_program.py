@@ -2,6 +2,8 @@
 
 import os
 import platform
+import ssl
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,15 +11,18 @@ from types import SimpleNamespace
 import pytest
 from mlwf.image.base.converted import ComingBase
 from mlwf.image.cache import Cache
+from mlwf.image.certificates import trusted
 from mlwf.image.environment.install import Environments
 from mlwf.image.environment.lock import BasePlatform, make_lock
 from mlwf.image.environment.pythons import Python
-from mlwf.image.environment.uv_program import named
+from mlwf.image.environment.uv_program import named, run_uv
 from mlwf.image.kit import Kit
 from mlwf.image.model.package import read_package
-from mlwf.image.process import Runner
+from mlwf.image.process import ProgramError, Runner
+from mlwf.image.tool import ContainerTool
 
-from tests.image.index import Index
+from tests.image.index import Index, Serving
+from tests.support.tls import Authority
 
 VERSION = platform.python_version()
 NEEDED = ("PATH", "HOME", "UV_DEFAULT_INDEX", "UV_INDEX_SITE_PASSWORD", "no_proxy", "LC_ALL", "CC")
@@ -118,3 +123,36 @@ def test_a_package_that_is_built_sees_no_secret(
     for seen in builds:
         assert set(NEEDED) <= seen
         assert not set(SECRETS) & seen
+
+
+def test_a_ca_that_requests_trusts_is_trusted_by_uv_and_the_container_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ca.pem").touch()
+    monkeypatch.chdir(tmp_path)  # uv runs elsewhere
+    file = str(tmp_path / "ca.pem")
+    assert trusted({"REQUESTS_CA_BUNDLE": "ca.pem", "CURL_CA_BUNDLE": "/other"}) == {"SSL_CERT_FILE": file}
+    assert named({"CURL_CA_BUNDLE": file, "SSL_CERT_FILE": ""}) == {"SSL_CERT_FILE": file}
+    assert trusted({"REQUESTS_CA_BUNDLE": str(tmp_path)}) == {"SSL_CERT_DIR": str(tmp_path)}
+    for said in ("SSL_CERT_FILE", "SSL_CERT_DIR", "UV_SYSTEM_CERTS"):
+        assert named({"REQUESTS_CA_BUNDLE": file, said: "/own"}) == {said: "/own"}
+    (tmp_path / "apptainer").write_text(f'#!/bin/sh\necho "$SSL_CERT_FILE" >"{tmp_path}/trusts"\n')
+    (tmp_path / "apptainer").chmod(0o755)
+    tool, runner = ContainerTool(tmp_path / "apptainer", "apptainer", "1.4.5"), Runner({"REQUESTS_CA_BUNDLE": file})
+    tool.build_sandbox(runner, "docker://x", tmp_path / "x", shown="x", tmpdir=tmp_path)
+    assert (tmp_path / "trusts").read_text() == f"{file}\n"
+
+
+def test_uv_asks_an_index_whose_certificate_requests_trusts(tmp_path: Path) -> None:
+    authority, index = Authority(tmp_path / "tls"), Index().add("top", "1.0")
+    authority.issue()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.folder / "fullchain.pem", authority.folder / "privkey.pem")
+    serving = Serving(index, tls=context)
+    environ = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "UV_DEFAULT_INDEX": index.url.replace("http:", "https:")}
+    argv = ["pip", "install", "--no-config", "--no-cache", "--target", tmp_path / "into", "--python", sys.executable, "top"]
+    try:
+        with pytest.raises(ProgramError, match=r"(?i)certificate|UnknownIssuer"):
+            run_uv(Runner(environ), argv, "What", within=tmp_path)
+        run_uv(Runner({**environ, "REQUESTS_CA_BUNDLE": str(authority.ca_file)}), argv, "What", within=tmp_path)
+    finally:
+        serving.stop()
+    assert (tmp_path / "into/top").is_dir()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mlwf.errors import MlwfError, WrongUseError
 from mlwf.i18n import _
+from mlwf.image.certificates import trusted
 from mlwf.image.process import ProgramError, Runner
 from mlwf.secret import Secret
 
@@ -92,7 +93,8 @@ class ContainerTool:
         own = {f"{self._prefix}_CACHEDIR": str(cache)} if cache else {}
         caches = ("CACHEDIR", "DISABLE_CACHE") if cache else ()
         environ = without_wishes(runner.environ, kept=[each for each in (*KEPT_VARIABLES, *FETCH_VARIABLES) if each not in caches])
-        runner.run([self.path, *verb, *options, *names], what, environ=environ, extra={**(extra or {}), **known, **own, **self._native()})
+        more = {**(extra or {}), **known, **own, **self._native(), **trusted(runner.environ)}
+        runner.run([self.path, *verb, *options, *names], what, environ=environ, extra=more)
 
     def run(
         self,

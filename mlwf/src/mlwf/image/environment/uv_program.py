@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
+from mlwf.image.certificates import trusted
 from mlwf.image.environment.pytorch import BACKEND
 from mlwf.image.process import UV_MARK, Hears, ProgramError, Runner
 
@@ -82,7 +83,8 @@ def announced(said: bytes | bytearray) -> int:
 
 def named(environ: Mapping[str, str]) -> dict[str, str]:
     """The variables that uv gets. To an empty choice of PyTorch's builds it says only that it is none."""
-    return {name: value for name, value in environ.items() if NAMED.fullmatch(name) and (value or name != BACKEND)}
+    own = {name: value for name, value in environ.items() if NAMED.fullmatch(name) and (value or name != BACKEND)}
+    return own | trusted(environ)
 
 
 def uv_version() -> str:
