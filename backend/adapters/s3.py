@@ -19,6 +19,7 @@ import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from mlwf.wire.trust import system_list
 
 from backend.adapters.s3_bounds import Deadline, bound_answers
 from backend.adapters.s3_errors import Target, from_answer, from_connection, not_s3, too_late
@@ -37,14 +38,6 @@ PROBE_SECONDS: Final = 60.0
 """For a whole probe. A store needs a second or two, and a busy one some more."""
 CLEAN_SECONDS: Final = 15.0
 """For what one that failed left behind."""
-SYSTEM_LISTS: Final = (
-    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch
-    "/etc/pki/tls/certs/ca-bundle.crt",  # RHEL, Fedora
-    "/etc/ssl/ca-bundle.pem",  # SUSE
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",  # what RHEL's older names lead to
-    "/etc/ssl/cert.pem",  # Alpine
-)
-"""Where operating systems keep the certificate authorities that they trust, a site's own included. The box has the same list."""
 _BODY: Final = b"aihub looks whether this bucket can be used; this object may be removed\n"
 
 
@@ -96,7 +89,7 @@ class S3:
             region_name=storage.region,
             aws_access_key_id=key.access_key_id,
             aws_secret_access_key=key.secret_access_key.reveal(),
-            verify=_system_list() if self._ca_file is None else str(self._ca_file),
+            verify=system_list() if self._ca_file is None else str(self._ca_file),
             config=Config(
                 signature_version="s3v4",
                 connect_timeout=self._connect_seconds,
@@ -111,11 +104,6 @@ class S3:
         )
         bound_answers(client, deadline)
         return client
-
-
-def _system_list() -> str | None:
-    """Of the host. Unasked, boto3 takes the list of a Python package, which knows no site's own authority."""
-    return next((path for path in SYSTEM_LISTS if Path(path).is_file()), None)
 
 
 @dataclass

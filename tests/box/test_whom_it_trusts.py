@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from mlwf.wire import trust
 
-from backend.adapters import s3
 from tests.box.parts import settings
 from tests.support.box import Box
 from tests.support.s3 import S3Store
@@ -36,7 +36,7 @@ def test_the_first_list_that_there_is_unless_a_file_is_set(tmp_path: Path, monke
 
 
 def test_the_service_looks_in_the_same_places() -> None:
-    assert s3.SYSTEM_LISTS == environment.SYSTEM_LISTS
+    assert trust.SYSTEM_LISTS == environment.SYSTEM_LISTS
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from mlwf.wire.service_errors import (
     unavailable,
 )
 from mlwf.wire.transport import open_session, seconds_for
+from mlwf.wire.trust import trusted
 
 __all__ = ["Client", "OperationFailedError", "ServiceError", "ServiceUnavailable", "StillRunningError", "User"]
 T = TypeVar("T", bound=Answer)
@@ -37,7 +38,7 @@ class Client:
     """One caller's connection to the service.
 
     `address`: `unix:///path/service.sock` or `https://host`. `auth` proves the caller where the listener's scheme needs it; it is asked
-    anew for every attempt. `ca_file`: who vouches for the service's certificate (default: the host's CAs). `language`: of the service's
+    anew for every attempt. `ca_file`: who vouches for the service's certificate (default: `wire.trust`). `language`: of the service's
     texts and of our own (default by LC_ALL, LANG). `timeout`: seconds per request (default: longer for a change). `request_id`, while it
     is set, goes with each request, into the service's log, operations and audit; else the service makes one.
 
@@ -59,8 +60,7 @@ class Client:
         self.timeout = timeout
         self.request_id: str | None = None
         self._session, self._base = open_session(address)
-        self._auth = auth
-        self._verify = str(ca_file) if ca_file else None
+        self._auth, self._verify = auth, trusted(ca_file)
         self._session.headers.update({"Accept": "application/json", "Accept-Language": self.language, "User-Agent": "mlwf"})
 
     @classmethod

@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from mlwf.wire import trust
 
 from backend.adapters import s3
 from backend.adapters.s3 import S3
@@ -74,8 +75,6 @@ class TestRealStore:
     def test_nothing_is_left_when_a_step_fails(self, s3_store: S3Store, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """The step itself is done and then said to have failed, once: what it made must be removed."""
         from botocore.exceptions import ReadTimeoutError
-
-        from backend.adapters import s3
 
         original, bucket, calls = getattr(s3._Trial, step), s3_store.make_bucket(), iter(range(100))
 
@@ -328,7 +327,7 @@ def test_a_certificate_that_is_not_trusted_and_one_that_is(tmp_path: Path) -> No
 
 def test_unless_told_otherwise_it_trusts_whom_the_operating_system_trusts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context = tls(tmp_path)
-    monkeypatch.setattr(s3, "SYSTEM_LISTS", (str(tmp_path / "of-another-system"), str(tmp_path / "cert.pem"), "/dev/null"))
+    monkeypatch.setattr(trust, "SYSTEM_LISTS", (str(tmp_path / "of-another-system"), str(tmp_path / "cert.pem"), "/dev/null"))
     with listener(says("403 Forbidden", xml("InvalidAccessKeyId"), "application/xml"), context) as port:
         assert failure(storage(f"https://localhost:{port}"), key()).code == "storage_key_unknown"
 
