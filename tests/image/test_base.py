@@ -17,7 +17,7 @@ SAID = (
 
 
 def test_what_a_base_says_of_itself_names_no_path_here(tmp_path: Path) -> None:
-    kit = SimpleNamespace(tool=SimpleNamespace(run=lambda *_asked, timeout: SAID), runner=None)
+    kit = SimpleNamespace(tool=SimpleNamespace(run=lambda *_asked, timeout, cure: SAID), runner=None)
     facts = _probe(kit, tmp_path, "base", "sha256:1")  # type: ignore[arg-type]
     assert facts.pythons == {"3.11.2": "/usr/bin/python3"}
 
@@ -33,7 +33,7 @@ def test_a_python_beside_the_one_that_is_called_python3_is_the_bases_own(tmp_pat
     for each in programs.iterdir():
         each.chmod(0o755)
 
-    def run(_runner: object, root: Path, command: list[str], *_more: object, timeout: int) -> str:
+    def run(_runner: object, root: Path, command: list[str], *_more: object, timeout: int, **_cure: str) -> str:
         script = command[-1].replace("/usr/", f"{root}/usr/").replace("/opt/", f"{root}/opt/")
         assert script.count(str(root)) >= 5
         path = {"PATH": f"{programs}:/usr/bin:/bin"}

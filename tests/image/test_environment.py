@@ -36,12 +36,12 @@ class Here:
     def __init__(self) -> None:
         self.calls: list[Sequence[Bind]] = []
 
-    def run(self, runner: Runner, _image: Path, command: Sequence[str], what: str, *, binds: Sequence[Bind]) -> str:
+    def run(self, runner: Runner, _image: Path, command: Sequence[str], what: str, *, binds: Sequence[Bind], cure: str) -> str:
         self.calls.append(binds)
         places = {bind.inside: str(bind.outside) for bind in binds}
         folders = [os.fspath(place) for place in (SOURCES, COMPILED)]
         argv = [next((word.replace(each, places[each]) for each in folders if word.startswith(each)), word) for word in command]
-        return runner.run(argv, what)
+        return runner.run(argv, what, cure=cure)
 
 
 class Ground:
@@ -136,7 +136,7 @@ def test_a_compilation_that_fails_is_told_as_such_each_time_and_fetches_nothing(
     asked = len(ground.index.asked)
     fails = ground.program("fails", "#!/bin/sh\necho no memory >&2\nexit 1\n")
     for number in range(2):
-        with pytest.raises(ProgramError, match="packages cannot be compiled: no memory"):
+        with pytest.raises(ProgramError, match=r"packages cannot be compiled: no memory\. Run it again .*base image whose Python"):
             ground.make(f"failed-{number}", program=fails, digest="sha256:fails")
     assert len(ground.index.asked) == asked
     assert not list((ground.cache.root / "work").glob("*/compiled"))

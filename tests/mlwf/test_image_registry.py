@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -21,7 +22,9 @@ from mlwf.image.base.docker_reference import DockerReference
 from mlwf.image.base.registry import registry_digest, registry_login, registry_manifest
 
 from demo.ports import free_ports, is_free
+from tests.image.index import Index, Serving
 from tests.support.box import until
+from tests.support.tls import Authority
 
 DIGEST = "sha256:" + "ab" * 32
 
@@ -243,3 +246,36 @@ def test_a_registry_that_sends_on_to_no_address(address: str) -> None:
 def test_a_registry_that_does_not_answer() -> None:
     with pytest.raises(MlwfError, match="Connection refused"):
         registry_digest(DockerReference.parse("docker://127.0.0.1:9/a"), {}, http=True)
+
+
+def test_a_registry_that_speaks_plain_http(address: str) -> None:
+    with pytest.raises(MlwfError, match=r"does not answer \(.*SSL.*\)\. .*--no-https"):
+        registry_digest(DockerReference.parse(f"docker://{address}/open/python:1"), {})
+
+
+def test_a_registry_with_a_certificate_of_the_sites_own(tmp_path: Path) -> None:
+    authority, index = Authority(tmp_path / "tls"), Index()
+    authority.issue()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.folder / "fullchain.pem", authority.folder / "privkey.pem")
+    serving = Serving(index, tls=context)
+    reference = DockerReference.parse(f"docker://127.0.0.1:{index.port}/open/python:1")
+    try:
+        with pytest.raises(MlwfError, match=r"CERTIFICATE_VERIFY_FAILED.*REQUESTS_CA_BUNDLE.*SSL_CERT_FILE"):
+            registry_digest(reference, {})
+        with pytest.raises(MlwfError, match="answers 404"):
+            registry_digest(reference, {"REQUESTS_CA_BUNDLE": str(authority.ca_file)})
+    finally:
+        serving.stop()
+
+
+@pytest.mark.parametrize("told", ['{{"credsStore": "secretservice"}}', '{{"auths": {{"{0}": {{}}}}, "credHelpers": {{"{0}": "site"}}}}'])
+def test_a_login_that_a_credential_helper_keeps_is_not_asked_for_again(address: str, tmp_path: Path, told: str) -> None:
+    file = tmp_path / ".docker/config.json"
+    file.parent.mkdir()
+    reference = DockerReference.parse(f"docker://{address}/private/python:1")
+    for text, helper in (('{"credHelpers": {"other.example": "site"}}', False), (told.format(address), True)):
+        file.write_text(text)
+        with pytest.raises(MlwfError, match=r"answers 401\. .*APPTAINER_DOCKER_PASSWORD") as caught:
+            registry_digest(reference, {"HOME": str(tmp_path)}, http=True)
+        assert ("docker login" not in str(caught.value), f"credential helper that {file} names" in str(caught.value)) == (helper, helper)

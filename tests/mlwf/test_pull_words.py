@@ -16,7 +16,7 @@ DEAD += 'Get "http://127.0.0.1:9/v2/": dial tcp 127.0.0.1:9: connect: connection
 
 
 def cure(source: str, said: str) -> str:
-    return _cure(parse_base(source), said.format(source=source) + "\n", "apptainer")
+    return _cure(parse_base(source), said.format(source=source) + "\n", "apptainer", {})
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,11 @@ def cure(source: str, said: str) -> str:
         ('Get "https://no.such/v2/": dial tcp: lookup no.such on 10.255.255.53:53: no such host', NETWORK),
         ('Get "https://registry.example/v2/": Forbidden', NETWORK),  # of a proxy
         ('Get "https://registry.example/v2/": Proxy Authentication Required', NETWORK),
+        ('Get "https://127.0.0.1:5000/v2/": http: server gave HTTP response to HTTPS client', "--no-https"),
+        (
+            'Get "https://registry.example/v2/": tls: failed to verify certificate: x509: certificate signed by unknown authority',
+            "SSL_CERT_FILE",
+        ),
     ],
 )
 def test_what_a_registry_says_has_its_cure(said: str, helps: str) -> None:

@@ -124,8 +124,10 @@ class Runner:
         timeout: float | None = None,
         folder: Path | None = None,
         hears: Hears | None = None,
+        cure: str = "",
     ) -> str:
-        """What the program wrote to stdout. `what` says in the user's words what failed; `environ`: instead of the runner's own.
+        """What the program wrote to stdout. `what` says in the user's words what failed, and `cure` what helps in most cases; `environ`:
+        instead of the runner's own.
 
         `folder`: where it runs; here by default. `hears` is told, while it runs, all that it has written to stderr so far.
 
@@ -134,7 +136,7 @@ class Runner:
         variables = {**(self.environ if environ is None else environ), **(extra or {})}
         status, out, err = self._finish(argv, what, variables, timeout, folder, hears)
         if status:
-            raise _failure(what, status, err or out)
+            raise _failure(what, status, err or out, cure)
         return out
 
     def ask(self, argv: Sequence[str | Path], what: str) -> str:
@@ -243,7 +245,7 @@ def end_group(process: "subprocess.Popen[bytes]") -> None:
             return
 
 
-def _failure(what: str, status: int, said: str) -> MlwfError:
+def _failure(what: str, status: int, said: str, cure: str) -> MlwfError:
     said = PRELOAD.sub("", DEBUGGED.sub(r"\1: ", COLOURS.sub("", said)))
     lines = [line.strip(" \t│") for line in said.splitlines()]  # and uv draws a line beside all but the last reason
     last = lines[-LAST_LINES:]
@@ -255,7 +257,7 @@ def _failure(what: str, status: int, said: str) -> MlwfError:
     limit = address_space()
     # Go says it first, and then all that it was doing. Without a limit it may be the words of a GPU's library.
     little = next((line for line in lines if MEMORY.search(line)), "") if limit else ""
-    return LittleMemoryError(what, little, limit) if limit and little else ProgramError(what, status, said)
+    return LittleMemoryError(what, little, limit) if limit and little else ProgramError(what, status, said, cure)
 
 
 def _last_words(output: str) -> str:

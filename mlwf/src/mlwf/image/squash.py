@@ -35,7 +35,12 @@ class Squash:
         whole = ["-exit-on-error"]
         # With SOURCE_DATE_EPOCH beside times of ours, mksquashfs ends at once.
         quiet = ["env", "-u", "SOURCE_DATE_EPOCH"]
-        runner.run([*quiet, self.squasher.path, *paths, *common, *whole, *resources, *options], _("The image cannot be packed"))
+        cure = _("Run it again where there is more memory; if it happens again, tell the admins the version of squashfs-tools ({version}).")
+        runner.run(
+            [*quiet, self.squasher.path, *paths, *common, *whole, *resources, *options],
+            _("The image cannot be packed"),
+            cure=cure.format(version=self.squasher.version),
+        )
         size = target.stat().st_size - offset
         _check(target, offset, size)
         return size

@@ -30,6 +30,8 @@ KEPT_VARIABLES = ("TMPDIR", "CACHEDIR", "DISABLE_CACHE", "CONFIGDIR", "USERNS", 
 # What fetches and unpacks a base has these besides: where bases are. Of the others most are options of `build` or `pull`:
 # *_PULLFOLDER puts the file elsewhere, *_FAKEROOT makes it another user's, *_MESSAGELEVEL tells the password (*_DEBUG does not).
 FETCH_VARIABLES = ("LIBRARY", "NOHTTPS", "NO_HTTPS", "DEBUG")
+# What the tools say where the kernel or the site lets no user make one.
+NO_NAMESPACE = re.compile(r"user ?namespace|max_user_namespaces|unshare|CLONE_NEWUSER", re.IGNORECASE)
 # These, too, go past --cleanenv, perhaps with a password; a container without network has no use for them.
 PROXY = re.compile(r".*_proxy", re.IGNORECASE)
 
@@ -75,7 +77,11 @@ class ContainerTool:
         """Unpacks a base image, which the user calls `shown`, into `folder`. `http`: the registry speaks plain HTTP. Raises MlwfError."""
         extra = {f"{prefix}_TMPDIR": str(tmpdir) for prefix in BUILD_PREFIXES}
         what = _("The base image {source} cannot be unpacked").format(source=shown)
-        self._fetch(runner, ["build", "--fix-perms", "--sandbox"], [folder, source], what, http=http, login=login, extra=extra)
+        try:
+            self._fetch(runner, ["build", "--fix-perms", "--sandbox"], [folder, source], what, http=http, login=login, extra=extra)
+        except ProgramError as error:
+            error.cure = _unpack_cure(error.output)
+            raise
 
     def pull(self, runner: Runner, source: str, file: Path, *, cache: Path, http: bool = False, login: Login | None = None) -> None:
         """Fetches an image that is a SIF already (library://, oras://), by way of the folder `cache`. Raises ProgramError."""
@@ -107,10 +113,11 @@ class ContainerTool:
         variables: Mapping[str, str] | None = None,
         nvidia: bool = False,
         timeout: float | None = None,
+        cure: str = "",
     ) -> str:
         """What a command in the container wrote to stdout, which has no network and sees nothing of the user's but `binds` and `variables`.
 
-        `what` says in the user's words what failed. Raises ProgramError.
+        `what` says in the user's words what failed, and `cure` what helps. Raises ProgramError.
         """
         options = ["--containall", "--no-home", "--cleanenv", "--pwd", "/", "--net", "--network", "none"]
         if nvidia:
@@ -119,7 +126,7 @@ class ContainerTool:
             options += ["--bind", bind.text()]
         argv: list[str | Path] = [self.path, "--silent", "exec", *options, image, *command]
         environ = {name: value for name, value in without_wishes(runner.environ).items() if not PROXY.fullmatch(name)}
-        return runner.run(argv, what, environ=environ, extra=self._native() | self.inside(variables or {}), timeout=timeout)
+        return runner.run(argv, what, environ=environ, extra=self._native() | self.inside(variables or {}), timeout=timeout, cure=cure)
 
     def inside(self, variables: Mapping[str, str]) -> dict[str, str]:
         """The variables as the container gets them, whichever tool it is."""
@@ -132,6 +139,14 @@ class ContainerTool:
     def _native(self) -> dict[str, str]:
         """What keeps SingularityCE and PRO from their OCI mode, where a site has set it: it runs no folder and no SIF of ours."""
         return {} if self.kind == "apptainer" else {NO_OCI_MODE: "1"}
+
+
+def _unpack_cure(said: str) -> str:
+    if NO_NAMESPACE.search(said):
+        return _(
+            "Look with 'mlwf doctor', and ask the admins to allow user namespaces (user.max_user_namespaces) or for a setuid installation."
+        )
+    return _("Check that the base image is what its address says (docker-archive: what 'docker save' wrote) and whole, then run it again.")
 
 
 def without_wishes(environ: Mapping[str, str], kept: Sequence[str] = KEPT_VARIABLES) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import stat
 import tempfile
@@ -147,7 +148,11 @@ def canonical(value: object) -> bytes:
 
 
 def _probe(kit: Kit, root: Path, named: str, digest: str) -> BaseFacts:
-    said = kit.tool.run(kit.runner, root, ["/bin/sh", "-c", PROBE], _("The base image cannot be run"), timeout=300)
+    cure = _("Use a base image for this machine's processors ({machine}) that has /bin/sh, so none that is called distroless.")
+    said = kit.tool.run(
+        kit.runner, root, ["/bin/sh", "-c", PROBE], _("The base image cannot be run"), timeout=300,
+        cure=cure.format(machine=platform.machine()),
+    )  # fmt: skip
     lines = [*said.splitlines(), "", ""]
     architecture = MACHINES.get(lines[0].strip())
     libc = lines[1].removeprefix("glibc ").strip()

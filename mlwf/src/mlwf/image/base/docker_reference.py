@@ -57,3 +57,20 @@ def registry_cure(status: int | None) -> str:
     if status >= 500:
         return _("Try again; if it happens again, tell the people who run the registry, or name a file (docker-archive:, SIF).")
     return _("Check the name and the tag.")
+
+
+def tls_cure(*, trusted: bool) -> str:
+    """What helps where no TLS comes about. `trusted`: it is not the certificate."""
+    if trusted:
+        return _("If the registry speaks plain HTTP, say so with --no-https; else check its address and port.")
+    return _(
+        "If its certificate is of the site's own CA, name that CA's file in REQUESTS_CA_BUNDLE (for the container tool: SSL_CERT_FILE)."
+    )
+
+
+def helper_cure(file: object) -> str:
+    """What helps where Docker keeps the login in another program: to log in once more would lead here again."""
+    return _(
+        "The login is kept by the credential helper that {file} names, which this command does not ask: set APPTAINER_DOCKER_USERNAME and "
+        "APPTAINER_DOCKER_PASSWORD."
+    ).format(file=file)

@@ -6,11 +6,13 @@ and SingularityCE 4.1, from a library). And where our base of a SIF is kept, som
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from mlwf.i18n import _
-from mlwf.image.base.docker_reference import registry_cure
+from mlwf.image.base.docker_reference import registry_cure, tls_cure
 from mlwf.image.base.given import check_opens, login_for
 from mlwf.image.base.source import BaseSource, file_digest
 from mlwf.image.cache import remove_tree
@@ -21,6 +23,9 @@ from mlwf.image.process import ProgramError
 NO_LIBRARY = re.compile(r"no default remote|not a service at endpoint")
 # A proxy's, not the server's: Go then has its status text alone after the address.
 BY_PROXY = re.compile(r'(?:get|head) "[^"]*": (?:forbidden|proxy authentication required)')
+# Go's words for a server that does not speak TLS, and for a certificate that nobody here knows.
+PLAIN = re.compile(r"server gave http response to https client|first record does not look like a tls handshake")
+UNTRUSTED = re.compile(r"x509: ")
 STATUS = re.compile(r"status(?: code)?:? (\d{3})\b|\((\d{3}) [a-z' -]+\)")
 NOT_LET_IN = re.compile(r"unauthori[sz]ed|forbidden|(?<!permission )denied")
 NOT_THERE = re.compile(r"not found|not exist|(?:manifest|name)_unknown|manifest unknown")
@@ -51,7 +56,7 @@ def pull(kit: Kit, source: BaseSource, folder: Path, known: Pulled | None, *, ht
     try:
         kit.tool.pull(kit.runner, source.text, file, cache=cache, http=http, login=login_for(source, kit.runner.environ))
     except ProgramError as error:
-        cure = _cure(source, error.output, kit.tool.path.name)
+        cure = _cure(source, error.output, kit.tool.path.name, kit.runner.environ)
         if known and not cure:
             # No word of the server's that we know: it may be the tool's on the stand-in, if it looks into what its cache has.
             remove_tree(cache)
@@ -68,16 +73,16 @@ def pull(kit: Kit, source: BaseSource, folder: Path, known: Pulled | None, *, ht
     return Pulled(file_digest(file), entry, file)
 
 
-def _cure(source: BaseSource, said: str, tool: str) -> str:
+def _cure(source: BaseSource, said: str, tool: str, environ: Mapping[str, str]) -> str:
     """What helps where the server said something that we know; else empty."""
     of_library, said = source.kind == "library", said.lower()
     if of_library and NO_LIBRARY.search(said):
         return _("Name the library with '{tool} remote add' and '{tool} remote use'.").format(tool=tool)
-    if BY_PROXY.search(said):
-        return registry_cure(None)
+    if PLAIN.search(said) or UNTRUSTED.search(said):
+        return tls_cure(trusted=not UNTRUSTED.search(said))
     meant = _meant(said, source.text.lower())
     if meant is NOT_LET_IN:
-        return _("Log in with '{tool} remote login' and check the name.").format(tool=tool) if of_library else registry_cure(401)
+        return _("Log in with '{tool} remote login' and check the name.").format(tool=tool) if of_library else _login_cure(source, environ)
     if meant is NOT_THERE:
         which = _("Check the name and the tag, and with '{tool} remote list' which library is asked.").format(tool=tool)
         return which if of_library else registry_cure(404)
@@ -86,8 +91,16 @@ def _cure(source: BaseSource, said: str, tool: str) -> str:
     return registry_cure(None) if meant is NO_ANSWER else ""
 
 
+def _login_cure(source: BaseSource, environ: Mapping[str, str]) -> str:
+    from mlwf.image.base.registry import login_cure  # speaks over a network, as what failed did
+
+    return login_cure(urlsplit(source.text).netloc, environ)
+
+
 def _meant(said: str, source: str) -> re.Pattern[str] | None:
     """Which of the words above."""
+    if BY_PROXY.search(said):
+        return NO_ANSWER
     name = rf"(?<![\w.-]){re.escape(source.partition('://')[2])}(?![\w-])"
     words = NAMES.sub(" ", re.sub(name, " ", said))
     status = STATUS.search(words)

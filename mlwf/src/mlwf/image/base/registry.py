@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import re
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ from requests.auth import HTTPBasicAuth
 
 from mlwf.errors import MlwfError
 from mlwf.i18n import _
-from mlwf.image.base.docker_reference import DOCKER_HUB, DockerReference, registry_cure
+from mlwf.image.base.docker_reference import DOCKER_HUB, DockerReference, helper_cure, registry_cure, tls_cure
 from mlwf.secret import Secret
 from mlwf.transfer.session import plain_session
 from mlwf.wire.system_error import system_error
@@ -42,7 +43,7 @@ def registry_digest(reference: DockerReference, environ: Mapping[str, str], *, h
         return reference.digest
     answer = _ask("HEAD", reference, reference.tag, environ, http=http)
     if not answer.ok:
-        raise _refused(reference, answer)
+        raise _refused(reference, answer, environ)
     digest = answer.headers.get("Docker-Content-Digest", "")
     if re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
         return digest
@@ -59,7 +60,7 @@ def registry_manifest(reference: DockerReference, named: str, environ: Mapping[s
     """The manifest `named` by a tag or digest; empty where it breaks off or is longer than one may be. Raises MlwfError."""
     with _ask("GET", reference, named, environ, http=http) as answer:
         if not answer.ok:
-            raise _refused(reference, answer)
+            raise _refused(reference, answer, environ)
         content = bytearray()
         try:
             for part in answer.iter_content(1 << 16):
@@ -77,9 +78,32 @@ def _what(reference: DockerReference) -> str:
     )
 
 
-def _refused(reference: DockerReference, answer: requests.Response) -> MlwfError:
-    why = _("the registry answers {status}").format(status=answer.status_code)
-    return MlwfError(_what(reference), why, registry_cure(answer.status_code))
+def _refused(reference: DockerReference, answer: requests.Response, environ: Mapping[str, str]) -> MlwfError:
+    why, status = _("the registry answers {status}").format(status=answer.status_code), answer.status_code
+    return MlwfError(_what(reference), why, login_cure(reference.host, environ) if status in {401, 403} else registry_cure(status))
+
+
+def login_cure(host: str, environ: Mapping[str, str]) -> str:
+    """What helps where the registry lets nobody in, or not with the login that is known."""
+    helper = None if registry_login(host, environ) else _with_helper(host, environ)
+    return helper_cure(helper) if helper else registry_cure(401)
+
+
+def _with_helper(host: str, environ: Mapping[str, str]) -> Path | None:
+    """The file that says that the login for that registry is with another program."""
+    for file in _login_files(environ):
+        try:
+            told = json.loads(file.read_bytes())
+            if told.get("credsStore") or any(name in told.get("credHelpers", {}) for name in _names(host)):
+                return file
+        except (OSError, ValueError, AttributeError, TypeError):
+            continue
+    return None
+
+
+def _names(host: str) -> tuple[str, ...]:
+    """What the files of logins call a registry."""
+    return (host, "https://index.docker.io/v1/") if host == DOCKER_HUB else (host, f"https://{host}")
 
 
 def _ask(method: str, reference: DockerReference, named: str, environ: Mapping[str, str], *, http: bool) -> requests.Response:
@@ -98,7 +122,7 @@ def _ask(method: str, reference: DockerReference, named: str, environ: Mapping[s
         raise MlwfError(
             _what(reference),
             _("the registry does not answer ({reason})").format(reason=(why.strerror if why else None) or type(error).__name__),
-            registry_cure(None),
+            tls_cure(trusted=not isinstance(why, ssl.SSLCertVerificationError)) if isinstance(why, ssl.SSLError) else registry_cure(None),
         ) from error
     return answer
 
@@ -160,7 +184,7 @@ def registry_login(host: str, environ: Mapping[str, str]) -> tuple[str, Secret] 
         user, password = environ.get(f"{prefix}_DOCKER_USERNAME"), environ.get(f"{prefix}_DOCKER_PASSWORD")
         if user and password:
             return user, Secret(password)
-    names = (host, "https://index.docker.io/v1/") if host == DOCKER_HUB else (host, f"https://{host}")
+    names = _names(host)
     for file in _login_files(environ):
         try:
             auths = json.loads(file.read_bytes()).get("auths", {})

@@ -110,7 +110,10 @@ class Compiler:
         (work / "compile.py").write_text(COMPILE)
         command = [self.python.inside, "-I", "-S", "-B", f"{COMPILED}/compile.py", SOURCES, COMPILED, final, str(self.kit.processors)]
         binds = [Bind(packages, SOURCES), Bind(work, COMPILED, writable=True), *self.python.binds()]
-        self.kit.tool.run(self.kit.runner, self.base.made().file, command, _("The model's packages cannot be compiled"), binds=binds)
+        what = _("The model's packages cannot be compiled")
+        cure = _("Run it again where there is more memory; if it happens again, use a base image whose Python {version} works.")
+        cure = cure.format(version=self.python.version)
+        self.kit.tool.run(self.kit.runner, self.base.made().file, command, what, binds=binds, cure=cure)
 
     def _keep(self, made: Path, key: str, pyc: str) -> None:
         """Moves what the base wrote to its place, and remembers it."""
