@@ -30,8 +30,10 @@ print(json.dumps({
 @pytest.fixture
 def mirror(ground: Ground) -> Iterator[tuple[Web, dict[str, str]]]:
     """A site's mirror with one Python, and the variable that names uv the list of it."""
-    if not movable.can_move() or base_python() == movable.VERSION:
-        pytest.skip(f"the Python of the tests ({movable.VERSION}) cannot be moved, or is the base's: run them with one of pyenv or uv")
+    if base_python() == movable.VERSION:
+        pytest.skip(f"the base has the very Python of the tests ({movable.VERSION}), and this is about another one: use one of pyenv or uv")
+    if not movable.can_move():
+        pytest.skip(f"the Python of the tests ({movable.VERSION}) is the system's, spread over /usr: run them with one of pyenv or uv")
     folder = ground.home / "mirror"
     folder.mkdir()
     python = movable.movable_python(folder)
