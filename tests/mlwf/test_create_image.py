@@ -113,6 +113,10 @@ def test_bases_of_a_registry_and_a_layout(ground: Ground, models: Models) -> Non
         assert f"From: {address}/base@sha256:" in recipe
         missing = create(ground, tiny, "--no-test", "--no-https", base=f"docker://{address}/base:2", status=1)
         assert "the registry answers 404" in missing
+        fresh = {"MLWF_CACHE": str(ground.home / "cache-of-registry")}
+        create(ground, tiny, "--fetch-only", "--no-https", base=f"docker://{address}/base:1", **fresh)
+    job = answer_of(create(ground, tiny, "--no-test", "--json", "--offline", base=f"docker://{address}/base:1", **fresh))
+    assert (job["cached"], job["key"]) == (False, served["key"]), "now nobody serves it"
     offline = answer_of(create(ground, tiny, "--no-test", "--json", "--offline", base=f"docker://{address}/base:1"))
     assert offline["cached"], "a digest that is remembered needs no registry"
     told = create(ground, tiny, "--no-test", "--offline", base=f"docker://{address}/other:1", status=1)
@@ -289,6 +293,8 @@ def test_a_python_that_nobody_has(ground: Ground, models: Models) -> None:
     assert made["python"] == base_python()
     provenance = json.loads((Path(str(made["folder"])) / "provenance.json").read_text())
     assert (provenance["python"], provenance["python-wanted"]) == (base_python(), "3.11.99")
+    labels = json.loads(ground.run([ground.tool, "inspect", "--json", str(made["image"])]).stdout)["data"]["attributes"]["labels"]
+    assert (labels["mlwf.python"], labels["mlwf.python-wanted"]) == (base_python(), "3.11.99")
 
 
 def test_packages_of_conda_are_told_wherever_an_image_is_read_about(ground: Ground, models: Models) -> None:
