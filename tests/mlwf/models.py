@@ -36,15 +36,20 @@ mlflow.pyfunc.save_model(
 """
 SAVE_AT_HOME = """
 import os
+import socket
 import sys
 from pathlib import Path
 import mlflow
 
 class AtHome(mlflow.pyfunc.PythonModel):
+    def __init__(self, home):
+        self.home = home
     def load_context(self, context):
-        home = Path("~").expanduser()
-        assert not list(home.iterdir())
-        (home / ".cache").mkdir()
+        (Path("~").expanduser() / ".cache").mkdir()
+        assert [name for _number, name in socket.if_nameindex()] == ["lo"]
+        assert not Path(self.home).exists()
+        points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        assert points and not [point for point in points if Path(point).is_relative_to(self.home)]
         assert not [name for name in os.environ if name.lower().endswith("_proxy")]
     def predict(self, model_input: list[str]) -> list[str]:
         if model_input == ["die"]:
@@ -53,7 +58,7 @@ class AtHome(mlflow.pyfunc.PythonModel):
         return model_input
 
 mlflow.pyfunc.save_model(
-    sys.argv[1], python_model=AtHome(), input_example=["live"],
+    sys.argv[1], python_model=AtHome(sys.argv[2]), input_example=["live"],
     pip_requirements=[f"mlflow=={mlflow.__version__}", "scikit-learn", "skops", "pandas"])
 """
 SAVE_TEXT_GENERATION = """
@@ -86,8 +91,8 @@ class Models:
         return self._saved("needs-gpu", SAVE_GPU)
 
     def at_home(self) -> Path:
-        """A model that writes below ~, wants no proxy, and dies when it is asked to; the same packages."""
-        return self._saved("at-home", SAVE_AT_HOME)
+        """A model that writes below ~, wants no network, proxy or home of the user's, and dies when asked to; the same packages."""
+        return self._saved("at-home", SAVE_AT_HOME, self.ground.home)
 
     def text_generation(self) -> Path:
         """A language model of some 100 KB for PyTorch and transformers; made in the environment of the sample that fine-tunes one."""
