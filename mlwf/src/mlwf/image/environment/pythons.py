@@ -73,9 +73,10 @@ def find_python(wanted: str, base: ComingBase, kit: Kit, *, wishes: PythonWishes
     if not found and wishes.allow_minor:
         found = _found(wanted.rpartition(".")[0], base, kit, wishes, refused)
     if found and found.version != wanted:
-        text = _("The image gets Python {version} in place of {wanted}, which the model recorded (--allow-python-minor)")
-        told = text.format(version=found.version, wanted=wanted)
-        kit.warns(f"{told}: {refused[0]}" if refused else told)
+        text = _("The image gets Python {version}, not the model's {wanted}")
+        if refused:
+            text = _("The image gets Python {version}, not the model's {wanted}: build.log says why uv fetched none")
+        kit.warns(text.format(version=found.version, wanted=wanted))
     if found:
         return found
     raise _missing(wanted, base, wishes, refused)
