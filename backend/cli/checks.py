@@ -37,6 +37,7 @@ NAMES: Final = {
     "other hosts": _("other hosts"),
     "gateway": _("gateway"),
     "orphans": _("orphans"),
+    "addresses": _("containers' addresses"),
     "service": _("service"),
 }
 """What people read for a finding's name; any other name (nginx, a setting) is a word of its own."""

@@ -65,7 +65,7 @@ NOT_LET_IN = """\
 
 
 def refused(said: str, *, offline: bool = False) -> MlwfError:
-    error = _failure("The model's packages cannot be resolved", 1, said)
+    error = _failure("The model's packages cannot be resolved", 1, said, "")
     assert isinstance(error, ProgramError)
     error.why = reasons(said) or error.why
     return _explained(error, offline=offline, only_wheels=True)
@@ -85,14 +85,14 @@ def test_older_ones_are_understood() -> None:
 
 
 def test_a_line_that_is_broken_within_no_space_left_says_it_still() -> None:
-    full = _failure("The model's packages cannot be fetched", 1, FULL)
+    full = _failure("The model's packages cannot be fetched", 1, FULL, "")
     assert isinstance(full, FullDiskError)
     assert full.why == "failed to flush file `/cache/wheels/3.11/.tmp6avsal7z/big/data`: No space left on device (os error 28)"
 
 
 def test_nor_does_the_line_that_uv_draws_beside_it_hide_it() -> None:
     broken = "error: Failed to fetch\n  ├─▶ failed to flush file: No space\n  │   left on device (os error 28)\n  ╰─▶ it ended"
-    assert isinstance(_failure("The model's packages cannot be fetched", 1, broken), FullDiskError)
+    assert isinstance(_failure("The model's packages cannot be fetched", 1, broken, ""), FullDiskError)
 
 
 def test_a_package_whose_name_is_an_option_is_no_wheel_that_lacks(serve_index: Serve, make_folder: MakeFolder, locking: Lockings) -> None:
